@@ -1,0 +1,1 @@
+"""calibrant: quantize a trained network so that it still meets its accuracy requirement."""

@@ -1,0 +1,113 @@
+"""Everything calibrant raises on purpose, and the "did you mean" helper.
+
+    CalibrantError
+    ├── ModelError               the model cannot be read, checked, or quantized
+    ├── DataError                calibration or evaluation data is missing, misshapen, or not finite
+    ├── ConfigError              a recipe, a vendor configuration or an option is wrong
+    │   ├── ConfigValueError     … a value outside what is allowed (also a ValueError)
+    │   ├── ConfigTypeError      … a value of the wrong type (also a TypeError)
+    │   └── ConfigRuntimeError   … a valid text that asks for nothing (also a RuntimeError)
+    ├── UnsupportedError         a correct request that calibrant does not implement
+    ├── OutputError              a result cannot be written
+    └── MissingPackageError      an optional package is needed and not installed
+
+A message says what was wrong (the value, quoted), where (file and line, key path, node or tensor) and
+what is allowed, with a near name where there is one. The command line prints it as one sentence and
+exits with the class's `exit_code`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CalibrantError",
+    "ConfigError",
+    "ConfigRuntimeError",
+    "ConfigTypeError",
+    "ConfigValueError",
+    "DataError",
+    "MissingPackageError",
+    "ModelError",
+    "OutputError",
+    "UnsupportedError",
+    "did_you_mean",
+]
+
+
+class CalibrantError(Exception):
+    """Base of every error that calibrant raises on purpose."""
+
+    exit_code = 1
+
+
+class ModelError(CalibrantError):
+    """The model cannot be read, is not valid, or cannot be quantized as it is."""
+
+    exit_code = 3
+
+
+class DataError(CalibrantError):
+    """Calibration or evaluation data is missing, misshapen, empty or not finite."""
+
+    exit_code = 4
+
+
+class ConfigError(CalibrantError):
+    """A recipe, a vendor configuration or an option is wrong."""
+
+    exit_code = 5
+
+
+class ConfigValueError(ConfigError, ValueError):
+    """A configuration value lies outside what is allowed, or names what does not exist."""
+
+
+class ConfigTypeError(ConfigError, TypeError):
+    """A configuration value has the wrong type."""
+
+
+class ConfigRuntimeError(ConfigError, RuntimeError):
+    """A configuration is well formed but asks for nothing to be quantized."""
+
+
+class UnsupportedError(CalibrantError):
+    """The request is understood and not implemented; the message says what is."""
+
+    exit_code = 6
+
+
+class OutputError(CalibrantError):
+    """A result cannot be written; what was on disk before is still there."""
+
+    exit_code = 7
+
+
+class MissingPackageError(CalibrantError):
+    """An optional package is needed; the message says how to install it."""
+
+    exit_code = 8
+
+
+def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:
+    """Return `" Did you mean 'conv1'?"` for a near name, or an empty string.
+
+    Args:
+        name: What was asked for.
+        known: What exists.
+        limit: Most names to offer.
+
+    Example:
+        >>> did_you_mean("conv_1", ["conv1", "fc"])
+        " Did you mean 'conv1'?"
+        >>> did_you_mean("x", ["conv1"])
+        ''
+    """
+    known = list(known)
+    folded = {k.lower(): k for k in known}
+    near = difflib.get_close_matches(name.lower(), folded, n=limit, cutoff=0.6)
+    if not near:
+        return ""
+    quoted = [f"'{folded[n]}'" for n in near]
+    return f" Did you mean {' or '.join(quoted)}?"

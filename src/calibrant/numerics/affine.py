@@ -1,0 +1,60 @@
+"""Quantize and dequantize arrays: the two lines everything else is about.
+
+Rounding is half to even (ascend.md 1.2, and ONNX QuantizeLinear).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from calibrant.numerics.params import QuantParams
+
+__all__ = ["dequantize", "fake_quantize", "quantize"]
+
+
+def _shaped(values: npt.NDArray[np.generic], axis: int | None, rank: int) -> npt.NDArray[np.generic]:
+    """Give per-channel values the shape that broadcasts along `axis` of a rank `rank` array."""
+    if axis is None or values.ndim == 0:
+        return values
+    shape = [1] * rank
+    shape[axis] = -1
+    return values.reshape(shape)
+
+
+def quantize(x: npt.ArrayLike, params: QuantParams) -> npt.NDArray[np.int32]:
+    """Round to the grid.
+
+        q = clip(round(x / scale) + zero_point, qmin, qmax)
+
+    Args:
+        x: Values of any shape; (…, channels, …) where `params.axis` is set.
+        params: Scale and zero point.
+
+    Returns:
+        Integers of the shape of `x`.
+
+    Example:
+        >>> from calibrant.numerics import QuantParams, QuantSpec
+        >>> p = QuantParams.from_range(-128, 127, QuantSpec(symmetric=True))
+        >>> quantize([-200.0, 0.5, 1.5, 300.0], p).tolist()
+        [-128, 0, 2, 127]
+    """
+    array = np.asarray(x, dtype=np.float32)
+    scale = _shaped(params.scale, params.axis, array.ndim)
+    zero_point = _shaped(params.zero_point, params.axis, array.ndim)
+    steps = np.rint(array / scale) + zero_point  # float32 holds every grid value exactly
+    return np.clip(steps, params.dtype.qmin, params.dtype.qmax).astype(np.int32)
+
+
+def dequantize(q: npt.ArrayLike, params: QuantParams) -> npt.NDArray[np.float32]:
+    """Return the values that the integers stand for: `(q - zero_point) * scale`, float32."""
+    array = np.asarray(q)
+    scale = _shaped(params.scale, params.axis, array.ndim)
+    zero_point = _shaped(params.zero_point, params.axis, array.ndim)
+    return ((array - zero_point) * scale).astype(np.float32)
+
+
+def fake_quantize(x: npt.ArrayLike, params: QuantParams) -> npt.NDArray[np.float32]:
+    """Quantize and dequantize at once: `x` as the quantized arithmetic sees it, float32."""
+    return dequantize(quantize(x, params), params)

@@ -1,0 +1,128 @@
+"""Scale and zero point of one quantizer, and the kernel that makes them from a range.
+
+    q     = clip(round(x / scale) + zero_point, qmin, qmax)         [steps]
+    x_hat = (q - zero_point) * scale                                [units of x]
+
+Source: ascend.md 1.1 to 1.3 (grid, offset, guard) and 2 (min/max kernel).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from calibrant.errors import DataError
+from calibrant.numerics.dtype import IntType
+from calibrant.numerics.spec import QuantSpec
+
+__all__ = ["SCALE_EPS", "FloatArray", "QuantParams"]
+
+FloatArray = npt.NDArray[np.floating]
+
+#: A scale below this becomes 1.0 (float32 epsilon; ascend.md 1.3).
+SCALE_EPS = np.float32(1.192092896e-07)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuantParams:
+    """Parameters of one quantizer.
+
+    Args:
+        scale: Units of x per step, float32, > 0: shape () per tensor, (channels,) per axis.
+        zero_point: Where zero lies on the signed grid, int32, shape of `scale`. It is added after
+            scaling (the vendors call it offset).
+        dtype: The integer grid.
+        axis: Axis the channels lie on; None per tensor.
+
+    Raises:
+        DataError: A scale is not finite and positive, or its inverse is not finite.
+    """
+
+    scale: npt.NDArray[np.float32]
+    zero_point: npt.NDArray[np.int32]
+    dtype: IntType
+    axis: int | None = None
+
+    def __post_init__(self) -> None:
+        scale = np.asarray(self.scale, dtype=np.float32)
+        zero_point = np.asarray(self.zero_point, dtype=np.int32)
+        if zero_point.shape != scale.shape:
+            zero_point = np.broadcast_to(zero_point, scale.shape).copy()
+        with np.errstate(divide="ignore", over="ignore"):
+            usable = np.isfinite(scale) & (scale > 0) & np.isfinite(np.float32(1) / scale)
+        if not usable.all():
+            bad = scale[~usable].flat[0]
+            raise DataError(f"A quantization scale is {bad}; it must be finite and above 0.")
+        object.__setattr__(self, "scale", scale)
+        object.__setattr__(self, "zero_point", zero_point)
+
+    @classmethod
+    def from_range(
+        cls, lo: npt.ArrayLike, hi: npt.ArrayLike, spec: QuantSpec
+    ) -> QuantParams:
+        """Make the parameters whose grid covers [lo, hi].
+
+        Asymmetric, the range is first widened to contain zero:
+
+            scale      = (hi - lo) / (2**bits - 1)
+            zero_point = round(qmin - lo / scale)
+
+        Symmetric:
+
+            bound = max(|hi|, |lo|);  levels = 2**(bits-1) if |lo| > |hi| else 2**(bits-1) - 1
+            scale = bound / levels;   zero_point = 0
+
+        so data in [-128, 127] has scale exactly 1. A scale below float32 epsilon becomes 1 (and the
+        asymmetric zero point then qmin).
+
+        Args:
+            lo: Lower end, a scalar or (channels,).
+            hi: Upper end, of the same shape.
+            spec: Grid and symmetry; `axis` is carried over.
+
+        Raises:
+            DataError: An end is NaN or infinite.
+
+        Example:
+            >>> p = QuantParams.from_range(-1.0, 3.0, QuantSpec(symmetric=True))
+            >>> round(float(p.scale) * 127, 6), int(p.zero_point)
+            (3.0, 0)
+        """
+        low = np.asarray(lo, dtype=np.float32)  # () or (channels,)
+        high = np.asarray(hi, dtype=np.float32)
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            raise DataError("A quantization range is not finite: the data holds NaN or Inf.")
+        dtype = spec.dtype
+        if spec.symmetric:
+            bound = np.maximum(np.abs(high), np.abs(low))
+            negative_levels = dtype.qmax if spec.narrow else dtype.qmax + 1
+            levels = np.where(np.abs(low) > np.abs(high), negative_levels, dtype.qmax)
+            scale = (bound / levels.astype(np.float32)).astype(np.float32)
+            scale = np.where(scale < SCALE_EPS, np.float32(1), scale)
+            zero_point = np.zeros(scale.shape, dtype=np.int32)
+        else:
+            high = np.maximum(high, np.float32(0))
+            low = np.minimum(low, np.float32(0))
+            scale = ((high - low) / np.float32(dtype.qmax - dtype.qmin)).astype(np.float32)
+            tiny = scale < SCALE_EPS
+            scale = np.where(tiny, np.float32(1), scale)
+            zero = np.float32(dtype.qmin) - low / scale
+            zero = np.where(tiny, np.float32(dtype.qmin), zero)
+            zero_point = np.rint(zero).astype(np.int32)
+        return cls(scale, zero_point, dtype, spec.axis)
+
+    @property
+    def range(self) -> tuple[FloatArray, FloatArray]:
+        """Ends of what the grid can represent, each of the shape of `scale`, in float64."""
+        scale = self.scale.astype(np.float64)
+        return (
+            (self.dtype.qmin - self.zero_point) * scale,
+            (self.dtype.qmax - self.zero_point) * scale,
+        )
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether every zero point is 0."""
+        return not self.zero_point.any()
