@@ -1,0 +1,101 @@
+"""Counting in place: the mutable twin of a histogram."""
+
+from __future__ import annotations
+
+import mmap
+from functools import cache
+from types import ModuleType
+
+import numpy as np
+import numpy.typing as npt
+
+from calibrant.stats.histogram import Histogram, float_of_order
+
+__all__ = ["NO_VALUE", "BitCounts", "demand_zero", "kernels"]
+
+#: Lowest and highest ordered integer before any value: outside all of them.
+NO_VALUE = (1 << 40, -(1 << 40))
+
+_FULL = (1 << 32) - 1  # what a uint32 counter holds
+
+
+@cache
+def kernels() -> ModuleType:
+    """Import the compiled loops, on first use because numba takes a second."""
+    from calibrant.stats import kernels as module
+
+    return module
+
+
+def demand_zero(size: int) -> npt.NDArray[np.uint32]:
+    """Return `size` zeros that take memory only where they are written, 4 kB at a time.
+
+    numpy asks the operating system for huge pages for arrays of 4 MB and more, which would make a
+    histogram that touches a few parts of its range resident as a whole.
+    """
+    memory = mmap.mmap(-1, size * 4, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, dtype=np.uint32)
+
+
+class BitCounts:
+    """Counts of float32 values by the top bits of their pattern.
+
+    Example:
+        >>> counts = BitCounts()
+        >>> counts.add(np.array([0.5, -2.0, 0.5], dtype=np.float32))
+        -1
+        >>> counts.histogram().points()
+        (array([-2. ,  0.5]), array([1, 2]))
+    """
+
+    __slots__ = ("_counts", "_flushed", "_room", "_state")
+
+    def __init__(self) -> None:
+        """Start without values."""
+        self._counts = demand_zero(kernels().BINS)
+        self._state = np.array([*NO_VALUE, 0], dtype=np.int64)
+        self._room = _FULL  # values before a counter could overflow
+        self._flushed: Histogram | None = None
+
+    @property
+    def nonfinite(self) -> int:
+        """Number of values that were NaN or infinite; they are in no bin."""
+        return int(self._state[2])
+
+    def add(self, x: npt.NDArray[np.float32]) -> int:
+        """Count a contiguous array of one axis.
+
+        Returns:
+            The index of the first value that is not finite; -1 when there is none.
+        """
+        if x.size > self._room:
+            if x.size > _FULL:
+                half = x.size // 2
+                first, second = self.add(x[:half]), self.add(x[half:])
+                return first if first >= 0 else second + half if second >= 0 else -1
+            self._flushed = self.histogram()
+            self._counts = demand_zero(self._counts.size)
+            self._room = _FULL
+        self._room -= x.size
+        return int(kernels().count_bits(x.view(np.int32), self._counts, self._state))
+
+    def histogram(self) -> Histogram:
+        """Return the counts so far as a value."""
+        low, high = int(self._state[0]), int(self._state[1])
+        extremes = (np.inf, -np.inf) if low > high else (float_of_order(low), float_of_order(high))
+        positive, negative = self._counts.reshape(2, -1)  # magnitudes ascend in both
+        below = np.flatnonzero(negative)
+        above = np.flatnonzero(positive)
+        first_below, first_above = np.searchsorted(below, _NORMAL), np.searchsorted(above, _NORMAL)
+        zeros = negative[below[:first_below]].sum(dtype=np.int64)
+        zeros += positive[above[:first_above]].sum(dtype=np.int64)
+        below, above = below[first_below:][::-1], above[first_above:]
+        keys = np.concatenate([-below, [0][: int(zeros > 0)], above]).astype(np.int32)
+        counts = np.concatenate([negative[below], [zeros][: int(zeros > 0)], positive[above]])
+        histogram = Histogram(keys, counts.astype(np.int64), *extremes)
+        return histogram.merge(self._flushed) if self._flushed else histogram
+
+
+_NORMAL = 2048  # bins of magnitude below this are zeros and subnormals

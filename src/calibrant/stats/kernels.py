@@ -1,0 +1,144 @@
+"""The hot loops: one pass over memory for counts and extremes, one for sums by channel.
+
+Everything else in calibrant is numpy. This module imports numba, which takes a second, so it is itself
+imported on first use (`stats.tensor`); the machine code is cached between processes.
+
+How a float32 value is binned: the top 20 of its bits are its bin (sign, 8 bits of exponent, 11 bits of
+mantissa), so a bin is 1/2048 of a power of two wide, and counting is a shift and an addition. The counts
+are 2**20 uint32, of which a tensor touches some 200 to 400 kB; the operating system supplies no memory for
+the rest (`pages.demand_zero`), which makes a sparse table of our own unnecessary and a third slower.
+
+Zeros and subnormals (exponent 0) count as zero. After a ReLU half the values are zero, and adding to one
+and the same address again and again waits for the last store each time (0.8 ns a value instead of 0.35);
+so the position in the array picks one of 8 addresses for them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+__all__ = ["BINS", "SQUARE_LIMBS", "SUM_LIMBS", "count_bits", "sum_channels"]
+
+BINS = 1 << 20  # bins of a float32 by its top 20 bits
+SUM_LIMBS = 32  # limb i counts units of 2**(8*i - 149); see sum_channels
+SQUARE_LIMBS = 34  # limb i counts units of 2**(16*i - 298)
+
+_BLOCK = 4096  # values; 16 kB, so the second loop over a block reads from the first-level cache
+
+_U7 = np.uint64(7)
+_U12 = np.uint64(12)
+_EXPONENT = np.uint64(0x7F800000)
+
+
+@njit(cache=True, nogil=True)
+def count_bits(
+    bits: npt.NDArray[np.int32], counts: npt.NDArray[np.uint32], state: npt.NDArray[np.int64]
+) -> int:
+    """Add values to the counts.
+
+    Args:
+        bits: (values,) float32 values seen as int32.
+        counts: (BINS,) how often each bin occurred. Written.
+        state: (3,) lowest and highest finite value as ordered integers (the bits of the magnitude, with
+            the value's sign), and how many values are not finite. Written.
+
+    Returns:
+        The index of the first value that is not finite; -1 when there is none.
+    """
+    n = bits.size
+    first = -1
+    for start in range(0, n, _BLOCK):
+        # a slice counts from 0, which lets the compiler vectorise
+        block = bits[start : start + _BLOCK]
+        # Bit patterns order like the values among positive numbers and against them among negative ones;
+        # three extremes of the bare integers hold the answer, at four or eight values an instruction.
+        top = np.int32(-0x80000000)  # highest, signed: the highest value where any is positive
+        bottom = np.int32(0x7FFFFFFF)  # lowest, signed: of the negative ones, the nearest to 0
+        far = np.uint32(0)  # highest, unsigned: the lowest value where any is negative
+        for k in range(block.size):
+            b = block[k]
+            top = max(top, b)
+            bottom = min(bottom, b)
+            far = max(far, np.uint32(b))
+        if top < 0x7F800000 and far < 0xFF800000:
+            # where all are negative, or none is:
+            high = -np.int64(bottom & 0x7FFFFFFF) if top < 0 else np.int64(top)
+            low = np.int64(bottom) if bottom >= 0 else -np.int64(far & 0x7FFFFFFF)
+            state[0] = min(state[0], low)
+            state[1] = max(state[1], high)
+            for j in range(np.uint64(block.size)):
+                u = np.uint64(np.uint32(block[j]))
+                spread = _U7 if (u & _EXPONENT) == 0 else np.uint64(0)
+                counts[(u >> _U12) ^ (j & spread)] += np.uint32(1)
+        else:  # the slow road, taken by blocks that hold NaN or Inf
+            for k in range(block.size):
+                b = block[k]
+                magnitude = np.int64(b & 0x7FFFFFFF)
+                if magnitude >= 0x7F800000:
+                    state[2] += 1
+                    if first < 0:
+                        first = start + k
+                    continue
+                order = -magnitude if b < 0 else magnitude
+                state[0] = min(state[0], order)
+                state[1] = max(state[1], order)
+                counts[np.uint64(np.uint32(b)) >> _U12] += np.uint32(1)
+    return first
+
+
+@njit(cache=True, nogil=True)
+def sum_channels(
+    bits: npt.NDArray[np.int32],
+    extremes: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int64],
+    sums: npt.NDArray[np.int64],
+    squares: npt.NDArray[np.int64],
+) -> None:
+    """Add values to exact sums by channel.
+
+    A float32 is an integer of 24 bits times a power of two. It is added to the one of 32 integers
+    ("limbs") whose unit lies below it by less than 8 bits, so nothing is ever rounded and the order of
+    the additions does not matter; its square, two words of 32 bits, goes to two limbs. A limb takes
+    2**30 values before it could overflow; the caller carries in time.
+
+    Args:
+        bits: (outer, channels, inner) float32 values seen as int32.
+        extremes: (channels, 2) lowest and highest finite value as ordered integers. Written.
+        counts: (channels,) finite values. Written.
+        sums: (channels, SUM_LIMBS). Written.
+        squares: (channels, SQUARE_LIMBS). Written.
+
+    Source: R. M. Neal, "Fast exact summation using small and large superaccumulators", 2015 (the small
+    one, with limbs narrow enough for one addition a value).
+    """
+    outer, channels, inner = bits.shape
+    for o in range(outer):
+        for c in range(channels):
+            low = extremes[c, 0]
+            high = extremes[c, 1]
+            finite = counts[c]
+            for i in range(inner):
+                b = bits[o, c, i]
+                magnitude = np.int64(b & 0x7FFFFFFF)
+                if magnitude >= 0x7F800000:
+                    continue
+                finite += 1
+                order = -magnitude if b < 0 else magnitude
+                low = min(low, order)
+                high = max(high, order)
+                exponent = magnitude >> 23
+                mantissa = magnitude & 0x7FFFFF
+                if exponent > 0:
+                    mantissa |= 0x800000
+                    exponent -= 1  # in units of the smallest subnormal, 2**-149
+                limb = exponent >> 3
+                mantissa <<= exponent & 7
+                sums[c, limb] += -mantissa if b < 0 else mantissa
+                square = np.uint64(mantissa) * np.uint64(mantissa)
+                squares[c, limb] += np.int64(square & np.uint64(0xFFFFFFFF))
+                squares[c, limb + 2] += np.int64(square >> np.uint64(32))
+            extremes[c, 0] = low
+            extremes[c, 1] = high
+            counts[c] = finite
