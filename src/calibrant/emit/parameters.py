@@ -1,0 +1,36 @@
+"""What was chosen: scales and zero points of a whole model, integer weights and final biases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from calibrant.numerics import QuantParams
+
+__all__ = ["LayerParameters", "Parameters"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerParameters:
+    """The weight of one layer on its grid, and its bias.
+
+    Args:
+        weight: Scale of the weight.
+        values: The weight on the grid, int32, of the weight's shape [steps].
+        bias: The bias after correction, float32 (out,), or None for the bias the model has.
+    """
+
+    weight: QuantParams
+    values: npt.NDArray[np.int32]
+    bias: npt.NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parameters:
+    """Parameters of a model: by quantizer id for activations, by node name for layers."""
+
+    activations: Mapping[str, QuantParams] = field(default_factory=dict)
+    layers: Mapping[str, LayerParameters] = field(default_factory=dict)

@@ -1,0 +1,290 @@
+"""Read and check an ONNX model, and bring it into the form the rest works on.
+
+`load` answers with an `onnx_ir.Model` or with one sentence that says what is wrong with the file.
+`prepare` makes a copy in which functions are inlined, constants are initializers, every node has a
+unique name and the opset is one that QuantizeLinear needs. The numbers the model computes stay the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from calibrant.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["ModelLike", "load", "main_opset", "prepare", "raise_opset"]
+
+logger = logging.getLogger(__name__)
+
+ModelLike = str | Path | onnx.ModelProto | ir.Model
+
+#: QuantizeLinear has an axis since opset 13; 16 bits and 4 bits came with opset 21.
+MIN_OPSET = 13
+WIDE_OPSET = 21
+
+_QUANTIZED_OPS = frozenset(
+    {
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QLinearAdd",
+        "QGemm",
+        "ConvInteger",
+        "MatMulInteger",
+        "MatMulNBits",
+        "AscendQuant",
+        "AscendDequant",
+        "FakeQuantize",
+    }
+)
+
+
+def load(model: ModelLike) -> ir.Model:
+    """Read a model and check that it is one.
+
+    Weights in external files are mapped, not read, so models over 2 GB load.
+
+    Args:
+        model: Path of an ONNX file, or a model in memory (returned as an `ir.Model`; an `ir.Model`
+            is returned as it is).
+
+    Raises:
+        ModelError: The file does not exist, is not ONNX, is truncated, breaks a rule of ONNX, or is
+            already quantized.
+    """
+    if isinstance(model, ir.Model):
+        name, loaded = "the model", model
+    elif isinstance(model, onnx.ModelProto):
+        name = "the model"
+        _check(model, name)
+        loaded = ir.from_proto(model)
+    else:
+        path = Path(model)
+        name = f"'{path}'"
+        loaded = _read(path)
+    if len(loaded.graph) == 0:
+        raise ModelError(f"{name.capitalize() if name == 'the model' else name} has no operators.")
+    _refuse_quantized(loaded, name)
+    return loaded
+
+
+def _read(path: Path) -> ir.Model:
+    if not path.exists():
+        raise ModelError(f"The model file '{path}' does not exist.")
+    if path.is_dir():
+        raise ModelError(f"'{path}' is a folder; an ONNX file is expected.")
+    if path.stat().st_size == 0:
+        raise ModelError(f"The model file '{path}' is empty.")
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except Exception as e:
+        raise ModelError(
+            f"'{path}' is not an ONNX file, or it is truncated: its protobuf cannot be read."
+        ) from e
+    if not proto.HasField("graph") or not proto.opset_import:
+        raise ModelError(f"'{path}' is not an ONNX model: it has no graph or no opset.")
+    _check(proto, f"'{path}'", path)
+    try:
+        model = ir.serde.deserialize_model(proto)
+        ir.external_data.set_base_dir(model.graph, path.parent)
+    except Exception as e:
+        raise ModelError(f"'{path}' cannot be read as an ONNX model: {_first_line(e)}") from e
+    return model
+
+
+def _check(proto: onnx.ModelProto, name: str, path: Path | None = None) -> None:
+    try:
+        if path is not None and _has_external_data(proto):
+            onnx.checker.check_model(str(path))  # by path, so that external files are found
+        else:
+            onnx.checker.check_model(proto)
+    except Exception as e:
+        raise ModelError(f"{name} is not a valid ONNX model: {_first_line(e)}") from e
+
+
+def _has_external_data(proto: onnx.ModelProto) -> bool:
+    return any(t.data_location == onnx.TensorProto.EXTERNAL for t in proto.graph.initializer)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _refuse_quantized(model: ir.Model, name: str) -> None:
+    for node in model.graph.all_nodes():
+        if node.op_type in _QUANTIZED_OPS:
+            label = node.name or (node.outputs[0].name if node.outputs else "")
+            raise ModelError(
+                f"{name[0].upper() + name[1:]} is already quantized: node '{label}' is a {node.op_type}. "
+                "Give the float model."
+            )
+
+
+def main_opset(model: ir.Model) -> int:
+    """Return the version of the default operator set."""
+    version = model.graph.opset_imports.get("", model.graph.opset_imports.get("ai.onnx"))
+    if version is None:
+        raise ModelError("The model imports no version of the ONNX operator set.")
+    return version
+
+
+def prepare(model: ir.Model) -> ir.Model:
+    """Copy a model and bring it into the form that the passes expect.
+
+    1. Functions are inlined, `Constant` nodes become initializers, identities and inference-time
+       dropouts go, nodes nobody reads go.
+    2. Weights computed from constants alone (a transposed MatMul weight) become initializers.
+    3. Every node and value has a unique name.
+    4. The opset is at least 13, and shapes are inferred where ONNX can.
+
+    Raises:
+        ModelError: The opset cannot be raised.
+    """
+    model = model.clone()
+    for step in (
+        common.InlinePass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.RemoveInitializersFromInputsPass(),
+        common.IdentityEliminationPass(),
+    ):
+        step(model)
+    if main_opset(model) < MIN_OPSET:
+        model = raise_opset(model, MIN_OPSET)
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    _remove_dropout(model.graph)
+    _fold_weight_layout(model)
+    common.RemoveUnusedNodesPass()(model)
+    common.TopologicalSortPass()(model)
+    _name_everything(model)
+    common.ShapeInferencePass()(model)
+    return model
+
+
+def raise_opset(model: ir.Model, version: int) -> ir.Model:
+    """Convert a model to a higher version of the default operator set.
+
+    Raises:
+        ModelError: The model holds an operator that the converter does not know.
+    """
+    if main_opset(model) >= version:
+        return model
+    from onnxscript import version_converter
+
+    before = main_opset(model)
+    logger.info("raising the opset from %d to %d", before, version)
+    quiet = logging.getLogger("onnxscript.version_converter")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    try:
+        version_converter.convert_version(model, target_version=version, fallback=True)
+    except Exception as e:
+        raise ModelError(
+            f"The model's opset {before} cannot be raised to {version}, which quantization needs: "
+            f"{_first_line(e)}"
+        ) from e
+    finally:
+        quiet.setLevel(level)
+    if main_opset(model) < version:
+        raise ModelError(
+            f"The model's opset {before} cannot be raised to {version}, which quantization needs. "
+            "Export the model with a newer opset."
+        )
+    return model
+
+
+def _remove_dropout(graph: ir.Graph) -> None:
+    for node in list(graph):
+        if node.op_type != "Dropout" or node.domain not in ("", "ai.onnx"):
+            continue
+        if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
+            continue
+        source = node.inputs[0]
+        if source is None or node.outputs[0].is_graph_output():
+            continue
+        node.outputs[0].replace_all_uses_with(source)
+        graph.remove(node, safe=True)
+
+
+def _fold_weight_layout(model: ir.Model) -> None:
+    """Apply Transpose, Reshape and Cast nodes whose inputs are all constant."""
+    import numpy as np
+
+    graph = model.graph
+    for node in list(graph):
+        if node.op_type not in {"Transpose", "Reshape", "Squeeze", "Unsqueeze"}:
+            continue
+        values = [v for v in node.inputs if v is not None]
+        if not values or any(v.const_value is None or v.is_graph_input() for v in values):
+            continue
+        if node.outputs[0].is_graph_output():
+            continue
+        source = values[0]
+        assert source.const_value is not None
+        data = source.const_value.numpy()
+        if node.op_type == "Transpose":
+            perm = node.attributes.get("perm")
+            data = np.transpose(data, perm.as_ints() if perm else None)
+        elif node.op_type == "Reshape":
+            assert values[1].const_value is not None
+            shape = [int(n) for n in values[1].const_value.numpy()]
+            if 0 in shape:
+                continue  # 0 copies a dimension, unless allowzero says otherwise: leave it to the runtime
+            data = data.reshape(shape)
+        else:
+            if len(values) < 2:
+                continue
+            assert values[1].const_value is not None
+            axes = tuple(int(a) for a in values[1].const_value.numpy())
+            data = np.squeeze(data, axes) if node.op_type == "Squeeze" else np.expand_dims(data, axes)
+        new = ir.Value(
+            name=f"{node.outputs[0].name}",
+            const_value=ir.tensor(np.ascontiguousarray(data), name=node.outputs[0].name),
+            shape=ir.Shape(data.shape),
+            type=ir.TensorType(source.const_value.dtype),
+        )
+        node.outputs[0].replace_all_uses_with(new)
+        node.outputs[0].name = f"{new.name}__folded"
+        graph.remove(node, safe=True)
+        graph.register_initializer(new)
+
+
+def _name_everything(model: ir.Model) -> None:
+    taken: set[str] = set()
+    for node in _nodes(model):
+        base = node.name or f"{node.op_type}_{node.outputs[0].name if node.outputs else 'node'}"
+        name, n = base, 1
+        while name in taken:
+            name, n = f"{base}_{n}", n + 1
+        if name != node.name:
+            node.name = name
+        taken.add(name)
+    common.NameFixPass()(model)
+
+
+def _nodes(model: ir.Model) -> Iterator[ir.Node]:
+    yield from model.graph.all_nodes()
+
+
+def unsupported_subgraphs(model: ir.Model) -> list[str]:
+    """Return the names of nodes with bodies (If, Loop, Scan): what is in them stays in float."""
+    return [
+        node.name or node.op_type
+        for node in model.graph
+        if any(
+            a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+            for a in node.attributes.values()
+        )
+    ]
+
+

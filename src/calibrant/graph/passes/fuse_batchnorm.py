@@ -1,0 +1,159 @@
+"""Fold batch normalization into the convolution or matrix product before it.
+
+    y = gamma * (conv(x, w) + b - mean) / sqrt(var + eps) + beta
+      = conv(x, w * f) + (b - mean) * f + beta,     f = gamma / sqrt(var + eps)       (out,)
+
+A node is left alone when (1) something else reads the convolution's output, (2) a parameter is not
+constant, (3) the layer is in the skip list, (4) the normalization is in training mode, or (5) the folded
+numbers are not finite.
+
+Source: ascend.md 10.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant.errors import ConfigValueError, did_you_mean
+from calibrant.graph.ops import is_constant
+
+__all__ = ["Folded", "fuse_batchnorm"]
+
+_LAYERS = ("Conv", "ConvTranspose", "Gemm")
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """One normalization that was folded, or the reason why it was not."""
+
+    layer: str
+    batch_norm: str
+    reason: str = ""
+
+    @property
+    def done(self) -> bool:
+        """Whether it was folded."""
+        return not self.reason
+
+
+def fuse_batchnorm(model: ir.Model, *, skip: tuple[str, ...] = ()) -> list[Folded]:
+    """Fold each BatchNormalization that stands behind a layer, in place.
+
+    Args:
+        model: A prepared model.
+        skip: Names of layers to leave as they are.
+
+    Returns:
+        One entry for each pair found.
+
+    Raises:
+        ConfigValueError: A name in `skip` is no layer with a batch normalization behind it.
+    """
+    results: list[Folded] = []
+    for node in list(model.graph):
+        if node.op_type != "BatchNormalization" or node.domain not in ("", "ai.onnx"):
+            continue
+        source = node.inputs[0]
+        layer = source.producer() if source is not None else None
+        if layer is None or layer.op_type not in _LAYERS or layer.graph is not node.graph:
+            continue
+        reason = _why_not(layer, node, skip) or _fold(model.graph, layer, node)
+        results.append(Folded(layer.name or "", node.name or "", reason))
+    known = [f.layer for f in results]
+    for name in skip:
+        if name not in known:
+            raise ConfigValueError(
+                f"fusion.skip names '{name}', which is no layer with a batch normalization behind it "
+                f"({len(known)} such layers).{did_you_mean(name, known)}"
+            )
+    return results
+
+
+def _why_not(layer: ir.Node, norm: ir.Node, skip: tuple[str, ...]) -> str:
+    out = layer.outputs[0]
+    if layer.name in skip:
+        return "in the skip list"
+    if out.is_graph_output() or len(out.uses()) > 1:
+        return "the layer's output has other readers"
+    mode = norm.attributes.get("training_mode")
+    if mode is not None and mode.as_int() != 0:
+        return "the normalization is in training mode"
+    if not all(is_constant(v) for v in (*norm.inputs[1:5], *layer.inputs[1:])):
+        return "a parameter is not constant"
+    if layer.op_type == "Gemm":
+        for name in ("alpha", "beta"):
+            attribute = layer.attributes.get(name)
+            if attribute is not None and attribute.as_float() != 1.0:
+                return f"Gemm has {name} other than 1"
+    return ""
+
+
+def _fold(graph: ir.Graph, layer: ir.Node, norm: ir.Node) -> str:
+    gamma, beta, mean, var = (_array(v) for v in norm.inputs[1:5])  # each (out,)
+    epsilon = norm.attributes.get("epsilon")
+    eps = epsilon.as_float() if epsilon is not None else 1e-5
+    with np.errstate(all="ignore"):
+        factor = gamma / np.sqrt(var + eps)  # (out,)
+        weight = _array(layer.inputs[1])
+        has_bias = len(layer.inputs) > 2 and layer.inputs[2] is not None
+        bias = _array(layer.inputs[2]) if has_bias else np.zeros_like(mean)
+        new_weight = (weight * _along_output(layer, weight, factor)).astype(np.float32)
+        new_bias = ((bias - mean) * factor + beta).astype(np.float32)  # (out,)
+    if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
+        return "the folded weight is not finite"
+    assert layer.inputs[1] is not None
+    w = _register(graph, f"{layer.inputs[1].name}__folded", new_weight)
+    b = _register(graph, f"{layer.name}__bias", new_bias)
+    layer.replace_input_with(1, w)
+    if len(layer.inputs) > 2:
+        layer.replace_input_with(2, b)
+    else:
+        layer.resize_inputs(3)
+        layer.replace_input_with(2, b)
+    norm.outputs[0].replace_all_uses_with(layer.outputs[0], replace_graph_outputs=True)
+    name = norm.outputs[0].name
+    shape = norm.outputs[0].shape
+    graph.remove(norm, safe=True)
+    layer.outputs[0].name, layer.outputs[0].shape = name, shape
+    return ""
+
+
+def _array(value: ir.Value | None) -> npt.NDArray[np.float64]:
+    assert value is not None
+    assert value.const_value is not None
+    return value.const_value.numpy().astype(np.float64)
+
+
+def _along_output(
+    layer: ir.Node, weight: npt.NDArray[np.float64], factor: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Shape the factors (out,) so that they multiply a weight along its output channels."""
+    rank = weight.ndim
+    if layer.op_type == "Conv":
+        return factor.reshape(-1, *[1] * (rank - 1))
+    if layer.op_type == "Gemm":
+        trans = layer.attributes.get("transB")
+        return factor.reshape(-1, 1) if trans is not None and trans.as_int() else factor[None, :]
+    group = layer.attributes.get("group")
+    groups = group.as_int() if group is not None else 1
+    per_group = factor.reshape(groups, 1, -1)  # (groups, 1, out/groups)
+    rows = np.broadcast_to(per_group, (groups, weight.shape[0] // groups, weight.shape[1]))
+    return rows.reshape(weight.shape[0], weight.shape[1], *[1] * (rank - 2))
+
+
+def _register(graph: ir.Graph, name: str, data: npt.NDArray[np.float32]) -> ir.Value:
+    base, n = name, 1
+    while name in graph.initializers:
+        name, n = f"{base}_{n}", n + 1
+    value = ir.Value(
+        name=name,
+        const_value=ir.tensor(data, name=name),
+        shape=ir.Shape(data.shape),
+        type=ir.TensorType(ir.DataType.FLOAT),
+    )
+    graph.register_initializer(value)
+    return value

@@ -1,0 +1,85 @@
+"""What a device runs, as data: one target a file, found by itself.
+
+A target answers where quantizers stand. It names
+
+- `anchors`: operators whose inputs are quantized (they multiply in integers);
+- `integer_outputs`: anchors that run in integers only when their output is quantized as well;
+- `followers`: operators that stay in integers when all their inputs are integers already;
+- `fused`: activation functions that run inside the operator before them, so no quantizer stands between.
+
+Nothing else in the code asks what the device is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from functools import cache
+
+from calibrant.errors import ConfigValueError, did_you_mean
+
+__all__ = ["Target", "get", "names"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A device profile.
+
+    Args:
+        name: Name as given on the command line.
+        description: One sentence for `--help` and reports.
+        anchors: Operators whose data inputs are quantized.
+        integer_outputs: Those of them that need a quantized output to run in integers.
+        followers: Operators kept in integers where all their data inputs are.
+        fused: Activation functions that the device runs inside the operator before them.
+        shared: Operators whose input and output must have one range.
+        unsigned: Activations are stored unsigned (the same grid moved by half its size).
+        symmetric: Activations get zero point 0 unless a recipe says otherwise.
+        activation_bits: Widths of activations that the device runs.
+        weight_bits: Widths of weights that the device runs.
+        equalize: Channels may be rescaled between layers.
+        measures_latency: The local runtime is the device, so latency is worth measuring.
+    """
+
+    name: str
+    description: str
+    anchors: frozenset[str]
+    integer_outputs: frozenset[str] = frozenset()
+    followers: frozenset[str] = frozenset()
+    fused: frozenset[str] = frozenset()
+    shared: frozenset[str] = frozenset()
+    unsigned: bool = False
+    symmetric: bool = False
+    activation_bits: tuple[int, ...] = (8, 16)
+    weight_bits: tuple[int, ...] = (4, 6, 7, 8, 16)
+    equalize: bool = True
+    measures_latency: bool = False
+
+
+@cache
+def _registry() -> dict[str, Target]:
+    found = {}
+    for module in pkgutil.iter_modules(__path__):
+        target = importlib.import_module(f"{__name__}.{module.name}").TARGET
+        found[target.name] = target
+    return found
+
+
+def names() -> list[str]:
+    """Return the names of all targets."""
+    return sorted(_registry())
+
+
+def get(name: str) -> Target:
+    """Return a target by name.
+
+    Raises:
+        ConfigValueError: There is no such target.
+    """
+    known = _registry()
+    if name not in known:
+        raise ConfigValueError(
+            f"Unknown target '{name}'. Known: {', '.join(sorted(known))}.{did_you_mean(name, known)}"
+        )
+    return known[name]

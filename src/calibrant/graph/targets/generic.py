@@ -1,0 +1,37 @@
+"""The arithmetic that NPUs, TensorRT and OpenVINO share.
+
+Quantizers stand at the inputs of operators that multiply and accumulate. A convolution, the batch
+normalization and the activation function behind it are one operation on such devices, with a wide
+accumulator inside, so nothing between them is quantized. Additions and the operators that only move
+values take what their neighbours have; where a moved tensor is quantized on both sides, both sides
+share one range.
+"""
+
+from calibrant.graph.ops import ACTIVATION_FUNCTIONS
+from calibrant.graph.targets import Target
+
+TARGET = Target(
+    name="generic",
+    description="NPUs, TensorRT, OpenVINO: int8 at the inputs of Conv, ConvTranspose, Gemm, MatMul.",
+    anchors=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}),
+    fused=ACTIVATION_FUNCTIONS,
+    shared=frozenset(
+        {
+            "MaxPool",
+            "Reshape",
+            "Flatten",
+            "Transpose",
+            "Squeeze",
+            "Unsqueeze",
+            "Slice",
+            "Split",
+            "Expand",
+            "Tile",
+            "DepthToSpace",
+            "SpaceToDepth",
+            "Identity",
+            "Gather",
+            "Pad",
+        }
+    ),
+)

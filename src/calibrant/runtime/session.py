@@ -1,0 +1,93 @@
+"""Open ONNX Runtime sessions, with every option in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import onnx_ir as ir
+
+from calibrant.errors import ConfigValueError, ModelError, did_you_mean
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+__all__ = ["PROVIDERS", "open_session"]
+
+#: Names accepted by `--provider`, and what ONNX Runtime calls them.
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+}
+
+#: Protobuf messages end at 2 GiB; a larger model goes through a file.
+_PROTOBUF_LIMIT = 2**31 - 2**20
+
+
+def open_session(
+    model: str | Path | bytes | onnx.ModelProto | ir.Model,
+    *,
+    provider: str = "cpu",
+    threads: int | None = None,
+    optimize: bool = True,
+) -> ort.InferenceSession:
+    """Open a session.
+
+    Args:
+        model: A path, serialized bytes, or a model in memory.
+        provider: `cpu`, `cuda`, … (`PROVIDERS`).
+        threads: Threads inside an operator; None leaves the choice to ONNX Runtime.
+        optimize: Let ONNX Runtime fuse operators. Off, the arithmetic is that of the graph as written.
+
+    Raises:
+        ConfigValueError: The provider is unknown or not in the installed ONNX Runtime.
+        ModelError: ONNX Runtime cannot load the model.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    providers = _providers(provider, ort.get_available_providers())
+    source = _source(model)
+    try:
+        return ort.InferenceSession(source, options, providers=providers)
+    except Exception as e:
+        text = " ".join(str(e).split())
+        raise ModelError(f"ONNX Runtime cannot load the model: {text}") from e
+
+
+def _providers(provider: str, available: Sequence[str]) -> list[str]:
+    if provider not in PROVIDERS:
+        raise ConfigValueError(
+            f"Unknown provider '{provider}'. Known: {', '.join(PROVIDERS)}."
+            + did_you_mean(provider, PROVIDERS)
+        )
+    name = PROVIDERS[provider]
+    if name not in available:
+        raise ConfigValueError(
+            f"Provider '{provider}' is not in the installed ONNX Runtime, which has "
+            f"{', '.join(available)}."
+        )
+    return [name] if provider == "cpu" else [name, "CPUExecutionProvider"]
+
+
+def _source(model: Any) -> str | bytes:
+    if isinstance(model, (str, Path)):
+        return str(model)
+    if isinstance(model, bytes):
+        return model
+    if isinstance(model, ir.Model):
+        model = ir.to_proto(model)
+    return bytes(model.SerializeToString())
