@@ -115,7 +115,12 @@ def _put(
     name: str, stats: TensorStats, parts: dict[str, list[npt.NDArray[Any]]]
 ) -> dict[str, Any]:
     """Append the arrays of one tensor to the parts and return its entry in the table of contents."""
-    entry: dict[str, Any] = {"name": name, "nonfinite": stats.nonfinite, "channels": None}
+    entry: dict[str, Any] = {
+        "name": name,
+        "keep": stats.keep,
+        "nonfinite": stats.nonfinite,
+        "channels": None,
+    }
     if isinstance(stats.data, Histogram):
         entry |= {"kind": "histogram", "size": stats.data.keys.size}
         parts.setdefault("keys", []).append(stats.data.keys)
@@ -152,4 +157,4 @@ def _get(entry: dict[str, Any], take: Callable[[str, int], npt.NDArray[Any]]) ->
             for part, width in (("sum_limbs", 32), ("square_limbs", 34))
         )
         channels = ChannelStats(int(entry["channels"]["axis"]), low, high, counts, *limbs)
-    return TensorStats(data, int(entry["nonfinite"]), channels)
+    return TensorStats(data, bool(entry["keep"]), int(entry["nonfinite"]), channels)

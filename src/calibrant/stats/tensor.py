@@ -4,6 +4,10 @@
 
 so batches may come in any order, in any size, on any worker. `Accumulator` is the mutable twin for the
 hot loop and ends in the same value.
+
+Up to `FEW` values are kept raw in any case: they take less memory than their histogram would, and there
+are too few of them in a bin for its middle to stand for them. Whether a tensor has more is a property of
+the data, not of the road there, so merging stays what it is.
 """
 
 from __future__ import annotations
@@ -19,7 +23,10 @@ from calibrant.stats.counts import BitCounts
 from calibrant.stats.exact import ExactValues
 from calibrant.stats.histogram import Histogram
 
-__all__ = ["Accumulator", "TensorStats"]
+__all__ = ["FEW", "Accumulator", "TensorStats"]
+
+#: Most values that are kept raw without being asked to; 128 kB.
+FEW = 1 << 15
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +35,7 @@ class TensorStats:
 
     Args:
         data: The values: a histogram, or all of them.
+        keep: Keep all of them however many there are.
         nonfinite: How many values were NaN or infinite. They are in neither `data` nor `channels`.
         channels: Extremes and sums by channel, where they were asked for.
 
@@ -40,12 +48,13 @@ class TensorStats:
     """
 
     data: Histogram | ExactValues
+    keep: bool = False
     nonfinite: int = 0
     channels: ChannelStats | None = None
 
     @classmethod
     def of(cls, x: npt.ArrayLike, *, channel_axis: int | None = None) -> TensorStats:
-        """Count an array into a histogram.
+        """Count an array into a histogram (or keep it, where it has few values).
 
         Args:
             x: Values of any shape, float16, float32 or float64 (rounded to float32).
@@ -67,8 +76,13 @@ class TensorStats:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the raw values are kept."""
+        """Whether the raw values are at hand: asked for with `exact`, or few."""
         return isinstance(self.data, ExactValues)
+
+    @property
+    def values(self) -> npt.NDArray[np.float32] | None:
+        """(values,) the raw values in ascending order, where they are at hand."""
+        return self.data.values if isinstance(self.data, ExactValues) else None
 
     @property
     def count(self) -> int:
@@ -101,10 +115,13 @@ class TensorStats:
         """Return the statistics of both sets of values.
 
         Raises:
-            DataError: One is exact and the other is not, or the channels do not match.
+            DataError: One keeps raw values and the other does not, or the channels do not match.
         """
+        if self.keep != other.keep:
+            raise DataError("Statistics that keep raw values and others that do not do not merge.")
         return TensorStats(
-            _merge_data(self.data, other.data),
+            _merge_data(self.data, other.data, keep=self.keep),
+            self.keep,
             self.nonfinite + other.nonfinite,
             self._merge_channels(other),
         )
@@ -121,11 +138,8 @@ class TensorStats:
         """Compare bit for bit."""
         if not isinstance(other, TensorStats):
             return NotImplemented
-        return (self.nonfinite, self.data, self.channels) == (
-            other.nonfinite,
-            other.data,
-            other.channels,
-        )
+        mine = (self.keep, self.nonfinite, self.data, self.channels)
+        return mine == (other.keep, other.nonfinite, other.data, other.channels)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -148,15 +162,17 @@ class Accumulator:
         (4, 1)
     """
 
-    __slots__ = ("_axis", "_channels", "_counts", "_nonfinite", "_values")
+    __slots__ = ("_axis", "_channels", "_counts", "_keep", "_nonfinite", "_raw", "_raw_size")
 
     def __init__(self, *, channel_axis: int | None = None, exact: bool = False) -> None:
         """Start without values."""
         self._axis = channel_axis
         self._channels: ChannelSums | None = None
-        self._counts = None if exact else BitCounts()
-        self._values: list[npt.NDArray[np.float32]] = []
-        self._nonfinite = 0  # of the raw values; the histogram counts its own
+        self._keep = exact
+        self._counts: BitCounts | None = None  # once there are more than a few values
+        self._raw: list[npt.NDArray[np.float32]] = []
+        self._raw_size = 0
+        self._nonfinite = 0  # among the raw values; the counts have their own
 
     def add(self, x: npt.ArrayLike) -> int | None:
         """Add an array of any shape.
@@ -176,16 +192,23 @@ class Accumulator:
             first = self._counts.add(flat)
             return None if first < 0 else first
         wrong = np.flatnonzero(~np.isfinite(flat))
-        self._nonfinite += wrong.size
-        self._values.append(flat.copy())
+        self._raw_size += flat.size - wrong.size
+        if self._keep or self._raw_size <= FEW:
+            self._nonfinite += wrong.size
+            self._raw.append(np.delete(flat, wrong))  # a copy: the buffer may be reused
+        else:
+            self._counts = _counted(*self._raw, flat)
+            self._raw.clear()
         return int(wrong[0]) if wrong.size else None
 
     def result(self) -> TensorStats:
         """Return the statistics of all that was added so far."""
         channels = self._channels.result() if self._channels is not None else None
-        if self._counts is not None:
-            return TensorStats(self._counts.histogram(), self._counts.nonfinite, channels)
-        return TensorStats(ExactValues.of(*self._values), self._nonfinite, channels)
+        if self._counts is None:
+            data: Histogram | ExactValues = ExactValues.of(*self._raw)
+            return TensorStats(data, self._keep, self._nonfinite, channels)
+        nonfinite = self._nonfinite + self._counts.nonfinite
+        return TensorStats(self._counts.histogram(), False, nonfinite, channels)
 
     def _add_channels(self, array: npt.NDArray[np.float32], axis: int) -> None:
         if self._channels is None:
@@ -211,9 +234,22 @@ def _as_float32(x: npt.ArrayLike) -> npt.NDArray[np.float32]:
         return np.ascontiguousarray(array, dtype=np.float32).reshape(array.shape)
 
 
-def _merge_data(a: Histogram | ExactValues, b: Histogram | ExactValues) -> Histogram | ExactValues:
-    if isinstance(a, Histogram) and isinstance(b, Histogram):
-        return a.merge(b)
+def _counted(*arrays: npt.NDArray[np.float32]) -> BitCounts:
+    """Count arrays of one axis."""
+    counts = BitCounts()
+    for array in arrays:
+        counts.add(array)
+    return counts
+
+
+def _merge_data(
+    a: Histogram | ExactValues, b: Histogram | ExactValues, *, keep: bool
+) -> Histogram | ExactValues:
     if isinstance(a, ExactValues) and isinstance(b, ExactValues):
-        return a.merge(b)
-    raise DataError("Statistics of raw values and of a histogram do not merge.")
+        if keep or a.count + b.count <= FEW:
+            return a.merge(b)
+        return _counted(a.values, b.values).histogram()
+    histograms = [
+        d if isinstance(d, Histogram) else _counted(d.values).histogram() for d in (a, b)
+    ]
+    return histograms[0].merge(histograms[1])
