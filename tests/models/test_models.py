@@ -10,7 +10,16 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from tests.models import NETS, OPSETS, Array, Model, convolution, structure, with_external_data
+from tests.models import (
+    NETS,
+    OPSETS,
+    Array,
+    Model,
+    convolution,
+    structure,
+    trained_attention,
+    with_external_data,
+)
 
 
 def run(model: onnx.ModelProto | Path, feed: dict[str, Array]) -> list[Array]:
@@ -83,3 +92,31 @@ def test_already_quantized_runs() -> None:
     model, feeds = structure.already_quantized()
     assert {n.op_type for n in model.graph.node} == {"QuantizeLinear", "DequantizeLinear", "Gemm"}
     assert np.isfinite(run(model, feeds())[0]).all()
+
+
+def test_trained_attention_answers_as_it_did_in_training() -> None:
+    case = trained_attention()
+    with np.load(case.path.with_name("attention_data.npz"), allow_pickle=False) as data:
+        logits = data["logits"]
+    found = run(case.path, case.evaluation)[0]
+    np.testing.assert_allclose(found, logits, atol=2e-4)
+    assert (found.argmax(1) == case.labels).mean() > 0.97
+
+
+def test_trained_attention_has_outlier_channels() -> None:
+    model = onnx.load(trained_attention().path)
+    weights = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
+    for block in range(3):
+        gain = np.abs(weights[f"block{block}/norm1.weight"])
+        assert np.sort(gain)[-3] > 4 * np.median(gain)
+
+
+def test_trained_attention_does_not_care_for_longer_padding_or_batch() -> None:
+    case = trained_attention()
+    short = {n: x[:8, :21] for n, x in case.evaluation.items()}
+    keep = case.evaluation["mask"][:8].sum(axis=1) <= 21
+    assert keep.any()
+    long = {n: x[:8] for n, x in case.evaluation.items()}
+    np.testing.assert_allclose(
+        run(case.path, short)[0][keep], run(case.path, long)[0][keep], atol=1e-4
+    )
