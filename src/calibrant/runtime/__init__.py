@@ -1,0 +1,1 @@
+"""ONNX Runtime and data: the only place that runs a model."""
