@@ -121,8 +121,8 @@ class Batches:
         if self.batch_size is None:
             uniform = all(table.columns[r.name].uniform for r in self._rows)
             most = BATCH_SAMPLES if uniform else 1
-            fit = max(1, min(most, BATCH_BYTES // max(sample_bytes, 1), total))
-            self.batch_size = 1 << (fit.bit_length() - 1)
+            fit = max(1, min(most, BATCH_BYTES // max(sample_bytes, 1)))
+            self.batch_size = min(1 << (fit.bit_length() - 1), total)
         whole = total - total % self._fixed if self._fixed else total
         if whole == 0:
             raise DataError(

@@ -1,0 +1,43 @@
+"""What an ONNX Runtime session takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from calibrant.errors import UnsupportedError
+from calibrant.runtime.batch import InputInfo
+
+__all__ = ["input_infos"]
+
+#: ONNX Runtime's names of element types that differ from NumPy's.
+_TYPES: dict[str, Any] = {
+    "float": np.float32,
+    "double": np.float64,
+    "string": np.str_,
+    "bfloat16": ml_dtypes.bfloat16,
+}
+
+
+def input_infos(session: Any) -> list[InputInfo]:
+    """Return the inputs of a session, in order.
+
+    Raises:
+        UnsupportedError: An input is no dense tensor.
+    """
+    return [
+        InputInfo(i.name, tuple(i.shape), _dtype(i.name, i.type)) for i in session.get_inputs()
+    ]
+
+
+def _dtype(name: str, kind: str) -> np.dtype[Any]:
+    element = kind.removeprefix("tensor(").removesuffix(")")
+    try:
+        dtype: np.dtype[Any] = np.dtype(_TYPES.get(element, element))
+    except TypeError as e:
+        raise UnsupportedError(
+            f"Model input '{name}' is a {kind}; inputs have to be tensors of numbers."
+        ) from e
+    return dtype
