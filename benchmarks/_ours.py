@@ -1,0 +1,49 @@
+"""calibrant as the benchmarks call it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+Feeds = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one statistics pass saw.
+
+    Args:
+        tensors: Tensors observed.
+        values: Values counted, in all of them together.
+    """
+
+    tensors: int
+    values: int
+
+
+def statistics_pass(
+    model: str | Path, data: Feeds, *, batch_size: int, threads: int
+) -> Callable[[], Seen]:
+    """Prepare a model and return the pass: open the data, a session, and observe what is planned."""
+    from calibrant.graph.load import load, prepare
+    from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
+    from calibrant.plan import resolve
+    from calibrant.recipe import Recipe
+    from calibrant.runtime.batch import InputInfo
+    from calibrant.runtime.data import open_data
+    from calibrant.runtime.observe import observe
+
+    prepared = prepare(load(model))
+    fuse_batchnorm(prepared)
+    plan = resolve(Recipe(), prepared)
+    rows = [InputInfo(n, (None, *x.shape[1:]), x.dtype) for n, x in data.items()]
+
+    def run() -> Seen:
+        batches = open_data(data, rows, batch_size=batch_size)
+        stats = observe(prepared, plan.observed_tensors, batches, threads=threads)
+        return Seen(len(stats), sum(s.count for s in stats.values()))
+
+    return run
