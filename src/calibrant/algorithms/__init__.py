@@ -1,0 +1,42 @@
+"""Algorithms: pure functions from statistics, or from a weight, to quantization parameters.
+
+    activation("ifmr", search_step=0.02)(stats, spec) -> QuantParams
+    weight("arq")(w, spec)                            -> QuantParams
+
+One file each in `activations/` and `weights/`; a new file there is found by itself, and a package elsewhere
+adds its own with the entry point `calibrant.algorithms` (a module that registers when it is imported).
+
+    @register_activation("half-range")
+    @options
+    class HalfRange:
+        \"\"\"Use a part of the observed range.\"\"\"
+
+        ratio: Ratio = 0.5
+
+        def __call__(self, stats: TensorStats, spec: QuantSpec) -> QuantParams:
+            return QuantParams.from_range(stats.min * self.ratio, stats.max * self.ratio, spec)
+"""
+
+from calibrant.algorithms._registry import (
+    ActivationAlgorithm,
+    Option,
+    WeightAlgorithm,
+    activation,
+    describe,
+    names,
+    register_activation,
+    register_weight,
+    weight,
+)
+
+__all__ = [
+    "ActivationAlgorithm",
+    "Option",
+    "WeightAlgorithm",
+    "activation",
+    "describe",
+    "names",
+    "register_activation",
+    "register_weight",
+    "weight",
+]

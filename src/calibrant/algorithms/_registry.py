@@ -1,0 +1,166 @@
+"""Which algorithms there are, and how one is made from its name and options."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
+
+import numpy.typing as npt
+
+from calibrant.errors import ConfigValueError, did_you_mean
+from calibrant.numerics import QuantParams, QuantSpec
+from calibrant.stats import TensorStats
+
+if TYPE_CHECKING:  # pydantic loads on use
+    from calibrant.algorithms._options import Option
+else:
+    Option = Any
+
+__all__ = [
+    "ActivationAlgorithm",
+    "Option",
+    "WeightAlgorithm",
+    "activation",
+    "describe",
+    "names",
+    "register_activation",
+    "register_weight",
+    "weight",
+]
+
+Kind = Literal["activation", "weight"]
+T = TypeVar("T", bound=type)
+
+
+class ActivationAlgorithm(Protocol):
+    """Chooses the grid of an activation from its statistics."""
+
+    def __call__(self, stats: TensorStats, spec: QuantSpec, /) -> QuantParams:
+        """Return the parameters.
+
+        Raises:
+            DataError: There are no values, or some are NaN or infinite.
+            ConfigValueError: The algorithm cannot do what the spec asks.
+        """
+        ...
+
+
+class WeightAlgorithm(Protocol):
+    """Chooses the grid of a weight from the weight itself."""
+
+    def __call__(self, values: npt.ArrayLike, spec: QuantSpec, /) -> QuantParams:
+        """Return the parameters: scale () per tensor, (channels,) along `spec.axis`.
+
+        Raises:
+            DataError: There are no values, or some are NaN or infinite.
+            ConfigValueError: The algorithm cannot do what the spec asks.
+        """
+        ...
+
+
+_registered: dict[Kind, dict[str, type]] = {"activation": {}, "weight": {}}
+
+
+def register_activation(name: str) -> Callable[[T], T]:
+    """Register a class of `ActivationAlgorithm`, decorated with `options`, under a name."""
+    return _register("activation", name)
+
+
+def register_weight(name: str) -> Callable[[T], T]:
+    """Register a class of `WeightAlgorithm`, decorated with `options`, under a name."""
+    return _register("weight", name)
+
+
+def activation(name: str, **options: Any) -> ActivationAlgorithm:
+    """Make an activation algorithm.
+
+    Args:
+        name: One of `names()["activation"]`.
+        options: Options that differ from their defaults; `describe` lists them.
+
+    Raises:
+        ConfigValueError: An unknown name or option, or a value outside what is allowed.
+        ConfigTypeError: A value of the wrong type.
+
+    Example:
+        >>> activation("percentile", percentile=0.999)
+        Percentile(percentile=0.999)
+    """
+    return cast(ActivationAlgorithm, _make("activation", name, options))
+
+
+def weight(name: str, **options: Any) -> WeightAlgorithm:
+    """Make a weight algorithm; arguments and errors as for `activation`."""
+    return cast(WeightAlgorithm, _make("weight", name, options))
+
+
+def names() -> dict[str, list[str]]:
+    """Return the names there are, sorted.
+
+    Example:
+        >>> "arq" in names()["weight"]
+        True
+    """
+    return {kind: sorted(table) for kind, table in _discovered().items()}
+
+
+def describe(kind: Kind, name: str) -> list[Option]:
+    """Return the options of an algorithm: field, default, what is allowed, and what it does.
+
+    Raises:
+        ConfigValueError: An unknown name.
+
+    Example:
+        >>> [o.name for o in describe("activation", "percentile")]
+        ['percentile']
+    """
+    from calibrant.algorithms._options import describe_options
+
+    return describe_options(_find(kind, name))
+
+
+def _register(kind: Kind, name: str) -> Callable[[T], T]:
+    def add(cls: T) -> T:
+        known = _registered[kind].get(name)
+        if known is not None and known.__module__ != cls.__module__:
+            raise ConfigValueError(
+                f"Two {kind} algorithms are called '{name}': one in {known.__module__} and one in "
+                f"{cls.__module__}. Give one of them another name."
+            )
+        _registered[kind][name] = cls
+        return cls
+
+    return add
+
+
+@cache
+def _discovered() -> dict[Kind, dict[str, type]]:
+    """Import every file of the two packages and every entry point, once."""
+    for package in ("activations", "weights"):
+        parent = importlib.import_module(f"calibrant.algorithms.{package}")
+        for module in pkgutil.iter_modules(parent.__path__, f"{parent.__name__}."):
+            importlib.import_module(module.name)
+    for entry in entry_points(group="calibrant.algorithms"):
+        entry.load()
+    return _registered
+
+
+def _find(kind: Kind, name: str) -> type:
+    table = _discovered()[kind]
+    if name not in table:
+        raise ConfigValueError(
+            f"Unknown {kind} algorithm '{name}'. Known: {', '.join(sorted(table))}."
+            + did_you_mean(name, table)
+        )
+    return table[name]
+
+
+def _make(kind: Kind, name: str, options: dict[str, Any]) -> object:
+    cls = _find(kind, name)
+    from calibrant.algorithms._options import build
+
+    return build(cls, f"{kind} algorithm '{name}'", options)

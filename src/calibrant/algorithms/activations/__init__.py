@@ -1,0 +1,1 @@
+"""Algorithms that choose the grid of an activation, one file each."""

@@ -1,0 +1,143 @@
+"""HFMG: shrink the range of a histogram from both ends, keep the range of least error.
+
+The histogram has equal bins over [min x, max x]. From the whole range, the end that frees more bins by
+giving up a hundred thousandth of the values moves inwards, and each range on the way is a candidate. The
+values of a bin count as spread evenly over it, and
+
+    loss = sum over the values of (x - middle of the nearest of 2**bits equal cells of the range)**2
+
+The first candidate of least loss wins; scale and zero point follow from its ends.
+
+Several batches are one histogram here, that of all their values; the vendor redistributes counts when
+the range grows, which makes the result depend on the order of the batches.
+
+Source: ascend.md 4.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from calibrant.algorithms import register_activation
+from calibrant.algorithms._distribution import check, distribution
+from calibrant.algorithms._options import options
+from calibrant.numerics import QuantParams, QuantSpec
+from calibrant.numerics.params import SCALE_EPS
+from calibrant.stats import TensorStats
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+_TABLE = 1 << 18  # look-ups at a time, to stay in cache
+_SHARE = 100_000  # each candidate gives up one value in so many
+
+
+@register_activation("hfmg")
+@options
+class Hfmg:
+    """Search the range of a histogram that loses the least squared error.
+
+    Args:
+        bins: Bins of the histogram.
+    """
+
+    bins: Literal[1024, 2048, 4096, 8192] = 4096
+
+    def __call__(self, stats: TensorStats, spec: QuantSpec) -> QuantParams:
+        """Return the parameters of the best range; of the constant where all values are one."""
+        check(stats)
+        if stats.min == stats.max:
+            return QuantParams.from_range(stats.min, stats.max, spec)
+        histogram = _histogram(stats, self.bins)
+        left, right = _candidates(histogram)
+        width = (stats.max - stats.min) / self.bins
+        losses = _losses(histogram, left, right, 1 << spec.bits)
+        losses[width * (right - left + 1) / (1 << spec.bits) < SCALE_EPS] = 0
+        best = int(np.argmin(losses))
+        return QuantParams.from_range(
+            stats.min + left[best] * width, stats.min + (right[best] + 1) * width, spec
+        )
+
+
+def _histogram(stats: TensorStats, bins: int) -> FloatArray:
+    """Return the counts (bins,) of equal bins over [min, max]; whole numbers from raw values."""
+    if stats.values is not None:
+        low, high = stats.values[0], stats.values[-1]
+        place = ((stats.values - low) / (high - low) * np.float32(bins)).astype(np.int64)
+        return np.bincount(place.clip(0, bins - 1), minlength=bins).astype(np.float64)
+    edges = np.linspace(stats.min, stats.max, bins + 1)
+    edges[-1] = np.inf
+    return np.diff(distribution(stats).below(edges)[0])
+
+
+def _candidates(histogram: FloatArray) -> tuple[IntArray, IntArray]:
+    """Return first and last bin of each range, two arrays (candidates,). Source: ascend.md 4.3."""
+    below = [0.0, *np.cumsum(histogram).tolist()]  # below[k]: values before bin k
+    step = max(math.ceil(below[-1] / _SHARE), 1)
+    fewest = math.ceil(histogram.size / 4)
+    left, right = 0, histogram.size - 1
+    found = []
+    while right - left > fewest:
+        # each cursor passes bins until it has passed a step of values, but not beyond the other
+        inner_left = min(bisect_left(below, below[left] + step, left + 1), right)
+        inner_right = bisect_right(below, below[right + 1] - step, 0, right + 1) - 2
+        inner_right = max(min(inner_right, right - 1), inner_left)
+        if right - inner_right >= inner_left - left:
+            right = inner_right
+        else:
+            left = inner_left
+        found.append((left, right))
+    ranges = np.array(found, dtype=np.int64)
+    return ranges[:, 0], ranges[:, 1]
+
+
+def _losses(histogram: FloatArray, left: IntArray, right: IntArray, cells: int) -> FloatArray:
+    """Return the loss of each range (candidates,), in units of a bin's width squared."""
+    chunk = max(_TABLE // min(cells, histogram.size), 1)
+    loss = _by_cell if cells <= histogram.size else _by_bin
+    parts = [
+        loss(histogram, left[i : i + chunk], right[i : i + chunk], cells)
+        for i in range(0, left.size, chunk)
+    ]
+    return np.concatenate(parts)
+
+
+def _by_cell(histogram: FloatArray, left: IntArray, right: IntArray, cells: int) -> FloatArray:
+    """Split the sum by cell: sum x**2 - 2 v sum x + v**2 count, each from running sums."""
+    bins = histogram.size
+    start = np.arange(bins) - bins / 2  # lower ends, from the middle: smaller squares cancel less
+    count_below = np.concatenate([[0.0], np.cumsum(histogram)])
+    sum_below = np.concatenate([[0.0], np.cumsum(histogram * (start + 0.5))])
+    squares = float((histogram * (start * (start + 1) + 1 / 3)).sum())
+    cell = (right - left + 1) / cells  # (candidates,) width of a cell, in bins
+    ends = left[:, None] + np.arange(1, cells) * cell[:, None]  # (candidates, cells - 1)
+    place = ends.astype(np.int64)
+    part = ends - place
+    taken = part * histogram[place]
+    count = np.diff(count_below[place] + taken, axis=1, prepend=0, append=count_below[-1])
+    total = np.diff(
+        sum_below[place] + taken * (start[place] + part / 2),
+        axis=1,
+        prepend=0,
+        append=sum_below[-1],
+    )
+    v = (left - bins / 2)[:, None] + (np.arange(cells) + 0.5) * cell[:, None]
+    return np.asarray(squares + (v * (v * count - 2 * total)).sum(axis=1))
+
+
+def _by_bin(histogram: FloatArray, left: IntArray, right: IntArray, cells: int) -> FloatArray:
+    """Integrate over each bin; see `_loss._by_bin` for the integral."""
+    jump = -np.diff(histogram, prepend=0, append=0)  # (bins + 1,) of the density at each edge
+    cell = (right - left + 1) / cells
+    losses = np.empty(left.size)
+    for i in range(left.size):
+        u = (np.arange(jump.size) - left[i]) / cell[i] - 0.5
+        k = np.rint(u).clip(0, cells - 1)
+        u -= k
+        losses[i] = (jump * (k / 12 + u * u * u / 3)).sum() * cell[i] ** 3
+    return losses

@@ -1,0 +1,44 @@
+"""The range whose quantized values have the least Kullback-Leibler divergence.
+
+    D = sum P ln(P / Q)
+
+Source: ascend.md 18.2; the search is `_divergence.search`.
+"""
+
+from __future__ import annotations
+
+from calibrant.algorithms import register_activation
+from calibrant.algorithms._divergence import search
+from calibrant.algorithms._options import Bins, Percent, Positive, options
+from calibrant.algorithms._search import check_ratios
+from calibrant.numerics import QuantParams, QuantSpec
+from calibrant.numerics.metrics import kl
+from calibrant.stats import TensorStats
+
+
+@register_activation("kl")
+@options
+class Kl:
+    """Search the upper bound of least divergence.
+
+    Args:
+        bins: Bins that the two distributions are compared in.
+        start_ratio: First ratio of the initial maximum to try.
+        end_ratio: Last ratio.
+        step_ratio: Distance between two ratios.
+        max_percentile: Share of the values below the initial maximum.
+    """
+
+    bins: Bins = 150
+    start_ratio: Positive = 0.7
+    end_ratio: Positive = 1.3
+    step_ratio: Positive = 0.01
+    max_percentile: Percent = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the fields together."""
+        check_ratios(self.start_ratio, self.end_ratio, self.step_ratio)
+
+    def __call__(self, stats: TensorStats, spec: QuantSpec) -> QuantParams:
+        """Return the parameters of the best ratio."""
+        return search(stats, spec, self, kl)

@@ -1,0 +1,25 @@
+"""The whole observed range.
+
+    [lo, hi] = [min x, max x]
+
+Source: ascend.md 2 (kernel); horizon.md 3.2 (`min-max`).
+"""
+
+from __future__ import annotations
+
+from calibrant.algorithms import register_activation
+from calibrant.algorithms._distribution import check
+from calibrant.algorithms._options import options
+from calibrant.numerics import QuantParams, QuantSpec
+from calibrant.stats import TensorStats
+
+
+@register_activation("min-max")
+@options
+class MinMax:
+    """Cover every value seen."""
+
+    def __call__(self, stats: TensorStats, spec: QuantSpec) -> QuantParams:
+        """Return the parameters whose grid covers [min, max]."""
+        check(stats)
+        return QuantParams.from_range(stats.min, stats.max, spec)

@@ -1,0 +1,95 @@
+"""Clip range by least squared error, each end by itself.
+
+A range smaller than the one seen clips a few outliers and buys a finer step for everything else:
+
+    loss(lo, hi) = sum (x - fake_quantize(x, lo, hi))**2
+
+with the rounded zero point and the clamp of the grid in it. Both ends are scaled together first, over
+ratios that fall by a constant factor, so that an outlier of 1e4 times the bulk is seen past; then, where
+the zero point is free, the two ends are searched in turn; each search ends with two finer ones around the
+best ratio. The whole range is the first candidate, so the loss is never above that of `min-max`.
+
+Source: Banner, Nahshan, Soudry, "Post training 4-bit quantization of convolutional networks for
+rapid-deployment", NeurIPS 2019 (the objective; there it is solved in closed form).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from calibrant.algorithms import register_activation
+from calibrant.algorithms._distribution import Distribution, distribution
+from calibrant.algorithms._loss import range_losses
+from calibrant.algorithms._options import Ratio, options
+from calibrant.numerics import QuantParams, QuantSpec
+from calibrant.stats import TensorStats
+
+FloatArray = npt.NDArray[np.float64]
+
+_FINER = 12  # candidates of each finer search
+
+
+@register_activation("mse")
+@options
+class Mse:
+    """Search the clip range that loses the least squared error.
+
+    Args:
+        smallest_ratio: Smallest part of the observed range to try.
+        steps: How many ratios the first search tries, from 1 down to the smallest.
+    """
+
+    smallest_ratio: Ratio = 1e-4
+    steps: Annotated[int, Field(ge=2, le=10_000)] = 40
+
+    def __call__(self, stats: TensorStats, spec: QuantSpec) -> QuantParams:
+        """Return the parameters of the best range."""
+        x = distribution(stats)
+        low, high = min(stats.min, 0.0), max(stats.max, 0.0)
+        coarse = np.geomspace(1.0, self.smallest_ratio, self.steps)
+        if spec.symmetric:
+            bound = max(-low, high)
+
+            def both_ends(r: FloatArray) -> tuple[FloatArray, FloatArray]:
+                return np.maximum(low, -r * bound), np.minimum(high, r * bound)
+        else:
+
+            def both_ends(r: FloatArray) -> tuple[FloatArray, FloatArray]:
+                return r * low, r * high
+
+        both = _best(coarse, lambda r: range_losses(x, *both_ends(r), spec))
+        if spec.symmetric or low == 0 or high == 0:
+            return QuantParams.from_range(*both_ends(np.array(both)), spec)
+        down = up = both
+        for tried in (coarse, coarse[:0]):  # the second turn only refines
+            up = _best(np.append(up, tried), partial(_losses, x, spec, low * down, high, 1))
+            down = _best(np.append(down, tried), partial(_losses, x, spec, low, high * up, 0))
+        return QuantParams.from_range(low * down, high * up, spec)
+
+
+def _losses(
+    x: Distribution, spec: QuantSpec, low: float, high: float, end: int, ratio: FloatArray
+) -> FloatArray:
+    """Return the loss for each ratio (candidates,) of the lower end (0) or the upper one (1)."""
+    one = np.ones_like(ratio)
+    return range_losses(x, low * (one if end else ratio), high * (ratio if end else one), spec)
+
+
+def _best(coarse: FloatArray, losses: Callable[[FloatArray], FloatArray]) -> float:
+    """Return the ratio of least loss: the best of the coarse ones, then of finer ones around it."""
+    tried, found = coarse, losses(coarse)
+    for _ in range(2):
+        best = tried[int(np.argmin(found))]
+        ordered = np.unique(tried)
+        i = int(np.searchsorted(ordered, best))
+        left = ordered[i - 1] if i > 0 else best * 0.9
+        right = ordered[i + 1] if i + 1 < ordered.size else min(best * 1.1, 1.0)
+        finer = np.linspace(left, right, _FINER + 2)[1:-1]
+        tried, found = np.append(tried, finer), np.append(found, losses(finer))
+    return float(tried[int(np.argmin(found))])

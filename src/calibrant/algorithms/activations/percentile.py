@@ -1,0 +1,33 @@
+"""Clip the same share of the values at either end.
+
+    [lo, hi] = [quantile(x, 1 - p), quantile(x, p)]        linear between two ranks
+
+Source: ONNX Runtime's percentile calibrator and horizon.md 3.2 for the idea; two ends here.
+"""
+
+from __future__ import annotations
+
+from calibrant.algorithms import register_activation
+from calibrant.algorithms._distribution import distribution
+from calibrant.algorithms._options import Percent, options
+from calibrant.numerics import QuantParams, QuantSpec
+from calibrant.stats import TensorStats
+
+
+@register_activation("percentile")
+@options
+class Percentile:
+    """Clip the outermost values.
+
+    Args:
+        percentile: Share of the values below the upper end, and above the lower end.
+    """
+
+    percentile: Percent = 0.99995
+
+    def __call__(self, stats: TensorStats, spec: QuantSpec) -> QuantParams:
+        """Return the parameters whose grid covers the two quantiles."""
+        x = distribution(stats)
+        return QuantParams.from_range(
+            x.quantile(1 - self.percentile), x.quantile(self.percentile), spec
+        )

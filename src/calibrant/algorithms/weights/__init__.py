@@ -1,0 +1,1 @@
+"""Algorithms that choose the grid of a weight, one file each."""
