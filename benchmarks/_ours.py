@@ -47,3 +47,43 @@ def statistics_pass(
         return Seen(len(stats), sum(s.count for s in stats.values()))
 
     return run
+
+
+def quantize(
+    model: str | Path,
+    data: Feeds,
+    out: Path,
+    *,
+    activation: str | None = None,
+    target: str = "generic",
+    batch_size: int | None = None,
+    threads: int | None = None,
+) -> Path:
+    """Quantize and save; return the path of the deployable model.
+
+    Args:
+        model: The float model.
+        data: Calibration samples by input name.
+        out: Folder for the results; it must not hold results yet.
+        activation: One activation algorithm for all tensors; None for the default.
+        target: Device profile.
+        batch_size: Samples in a batch.
+        threads: Threads for inference.
+    """
+    from calibrant.pipeline import quantize as run
+    from calibrant.recipe import AlgorithmChoice, AllNodes, Calibration, Recipe, Rule, Settings
+
+    rules: tuple[Rule, ...] = ()
+    if activation is not None:
+        choice = Settings(activation=AlgorithmChoice(activation))
+        rules = (Rule(AllNodes(), choice, "benchmark"),)
+    recipe = Recipe(rules=rules, target=target, calibration=Calibration(batch_size=batch_size))
+    run(model, data, recipe, threads=threads).save(out)
+    return out / "deploy.onnx"
+
+
+def activation_algorithms() -> list[str]:
+    """Return the names of all activation algorithms."""
+    from calibrant import algorithms
+
+    return list(algorithms.names()["activation"])

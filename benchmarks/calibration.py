@@ -127,7 +127,10 @@ def main() -> None:
         return
     names = case_names(arguments.cases)
     times = [
-        time_row(c, threads, factor) for c in names for threads in (1, 2) for factor in (1, MANY)
+        time_row(case, threads, cores, factor)
+        for case in names
+        for threads, cores in THREADS_AND_CORES
+        for factor in (1, MANY)
     ]
     memory = [memory_row(c) for c in names]
     publish(
