@@ -1,0 +1,101 @@
+"""Recipes as others write them: text in, Recipe out.
+
+A dialect is one module of this package with a `DIALECT`; it is found by itself, and a file is matched to
+its dialect by what it says, not by its name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from calibrant.dialects._dialect import Dialect
+from calibrant.errors import ConfigTypeError, ConfigValueError, UnsupportedError, did_you_mean
+from calibrant.recipe import Recipe
+
+__all__ = ["Dialect", "dialects", "dump_recipe", "load_recipe"]
+
+
+@cache
+def dialects() -> dict[str, Dialect]:
+    """Return every dialect by name."""
+    modules = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
+    found = [importlib.import_module(f"{__name__}.{m}").DIALECT for m in sorted(modules)]
+    return {d.name: d for d in found}
+
+
+def load_recipe(source: str | Path | Mapping[str, Any] | Recipe) -> Recipe:
+    """Read a recipe in any dialect.
+
+    Args:
+        source: A path, the text itself (a string with a line break or a `key: value` in it), or its
+            content as a mapping. A Recipe is returned as it is.
+
+    Raises:
+        ConfigValueError: The file does not exist, no dialect knows the text, or it says what is not
+            allowed.
+        ConfigTypeError: A value has the wrong type.
+    """
+    if isinstance(source, Recipe):
+        return source
+    text, path = _text(source)
+    for dialect in dialects().values():
+        if dialect.recognises(text, path):
+            return dialect.load(text, path)
+    known = "; ".join(f"{d.name} ({d.title})" for d in dialects().values())
+    raise ConfigValueError(
+        f"{path or 'The recipe'} is in no dialect that is known. Known: {known}."
+    )
+
+
+def dump_recipe(recipe: Recipe, dialect: str = "native") -> str:
+    """Write a recipe down.
+
+    Raises:
+        ConfigValueError: An unknown dialect.
+        UnsupportedError: A dialect that is only read.
+    """
+    known = dialects()
+    if dialect not in known:
+        raise ConfigValueError(
+            f"Unknown dialect '{dialect}'. Known: {', '.join(known)}."
+            + did_you_mean(dialect, known)
+        )
+    dump = known[dialect].dump
+    if dump is None:
+        written = ", ".join(n for n, d in known.items() if d.dump is not None)
+        raise UnsupportedError(f"Dialect '{dialect}' is read, not written. Written: {written}.")
+    return dump(recipe)
+
+
+def _text(source: str | Path | Mapping[str, Any]) -> tuple[str, Path | None]:
+    if isinstance(source, Mapping):
+        try:
+            return json.dumps(source), None
+        except (TypeError, ValueError) as e:
+            raise ConfigTypeError(
+                f"A recipe as a mapping holds texts, numbers, lists and mappings: {e}."
+            ) from e
+    if not isinstance(source, str | Path):
+        raise ConfigTypeError(
+            f"A recipe is a path, a text or a mapping, not a {type(source).__name__}."
+        )
+    if isinstance(source, str) and (
+        "\n" in source or ": " in source or source.lstrip().startswith("{")
+    ):
+        return source, None
+    path = Path(source)
+    try:
+        return path.read_text(encoding="utf-8-sig"), path
+    except UnicodeDecodeError as e:
+        raise ConfigValueError(f"The recipe '{path}' is not a text file in UTF-8.") from e
+    except OSError as e:
+        near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise ConfigValueError(
+            f"The recipe '{path}' cannot be read: {e.strerror}." + did_you_mean(path.name, near)
+        ) from e

@@ -1,0 +1,30 @@
+"""What a dialect is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibrant.recipe import Recipe
+
+__all__ = ["Dialect"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """A way to write a recipe down. A module of this package has one, named `DIALECT`.
+
+    Args:
+        name: As asked for on the command line.
+        title: What it is, for messages.
+        recognises: Tells from text and file name (None for bare text) whether it is this dialect.
+        load: Reads it; raises ConfigError with file and line.
+        dump: Writes a recipe, where the dialect can say what is in it.
+    """
+
+    name: str
+    title: str
+    recognises: Callable[[str, Path | None], bool]
+    load: Callable[[str, Path | None], Recipe]
+    dump: Callable[[Recipe], str] | None = None

@@ -1,0 +1,90 @@
+"""Errors of a pydantic schema, told with file, line, key path, value, what is allowed and a near name."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from calibrant.dialects._yaml import Document, KeyPath, path_text
+from calibrant.errors import ConfigError, ConfigTypeError, ConfigValueError, did_you_mean
+
+__all__ = ["config_error"]
+
+_WRONG_TYPE = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "a text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "dict_type": "a mapping",
+}
+
+
+def config_error(
+    error: ValidationError, schema: type[BaseModel], document: Document
+) -> ConfigError:
+    """Return the first problem of a document as one sentence."""
+    first = error.errors()[0]
+    path = _keys(first["loc"], document)
+    where = f"{document.where(path)}: {path_text(path) or 'the recipe'}"
+    kind = first["type"]
+    if kind == "extra_forbidden":
+        known = list(_schema_at(schema, path[:-1]).model_fields)
+        return ConfigValueError(
+            f"{where} is not known. Known: {', '.join(known)}."
+            + did_you_mean(str(path[-1]), known)
+        )
+    if kind == "missing":
+        return ConfigValueError(f"{where} is missing.")
+    value = first["input"]
+    shown = (
+        f"{value!r}"
+        if not isinstance(value, dict)
+        else "a mapping with " + (", ".join(map(str, value)) or "nothing")
+    )
+    if kind in _WRONG_TYPE:
+        return ConfigTypeError(f"{where} is {shown}; it is {_WRONG_TYPE[kind]}.")
+    text = first["msg"].removeprefix("Value error, ").replace("Input should be", "it has to be")
+    near = ""
+    if kind == "literal_error" and isinstance(value, str):
+        allowed = first["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+        near = did_you_mean(value, allowed)
+    return ConfigValueError(f"{where} is {shown}; {text}.{near}")
+
+
+def _keys(loc: tuple[int | str, ...], document: Document) -> KeyPath:
+    """Keep of pydantic's location what is a key or an index of the document.
+
+    A missing or unknown key comes last; a step that names a member of a union is no key.
+    """
+    path: list[str | int] = []
+    content: Any = document.content
+    for i, step in enumerate(loc):
+        inside = (isinstance(content, dict) and step in content) or (
+            isinstance(content, list) and isinstance(step, int) and step < len(content)
+        )
+        if inside:
+            content = content[step]
+            path.append(step)
+        elif i == len(loc) - 1 and isinstance(content, dict):
+            path.append(step)
+    return tuple(path)
+
+
+def _schema_at(schema: type[BaseModel], path: KeyPath) -> type[BaseModel]:
+    for key in path:
+        if isinstance(key, str):
+            schema = next(_models(schema.model_fields[key].annotation))
+    return schema
+
+
+def _models(annotation: Any) -> Any:
+    """Yield the pydantic models in an annotation such as `list[Rule] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
