@@ -1,1 +1,78 @@
-"""calibrant: quantize a trained network so that it still meets its accuracy requirement."""
+"""calibrant: quantize a trained network so that it still meets its accuracy requirement.
+
+    import calibrant
+
+    result = calibrant.quantize("model.onnx", "calib.npz")
+    print(result.summary["quality"])
+    result.save("run/")
+
+Everything here loads on first use, so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from calibrant._version import __version__
+
+if TYPE_CHECKING:
+    from calibrant import algorithms
+    from calibrant.dialects import load_recipe
+    from calibrant.errors import CalibrantError
+    from calibrant.numerics import QuantParams, QuantSpec
+    from calibrant.pipeline import observe, quantize
+    from calibrant.plan import Plan
+    from calibrant.recipe import Recipe
+    from calibrant.results import QuantizedModel
+    from calibrant.runtime.evaluate import Evaluation, evaluate
+    from calibrant.stats import TensorStats
+
+__all__ = [
+    "CalibrantError",
+    "Evaluation",
+    "Plan",
+    "QuantParams",
+    "QuantSpec",
+    "QuantizedModel",
+    "Recipe",
+    "TensorStats",
+    "__version__",
+    "algorithms",
+    "evaluate",
+    "load_recipe",
+    "observe",
+    "quantize",
+]
+
+#: Where each public name lives.
+_HOMES = {
+    "CalibrantError": "calibrant.errors",
+    "Evaluation": "calibrant.runtime.evaluate",
+    "Plan": "calibrant.plan",
+    "QuantParams": "calibrant.numerics",
+    "QuantSpec": "calibrant.numerics",
+    "QuantizedModel": "calibrant.results",
+    "Recipe": "calibrant.recipe",
+    "TensorStats": "calibrant.stats",
+    "evaluate": "calibrant.runtime.evaluate",
+    "load_recipe": "calibrant.dialects",
+    "observe": "calibrant.pipeline",
+    "quantize": "calibrant.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use."""
+    if name == "algorithms":
+        return importlib.import_module("calibrant.algorithms")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'calibrant' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.graph.load import values_by_name
 from calibrant.plan import ActivationDecision
 
-__all__ = ["Names", "attach", "constant", "values_by_name"]
+__all__ = ["Names", "attach", "constant"]
 
 
 class Names:
@@ -27,14 +28,6 @@ class Names:
             candidate, n = f"{name}_{n}", n + 1
         self._taken.add(candidate)
         return candidate
-
-
-def values_by_name(graph: ir.Graph) -> dict[str, ir.Value]:
-    """Return inputs, initializers and node outputs by name."""
-    values = {v.name or "": v for v in graph.inputs}
-    values |= dict(graph.initializers)
-    values |= {v.name or "": v for node in graph for v in node.outputs}
-    return values
 
 
 def constant(

@@ -14,18 +14,20 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calibrant.emit._rewire import Names, attach, constant, values_by_name
+from calibrant.emit._rewire import Names, attach, constant
 from calibrant.emit.parameters import LayerParameters, Parameters
-from calibrant.numerics import QuantParams
+from calibrant.graph.load import values_by_name
+from calibrant.graph.ops import bias_of
+from calibrant.numerics import QuantParams, dequantize
 from calibrant.plan import Plan, WeightDecision
 
-__all__ = ["emit_qdq"]
+__all__ = ["emit_qdq", "emit_simulated"]
 
 _INT32_MAX = 2**31 - 1
 
 
 def emit_qdq(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model:
-    """Copy a prepared model and put QDQ pairs into the copy.
+    """Copy a prepared model and put QDQ pairs into the copy: the deployable model.
 
     Args:
         model: A prepared float model, at opset 21 where the plan needs wide types.
@@ -35,13 +37,29 @@ def emit_qdq(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model:
     Returns:
         A new model; the input is unchanged.
     """
+    return _emit(model, plan, params, integers=True)
+
+
+def emit_simulated(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model:
+    """Copy a prepared model, with QDQ pairs on activations and dequantized weights as floats.
+
+    It computes what the deployable model computes (but for the rounding of biases to int32), with less
+    work for a runtime that has no integer kernels for it; measurements during quantization use it.
+    """
+    return _emit(model, plan, params, integers=False)
+
+
+def _emit(model: ir.Model, plan: Plan, params: Parameters, *, integers: bool) -> ir.Model:
     model = model.clone()
     graph = model.graph
     names = Names(graph)
     values = values_by_name(graph)
     nodes = {node.name or "": node for node in graph}
     for weight in plan.weights:
-        _emit_weight(graph, names, nodes[weight.layer], weight, plan, params)
+        node, chosen = nodes[weight.layer], params.layers[weight.layer]
+        scale = _input_scale(node, weight, plan, params) if integers else None
+        _emit_bias(graph, names, node, weight, chosen, scale, integers=integers)
+        _emit_weight(graph, names, node, weight, chosen, integers=integers)
     for decision in reversed(plan.activations):
         p = params.activations[decision.id]
 
@@ -88,21 +106,35 @@ def _pair(
 
 
 def _emit_weight(
-    graph: ir.Graph, names: Names, node: ir.Node, weight: WeightDecision, plan: Plan, params: Parameters
+    graph: ir.Graph,
+    names: Names,
+    node: ir.Node,
+    weight: WeightDecision,
+    chosen: LayerParameters,
+    *,
+    integers: bool,
 ) -> None:
-    chosen = params.layers[weight.layer]
+    if not integers:
+        value = constant(
+            graph, names.fresh(f"{weight.layer}__weight"), dequantize(chosen.values, chosen.weight)
+        )
+        node.replace_input_with(weight.input_index, value)
+        return
     data, dtype = _storage(chosen.values, chosen.weight.dtype.bits, unsigned=False)
     dequantized = _dequantize(
         graph, names, f"{weight.layer}__weight", data, dtype, chosen.weight.scale, chosen.weight.axis
     )
     node.prepend(dequantized)
     node.replace_input_with(weight.input_index, dequantized.outputs[0])
-    _emit_bias(graph, names, node, weight, chosen, _input_scale(node, plan, params))
 
 
-def _input_scale(node: ir.Node, plan: Plan, params: Parameters) -> npt.NDArray[np.float32] | None:
+def _input_scale(
+    node: ir.Node, weight: WeightDecision, plan: Plan, params: Parameters
+) -> npt.NDArray[np.float32] | None:
+    """Scale of the activation that a layer multiplies its weight with."""
+    edge = (node.name, 1 - weight.input_index)
     for decision in plan.activations:
-        if (node.name, 0) in decision.users:
+        if edge in decision.users:
             return params.activations[decision.id].scale
     return None
 
@@ -114,35 +146,57 @@ def _emit_bias(
     weight: WeightDecision,
     chosen: LayerParameters,
     input_scale: npt.NDArray[np.float32] | None,
+    *,
+    integers: bool,
 ) -> None:
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm"):
+    """Put the bias into its place: int32 where the layer takes it and it fits, else float."""
+    own = node.op_type in ("Conv", "ConvTranspose", "Gemm")
+    if chosen.bias is None and not (own and integers):
         return
+    place = bias_of(node)
     bias = chosen.bias
     if bias is None:
-        if weight.bias is None:
+        if place is None:
             return
-        const = graph.initializers[weight.bias].const_value
+        const = graph.initializers[weight.bias or ""].const_value
         assert const is not None
         bias = const.numpy().astype(np.float32)
-    scalar_or_channels = bias.ndim == 1 and chosen.weight.scale.shape in ((), bias.shape)
-    beta = node.attributes.get("beta")
-    one_to_one = beta is None or beta.as_float() == 1.0
-    q = None
-    if input_scale is not None and input_scale.ndim == 0 and scalar_or_channels and one_to_one:
-        scale = np.broadcast_to(input_scale * chosen.weight.scale, bias.shape).astype(np.float32)
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            steps = np.rint(bias.astype(np.float64) / scale)
-        if np.isfinite(steps).all() and np.abs(steps).max(initial=0) <= _INT32_MAX:
-            q = steps.astype(np.int32)
-    if q is None:  # the bias stays float: it does not fit 32 bits, or has no scale of its own
+    steps = _bias_steps(node, bias, chosen, input_scale) if own else None
+    if steps is None:
         value = constant(graph, names.fresh(f"{weight.layer}__bias"), bias.astype(np.float32))
     else:
+        q, scale = steps
         dequantized = _dequantize(graph, names, f"{weight.layer}__bias", q, None, scale, 0)
         node.prepend(dequantized)
         value = dequantized.outputs[0]
+    if place is not None:
+        place[0].replace_input_with(place[1], value)
+        return
     if len(node.inputs) < 3:
         node.resize_inputs(3)
     node.replace_input_with(2, value)
+
+
+def _bias_steps(
+    node: ir.Node,
+    bias: npt.NDArray[np.float32],
+    chosen: LayerParameters,
+    input_scale: npt.NDArray[np.float32] | None,
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]] | None:
+    """Return the bias as int32 and its scale (out,); None where it must stay float."""
+    beta = node.attributes.get("beta")
+    if input_scale is None or input_scale.ndim or bias.ndim != 1:
+        return None
+    if chosen.weight.scale.shape not in ((), bias.shape):
+        return None
+    if beta is not None and beta.as_float() != 1.0:
+        return None
+    scale = np.broadcast_to(input_scale * chosen.weight.scale, bias.shape).astype(np.float32)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        steps = np.rint(bias.astype(np.float64) / scale)
+    if not np.isfinite(steps).all() or np.abs(steps).max(initial=0) > _INT32_MAX:
+        return None
+    return steps.astype(np.int32), scale
 
 
 def _dequantize(

@@ -20,7 +20,15 @@ from calibrant.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ModelLike", "load", "main_opset", "prepare", "raise_opset"]
+__all__ = [
+    "ModelLike",
+    "load",
+    "main_opset",
+    "prepare",
+    "raise_opset",
+    "unsupported_subgraphs",
+    "values_by_name",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -288,3 +296,11 @@ def unsupported_subgraphs(model: ir.Model) -> list[str]:
     ]
 
 
+
+
+def values_by_name(graph: ir.Graph) -> dict[str, ir.Value]:
+    """Return inputs, initializers and node outputs by name."""
+    values = {v.name or "": v for v in graph.inputs}
+    values |= dict(graph.initializers)
+    values |= {v.name or "": v for node in graph for v in node.outputs}
+    return values

@@ -18,9 +18,10 @@ __all__ = [
     "ACTIVATION_FUNCTIONS",
     "OP_RULES",
     "OpRule",
-    "bias_index",
+    "bias_of",
     "fixed_output_range",
     "is_constant",
+    "is_depthwise",
     "matches_type",
     "rule_of",
     "type_names",
@@ -210,12 +211,29 @@ def weight_index(node: ir.Node) -> int | None:
     return None
 
 
-def bias_index(node: ir.Node) -> int | None:
-    """Return the index of a node's constant bias, or None."""
+def bias_of(node: ir.Node) -> tuple[ir.Node, int] | None:
+    """Return the node and input index that hold a layer's constant bias, or None.
+
+    Conv, ConvTranspose and Gemm hold it themselves. A MatMul has it in an Add that alone reads its output
+    (ascend.md 10.1: MatMul + Add).
+    """
     rule = rule_of(node)
-    if rule.bias is None or len(node.inputs) <= rule.bias:
+    if rule.bias is not None:
+        has = len(node.inputs) > rule.bias and is_constant(node.inputs[rule.bias])
+        return (node, rule.bias) if has else None
+    if node.op_type != "MatMul" or weight_index(node) != 1:
         return None
-    return rule.bias if is_constant(node.inputs[rule.bias]) else None
+    out = node.outputs[0]
+    if out.is_graph_output() or len(out.uses()) != 1:
+        return None
+    add, index = out.uses()[0].node, out.uses()[0].idx
+    other = add.inputs[1 - index] if add.op_type == "Add" else None
+    if other is None or not is_constant(other) or other.shape is None or len(other.shape) != 1:
+        return None
+    weight = node.inputs[1]
+    assert weight is not None
+    assert weight.shape is not None
+    return (add, 1 - index) if other.shape[0] == weight.shape[-1] else None
 
 
 def weight_axis(node: ir.Node) -> int | None:

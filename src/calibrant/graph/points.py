@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from calibrant.graph.ops import (
-    bias_index,
+    bias_of,
     fixed_output_range,
     is_constant,
     rule_of,
@@ -148,9 +148,9 @@ def _layer(node: ir.Node) -> LayerPoint:
     inputs = tuple(
         i for i in candidates if i < len(node.inputs) and i != index and _quantizable(node.inputs[i])
     )
-    bias = bias_index(node)
+    bias = bias_of(node)
     weight_value = node.inputs[index] if index is not None else None
-    bias_value = node.inputs[bias] if bias is not None else None
+    bias_value = bias[0].inputs[bias[1]] if bias is not None else None
     return LayerPoint(
         node=node.name or "",
         op_type=node.op_type,

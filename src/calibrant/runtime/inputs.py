@@ -6,11 +6,12 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import onnx_ir as ir
 
 from calibrant.errors import UnsupportedError
 from calibrant.runtime.batch import InputInfo
 
-__all__ = ["input_infos"]
+__all__ = ["input_infos", "model_inputs"]
 
 #: ONNX Runtime's names of element types that differ from NumPy's.
 _TYPES: dict[str, Any] = {
@@ -41,3 +42,24 @@ def _dtype(name: str, kind: str) -> np.dtype[Any]:
             f"Model input '{name}' is a {kind}; inputs have to be tensors of numbers."
         ) from e
     return dtype
+
+
+def model_inputs(model: ir.Model) -> list[InputInfo]:
+    """Return the inputs of a model in memory, in order; initializers that are inputs too are left out.
+
+    Raises:
+        UnsupportedError: An input is no dense tensor of numbers.
+    """
+    infos = []
+    for value in model.graph.inputs:
+        if value.name in model.graph.initializers:
+            continue
+        if not isinstance(value.type, ir.TensorType):
+            raise UnsupportedError(
+                f"Model input '{value.name}' is a {value.type}; inputs have to be tensors of numbers."
+            )
+        shape: tuple[int | str | None, ...] = ()
+        if value.shape is not None:
+            shape = tuple(d if isinstance(d, int) else d.value for d in value.shape)
+        infos.append(InputInfo(value.name or "", shape, np.dtype(value.type.dtype.numpy())))
+    return infos

@@ -37,6 +37,7 @@ def open_session(
     provider: str = "cpu",
     threads: int | None = None,
     optimize: bool = True,
+    spinning: bool = True,
 ) -> ort.InferenceSession:
     """Open a session.
 
@@ -45,6 +46,7 @@ def open_session(
         provider: `cpu`, `cuda`, … (`PROVIDERS`).
         threads: Threads inside an operator; None leaves the choice to ONNX Runtime.
         optimize: Let ONNX Runtime fuse operators. Off, the arithmetic is that of the graph as written.
+        spinning: Let idle threads wait in a busy loop; off where another thread has work beside it.
 
     Raises:
         ConfigValueError: The provider is unknown or not in the installed ONNX Runtime.
@@ -57,6 +59,8 @@ def open_session(
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+    if not spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     providers = _providers(provider, ort.get_available_providers())

@@ -1,0 +1,147 @@
+"""Write the fake-quant model: float arithmetic that says what quantization means.
+
+Every quantizer is a call of the model-local function `calibrant.FakeQuantize(x, scale, zero_point)`, so the
+scales stand in the graph where a reader looks for them, and any runtime that inlines functions runs it:
+
+    y = (clip(round(x / scale) + zero_point, qmin, qmax) - zero_point) * scale
+
+Run it with graph optimisation off for the arithmetic as written. Comparing it with the QDQ model separates
+quantization loss from kernel differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant.emit._rewire import Names, attach, constant
+from calibrant.emit.parameters import Parameters
+from calibrant.graph.load import main_opset, values_by_name
+from calibrant.graph.ops import bias_of
+from calibrant.numerics import QuantParams, dequantize
+from calibrant.plan import Plan
+
+__all__ = ["DOMAIN", "FUNCTION", "emit_fake_quant"]
+
+DOMAIN = "calibrant"
+FUNCTION = "FakeQuantize"
+
+
+def emit_fake_quant(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model:
+    """Copy a prepared model and put a function call at every quantizer, weights included.
+
+    Weights hold the values that the integers stand for, so their quantizers change nothing; they show the
+    scales. Biases are the corrected ones, in float.
+    """
+    model = model.clone()
+    graph = model.graph
+    names = Names(graph)
+    values = values_by_name(graph)
+    nodes = {node.name or "": node for node in graph}
+    for weight in plan.weights:
+        node, chosen = nodes[weight.layer], params.layers[weight.layer]
+        data = constant(
+            graph, names.fresh(f"{weight.layer}__weight"), dequantize(chosen.values, chosen.weight)
+        )
+        call = _call(graph, names, data, chosen.weight, f"{weight.layer}__weight", data.shape)
+        node.prepend(call)
+        if chosen.bias is not None:
+            _set_bias(graph, names, node, chosen.bias)
+        node.replace_input_with(weight.input_index, call[-1].outputs[0])
+    for decision in reversed(plan.activations):
+        source = values[decision.tensor]
+        p = params.activations[decision.id]
+
+        def build(v: ir.Value, p: QuantParams = p, name: str = decision.id) -> Sequence[ir.Node]:
+            return _call(graph, names, v, p, name, v.shape)
+
+        attach(graph, source, decision, build)
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]
+    graph.sort()
+    function = _function(main_opset(model))
+    model.functions[function.identifier()] = function
+    graph.opset_imports[DOMAIN] = 1
+    return model
+
+
+def _set_bias(graph: ir.Graph, names: Names, node: ir.Node, bias: npt.NDArray[np.float32]) -> None:
+    place = bias_of(node)
+    value = constant(graph, names.fresh(f"{node.name}__bias"), bias)
+    if place is not None:
+        place[0].replace_input_with(place[1], value)
+        return
+    if len(node.inputs) < 3:
+        node.resize_inputs(3)
+    node.replace_input_with(2, value)
+
+
+def _call(
+    graph: ir.Graph,
+    names: Names,
+    source: ir.Value,
+    p: QuantParams,
+    name: str,
+    shape: ir.Shape | None,
+) -> list[ir.Node]:
+    """Return the call of one quantizer; per-channel values are shaped to broadcast along their axis."""
+    scale, zero = p.scale, p.zero_point.astype(np.float32)
+    if scale.ndim and p.axis is not None:
+        assert shape is not None
+        broadcast = [1] * len(shape)
+        broadcast[p.axis] = -1
+        scale, zero = scale.reshape(broadcast), zero.reshape(broadcast)
+    inputs = [
+        source,
+        constant(graph, names.fresh(f"{name}__scale"), scale),
+        constant(graph, names.fresh(f"{name}__zero_point"), zero),
+    ]
+    bounds = [
+        ir.AttrFloat32("qmin", float(p.dtype.qmin)),
+        ir.AttrFloat32("qmax", float(p.dtype.qmax)),
+    ]
+    node = ir.Node(DOMAIN, FUNCTION, inputs, bounds, name=names.fresh(f"{name}__fake_quantize"))
+    node.outputs[0].name = names.fresh(f"{name}__fake_quantized")
+    node.outputs[0].shape, node.outputs[0].type = source.shape, source.type
+    return [node]
+
+
+def _function(opset: int) -> ir.Function:
+    x, scale, zero = (ir.Value(name=n) for n in ("x", "scale", "zero_point"))
+    nodes: list[ir.Node] = []
+
+    def op(op_type: str, inputs: Sequence[ir.Value], out: str, **refs: str) -> ir.Value:
+        attributes = [
+            ir.RefAttr(name, target, ir.AttributeType.FLOAT) for name, target in refs.items()
+        ]
+        node = ir.Node("", op_type, inputs, attributes)
+        node.outputs[0].name = out
+        nodes.append(node)
+        return node.outputs[0]
+
+    steps = op("Round", [op("Div", [x, scale], "scaled")], "rounded")
+    shifted = op("Add", [steps, zero], "shifted")
+    low = op("Constant", [], "low", value_float="qmin")
+    high = op("Constant", [], "high", value_float="qmax")
+    q = op("Min", [op("Max", [shifted, low], "above"), high], "q")
+    op("Mul", [op("Sub", [q, zero], "centred"), scale], "y")
+    graph = ir.Graph(
+        [x, scale, zero],
+        [nodes[-1].outputs[0]],
+        nodes=nodes,
+        opset_imports={"": opset},
+        name=FUNCTION,
+    )
+    return ir.Function(
+        DOMAIN,
+        FUNCTION,
+        graph=graph,
+        attributes=[
+            ir.Attr("qmin", ir.AttributeType.FLOAT, None),
+            ir.Attr("qmax", ir.AttributeType.FLOAT, None),
+        ],
+    )

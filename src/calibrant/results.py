@@ -1,0 +1,280 @@
+"""What a quantization leaves: two models, their parameters, the plan, and a summary; and how it is saved."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from calibrant._version import __version__
+from calibrant.emit.parameters import Parameters
+from calibrant.emit.record import record_entries, record_text
+from calibrant.errors import OutputError
+from calibrant.graph.load import main_opset, unsupported_subgraphs
+from calibrant.plan import ActivationDecision, Plan
+from calibrant.stats import TensorStats
+
+if TYPE_CHECKING:
+    from calibrant.pipeline import Run
+
+__all__ = ["QuantizedModel", "plan_table", "summarize"]
+
+#: Files over this go beside the model, as ONNX external data (protobuf ends at 2 GiB).
+EXTERNAL_BYTES = 1_500_000_000
+
+#: An output below this SQNR, or this cosine, has collapsed [dB].
+COLLAPSE_SQNR_DB = 5.0
+COLLAPSE_COSINE = 0.9
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuantizedModel:
+    """The result of `calibrant.quantize`.
+
+    Args:
+        deploy: Standard ONNX with QuantizeLinear and DequantizeLinear.
+        fake_quant: Float arithmetic with one function call a quantizer.
+        params: Scales and zero points by quantizer, integer weights and biases by layer.
+        plan: Where quantizers stand and which rule decided each.
+        statistics: What was seen of each tensor.
+        summary: What was done and how good it is; plain values, as in `summary.json`.
+    """
+
+    deploy: ir.Model
+    fake_quant: ir.Model
+    params: Parameters
+    plan: Plan
+    statistics: Mapping[str, TensorStats]
+    summary: dict[str, Any]
+
+    def save(self, directory: str | Path) -> list[Path]:
+        """Write every result into a folder.
+
+        `deploy.onnx`, `fake_quant.onnx`, `record.txt`, `record.json`, `plan.json`, `summary.json`. All
+        are written to a temporary folder beside them first and then moved, so that a full disk or an
+        interrupted run leaves what was there.
+
+        Returns:
+            The files.
+
+        Raises:
+            OutputError: The folder cannot be made or written.
+        """
+        folder = Path(directory)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=".calibrant-", dir=folder))
+        except OSError as e:
+            raise OutputError(f"Cannot write into the folder '{folder}': {e.strerror or e}.") from e
+        try:
+            self._write(temporary)
+            names = sorted(p.name for p in temporary.iterdir())
+            for name in names:
+                os.replace(temporary / name, folder / name)
+        except OSError as e:
+            raise OutputError(
+                f"Cannot write the results into '{folder}': {e.strerror or e}. What was there is unchanged."
+            ) from e
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return [folder / name for name in names]
+
+    def _write(self, folder: Path) -> None:
+        for name, model in (("deploy", self.deploy), ("fake_quant", self.fake_quant)):
+            external = f"{name}.onnx.data" if model_bytes(model) > EXTERNAL_BYTES else None
+            ir.save(model, folder / f"{name}.onnx", external_data=external)
+        entries = record_entries(self.plan, self.params)
+        texts = {
+            "record.txt": record_text(entries),
+            "record.json": _json(entries),
+            "plan.json": _json(plan_table(self.plan, self.params)),
+            "summary.json": _json(self.summary),
+        }
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+
+
+def model_bytes(model: ir.Model) -> int:
+    """Bytes of a model's initializers."""
+    return sum(
+        v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None
+    )
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Numbers that JSON does not have become text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value
+
+
+# ---------------------------------------------------------------------------------------------- plan
+
+
+def plan_table(plan: Plan, params: Parameters) -> dict[str, Any]:
+    """Return every tensor with its type, algorithm, parameters and the rule that decided."""
+    tensors: list[dict[str, Any]] = []
+    for d in plan.activations:
+        p = params.activations[d.id]
+        low, high = p.range
+        tensors.append(
+            {
+                "tensor": d.tensor,
+                "role": "activation",
+                "type": _storage_name(d.spec.bits, plan),
+                "algorithm": "fixed range" if d.fixed_range else str(d.algorithm),
+                "symmetric": d.spec.symmetric,
+                "scale": float(p.scale),
+                "zero_point": int(p.zero_point),
+                "range": [float(low), float(high)],
+                "readers": [f"{node}:{index}" for node, index in d.users],
+                "integer_output_of": d.producer,
+                "rule": _rule(d),
+            }
+        )
+    for w in plan.weights:
+        layer = params.layers[w.layer]
+        tensors.append(
+            {
+                "tensor": w.weight,
+                "role": "weight",
+                "type": f"int{w.spec.bits}",
+                "algorithm": str(w.algorithm),
+                "axis": layer.weight.axis,
+                "scale": [float(s) for s in np.atleast_1d(layer.weight.scale)],
+                "zero_point": 0,
+                "readers": [f"{w.layer}:{w.input_index}"],
+                "bias_corrected": layer.bias is not None,
+                "rule": dict(w.origin) or "default",
+            }
+        )
+    return {
+        "target": plan.target.name,
+        "tensors": tensors,
+        "layers": [
+            {
+                "layer": d.node,
+                "op_type": d.op_type,
+                "quantized": d.quantized,
+                "reason": d.reason,
+                "settings": {k: v if isinstance(v, (int, float)) else str(v) for k, v in d.settings.items()},
+                "rule": dict(d.origin) or "default",
+            }
+            for d in plan.layers
+        ],
+        "kept_in_integers": list(plan.followers),
+        "notes": [asdict(n) for n in plan.notes],
+    }
+
+
+def _storage_name(bits: int, plan: Plan) -> str:
+    return f"{'u' if plan.target.unsigned else ''}int{bits}"
+
+
+def _rule(decision: ActivationDecision) -> Any:
+    if decision.fixed_range is not None:
+        return "the operator before it has this range by definition"
+    return dict(decision.origin) or "default"
+
+
+# ------------------------------------------------------------------------------------------- summary
+
+
+def summarize(source: Any, original: ir.Model, deploy: ir.Model, plan: Plan, r: Run) -> dict[str, Any]:
+    """Return the summary of a run as plain values."""
+    float_bytes, deploy_bytes = (len_bytes(m) for m in (original, deploy))
+    quantized = [d for d in plan.layers if d.quantized]
+    summary: dict[str, Any] = {
+        "calibrant": __version__,
+        "model": str(source) if isinstance(source, (str, Path)) else "(in memory)",
+        "target": plan.target.name,
+        "data": {"samples": r.samples, "batches": r.batches, "notes": r.data_notes},
+        "quality": {
+            "samples": r.probe_samples,
+            "outputs": {q.name: {k: v for k, v in asdict(q).items() if k != "name"} for q in r.quality},
+        },
+        "decisions": [asdict(c) for c in r.candidates],
+        "layers": {
+            "quantized": len(quantized),
+            "float": [
+                {"layer": d.node, "op_type": d.op_type, "reason": d.reason}
+                for d in plan.layers
+                if not d.quantized
+            ],
+            "kept_in_integers": list(plan.followers),
+            "subgraphs_in_float": unsupported_subgraphs(original),
+        },
+        "passes": {
+            "folded": [asdict(f) for f in r.folded],
+            "equalized": [asdict(e) for e in r.equalized],
+            "bias_corrected": [asdict(c) for c in r.corrections],
+        },
+        "size": {
+            "float_bytes": float_bytes,
+            "deploy_bytes": deploy_bytes,
+            "ratio": deploy_bytes / max(1, float_bytes),
+        },
+        "opset": {"before": main_opset(original), "after": main_opset(deploy)},
+        "time_s": {k: round(v, 4) for k, v in r.seconds.items()},
+        "peak_memory_mb": round(_peak_mb(), 1),
+        "latency": (
+            {**asdict(r.latency), "speedup": r.latency.speedup} if r.latency is not None else None
+        ),
+        "notes": [asdict(n) for n in plan.notes],
+    }
+    summary["warnings"] = _warnings(summary, r)
+    return _plain(summary)  # type: ignore[no-any-return]
+
+
+def len_bytes(model: ir.Model) -> int:
+    """Bytes of a model as a file, near enough: its initializers and its graph."""
+    return model_bytes(model) + sum(200 for _ in model.graph)
+
+
+def _warnings(summary: dict[str, Any], r: Run) -> list[str]:
+    warnings = []
+    for q in r.quality:
+        if not math.isfinite(q.cosine):
+            warnings.append(f"Output '{q.name}' of the quantized model is not finite.")
+        elif q.sqnr_db < COLLAPSE_SQNR_DB or q.cosine < COLLAPSE_COSINE:
+            warnings.append(
+                f"Output '{q.name}' has collapsed: SQNR {q.sqnr_db:.1f} dB, cosine {q.cosine:.3f} against "
+                "the float model on calibration samples. Do not deploy this model as it is."
+            )
+        elif q.distinct_share < 0.05:
+            warnings.append(
+                f"Output '{q.name}' keeps {q.distinct_share:.1%} of its distinct values: it may have "
+                "collapsed."
+            )
+    if r.latency is not None and r.latency.speedup < 1:
+        warnings.append(
+            f"The int8 model is slower than the float one here: {r.latency.quantized_ms:.3f} ms against "
+            f"{r.latency.float_ms:.3f} ms. On this machine the float model serves better."
+        )
+    for name in summary["layers"]["subgraphs_in_float"]:
+        warnings.append(f"The bodies of node '{name}' stay in float.")
+    return warnings
+
+
+def _peak_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1024 if sys.platform != "darwin" else peak / 2**20

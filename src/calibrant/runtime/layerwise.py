@@ -1,0 +1,132 @@
+"""Run a model piece by piece, so that a caller can look at a layer's output and change it.
+
+The nodes are cut behind each stop. Between two stops lie the tensors that are still needed, for all
+samples; so one walk over the model costs one pass of inference, however many layers are changed on the
+way, where running the model again for each layer would cost as many passes as there are layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant.graph.load import values_by_name
+from calibrant.runtime.session import open_session
+
+__all__ = ["walk"]
+
+Array = npt.NDArray[Any]
+
+
+def walk(
+    model: ir.Model,
+    stops: Sequence[str],
+    feeds: Sequence[Mapping[str, Array]],
+    *,
+    provider: str = "cpu",
+    threads: int | None = None,
+) -> Iterator[tuple[str, list[Array]]]:
+    """Yield each stop and its value for each feed; what the caller writes into an array is used on.
+
+    Args:
+        model: The model; it is not changed.
+        stops: Names of node outputs. They are visited in graph order.
+        feeds: Inputs.
+        provider: Execution provider.
+        threads: Threads inside an operator.
+
+    Yields:
+        Name of the stop, and one writable array for each feed.
+    """
+    nodes = list(model.graph)
+    order = {v.name: i for i, node in enumerate(nodes) for v in node.outputs}
+    reads = [_reads(node) for node in nodes]
+    last_use: dict[str, int] = {}
+    for i, names in enumerate(reads):
+        for name in names:
+            last_use[name] = i
+    states: list[dict[str, Array]] = [dict(feed) for feed in feeds]
+    start = 0
+    for stop in sorted(set(stops), key=lambda s: order[s]):
+        end = order[stop] + 1
+        if end > start:
+            _advance(model, nodes[start:end], start, end, last_use, stop, states, provider, threads)
+            start = end
+        yield stop, [state[stop] for state in states]
+        for state in states:
+            for name in [n for n in state if last_use.get(n, -1) < end]:
+                del state[name]
+
+
+def _advance(
+    model: ir.Model,
+    nodes: list[ir.Node],
+    start: int,
+    end: int,
+    last_use: Mapping[str, int],
+    stop: str,
+    states: list[dict[str, Array]],
+    provider: str,
+    threads: int | None,
+) -> None:
+    """Compute nodes start to end for every sample and keep what is read later."""
+    made = {v.name or "": v for node in nodes for v in node.outputs if v.name}
+    values = values_by_name(model.graph)
+    needed = dict.fromkeys(
+        name
+        for node in nodes
+        for name in _reads(node)
+        if name not in made and name not in model.graph.initializers
+    )
+    wanted = [n for n in made if n == stop or last_use.get(n, -1) >= end]
+    piece = ir.GraphView(
+        [values[n] for n in needed],
+        [values[n] for n in wanted],
+        nodes=nodes,
+        initializers=tuple(
+            model.graph.initializers[n]
+            for n in dict.fromkeys(name for node in nodes for name in _reads(node))
+            if n in model.graph.initializers
+        ),
+        opset_imports=model.graph.opset_imports,
+        name=f"piece_{start}",
+    ).clone()
+    for value in piece.inputs:  # a piece may be fed any batch
+        value.shape = None
+    for value in piece.outputs:
+        value.shape = None
+    session = open_session(
+        ir.Model(piece, ir_version=model.ir_version, functions=tuple(model.functions.values())),
+        provider=provider,
+        threads=threads,
+    )
+    for state in states:
+        results = session.run(wanted, {n: state[n] for n in needed})
+        state.update(
+            (n, r if r.flags.writeable else np.array(r)) for n, r in zip(wanted, results, strict=True)
+        )
+
+
+def _reads(node: ir.Node) -> list[str]:
+    """Names that a node reads, those that its bodies take from outside too."""
+    names = [v.name for v in node.inputs if v is not None and v.name]
+    inner: set[str] = set()
+    outer: list[str] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            graphs = [attribute.as_graph()]
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            graphs = list(attribute.as_graphs())
+        else:
+            continue
+        for graph in graphs:
+            inner |= {v.name for v in graph.inputs if v.name} | set(graph.initializers)
+            for child in graph.all_nodes():
+                inner |= {v.name for v in child.outputs if v.name}
+                outer += [v.name for v in child.inputs if v is not None and v.name]
+            outer += [v.name for v in graph.outputs if v.name]
+    return [*names, *(n for n in outer if n not in inner)]

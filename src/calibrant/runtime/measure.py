@@ -1,0 +1,157 @@
+"""Measure a quantized model against its float model: the outputs, and the time they take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from calibrant.runtime.session import open_session
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["Latency", "OutputQuality", "compare", "mean_sqnr_db", "measure_latency", "run"]
+
+Array = npt.NDArray[Any]
+Outputs = list[dict[str, Array]]
+
+#: SQNR is averaged over outputs after it is limited to this range [dB].
+SQNR_LIMITS = (-20.0, 120.0)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputQuality:
+    """One output of the quantized model beside the float one.
+
+    Args:
+        name: Name of the output.
+        sqnr_db: 10 log10(sum a**2 / sum (a - b)**2) over all samples; inf where equal.
+        cosine: Cosine similarity of all samples at once.
+        max_error: Largest absolute difference.
+        top1_agreement: Share of samples with equal argmax along the last axis, where it is longer
+            than 1; None otherwise.
+        distinct_share: Distinct values of the quantized output over those of the float one, a sample of
+            them; near 0 where the output has collapsed.
+    """
+
+    name: str
+    sqnr_db: float
+    cosine: float
+    max_error: float
+    top1_agreement: float | None
+    distinct_share: float
+
+
+def run(
+    model: ir.Model | str | Path,
+    feeds: Sequence[Mapping[str, Array]],
+    *,
+    provider: str = "cpu",
+    threads: int | None = None,
+    optimize: bool = True,
+) -> Outputs:
+    """Return the outputs of a model for each feed."""
+    session = open_session(model, provider=provider, threads=threads, optimize=optimize)
+    inputs = [i.name for i in session.get_inputs()]
+    names = [o.name for o in session.get_outputs()]
+    return [
+        dict(zip(names, session.run(names, {n: feed[n] for n in inputs}), strict=True))
+        for feed in feeds
+    ]
+
+
+def compare(reference: Outputs, outputs: Outputs) -> list[OutputQuality]:
+    """Compare the floating point outputs of two models, in the order of the first.
+
+    Outputs of other types (labels, indices) are left out. A quantized output that is not finite has an
+    SQNR of -inf.
+    """
+    names = [n for n, x in reference[0].items() if np.asarray(x).dtype.kind == "f"]
+    return [_quality(name, reference, outputs) for name in names]
+
+
+def _quality(name: str, reference: Outputs, outputs: Outputs) -> OutputQuality:
+    power = error = dot = power_b = largest = 0.0
+    agree = rows = 0
+    pairs = [(r[name], o[name]) for r, o in zip(reference, outputs, strict=True)]
+    for a32, b32 in pairs:
+        a, b = np.asarray(a32, dtype=np.float64), np.asarray(b32, dtype=np.float64)
+        power += float(np.vdot(a, a))
+        power_b += float(np.vdot(b, b))
+        dot += float(np.vdot(a, b))
+        difference = a - b
+        error += float(np.vdot(difference, difference))
+        largest = max(largest, float(np.abs(difference).max(initial=0.0)))
+        if a.ndim >= 2 and a.shape[-1] > 1:
+            same = a.argmax(axis=-1) == b.argmax(axis=-1)
+            agree, rows = agree + int(same.sum()), rows + same.size
+    finite = np.isfinite([error, power_b]).all()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sqnr = 10 * np.log10(power / error) if error else np.inf
+        cosine = dot / np.sqrt(power * power_b) if power and power_b else float(power == power_b)
+    a_all = np.concatenate([np.ravel(a)[:4096] for a, _ in pairs[:8]])
+    b_all = np.concatenate([np.ravel(b)[:4096] for _, b in pairs[:8]])
+    return OutputQuality(
+        name,
+        float(sqnr) if finite else -np.inf,
+        float(cosine) if finite else np.nan,
+        largest if finite else np.inf,
+        agree / rows if rows else None,
+        np.unique(b_all).size / max(1, np.unique(a_all).size),
+    )
+
+
+def mean_sqnr_db(qualities: Sequence[OutputQuality]) -> float:
+    """Average SQNR over the outputs [dB], each limited to [-20, 120]."""
+    if not qualities:
+        return SQNR_LIMITS[1]
+    return float(np.mean([np.clip(q.sqnr_db, *SQNR_LIMITS) for q in qualities]))
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Median wall time of one inference, of both models in turn [ms]."""
+
+    float_ms: float
+    quantized_ms: float
+    threads: int | None
+    runs: int
+
+    @property
+    def speedup(self) -> float:
+        """Float over quantized: above 1 the quantized model is faster."""
+        return self.float_ms / self.quantized_ms
+
+
+def measure_latency(
+    float_model: ir.Model | str | Path,
+    quantized: ir.Model | str | Path,
+    feed: Mapping[str, Array],
+    *,
+    provider: str = "cpu",
+    threads: int | None = None,
+    seconds: float = 0.6,
+) -> Latency:
+    """Time both models on one feed, in turn, so that a slow moment of the machine meets both."""
+    sessions = [
+        open_session(m, provider=provider, threads=threads) for m in (float_model, quantized)
+    ]
+    inputs = {i.name: feed[i.name] for i in sessions[0].get_inputs()}
+    for session in sessions:
+        for _ in range(3):
+            session.run(None, inputs)
+    times: list[list[float]] = [[], []]
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times[0]) < 5:
+        for session, taken in zip(sessions, times, strict=True):
+            start = time.perf_counter()
+            session.run(None, inputs)
+            taken.append(time.perf_counter() - start)
+    medians = [float(np.median(t)) * 1e3 for t in times]
+    return Latency(medians[0], medians[1], threads, len(times[0]))
