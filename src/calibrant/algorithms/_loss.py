@@ -77,8 +77,8 @@ def _by_bin(x: Distribution, s: FloatArray, low: FloatArray, high: FloatArray) -
     ends = np.stack([x.lower[wide], x.upper[wide]], axis=1).reshape(-1)  # a0 b0 a1 b1 …
     density = x.counts[wide] / (x.upper[wide] - x.lower[wide])
     jump = np.stack([-density, density], axis=1).reshape(-1)
-    edge, place = np.unique(ends, return_inverse=True)
-    change = np.bincount(place, jump, minlength=edge.size)
+    first = np.flatnonzero(np.diff(ends, prepend=-np.inf))  # the ends ascend; of each, once
+    edge, change = ends[first], np.add.reduceat(jump, first) if jump.size else jump
     point, weight = x.lower[~wide], x.counts[~wide]
     losses = np.empty(s.shape)
     for i in range(s.size):

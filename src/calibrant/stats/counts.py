@@ -1,4 +1,4 @@
-"""Counting in place: the mutable twin of a histogram."""
+"""Counting in place: the mutable twins of a histogram and of exact values."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from types import ModuleType
 import numpy as np
 import numpy.typing as npt
 
-from calibrant.stats.histogram import Histogram, float_of_order
+from calibrant.stats.exact import ExactValues
+from calibrant.stats.histogram import SUBNORMAL_BINS, Histogram, float_of_order
 
-__all__ = ["NO_VALUE", "BitCounts", "demand_zero", "kernels"]
+__all__ = ["NO_VALUE", "BitCounts", "DistinctCounts", "demand_zero", "kernels"]
 
 #: Lowest and highest ordered integer before any value: outside all of them.
 NO_VALUE = (1 << 40, -(1 << 40))
@@ -59,6 +60,22 @@ class BitCounts:
         self._room = _FULL  # values before a counter could overflow
         self._flushed: Histogram | None = None
 
+    @classmethod
+    def of(cls, bits: npt.NDArray[np.int32], counts: npt.NDArray[np.int64]) -> BitCounts:
+        """Count values (values,) given by their bits, each as often as `counts` (values,) says."""
+        new = cls()
+        total = int(counts.sum())
+        if total > _FULL:
+            values = bits.view(np.float32)
+            order = np.argsort(values)
+            new._flushed = Histogram.of(values[order], counts[order])
+        else:
+            np.add.at(new._counts, bits.view(np.uint32) >> 12, counts.astype(np.uint32))
+            new._room -= total
+        ordered = np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
+        new._state[:2] = ordered.min(), ordered.max()
+        return new
+
     @property
     def nonfinite(self) -> int:
         """Number of values that were NaN or infinite; they are in no bin."""
@@ -88,7 +105,8 @@ class BitCounts:
         positive, negative = self._counts.reshape(2, -1)  # magnitudes ascend in both
         below = np.flatnonzero(negative)
         above = np.flatnonzero(positive)
-        first_below, first_above = np.searchsorted(below, _NORMAL), np.searchsorted(above, _NORMAL)
+        first_below = np.searchsorted(below, SUBNORMAL_BINS)
+        first_above = np.searchsorted(above, SUBNORMAL_BINS)
         zeros = negative[below[:first_below]].sum(dtype=np.int64)
         zeros += positive[above[:first_above]].sum(dtype=np.int64)
         below, above = below[first_below:][::-1], above[first_above:]
@@ -98,4 +116,48 @@ class BitCounts:
         return histogram.merge(self._flushed) if self._flushed else histogram
 
 
-_NORMAL = 2048  # bins of magnitude below this are zeros and subnormals
+class DistinctCounts:
+    """Counts of each distinct float32 value, as long as they are few.
+
+    Args:
+        limit: Most distinct values.
+    """
+
+    __slots__ = ("_counts", "_keys", "_limit", "_state")
+
+    def __init__(self, limit: int) -> None:
+        """Start without values."""
+        self._keys = np.zeros(kernels().SLOTS, dtype=np.int32)
+        self._counts = np.zeros(kernels().SLOTS, dtype=np.int64)
+        self._state = np.zeros(3, dtype=np.int64)
+        self._limit = limit
+
+    @property
+    def nonfinite(self) -> int:
+        """Number of values that were NaN or infinite; they are not counted as values."""
+        return int(self._state[1])
+
+    def add(self, x: npt.NDArray[np.float32]) -> tuple[int, int]:
+        """Count a contiguous array of one axis, up to the first distinct value too many.
+
+        Returns:
+            The index of the first value not counted (the size, when all are), and that of the first
+            value before it that is not finite (-1 when there is none).
+        """
+        self._state[2] = -1
+        end = kernels().count_distinct(
+            x.view(np.int32), self._keys, self._counts, self._state, self._limit
+        )
+        return int(end), int(self._state[2])
+
+    def bins(self) -> BitCounts:
+        """Return counts by bin of the same values, to go on with."""
+        used = np.flatnonzero(self._counts)
+        return BitCounts.of(self._keys[used], self._counts[used])
+
+    def values(self) -> ExactValues:
+        """Return the counts so far as a value."""
+        used = np.flatnonzero(self._counts)
+        values = self._keys[used].view(np.float32)
+        order = np.argsort(values)
+        return ExactValues(values[order], self._counts[used][order])

@@ -1,7 +1,7 @@
-"""The raw values behind the interface of a histogram.
+"""The values themselves behind the interface of a histogram.
 
-For small data, and for results equal to a vendor's to the last digit: each value is a bin of no width.
-Memory grows with the data (4 bytes a value).
+For small or discrete data, and for results equal to a vendor's to the last digit: each value is a bin of
+no width. Memory grows with the number of distinct values (12 bytes each).
 """
 
 from __future__ import annotations
@@ -11,32 +11,34 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from calibrant.stats.histogram import Histogram
+
 __all__ = ["ExactValues"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExactValues:
-    """Every value seen, sorted, so that the order of merging leaves no trace.
+    """Every distinct value seen and how often, sorted, so that the order of merging leaves no trace.
 
     Args:
-        values: (values,) float32, ascending, finite, without negative zeros.
+        values: (values,) float32, ascending, each once, finite, without negative zeros.
+        counts: (values,) int64, above 0.
     """
 
     values: npt.NDArray[np.float32]
+    counts: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, *arrays: npt.NDArray[np.float32]) -> ExactValues:
-        """Sort the finite values of some arrays into one."""
-        if not arrays:
-            return cls(np.empty(0, dtype=np.float32))
-        values = np.concatenate([a[np.isfinite(a)] for a in arrays]) + np.float32(0)  # no -0.0
-        values.sort()
-        return cls(values)
+        """Sort arrays of finite values into one."""
+        joined = np.concatenate([np.empty(0, dtype=np.float32), *arrays])
+        values, counts = np.unique(joined + np.float32(0), return_counts=True)  # -0.0 becomes 0.0
+        return cls(values, counts.astype(np.int64))
 
     @property
     def count(self) -> int:
         """Number of values."""
-        return self.values.size
+        return int(self.counts.sum())
 
     @property
     def min(self) -> float:
@@ -50,7 +52,15 @@ class ExactValues:
 
     def merge(self, other: ExactValues) -> ExactValues:
         """Return the values of both; exact, in any order."""
-        return ExactValues.of(self.values, other.values)
+        both = np.concatenate([self.values, other.values])
+        values, place = np.unique(both, return_inverse=True)
+        counts = np.zeros(values.shape, dtype=np.int64)
+        np.add.at(counts, place, np.concatenate([self.counts, other.counts]))
+        return ExactValues(values, counts)
+
+    def histogram(self) -> Histogram:
+        """Return the histogram of the values."""
+        return Histogram.of(self.values, self.counts)
 
     def edges(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return lower and upper ends, which are the values themselves; two arrays (values,)."""
@@ -58,13 +68,15 @@ class ExactValues:
         return values, values
 
     def points(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """Return the values in float64, ascending, each with a count of 1; two arrays (values,)."""
-        return self.values.astype(np.float64), np.ones(self.values.shape, dtype=np.int64)
+        """Return the distinct values in float64, ascending, and how often each occurred."""
+        return self.values.astype(np.float64), self.counts
 
     def __eq__(self, other: object) -> bool:
         """Compare bit for bit."""
         if not isinstance(other, ExactValues):
             return NotImplemented
-        return np.array_equal(self.values, other.values)
+        return np.array_equal(self.values, other.values) and np.array_equal(
+            self.counts, other.counts
+        )
 
     __hash__ = None  # type: ignore[assignment]

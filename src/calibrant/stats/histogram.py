@@ -15,7 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Histogram", "float_of_order"]
+__all__ = ["SUBNORMAL_BINS", "Histogram", "float_of_order"]
+
+#: Bins of a magnitude below this hold zero and subnormals, which count as zero.
+SUBNORMAL_BINS = 2048
 
 _BIN_SHIFT = 12  # bits of a float32 pattern below its bin
 
@@ -24,6 +27,11 @@ def float_of_order(order: int) -> float:
     """Return the float32 whose magnitude has the bits `abs(order)`, with the sign of `order`."""
     magnitude = float(np.array([abs(order)], dtype=np.uint32).view(np.float32)[0])
     return -magnitude if order < 0 else magnitude
+
+
+def _first_of_each(keys: npt.NDArray[np.int32]) -> npt.NDArray[np.intp]:
+    """Return where each key begins in keys (1 or more) that ascend."""
+    return np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +51,19 @@ class Histogram:
     min: float
     max: float
 
+    @classmethod
+    def of(cls, values: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]) -> Histogram:
+        """Count values (values,) that ascend, each as often as `counts` (values,) says."""
+        if not values.size:
+            return cls(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64), np.inf, -np.inf)
+        bits = values.view(np.int32)
+        magnitude = (bits & 0x7FFFFFFF) >> _BIN_SHIFT
+        magnitude[magnitude < SUBNORMAL_BINS] = 0
+        keys = np.where(bits < 0, -magnitude, magnitude)
+        first = _first_of_each(keys)
+        totals = np.add.reduceat(counts, first)
+        return cls(keys[first], totals, float(values[0]), float(values[-1]))
+
     @property
     def count(self) -> int:
         """Number of values."""
@@ -55,7 +76,7 @@ class Histogram:
             return self
         order = np.argsort(keys, kind="stable")  # finds the two runs, so it is linear
         keys = keys[order]
-        first = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))  # of each key
+        first = _first_of_each(keys)
         counts = np.add.reduceat(np.concatenate([self.counts, other.counts])[order], first)
         low, high = min(self.min, other.min), max(self.max, other.max)
         return Histogram(keys[first], counts, low, high)

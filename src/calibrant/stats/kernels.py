@@ -1,4 +1,4 @@
-"""The hot loops: one pass over memory for counts and extremes, one for sums by channel.
+"""The hot loops: counts of bins and extremes, counts of distinct values, sums by channel.
 
 Everything else in calibrant is numpy. This module imports numba, which takes a second, so it is itself
 imported on first use (`stats.tensor`); the machine code is cached between processes.
@@ -19,14 +19,29 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-__all__ = ["BINS", "SQUARE_LIMBS", "SUM_LIMBS", "count_bits", "sum_channels"]
+__all__ = [
+    "BINS",
+    "SLOTS",
+    "SQUARE_LIMBS",
+    "SUM_LIMBS",
+    "count_bits",
+    "count_distinct",
+    "sum_channels",
+]
 
 BINS = 1 << 20  # bins of a float32 by its top 20 bits
+SLOTS = 1 << 16  # of the hash table of distinct values
 SUM_LIMBS = 32  # limb i counts units of 2**(8*i - 149); see sum_channels
 SQUARE_LIMBS = 34  # limb i counts units of 2**(16*i - 298)
 
 _BLOCK = 4096  # values; 16 kB, so the second loop over a block reads from the first-level cache
 
+_HASH = np.uint64(
+    2654435769
+)  # 2**32 over the golden ratio (Knuth, The Art of Computer Programming, 6.4)
+_HASH_SHIFT = np.uint64(32 - 16)
+_SLOT = np.uint64(SLOTS - 1)
+_U32 = np.uint64(0xFFFFFFFF)
 _U7 = np.uint64(7)
 _U12 = np.uint64(12)
 _EXPONENT = np.uint64(0x7F800000)
@@ -86,6 +101,52 @@ def count_bits(
                 state[1] = max(state[1], order)
                 counts[np.uint64(np.uint32(b)) >> _U12] += np.uint32(1)
     return first
+
+
+@njit(cache=True, nogil=True)
+def count_distinct(
+    bits: npt.NDArray[np.int32],
+    keys: npt.NDArray[np.int32],
+    counts: npt.NDArray[np.int64],
+    state: npt.NDArray[np.int64],
+    limit: int,
+) -> int:
+    """Count each distinct value by itself; stop at one too many.
+
+    A hash table with open addresses, at most half full. Discrete data (an image, a mask, mostly zeros)
+    stays in cache at 2 ns a value; other data ends here after some `limit` values.
+
+    Args:
+        bits: (values,) float32 values seen as int32.
+        keys: (SLOTS,) bits of the value in each slot. Written.
+        counts: (SLOTS,) how often it occurred; 0 where a slot is free. Written.
+        state: (3,) distinct values so far, how many values are not finite, and the index of the first
+            of these (-1: none). Written.
+        limit: Most distinct values, below SLOTS.
+
+    Returns:
+        The index of the first value not counted; the number of values when all are.
+    """
+    for k in range(bits.size):
+        b = bits[k]
+        magnitude = b & 0x7FFFFFFF
+        if magnitude == 0:
+            b = np.int32(0)  # -0.0 is 0.0
+        elif magnitude >= 0x7F800000:
+            state[1] += 1
+            if state[2] < 0:
+                state[2] = k
+            continue
+        slot = ((np.uint64(np.uint32(b)) * _HASH) & _U32) >> _HASH_SHIFT
+        while counts[slot] != 0 and keys[slot] != b:
+            slot = (slot + np.uint64(1)) & _SLOT
+        if counts[slot] == 0:
+            if state[0] == limit:
+                return k
+            keys[slot] = b
+            state[0] += 1
+        counts[slot] += 1
+    return bits.size
 
 
 @njit(cache=True, nogil=True)

@@ -129,6 +129,7 @@ def _put(
     else:
         entry |= {"kind": "exact", "size": stats.data.values.size}
         parts.setdefault("values", []).append(stats.data.values)
+        parts.setdefault("counts", []).append(stats.data.counts)
     if stats.channels is not None:
         entry["channels"] = {"axis": stats.channels.axis, "size": stats.channels.min.size}
         for part in _CHANNEL_PARTS:
@@ -147,7 +148,7 @@ def _get(entry: dict[str, Any], take: Callable[[str, int], npt.NDArray[Any]]) ->
         low, high = take("extremes", 2)
         data = Histogram(keys, counts, float(low), float(high))
     else:
-        data = ExactValues(take("values", size))
+        data = ExactValues(take("values", size), take("counts", size))
     channels = None
     if entry["channels"] is not None:
         count = int(entry["channels"]["size"])

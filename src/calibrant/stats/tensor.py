@@ -5,9 +5,10 @@
 so batches may come in any order, in any size, on any worker. `Accumulator` is the mutable twin for the
 hot loop and ends in the same value.
 
-Up to `FEW` values are kept raw in any case: they take less memory than their histogram would, and there
-are too few of them in a bin for its middle to stand for them. Whether a tensor has more is a property of
-the data, not of the road there, so merging stays what it is.
+Up to `FEW` distinct values are kept as they are in any case. They take less memory than their histogram
+would; and where they are few, or where the data is discrete (an image, a mask, mostly zeros), the values
+of a bin are not spread over it. How many there are is a property of the data, not of the road there, so
+merging stays what it is.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ import numpy.typing as npt
 
 from calibrant.errors import DataError
 from calibrant.stats.channels import ChannelStats, ChannelSums
-from calibrant.stats.counts import BitCounts
+from calibrant.stats.counts import BitCounts, DistinctCounts
 from calibrant.stats.exact import ExactValues
 from calibrant.stats.histogram import Histogram
 
 __all__ = ["FEW", "Accumulator", "TensorStats"]
 
-#: Most values that are kept raw without being asked to; 128 kB.
+#: Most distinct values that are kept without being asked to; 400 kB.
 FEW = 1 << 15
 
 
@@ -54,7 +55,7 @@ class TensorStats:
 
     @classmethod
     def of(cls, x: npt.ArrayLike, *, channel_axis: int | None = None) -> TensorStats:
-        """Count an array into a histogram (or keep it, where it has few values).
+        """Count an array into a histogram, or by distinct value where these are few.
 
         Args:
             x: Values of any shape, float16, float32 or float64 (rounded to float32).
@@ -69,19 +70,19 @@ class TensorStats:
 
     @classmethod
     def exact(cls, x: npt.ArrayLike, *, channel_axis: int | None = None) -> TensorStats:
-        """Keep all values of an array; otherwise as `of`."""
+        """Keep all values of an array however many there are; otherwise as `of`."""
         accumulator = Accumulator(channel_axis=channel_axis, exact=True)
         accumulator.add(x)
         return accumulator.result()
 
     @property
     def is_exact(self) -> bool:
-        """Whether the raw values are at hand: asked for with `exact`, or few."""
+        """Whether the values themselves are at hand: asked for with `exact`, or few."""
         return isinstance(self.data, ExactValues)
 
     @property
     def values(self) -> npt.NDArray[np.float32] | None:
-        """(values,) the raw values in ascending order, where they are at hand."""
+        """(values,) the distinct values in ascending order, where they are at hand."""
         return self.data.values if isinstance(self.data, ExactValues) else None
 
     @property
@@ -100,7 +101,7 @@ class TensorStats:
         return self.data.max
 
     def points(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """Return weighted values, ascending: bin middles and counts, or the values each counted once.
+        """Return weighted values, ascending: bin middles, or the distinct values, and their counts.
 
         Returns:
             Two arrays (points,): values in float64, counts in int64.
@@ -162,17 +163,16 @@ class Accumulator:
         (4, 1)
     """
 
-    __slots__ = ("_axis", "_channels", "_counts", "_keep", "_nonfinite", "_raw", "_raw_size")
+    __slots__ = ("_axis", "_bins", "_channels", "_few", "_kept", "_nonfinite")
 
     def __init__(self, *, channel_axis: int | None = None, exact: bool = False) -> None:
         """Start without values."""
         self._axis = channel_axis
         self._channels: ChannelSums | None = None
-        self._keep = exact
-        self._counts: BitCounts | None = None  # once there are more than a few values
-        self._raw: list[npt.NDArray[np.float32]] = []
-        self._raw_size = 0
-        self._nonfinite = 0  # among the raw values; the counts have their own
+        self._nonfinite = 0  # of what went elsewhere than into the counts in use
+        self._kept: list[npt.NDArray[np.float32]] | None = [] if exact else None
+        self._few: DistinctCounts | None = None if exact else DistinctCounts(FEW)
+        self._bins: BitCounts | None = None  # instead of the few, once they are many
 
     def add(self, x: npt.ArrayLike) -> int | None:
         """Add an array of any shape.
@@ -188,27 +188,40 @@ class Accumulator:
         if self._axis is not None:
             self._add_channels(array, self._axis)
         flat = array.reshape(-1)
-        if self._counts is not None:
-            first = self._counts.add(flat)
-            return None if first < 0 else first
-        wrong = np.flatnonzero(~np.isfinite(flat))
-        self._raw_size += flat.size - wrong.size
-        if self._keep or self._raw_size <= FEW:
-            self._nonfinite += wrong.size
-            self._raw.append(np.delete(flat, wrong))  # a copy: the buffer may be reused
+        if self._bins is not None:
+            first = self._bins.add(flat)
+        elif self._few is not None:
+            first = self._add_few(self._few, flat)
         else:
-            self._counts = _counted(*self._raw, flat)
-            self._raw.clear()
-        return int(wrong[0]) if wrong.size else None
+            first = self._keep(flat)
+        return None if first < 0 else first
 
     def result(self) -> TensorStats:
         """Return the statistics of all that was added so far."""
         channels = self._channels.result() if self._channels is not None else None
-        if self._counts is None:
-            data: Histogram | ExactValues = ExactValues.of(*self._raw)
-            return TensorStats(data, self._keep, self._nonfinite, channels)
-        nonfinite = self._nonfinite + self._counts.nonfinite
-        return TensorStats(self._counts.histogram(), False, nonfinite, channels)
+        counted = self._bins or self._few
+        nonfinite = self._nonfinite + (counted.nonfinite if counted else 0)
+        if self._bins is not None:
+            return TensorStats(self._bins.histogram(), False, nonfinite, channels)
+        if self._few is not None:
+            return TensorStats(self._few.values(), False, nonfinite, channels)
+        return TensorStats(ExactValues.of(*(self._kept or ())), True, nonfinite, channels)
+
+    def _add_few(self, few: DistinctCounts, flat: npt.NDArray[np.float32]) -> int:
+        end, first = few.add(flat)
+        if end == flat.size:
+            return first
+        self._nonfinite += few.nonfinite
+        self._bins, self._few = few.bins(), None
+        later = self._bins.add(flat[end:])
+        return first if first >= 0 or later < 0 else end + later
+
+    def _keep(self, flat: npt.NDArray[np.float32]) -> int:
+        wrong = np.flatnonzero(~np.isfinite(flat))
+        self._nonfinite += wrong.size
+        if self._kept is not None:
+            self._kept.append(np.delete(flat, wrong))  # a copy: the buffer may be reused
+        return int(wrong[0]) if wrong.size else -1
 
     def _add_channels(self, array: npt.NDArray[np.float32], axis: int) -> None:
         if self._channels is None:
@@ -234,22 +247,11 @@ def _as_float32(x: npt.ArrayLike) -> npt.NDArray[np.float32]:
         return np.ascontiguousarray(array, dtype=np.float32).reshape(array.shape)
 
 
-def _counted(*arrays: npt.NDArray[np.float32]) -> BitCounts:
-    """Count arrays of one axis."""
-    counts = BitCounts()
-    for array in arrays:
-        counts.add(array)
-    return counts
-
-
 def _merge_data(
     a: Histogram | ExactValues, b: Histogram | ExactValues, *, keep: bool
 ) -> Histogram | ExactValues:
     if isinstance(a, ExactValues) and isinstance(b, ExactValues):
-        if keep or a.count + b.count <= FEW:
-            return a.merge(b)
-        return _counted(a.values, b.values).histogram()
-    histograms = [
-        d if isinstance(d, Histogram) else _counted(d.values).histogram() for d in (a, b)
-    ]
+        both = a.merge(b)
+        return both if keep or both.values.size <= FEW else both.histogram()
+    histograms = [d if isinstance(d, Histogram) else d.histogram() for d in (a, b)]
     return histograms[0].merge(histograms[1])

@@ -65,14 +65,16 @@ class Hfmg:
 
 
 def _histogram(stats: TensorStats, bins: int) -> FloatArray:
-    """Return the counts (bins,) of equal bins over [min, max]; whole numbers from raw values."""
+    """Return the counts (bins,) of equal bins over [min, max], whole numbers."""
     if stats.values is not None:
         low, high = stats.values[0], stats.values[-1]
         place = ((stats.values - low) / (high - low) * np.float32(bins)).astype(np.int64)
-        return np.bincount(place.clip(0, bins - 1), minlength=bins).astype(np.float64)
+        counts = stats.points()[1].astype(np.float64)
+        return np.bincount(place.clip(0, bins - 1), counts, minlength=bins).astype(np.float64)
     edges = np.linspace(stats.min, stats.max, bins + 1)
     edges[-1] = np.inf
-    return np.diff(distribution(stats).below(edges)[0])
+    # Rounded, so that a lone value on an edge lies on one side of it: the search counts single values.
+    return np.asarray(np.diff(np.rint(distribution(stats).below(edges)[0])), dtype=np.float64)
 
 
 def _candidates(histogram: FloatArray) -> tuple[IntArray, IntArray]:

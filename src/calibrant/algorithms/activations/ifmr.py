@@ -89,15 +89,17 @@ def _losses(
     stats: TensorStats, scale: FloatArray, bottom: FloatArray, top: FloatArray
 ) -> npt.NDArray[np.float64]:
     """Return the sum of squared errors of each candidate (candidates,)."""
-    values = stats.values
-    if stats.min == stats.max:  # a constant is known exactly, and several ratios hit it but for rounding
-        values = np.array([stats.min], dtype=np.float32)
+    values, counts = stats.values, stats.points()[1]
+    if (
+        stats.min == stats.max
+    ):  # a constant is known exactly, and several ratios hit it but for rounding
+        values, counts = np.array([stats.min], dtype=np.float32), np.ones(1, dtype=np.int64)
     if values is None:
         first, last = np.rint(bottom / scale), np.rint(top / scale)
         return squared_errors(distribution(stats), scale, first, last)
     losses = np.zeros(scale.shape)
     for start in range(0, values.size, _CHUNK):
-        x = values[start : start + _CHUNK]
+        x, count = values[start : start + _CHUNK], counts[start : start + _CHUNK]
         for i in range(scale.size):
             y = x.clip(bottom[i], top[i])
             y /= scale[i]
@@ -105,5 +107,5 @@ def _losses(
             y *= scale[i]
             y -= x
             y *= y
-            losses[i] += y.sum(dtype=np.float64)
+            losses[i] += (y * count).sum()
     return losses

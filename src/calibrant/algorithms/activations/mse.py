@@ -7,7 +7,7 @@ A range smaller than the one seen clips a few outliers and buys a finer step for
 with the rounded zero point and the clamp of the grid in it. Both ends are scaled together first, over
 ratios that fall by a constant factor, so that an outlier of 1e4 times the bulk is seen past; then, where
 the zero point is free, the two ends are searched in turn; each search ends with two finer ones around the
-best ratio. The whole range is the first candidate, so the loss is never above that of `min-max`.
+best ratio. A last search tries scales and zero points around the best. The whole range is the first candidate, so the loss is never above that of `min-max`.
 
 Source: Banner, Nahshan, Soudry, "Post training 4-bit quantization of convolutional networks for
 rapid-deployment", NeurIPS 2019 (the objective; there it is solved in closed form).
@@ -25,14 +25,19 @@ from pydantic import Field
 
 from calibrant.algorithms import register_activation
 from calibrant.algorithms._distribution import Distribution, distribution
-from calibrant.algorithms._loss import range_losses
+from calibrant.algorithms._loss import range_losses, squared_errors
 from calibrant.algorithms._options import Ratio, options
 from calibrant.numerics import QuantParams, QuantSpec
+from calibrant.numerics.params import SCALE_EPS
 from calibrant.stats import TensorStats
 
 FloatArray = npt.NDArray[np.float64]
 
 _FINER = 12  # candidates of each finer search
+_SHIFTS = np.array(
+    [0, -3, -2, -1, 1, 2, 3], dtype=np.int32
+)  # of the zero point, in the last search
+_REACHES = (0.05, 0.008)  # of the scale, on either side
 
 
 @register_activation("mse")
@@ -65,12 +70,31 @@ class Mse:
 
         both = _best(coarse, lambda r: range_losses(x, *both_ends(r), spec))
         if spec.symmetric or low == 0 or high == 0:
-            return QuantParams.from_range(*both_ends(np.array(both)), spec)
-        down = up = both
-        for tried in (coarse, coarse[:0]):  # the second turn only refines
-            up = _best(np.append(up, tried), partial(_losses, x, spec, low * down, high, 1))
-            down = _best(np.append(down, tried), partial(_losses, x, spec, low, high * up, 0))
-        return QuantParams.from_range(low * down, high * up, spec)
+            return _polish(x, QuantParams.from_range(*both_ends(np.array(both)), spec), spec)
+        up = _best(np.append(both, coarse), partial(_losses, x, spec, low * both, high, 1))
+        down = _best(np.append(both, coarse), partial(_losses, x, spec, low, high * up, 0))
+        return _polish(x, QuantParams.from_range(low * down, high * up, spec), spec)
+
+
+def _polish(x: Distribution, start: QuantParams, spec: QuantSpec) -> QuantParams:
+    """Search the scales and zero points around some parameters; at 16 bits there is nothing to gain.
+
+    Along an end of the range the loss is jagged, because the zero point jumps. At one zero point it is
+    smooth along the scale.
+    """
+    if spec.bits > 8:
+        return start
+    dtype = start.dtype
+    scale, zero_point = start.scale, start.zero_point
+    shifts = np.zeros(1, dtype=np.int32) if spec.symmetric else _SHIFTS
+    for reach in _REACHES:
+        factors = np.append(1.0, np.linspace(1 - reach, 1 + reach, _FINER))  # as it is wins a tie
+        s, z = (g.reshape(-1) for g in np.meshgrid(scale * factors, zero_point + shifts))
+        s, z = s.astype(np.float32), z.clip(dtype.qmin, dtype.qmax).astype(np.int32)
+        s = np.where(s < SCALE_EPS, scale, s)
+        best = int(np.argmin(squared_errors(x, s, dtype.qmin - z, dtype.qmax - z)))
+        scale, zero_point = s[best], z[best]
+    return QuantParams(scale, zero_point, dtype)
 
 
 def _losses(
