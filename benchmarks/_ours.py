@@ -83,7 +83,7 @@ def quantize(
 
 
 def activation_algorithms() -> list[str]:
-    """Return the names of all activation algorithms."""
+    """Return the names of all activation algorithms but `fixed`, whose range is an option of the user."""
     from calibrant import algorithms
 
-    return list(algorithms.names()["activation"])
+    return [name for name in algorithms.names()["activation"] if name != "fixed"]
