@@ -89,6 +89,11 @@ def evaluate(
         DataError: The data or its references do not fit.
     """
     name, measure = _metric(metric)
+    if isinstance(model, str | Path) and not Path(model).is_file():
+        what = (
+            "is a folder; an ONNX file is expected" if Path(model).is_dir() else "does not exist"
+        )
+        raise ModelError(f"The model file '{model}' {what}.")
     session = open_session(model, provider=provider, threads=threads)
     batches = open_data(data, input_infos(session), batch_size=batch_size, preprocess=preprocess)
     outputs = [o.name for o in session.get_outputs()]

@@ -49,7 +49,7 @@ class BatchMetric:
             DataError: The data has no reference, or one that does not fit the output.
             ModelError: An output is NaN.
         """
-        output, reference = _pair(outputs, references, where)
+        output, reference = _pair(outputs, references)
         name, values = output
         if values.dtype.kind == "f" and np.isnan(values).any():
             raise ModelError(
@@ -140,7 +140,7 @@ def _differences(
 
 
 def _pair(
-    outputs: Outputs, references: Mapping[str, AnyArray], where: str
+    outputs: Outputs, references: Mapping[str, AnyArray]
 ) -> tuple[tuple[str, AnyArray], tuple[str, AnyArray]]:
     """Return the output to judge and its reference, each with its name.
 
@@ -155,7 +155,7 @@ def _pair(
     if len(names) != 1:
         there = f"it has {', '.join(names)}" if names else "it has none besides the model's inputs"
         raise DataError(
-            f"{where}: the data has no array 'labels', nor one named like an output "
+            f"The data has no array 'labels', nor one named like an output "
             f"({', '.join(outputs)}), to compare the outputs with; {there}."
         )
     return (first, outputs[first]), (names[0], references[names[0]])

@@ -1,0 +1,63 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from calibrant.cli.demo import demo
+from calibrant.cli.evaluate import EXAMPLES as EVALUATE_EXAMPLES
+from calibrant.cli.evaluate import evaluate
+from calibrant.cli.init import EXAMPLES as INIT_EXAMPLES
+from calibrant.cli.init import init
+from calibrant.cli.quantize import EXAMPLES as QUANTIZE_EXAMPLES
+from calibrant.cli.quantize import quantize
+
+__all__ = ["command"]
+
+HELP = """Quantize a trained network so that it still meets its accuracy requirement.
+
+A first run, on data that comes with the package: **calibrant demo**
+
+Your own model: **calibrant quantize model.onnx --data calib.npz --out run/**
+"""
+
+EPILOG = "Exit codes: 0 done, 2 command line, 3 model, 4 data, 5 recipe or option, 6 not supported, 7 not writable, 8 package missing."
+
+
+def _version(value: bool) -> None:
+    if value:
+        from calibrant._version import __version__
+
+        typer.echo(f"calibrant {__version__}")
+        raise typer.Exit()
+
+
+def command() -> Any:
+    """Return the command line as click has it."""
+    app = typer.Typer(
+        name="calibrant",
+        help=HELP,
+        epilog=EPILOG,
+        rich_markup_mode="markdown",
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @app.callback(invoke_without_command=True)
+    def root(
+        context: typer.Context,
+        version: Annotated[
+            bool,
+            typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+        ] = False,
+    ) -> None:
+        if context.invoked_subcommand is None:
+            typer.echo(context.get_help())
+
+    app.command(epilog=QUANTIZE_EXAMPLES)(quantize)
+    app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
+    app.command(epilog=INIT_EXAMPLES)(init)
+    app.command()(demo)
+    return typer.main.get_command(app)

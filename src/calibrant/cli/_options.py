@@ -1,0 +1,108 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "DATA_PANEL",
+    "OUTPUT_PANEL",
+    "BatchSize",
+    "Data",
+    "Debug",
+    "Json",
+    "Model",
+    "Preprocess",
+    "Provider",
+    "Threads",
+    "Verbose",
+]
+
+DATA_PANEL = "In and out"
+RUN_PANEL = "Running the model"
+OUTPUT_PANEL = "Messages"
+
+Model = Annotated[Path, typer.Argument(help="An ONNX file.", show_default=False)]
+
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="A .npz file (arrays by input name) or .npy file; a folder of .npy, .npz, .bin or image files "
+        "(images need a preprocessing file); or module:function, which yields batches.",
+        rich_help_panel=DATA_PANEL,
+        show_default=False,
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        metavar="N",
+        min=1,
+        help="Samples in a batch. Default: the model's own if it is fixed, otherwise up to 32 samples of at "
+        "most 4 MiB together.",
+        rich_help_panel=DATA_PANEL,
+        show_default=False,
+    ),
+]
+Preprocess = Annotated[
+    Path | None,
+    typer.Option(
+        "--preprocess",
+        metavar="FILE",
+        help="How stored samples become inputs, in YAML or JSON: resize, crop, color, scale, mean, std, "
+        "layout, dtype. Default: preprocess.yaml in the data folder.",
+        rich_help_panel=DATA_PANEL,
+        show_default=False,
+    ),
+]
+Provider = Annotated[
+    str,
+    typer.Option(
+        "--provider",
+        metavar="NAME",
+        help="Where ONNX Runtime runs the model: cpu, cuda, tensorrt, openvino, …",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        metavar="N",
+        min=1,
+        help="Threads of ONNX Runtime. Default: its own choice.",
+        rich_help_panel=RUN_PANEL,
+        show_default=False,
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print the result, or the error, as JSON on stdout.",
+        rich_help_panel=OUTPUT_PANEL,
+    ),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "-v",
+        "--verbose",
+        help="Show each step, each layer and each choice.",
+        rich_help_panel=OUTPUT_PANEL,
+    ),
+]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug",
+        help="Show where an error comes from (also CALIBRANT_DEBUG=1).",
+        rich_help_panel=OUTPUT_PANEL,
+    ),
+]

@@ -1,0 +1,106 @@
+"""Run the command line, and turn every end of it into one sentence and an exit code.
+
+  0  done
+  1  another error of calibrant's own
+  2  the command line itself is wrong
+  3  the model      4  the data       5  the recipe or an option
+  6  not supported  7  not writable   8  a package is missing
+ 70  a fault in calibrant (`--debug` shows where)
+130  interrupted
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["INTERNAL", "INTERRUPTED", "main"]
+
+#: EX_SOFTWARE of sysexits.h, and 128 + SIGINT of the shells.
+INTERNAL = 70
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `calibrant` with these arguments (those of the process if None) and return its exit code."""
+    import typer
+
+    from calibrant.cli._app import command
+    from calibrant.errors import CalibrantError
+
+    args = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in args
+    debug = "--debug" in args or os.environ.get("CALIBRANT_DEBUG", "") not in ("", "0")
+    _configure_log(verbose="-v" in args or "--verbose" in args)
+    try:
+        code = command().main(args=args, prog_name="calibrant", standalone_mode=False)
+        if (
+            code != INTERRUPTED
+        ):  # newer releases of typer return this code for Ctrl-C, others raise
+            return code if isinstance(code, int) else 0
+    except CalibrantError as e:
+        if debug:
+            raise
+        return _fail(str(e), type(e).__name__, e.exit_code, as_json=as_json)
+    except (KeyboardInterrupt, typer.Abort):
+        pass
+    except typer.Exit as e:
+        if e.exit_code != INTERRUPTED:
+            return int(e.exit_code)
+    except BrokenPipeError:  # `calibrant … | head`: nobody is listening any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as e:
+        if _is_usage_error(e):
+            return _fail(_usage(e), "UsageError", int(getattr(e, "exit_code", 2)), as_json=as_json)
+        if debug:
+            raise
+        text = " ".join(f"{type(e).__name__}: {e}".split())
+        return _fail(
+            f"an internal error, which should not happen ({text}); --debug shows where.",
+            "InternalError",
+            INTERNAL,
+            as_json=as_json,
+        )
+    return _fail("interrupted.", "Interrupted", INTERRUPTED, as_json=as_json)
+
+
+def _configure_log(*, verbose: bool) -> None:
+    """Show the library's log with -v; what matters without it stands in the summary."""
+    log = logging.getLogger("calibrant")
+    log.handlers.clear()
+    if verbose:
+        handler: logging.Handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.setLevel(logging.INFO)
+    else:
+        handler = logging.NullHandler()
+        log.setLevel(logging.WARNING)
+    log.addHandler(handler)
+
+
+def _is_usage_error(e: Exception) -> bool:
+    """Tell click's errors, which typer keeps under its own name in one release and not in another."""
+    return hasattr(e, "format_message") and hasattr(e, "exit_code")
+
+
+def _usage(e: Any) -> str:
+    text = " ".join(str(e.format_message()).split())
+    text = text if text.endswith((".", "?")) else f"{text}."
+    context = getattr(e, "ctx", None)
+    path = context.command_path if context is not None else "calibrant"
+    return f"{text} '{path} --help' lists what there is."
+
+
+def _fail(text: str, kind: str, code: int, *, as_json: bool) -> int:
+    sentence = " ".join(text.split())
+    sys.stderr.write(f"calibrant: error: {sentence}\n")
+    if as_json:
+        error = {"error": {"type": kind, "message": sentence, "exit_code": code}}
+        sys.stdout.write(json.dumps(error, ensure_ascii=False) + "\n")
+    return code

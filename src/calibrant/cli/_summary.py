@@ -1,0 +1,200 @@
+"""What a run did, for people and for machines."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from calibrant.errors import OutputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from calibrant.runtime.evaluate import Evaluation
+
+__all__ = ["check_folder", "print_evaluation", "print_json", "print_summary", "quiet_stdout"]
+
+
+def check_folder(folder: Path) -> None:
+    """Raise before the work begins where results could not be written after it.
+
+    Raises:
+        OutputError: A file is in the way, or the folder or the one around it is not writable.
+    """
+    around = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not around.is_dir():
+        raise OutputError(f"The results cannot be written to '{folder}': '{around}' is a file.")
+    try:
+        tempfile.TemporaryDirectory(prefix=".calibrant-", dir=around).cleanup()
+    except OSError as e:
+        raise OutputError(
+            f"The results cannot be written to '{folder}': '{around}' is not writable ({e.strerror})."
+        ) from e
+
+
+@contextlib.contextmanager
+def quiet_stdout(quiet: bool) -> Iterator[None]:
+    """Send what a user's own function prints to stderr, so that stdout holds JSON alone."""
+    if quiet:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    else:
+        yield
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Write one JSON object to stdout; numbers that JSON does not have become text."""
+    sys.stdout.write(
+        json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and value - value != 0:  # NaN and infinities
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def print_evaluation(model: str, result: Evaluation) -> None:
+    """Write one line, and what was left out of the data."""
+    console = _console()
+    rate = result.samples / max(result.seconds, 1e-9)
+    console.print(
+        f"{result.metric} {result.value:.6g}   {model}, {result.samples} samples, {result.seconds:.1f} s "
+        f"({rate:.0f} samples/s)"
+    )
+    for note in result.notes:
+        console.print(f"Note: {note}")
+
+
+def print_summary(summary: Mapping[str, Any], files: Sequence[Path], *, verbose: bool) -> None:
+    """Write a readable summary of a quantization.
+
+    Args:
+        summary: As in `summary.json`.
+        files: What was written.
+        verbose: Name each layer in float, each folded batch normalization and each candidate.
+    """
+    console = _console()
+    rows = _table()
+    for label, text in _rows(summary):
+        rows.add_row(label, text)
+    console.print(
+        f"[bold]{_escaped(summary['model'])}[/bold] quantized for target {summary['target']}"
+    )
+    console.print(rows)
+    console.print(_quality(summary["quality"]))
+    if verbose:
+        for table in _details(summary):
+            console.print(table)
+    folder = files[0].parent if files else ""
+    console.print(f"Written to {_escaped(str(folder))}: {', '.join(f.name for f in files)}")
+    for note in (*summary["data"]["notes"], *(n["message"] for n in summary["notes"])):
+        console.print(f"Note: {_escaped(note)}")
+    for warning in summary["warnings"]:
+        console.print(f"[bold red]Warning:[/bold red] {_escaped(warning)}")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    from rich.table import Table
+
+    table = Table(
+        box=None, show_header=bool(columns), title=title, title_justify="left", pad_edge=False
+    )
+    if not columns:
+        table.add_column(style="dim")
+        table.add_column(overflow="fold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    return table
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    layers, passes, size = summary["layers"], summary["passes"], summary["size"]
+    in_float = layers["float"]
+    data = summary["data"]
+    yield "data", f"{data['samples']} samples in {data['batches']} batches"
+    folded = sum(1 for f in passes["folded"] if not f["reason"])
+    text = f"{layers['quantized']} quantized, {len(in_float)} left in float"
+    yield "layers", text + (f", {folded} batch normalizations folded" if folded else "")
+    chosen = [
+        f"{d['stage'].replace('_', ' ')} {d['name']}" for d in summary["decisions"] if d["chosen"]
+    ]
+    if chosen:
+        yield "chosen", ", ".join(chosen)
+    yield (
+        "size",
+        f"{_bytes(size['float_bytes'])} -> {_bytes(size['deploy_bytes'])} ({size['ratio']:.0%})",
+    )
+    if latency := summary.get("latency"):
+        yield (
+            "latency",
+            f"{latency['float_ms']:.3g} ms float -> {latency['quantized_ms']:.3g} ms quantized "
+            f"({latency['speedup']:.2f} times as fast)",
+        )
+    yield (
+        "time",
+        f"{summary['time_s']['total']:.1f} s, peak memory {summary['peak_memory_mb']:.0f} MB",
+    )
+
+
+def _quality(quality: Mapping[str, Any]) -> Table:
+    table = _table("output", "SQNR, dB", "cosine", "largest error", "same top-1")
+    for name, q in quality["outputs"].items():
+        agreement = q.get("top1_agreement")
+        table.add_row(
+            _escaped(name),
+            _number(q["sqnr_db"], ".1f"),
+            _number(q["cosine"], ".5f"),
+            _number(q["max_error"], ".3g"),
+            "-" if agreement is None else f"{agreement:.1%}",
+        )
+    table.caption = f"quantized against float, on {quality['samples']} calibration samples"
+    table.caption_justify = "left"
+    return table
+
+
+def _details(summary: Mapping[str, Any]) -> Iterator[Table]:
+    decisions = _table("tried", "setting", "SQNR, dB", "chosen", title="Choices")
+    for d in summary["decisions"]:
+        sqnr = _number(d["sqnr_db"], ".2f")
+        decisions.add_row(d["stage"], d["name"], sqnr, "yes" if d["chosen"] else "")
+    if decisions.row_count:
+        yield decisions
+    if summary["layers"]["float"]:
+        left = _table("layer", "operator", "reason", title="Left in float")
+        for layer in summary["layers"]["float"]:
+            left.add_row(_escaped(layer["layer"]), layer["op_type"], _escaped(layer["reason"]))
+        yield left
+    times = _table("stage", "seconds", title="Time")
+    for stage, seconds in summary["time_s"].items():
+        times.add_row(stage, f"{seconds:.2f}")
+    yield times
+
+
+def _number(value: Any, form: str) -> str:
+    return format(value, form) if isinstance(value, int | float) else str(value)
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.0f} KiB"

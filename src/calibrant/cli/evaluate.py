@@ -1,0 +1,79 @@
+"""`calibrant evaluate`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from calibrant.cli._options import (
+    DATA_PANEL,
+    BatchSize,
+    Data,
+    Debug,
+    Json,
+    Model,
+    Preprocess,
+    Provider,
+    Threads,
+    Verbose,
+)
+
+__all__ = ["EXAMPLES", "evaluate"]
+
+EXAMPLES = """Examples:
+
+`calibrant evaluate model.onnx --data eval.npz --metric top1`
+
+`calibrant evaluate run/deploy.onnx --data eval.npz --metric my_metrics:iou`
+"""
+
+
+def evaluate(
+    model: Model,
+    *,
+    data: Data,
+    metric: Annotated[
+        str,
+        typer.Option(
+            metavar="METRIC",
+            help="top1, top5 (any top<k>), mse, mae, or module:function, which gets a list of all outputs and "
+            "a dict of references and returns a number.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ],
+    batch_size: BatchSize = None,
+    preprocess: Preprocess = None,
+    provider: Provider = "cpu",
+    threads: Threads = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Measure a float or quantized model with a task metric.
+
+    DATA holds the references beside the inputs: an array 'labels' in the .npz file, a file labels.npy or
+    labels.txt in the folder, or an array named like the output it belongs to.
+    """
+    from calibrant.cli._progress import progress_bars
+    from calibrant.cli._summary import print_evaluation, print_json, quiet_stdout
+    from calibrant.runtime.evaluate import evaluate as run
+
+    with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
+        result = run(
+            model,
+            data,
+            metric,
+            batch_size=batch_size,
+            preprocess=preprocess,
+            provider=provider,
+            threads=threads,
+            progress=progress,
+        )
+    if as_json:
+        from dataclasses import asdict
+
+        print_json({"model": str(model), **asdict(result)})
+    else:
+        print_evaluation(str(model), result)

@@ -1,0 +1,217 @@
+"""`calibrant quantize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calibrant.cli._options import (
+    DATA_PANEL,
+    BatchSize,
+    Data,
+    Debug,
+    Json,
+    Model,
+    Preprocess,
+    Provider,
+    Threads,
+    Verbose,
+)
+
+__all__ = ["EXAMPLES", "quantize"]
+
+EXAMPLES = """Examples:
+
+`calibrant quantize model.onnx --data calib.npz --out run`
+
+`calibrant quantize model.onnx --data images --out run --target onnxruntime`
+
+`calibrant quantize model.onnx --data my_data:batches --out run --bits 16`
+
+`calibrant quantize model.onnx --data calib.npz --out run --skip 'head/*'`
+"""
+
+HOW = "How to quantize (over the recipe)"
+
+
+def quantize(
+    model: Model,
+    *,
+    data: Data,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="DIR",
+            help="Folder for the results: deploy.onnx, fake_quant.onnx, record, plan.json, summary.json.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ],
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What is wanted, layer by layer; 'calibrant init' writes one to edit.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: BatchSize = None,
+    batch_num: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Batches to use. Default: all.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    preprocess: Preprocess = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What the model will run on: generic (NPUs, TensorRT, OpenVINO), onnxruntime (its x86-64 "
+            "CPU kernels), layers-only (inputs of convolutions and matrix products alone). Default: the "
+            "recipe's, or generic.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = None,
+    activation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ALGO",
+            help="How ranges of activations are chosen: max, min-max, percentile, mse, ifmr, hfmg, kl, symkl, "
+            "jsd. Default: what serves the model's outputs best.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = None,
+    weight: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ALGO",
+            help="How ranges of weights are chosen: arq, mse. Default: what serves each weight best.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = None,
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            metavar="8|16",
+            help="Width of activations and weights. Default: 8.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = None,
+    symmetric: Annotated[
+        bool | None,
+        typer.Option(
+            "--symmetric/--asymmetric",
+            help="Zero point 0 for activations, or one that fits. Default: as the target has it.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = None,
+    per_channel: Annotated[
+        bool | None,
+        typer.Option(
+            "--per-channel/--per-tensor",
+            help="One scale for each output channel of a weight, or one in all. Default: per channel.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = None,
+    bias_correction: Annotated[
+        bool | None,
+        typer.Option(
+            "--bias-correction/--no-bias-correction",
+            help="Take the mean error of each layer out of its bias. Default: where it helps.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = None,
+    equalize: Annotated[
+        bool | None,
+        typer.Option(
+            "--equalize/--no-equalize",
+            help="Balance channels between layers before quantizing. Default: where it helps.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = None,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LAYER",
+            help="Leave a layer in float; a name, or a pattern such as 'head/*'. May be given several times.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="Keep the raw values instead of histograms: the vendors' results to the last digit, for "
+            "memory that grows with the data.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
+    provider: Provider = "cpu",
+    threads: Threads = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Quantize a float ONNX model on calibration data.
+
+    The result is a standard ONNX model with QuantizeLinear and DequantizeLinear (deploy.onnx). How close
+    its outputs are to the float model's is always measured and shown. Some 32 to 500 samples that look
+    like what the model will see are enough.
+    """
+    from calibrant.cli._overrides import with_options
+    from calibrant.cli._progress import progress_bars
+    from calibrant.cli._summary import check_folder, print_json, print_summary, quiet_stdout
+    from calibrant.dialects import load_recipe
+    from calibrant.pipeline import quantize as run
+    from calibrant.recipe import Recipe
+
+    wanted = with_options(
+        load_recipe(recipe) if recipe is not None else Recipe(),
+        activation=activation,
+        weight=weight,
+        bits=bits,
+        symmetric=symmetric,
+        per_channel=per_channel,
+        skip=skip or (),
+        target=target,
+        bias_correction=bias_correction,
+        equalize=equalize,
+        exact=exact,
+    )
+    check_folder(out)
+    with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
+        result = run(
+            model,
+            data,
+            wanted,
+            provider=provider,
+            threads=threads,
+            batch_size=batch_size,
+            batch_num=batch_num,
+            preprocess=preprocess,
+            progress=progress,
+        )
+        files = result.save(out)
+    if as_json:
+        print_json({**result.summary, "files": [str(f) for f in files]})
+    else:
+        print_summary(result.summary, files, verbose=verbose)
