@@ -1,6 +1,6 @@
 """The road from a float model and data to a quantized model.
 
-    load → prepare → fold → resolve → probe → equalise? → observe → choose → correct → emit → measure
+    load → prepare → fold → resolve → probe → decide → observe → choose → correct → emit → measure
 
 Where the recipe says `auto`, candidates are built and measured on the probe (the first samples of the
 calibration data) against the float model's outputs, and the better one is taken; the summary says what each
@@ -28,8 +28,9 @@ from calibrant.emit.parameters import Parameters
 from calibrant.emit.qdq import emit_qdq, emit_simulated
 from calibrant.errors import DataError
 from calibrant.graph.load import WIDE_OPSET, ModelLike, load, main_opset, prepare, raise_opset
-from calibrant.graph.passes.equalize import Equalized, equalize, find_pairs
+from calibrant.graph.passes.equalize import Equalized, equalize
 from calibrant.graph.passes.fuse_batchnorm import Folded, fuse_batchnorm
+from calibrant.graph.passes.pairs import Pair, find_pairs
 from calibrant.plan import Plan, resolve
 from calibrant.recipe import AlgorithmChoice, Recipe
 from calibrant.refine.bias_correction import Correction, correct_bias
@@ -45,9 +46,9 @@ from calibrant.runtime.measure import (
     measure_latency,
     run,
 )
-from calibrant.runtime.observe import observe
+from calibrant.runtime.observe import expose, observe
 from calibrant.runtime.session import open_session
-from calibrant.stats import TensorStats
+from calibrant.stats import ChannelStats, TensorStats
 
 __all__ = ["Candidate", "Run", "quantize"]
 
@@ -70,7 +71,7 @@ class Candidate:
     """One setting that was built and measured.
 
     Args:
-        stage: What is being decided: `equalize`, `activation`, `bias_correction`.
+        stage: What is being decided: `ranges` (equalization and algorithm) or `bias correction`.
         name: The setting.
         sqnr_db: Mean SQNR of the outputs on the probe [dB].
         chosen: Whether it was taken.
@@ -122,11 +123,22 @@ class Run:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Probe:
-    """The samples that candidates are measured on, and what the float model answers to them."""
+    """The samples that candidates are measured on, and what the float model answers to them.
+
+    Args:
+        batches: The samples as they came.
+        feeds: The same in small feeds.
+        reference: The outputs of the float model for each feed.
+        scored: The tensors candidates are compared by: the outputs, or what a final Softmax or Sigmoid
+            reads, since behind it a few uncertain samples decide the whole figure.
+        scored_reference: The float model's values of these.
+    """
 
     batches: list[Batch]
     feeds: list[dict[str, Array]]
     reference: list[dict[str, Array]]
+    scored: tuple[str, ...]
+    scored_reference: list[dict[str, Array]]
 
 
 def quantize(
@@ -177,10 +189,13 @@ def quantize(
     with r.stage("probe"):
         stream = iter(batches)
         probe = _probe(float_model, stream, r)
-    base, statistics = _equalize(float_model, plan, probe, r)
+    with r.stage("decide"):
+        decision = _decide(float_model, plan, probe, r)
+        base, plan = decision.model, decision.plan
     with r.stage("observe"):
-        statistics = _observe(base, plan, probe, stream, batches.samples, statistics, r)
-    base, plan, params = _choose(base, plan, statistics, probe, r)
+        statistics = _observe(decision, probe, stream, batches.samples, r)
+    with r.stage("choose"):
+        params = Parameters(choose_activations(plan, statistics), choose_layers(plan, base))
     params = _correct_bias(base, plan, params, probe, r)
     with r.stage("emit"):
         deploy = emit_qdq(base, plan, params)
@@ -235,21 +250,42 @@ def _probe(model: ir.Model, stream: Iterator[Batch], r: Run) -> _Probe:
     if not batches:
         raise DataError("The calibration data is empty: it yields no batch.")
     feeds = list(_slices(batches, free=_rows_free(model)))
-    reference: list[dict[str, Array]] = []
-    size = 0
-    session = open_session(model, provider=r.provider, threads=r.threads)
-    names = [o.name for o in session.get_outputs()]
+    outputs = [v.name or "" for v in model.graph.outputs]
+    scored = _scored(model)
+    wanted = list(dict.fromkeys([*outputs, *scored]))
+    session = open_session(expose(model, wanted), provider=r.provider, threads=r.threads)
     used = [i.name for i in session.get_inputs()]
+    values: list[dict[str, Array]] = []
+    size = 0
     for feed in feeds:
-        outputs = session.run(names, {n: feed[n] for n in used})
-        _check_finite(outputs, names)
-        reference.append(dict(zip(names, outputs, strict=True)))
-        size += sum(np.asarray(x).nbytes for x in outputs)
-        if size > PROBE_BYTES and len(reference) >= 2:
+        results = session.run(wanted, {n: feed[n] for n in used})
+        _check_finite(results, wanted)
+        values.append(dict(zip(wanted, results, strict=True)))
+        size += sum(np.asarray(x).nbytes for x in results)
+        if size > PROBE_BYTES and len(values) >= 2:
             break
-    feeds = feeds[: len(reference)]
+    feeds = feeds[: len(values)]
     r.probe_samples = sum(_rows(feed) for feed in feeds)
-    return _Probe(batches, feeds, reference)
+    return _Probe(
+        batches,
+        feeds,
+        [{n: v[n] for n in outputs} for v in values],
+        scored,
+        [{n: v[n] for n in scored} for v in values],
+    )
+
+
+def _scored(model: ir.Model) -> tuple[str, ...]:
+    """Outputs of the model, each with a final Softmax or Sigmoid taken off."""
+    names = []
+    for value in model.graph.outputs:
+        producer = value.producer()
+        if producer is not None and producer.op_type in ("Softmax", "LogSoftmax", "Sigmoid"):
+            source = producer.inputs[0]
+            if source is not None and source.producer() is not None:
+                value = source
+        names.append(value.name or "")
+    return tuple(dict.fromkeys(names))
 
 
 def _rows(feed: Mapping[str, Array]) -> int:
@@ -285,118 +321,102 @@ def _check_finite(outputs: list[Array], names: list[str]) -> None:
 
 def _score(model: ir.Model, plan: Plan, params: Parameters, probe: _Probe, r: Run) -> float:
     """Mean output SQNR of the simulated quantized model on the probe [dB]."""
-    outputs = run(emit_simulated(model, plan, params), probe.feeds, **r.runtime)
-    return mean_sqnr_db(compare(probe.reference, outputs))
+    simulated = expose(emit_simulated(model, plan, params), probe.scored)
+    outputs = run(simulated, probe.feeds, integers=False, **r.runtime)
+    return mean_sqnr_db(compare(probe.scored_reference, outputs))
 
 
 # --------------------------------------------------------------------------------------------- stages
 
 
-def _equalize(
-    model: ir.Model, plan: Plan, probe: _Probe, r: Run
-) -> tuple[ir.Model, dict[str, TensorStats] | None]:
-    """Equalise channels where the recipe says so, or where it makes the outputs better."""
-    mode = r.recipe.equalize
-    if mode == "off" or not plan.target.equalize:
-        return model, None
-    with r.stage("equalize"):
+@dataclass(frozen=True, slots=True, eq=False)
+class _Decision:
+    """What `auto` was decided to be: the model to go on with, and what is known of it already."""
+
+    model: ir.Model
+    plan: Plan
+    statistics: dict[str, TensorStats] | None = None
+
+
+def _decide(model: ir.Model, plan: Plan, probe: _Probe, r: Run) -> _Decision:
+    """Decide what the recipe leaves to measurement: equalization, and the activation algorithm."""
+    pairs: list[Pair] = []
+    if plan.target.equalize and r.recipe.equalize != "off":
         quantized = {d.tensor for d in plan.activations}
         pairs = [p for p in find_pairs(model) if p.tensor in quantized]
-        if not pairs:
-            return model, None
-        batches = probe.batches
-        axes = {p.tensor: p.axis for p in pairs}
-        seen = observe(model, list(axes), batches, channel_axes=axes, **r.runtime)
-        magnitudes: dict[str, npt.NDArray[np.float64]] = {}
-        for tensor, stats in seen.items():
-            assert stats.channels is not None
-            magnitudes[tensor] = np.maximum(
-                np.abs(stats.channels.min), np.abs(stats.channels.max)
-            ).astype(np.float64)
+    models = {"off": model}
+    if pairs:
         changed = model.clone()
-        done = equalize(changed, pairs, magnitudes)
-        if mode == "on":
+        done = equalize(changed, pairs, _channels(model, pairs, probe.batches, r))
+        models["on"] = changed
+        if r.recipe.equalize == "on":
+            del models["off"]
             r.equalized = done
-            return changed, None
-        options: list[tuple[str, ir.Model, dict[str, TensorStats], float]] = []
-        for name, option in (("off", model), ("on", changed)):
-            statistics = observe(option, plan.observed_tensors, batches, **r.runtime)
-            trial = with_algorithm(plan, AlgorithmChoice("min-max"))
-            params = Parameters(choose_activations(trial, statistics), choose_layers(trial, option))
-            options.append((name, option, statistics, _score(option, plan, params, probe, r)))
-        best = max(options, key=lambda o: o[3])
-        r.candidates += [Candidate("equalize", o[0], o[3], o is best) for o in options]
-        if best[0] == "on":
-            r.equalized = done
-        return best[1], best[2]
+    plans = {"": plan}
+    if any(d.algorithm.name == "auto" and d.fixed_range is None for d in plan.activations):
+        plans = {name: with_algorithm(plan, AlgorithmChoice(name)) for name in AUTO_ALGORITHMS}
+    if len(models) * len(plans) == 1:
+        return _Decision(next(iter(models.values())), next(iter(plans.values())))
+    scores: dict[tuple[str, str], float] = {}
+    statistics = {}
+    for key, candidate in models.items():
+        statistics[key] = observe(candidate, plan.observed_tensors, probe.batches, **r.runtime)
+        layers = choose_layers(plan, candidate)
+        for name, trial in plans.items():
+            params = Parameters(choose_activations(trial, statistics[key]), layers)
+            scores[key, name] = _score(candidate, trial, params, probe, r)
+    best = max(scores, key=lambda k: scores[k])
+    for (key, name), score in scores.items():
+        label = ", ".join([*([name] if name else []), f"equalization {key}"])
+        r.candidates.append(Candidate("ranges", label, score, (key, name) == best))
+    if best[0] == "on":
+        r.equalized = done
+    return _Decision(models[best[0]], plans[best[1]], statistics[best[0]])
+
+
+def _channels(
+    model: ir.Model, pairs: list[Pair], batches: list[Batch], r: Run
+) -> dict[str, ChannelStats]:
+    """Extremes and squares of the channels that could be equalised."""
+    if not pairs:
+        return {}
+    axes = {p.tensor: p.axis for p in pairs}
+    seen = observe(model, list(axes), batches, channel_axes=axes, **r.runtime)
+    return {t: s.channels for t, s in seen.items() if s.channels is not None}
 
 
 def _observe(
-    model: ir.Model,
-    plan: Plan,
-    probe: _Probe,
-    stream: Iterator[Batch],
-    samples: int | None,
-    statistics: dict[str, TensorStats] | None,
-    r: Run,
+    decision: _Decision, probe: _Probe, stream: Iterator[Batch], samples: int | None, r: Run
 ) -> dict[str, TensorStats]:
-    """Run over all data once; what the probe has shown already is not run again."""
+    """Run over all data once; what the probe has shown of this model is not run again."""
+    tensors = decision.plan.observed_tensors
     exact = r.recipe.calibration.exact
-    tally = {"samples": 0, "batches": 0}
 
     def counted(batches: Iterable[Batch]) -> Iterator[Batch]:
         for batch in batches:
-            tally["samples"] += batch.size
-            tally["batches"] += 1
+            r.samples += batch.size
+            r.batches += 1
             yield batch
 
     def advance(_: int) -> None:
         if r.progress is not None:
-            r.progress("observe", tally["samples"], samples)
+            r.progress("observe", r.samples, samples)
 
-    tensors = plan.observed_tensors
-    if statistics is not None and not exact:
-        for _ in counted(probe.batches):
-            advance(0)
-        rest = next(stream, None)
-        if rest is not None:
-            more = observe(
-                model,
-                tensors,
-                counted(itertools.chain([rest], stream)),
-                progress=advance,
-                **r.runtime,
-            )
-            statistics = {t: statistics[t].merge(more[t]) for t in tensors}
-    else:
-        statistics = observe(
-            model,
-            tensors,
-            counted(itertools.chain(probe.batches, stream)),
-            exact=exact,
-            progress=advance,
-            **r.runtime,
+    def look(batches: Iterable[Batch]) -> dict[str, TensorStats]:
+        return observe(
+            decision.model, tensors, counted(batches), exact=exact, progress=advance, **r.runtime
         )
-    r.samples, r.batches = tally["samples"], tally["batches"]
-    return statistics
 
-
-def _choose(
-    model: ir.Model, plan: Plan, statistics: Mapping[str, TensorStats], probe: _Probe, r: Run
-) -> tuple[ir.Model, Plan, Parameters]:
-    """Choose parameters; where an algorithm is `auto`, measure the candidates."""
-    with r.stage("choose"):
-        layers = choose_layers(plan, model)
-        if not any(d.algorithm.name == "auto" and d.fixed_range is None for d in plan.activations):
-            return model, plan, Parameters(choose_activations(plan, statistics), layers)
-        options: list[tuple[str, Plan, Parameters, float]] = []
-        for name in AUTO_ALGORITHMS:
-            trial = with_algorithm(plan, AlgorithmChoice(name))
-            params = Parameters(choose_activations(trial, statistics), layers)
-            options.append((name, trial, params, _score(model, trial, params, probe, r)))
-        best = max(options, key=lambda o: o[3])
-        r.candidates += [Candidate("activation", o[0], o[3], o is best) for o in options]
-        return model, best[1], best[2]
+    known = decision.statistics
+    if known is None or exact:
+        return look(itertools.chain(probe.batches, stream))
+    for _ in counted(probe.batches):
+        advance(0)
+    first = next(stream, None)
+    if first is None:
+        return known
+    more = look(itertools.chain([first], stream))
+    return {t: known[t].merge(more[t]) for t in tensors}
 
 
 def _correct_bias(
@@ -414,8 +434,8 @@ def _correct_bias(
         before, after = (_score(model, plan, p, probe, r) for p in (params, corrected))
         better = after > before
         r.candidates += [
-            Candidate("bias_correction", "off", before, not better),
-            Candidate("bias_correction", "on", after, better),
+            Candidate("bias correction", "off", before, not better),
+            Candidate("bias correction", "on", after, better),
         ]
         if not better:
             r.corrections = [replace(c, kept=False) for c in report]

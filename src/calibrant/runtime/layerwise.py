@@ -103,6 +103,7 @@ def _advance(
         ir.Model(piece, ir_version=model.ir_version, functions=tuple(model.functions.values())),
         provider=provider,
         threads=threads,
+        integers=False,
     )
     for state in states:
         results = session.run(wanted, {n: state[n] for n in needed})

@@ -55,9 +55,12 @@ def run(
     provider: str = "cpu",
     threads: int | None = None,
     optimize: bool = True,
+    integers: bool = True,
 ) -> Outputs:
     """Return the outputs of a model for each feed."""
-    session = open_session(model, provider=provider, threads=threads, optimize=optimize)
+    session = open_session(
+        model, provider=provider, threads=threads, optimize=optimize, integers=integers
+    )
     inputs = [i.name for i in session.get_inputs()]
     names = [o.name for o in session.get_outputs()]
     return [

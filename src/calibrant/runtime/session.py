@@ -38,6 +38,7 @@ def open_session(
     threads: int | None = None,
     optimize: bool = True,
     spinning: bool = True,
+    integers: bool = True,
 ) -> ort.InferenceSession:
     """Open a session.
 
@@ -47,6 +48,8 @@ def open_session(
         threads: Threads inside an operator; None leaves the choice to ONNX Runtime.
         optimize: Let ONNX Runtime fuse operators. Off, the arithmetic is that of the graph as written.
         spinning: Let idle threads wait in a busy loop; off where another thread has work beside it.
+        integers: Let ONNX Runtime turn QDQ patterns into integer kernels and move Q and DQ about; off, each
+            stands where the graph has it.
 
     Raises:
         ConfigValueError: The provider is unknown or not in the installed ONNX Runtime.
@@ -61,6 +64,8 @@ def open_session(
         options.inter_op_num_threads = 1
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not integers:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     providers = _providers(provider, ort.get_available_providers())
