@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from calibrant.errors import DataError
+from calibrant.errors import ConfigValueError, DataError
+from calibrant.numerics import QuantSpec
 from calibrant.stats import TensorStats
 
 __all__ = ["Distribution", "check", "distribution", "percentile_rank"]
@@ -21,12 +22,18 @@ FloatArray = npt.NDArray[np.float64]
 _STEEP = 1e300  # 1 / width of a bin of no width: a threshold is below it or above it
 
 
-def check(stats: TensorStats) -> None:
+def check(stats: TensorStats, spec: QuantSpec) -> None:
     """Refuse statistics that no range can be chosen from.
 
     Raises:
+        ConfigValueError: The spec asks for a scale for each channel; statistics are of a whole tensor.
         DataError: There are no values, or some are NaN or infinite.
     """
+    if spec.axis is not None:
+        raise ConfigValueError(
+            f"An activation is to have a scale for each index of axis {spec.axis}; its statistics are "
+            "of the whole tensor (axis None)."
+        )
     if stats.nonfinite:
         raise DataError(f"The activation holds NaN or Inf ({stats.nonfinite} values).")
     if not stats.count:
@@ -120,12 +127,7 @@ class Distribution:
 
 
 def distribution(stats: TensorStats) -> Distribution:
-    """Return the distribution of the values seen.
-
-    Raises:
-        DataError: There are none, or some are NaN or infinite.
-    """
-    check(stats)
+    """Return the distribution of the values seen, which `check` has passed."""
     _, counts = stats.points()
     return _sums(*stats.edges(), counts)
 

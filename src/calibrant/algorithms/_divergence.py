@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from calibrant.algorithms._distribution import Distribution, distribution, percentile_rank
+from calibrant.algorithms._distribution import Distribution, check, distribution, percentile_rank
 from calibrant.algorithms._search import constant, ratios
 from calibrant.numerics import QuantParams, QuantSpec
 from calibrant.numerics.params import SCALE_EPS
@@ -63,6 +63,7 @@ def search(
         options: Bins, ratios, percentile.
         divergence: Of two arrays of weights along their last axis, (…, bins) -> (…).
     """
+    check(stats, spec)
     x = distribution(stats)
     if stats.min == stats.max:
         return constant(stats.min, spec)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from calibrant.errors import DataError
 from calibrant.stats.counts import NO_VALUE, kernels
-from calibrant.stats.histogram import float_of_order
+from calibrant.stats.histogram import floats_of_order
 
 __all__ = ["ChannelStats", "ChannelSums"]
 
@@ -144,7 +144,7 @@ class ChannelSums:
         """Return the statistics so far as a value."""
         some = self._counts > 0
         ends = np.full(self._extremes.shape, (np.inf, -np.inf), dtype=np.float32)  # (channels, 2)
-        ends[some] = [[float_of_order(int(o)) for o in pair] for pair in self._extremes[some]]
+        ends[some] = floats_of_order(self._extremes[some])
         return ChannelStats(
             self.axis,
             ends[:, 0].copy(),

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calibrant.stats.exact import ExactValues
-from calibrant.stats.histogram import SUBNORMAL_BINS, Histogram, float_of_order
+from calibrant.stats.histogram import SUBNORMAL_BINS, Histogram, floats_of_order
 
 __all__ = ["NO_VALUE", "BitCounts", "DistinctCounts", "demand_zero", "kernels"]
 
@@ -64,6 +64,8 @@ class BitCounts:
     def of(cls, bits: npt.NDArray[np.int32], counts: npt.NDArray[np.int64]) -> BitCounts:
         """Count values (values,) given by their bits, each as often as `counts` (values,) says."""
         new = cls()
+        if not bits.size:
+            return new
         total = int(counts.sum())
         if total > _FULL:
             values = bits.view(np.float32)
@@ -100,8 +102,10 @@ class BitCounts:
 
     def histogram(self) -> Histogram:
         """Return the counts so far as a value."""
-        low, high = int(self._state[0]), int(self._state[1])
-        extremes = (np.inf, -np.inf) if low > high else (float_of_order(low), float_of_order(high))
+        extremes = (np.inf, -np.inf)
+        if self._state[0] <= self._state[1]:
+            low, high = floats_of_order(self._state[:2])
+            extremes = (float(low), float(high))
         positive, negative = self._counts.reshape(2, -1)  # magnitudes ascend in both
         below = np.flatnonzero(negative)
         above = np.flatnonzero(positive)

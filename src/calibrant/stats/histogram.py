@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SUBNORMAL_BINS", "Histogram", "float_of_order"]
+__all__ = ["SUBNORMAL_BINS", "Histogram", "floats_of_order"]
 
 #: Bins of a magnitude below this hold zero and subnormals, which count as zero.
 SUBNORMAL_BINS = 2048
@@ -23,10 +23,10 @@ SUBNORMAL_BINS = 2048
 _BIN_SHIFT = 12  # bits of a float32 pattern below its bin
 
 
-def float_of_order(order: int) -> float:
-    """Return the float32 whose magnitude has the bits `abs(order)`, with the sign of `order`."""
-    magnitude = float(np.array([abs(order)], dtype=np.uint32).view(np.float32)[0])
-    return -magnitude if order < 0 else magnitude
+def floats_of_order(order: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Return the float32 values whose magnitudes have the bits abs(order), with the signs of order."""
+    magnitude = np.abs(order).astype(np.uint32).view(np.float32)
+    return np.where(order < 0, -magnitude, magnitude)
 
 
 def _first_of_each(keys: npt.NDArray[np.int32]) -> npt.NDArray[np.intp]:

@@ -73,7 +73,8 @@ def load_statistics(path: Path | str, *, digest: str) -> dict[str, TensorStats]:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # opened here: numpy leaves a damaged file open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = dict(archive.items())
         header = json.loads(arrays.pop("header").tobytes())
         version, found, tensors = header["version"], header["digest"], header["tensors"]

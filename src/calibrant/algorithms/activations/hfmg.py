@@ -50,7 +50,7 @@ class Hfmg:
 
     def __call__(self, stats: TensorStats, spec: QuantSpec) -> QuantParams:
         """Return the parameters of the best range; of the constant where all values are one."""
-        check(stats)
+        check(stats, spec)
         if stats.min == stats.max:
             return QuantParams.from_range(stats.min, stats.max, spec)
         histogram = _histogram(stats, self.bins)

@@ -54,7 +54,7 @@ class Ifmr:
 
     def __call__(self, stats: TensorStats, spec: QuantSpec) -> QuantParams:
         """Return the parameters of the best ratio."""
-        check(stats)
+        check(stats, spec)
         max0, min0 = self._initial(stats)
         r = ratios(*self.search_range, self.search_step)  # (candidates,) float32
         dtype = spec.dtype

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from calibrant.algorithms import register_activation
-from calibrant.algorithms._distribution import distribution
+from calibrant.algorithms._distribution import check, distribution
 from calibrant.algorithms._options import options
 from calibrant.algorithms._search import constant, within
 from calibrant.errors import ConfigValueError
@@ -63,6 +63,7 @@ class KlMerge:
 
     def __call__(self, stats: TensorStats, spec: QuantSpec) -> QuantParams:
         """Return the parameters of the best threshold."""
+        check(stats, spec)
         x = distribution(stats).folded()
         if stats.min == stats.max:
             return constant(stats.min, spec)

@@ -21,5 +21,5 @@ class MinMax:
 
     def __call__(self, stats: TensorStats, spec: QuantSpec) -> QuantParams:
         """Return the parameters whose grid covers [min, max]."""
-        check(stats)
+        check(stats, spec)
         return QuantParams.from_range(stats.min, stats.max, spec)

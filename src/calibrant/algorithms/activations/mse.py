@@ -24,7 +24,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from calibrant.algorithms import register_activation
-from calibrant.algorithms._distribution import Distribution, distribution
+from calibrant.algorithms._distribution import Distribution, check, distribution
 from calibrant.algorithms._loss import range_losses, squared_errors
 from calibrant.algorithms._options import Ratio, options
 from calibrant.numerics import QuantParams, QuantSpec
@@ -55,6 +55,7 @@ class Mse:
 
     def __call__(self, stats: TensorStats, spec: QuantSpec) -> QuantParams:
         """Return the parameters of the best range."""
+        check(stats, spec)
         x = distribution(stats)
         low, high = min(stats.min, 0.0), max(stats.max, 0.0)
         coarse = np.geomspace(1.0, self.smallest_ratio, self.steps)

@@ -8,7 +8,7 @@ Source: ONNX Runtime's percentile calibrator and horizon.md 3.2 for the idea; tw
 from __future__ import annotations
 
 from calibrant.algorithms import register_activation
-from calibrant.algorithms._distribution import distribution
+from calibrant.algorithms._distribution import check, distribution
 from calibrant.algorithms._options import Percent, options
 from calibrant.numerics import QuantParams, QuantSpec
 from calibrant.stats import TensorStats
@@ -27,6 +27,7 @@ class Percentile:
 
     def __call__(self, stats: TensorStats, spec: QuantSpec) -> QuantParams:
         """Return the parameters whose grid covers the two quantiles."""
+        check(stats, spec)
         x = distribution(stats)
         return QuantParams.from_range(
             x.quantile(1 - self.percentile), x.quantile(self.percentile), spec

@@ -1,0 +1,149 @@
+"""KL, SYMKL and JSD: against a literal reading of ascend.md 18.2, and what they are for."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from tests.strategies import distributions
+
+from calibrant import algorithms
+from calibrant.numerics import QuantSpec
+from calibrant.numerics.metrics import jsd, kl, symkl
+from calibrant.stats import TensorStats
+
+NAMES = {"kl": kl, "symkl": symkl, "jsd": jsd}
+DATA = distributions(2000, seed=4)
+
+
+def literal(x, divergence, symmetric, bins):
+    """Quantize each value and spread each level by hand, candidate after candidate."""
+    x = x.astype(np.float64)
+    top = np.abs(x).max() if symmetric else max(x.max(), 0.0)
+    low = -top if symmetric else min(x.min(), 0.0)
+    edges = np.linspace(low, top if symmetric else x.max(), bins + 1)
+    p, _ = np.histogram(x, edges)
+    found = []
+    for i in range(61):
+        r = float(np.float32(0.7 + i * 0.01))
+        s = r * top / 127 if symmetric else (r * top - low) / 255
+        offset = 0 if symmetric else -128 - np.rint(low / s)
+        values, counts = np.unique(
+            ((np.rint(x / s) + offset).clip(-128, 127) - offset) * s, return_counts=True
+        )
+        q = np.zeros(bins)
+        for value, count in zip(values, counts, strict=True):
+            a, b = max(value - s / 2, edges[0]), min(value + s / 2, edges[-1])
+            if a >= b:
+                q[0 if value < edges[0] else -1] += count
+                continue
+            part = (np.minimum(edges[1:], b) - np.maximum(edges[:-1], a)).clip(0) / (b - a)
+            q += count * part
+        found.append((float(divergence(p + 1e-4, q + 1e-4)), s))
+    return found
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_literal_reading(name, symmetric):
+    spec = QuantSpec(symmetric=symmetric)
+    for shape in ("normal", "shifted", "laplace", "relu", "lognormal", "bimodal", "silu"):
+        found = literal(DATA[shape], NAMES[name], symmetric, 150)
+        p = algorithms.activation(name)(TensorStats.exact(DATA[shape]), spec)
+        least = min(loss for loss, _ in found)
+        chosen = min(found, key=lambda pair: abs(pair[1] - float(p.scale)))
+        assert chosen[1] == pytest.approx(float(p.scale), rel=1e-5), shape
+        assert chosen[0] == pytest.approx(least, rel=1e-6), shape
+
+
+def test_zero_point_is_that_of_the_scale():
+    x = DATA["normal"]
+    p = algorithms.activation("kl")(TensorStats.of(x), QuantSpec())
+    assert int(p.zero_point) == -128 - round(float(x.min() / p.scale))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_options_change_the_result(name):
+    stats = TensorStats.of(np.append(DATA["normal"], np.float32(6)))
+    chosen = algorithms.activation(name)(stats, QuantSpec()).scale
+    for options in (
+        {"bins": 20},
+        {"start_ratio": 1.2},
+        {"end_ratio": 0.75},
+        {"step_ratio": 0.29},
+        {"max_percentile": 0.9},
+    ):
+        other = algorithms.activation(name, **options)(stats, QuantSpec()).scale
+        assert other != chosen, options
+
+
+def test_bins_and_values_choose_alike():
+    for shape, x in distributions(60_000, seed=6).items():
+        for symmetric in (True, False):
+            spec = QuantSpec(symmetric=symmetric)
+            a = algorithms.activation("jsd")(TensorStats.exact(x), spec)
+            b = algorithms.activation("jsd")(TensorStats.of(x), spec)
+            assert math.isclose(a.scale, b.scale, rel_tol=0.08), shape
+
+
+# ---------------------------------------------------------------------------------- kl-merge
+
+
+def threshold(x, **options):
+    p = algorithms.activation("kl-merge", **options)(TensorStats.of(x), QuantSpec(symmetric=True))
+    return float(p.scale) * 127
+
+
+def test_merged_bins_clip_outliers_of_a_gaussian():
+    rng = np.random.default_rng(0)
+    x = np.append(rng.normal(size=10**6), np.full(10, 100.0)).astype(np.float32)
+    assert threshold(x) < 10
+
+
+def test_merged_bins_keep_uniform_data():
+    x = np.random.default_rng(0).uniform(-1, 1, 10**5).astype(np.float32)
+    assert threshold(x) == pytest.approx(np.abs(x).max(), rel=0.02)
+
+
+def literal_merge(x, bins, groups=128):
+    """The formula of horizon.md 3.4 with arrays, candidate after candidate."""
+    magnitude = np.abs(x.astype(np.float64))
+    width = np.quantile(magnitude, 0.9999) / bins
+    n = math.ceil(magnitude.max() / width)
+    counts = np.bincount((magnitude / width).astype(int).clip(0, n - 1), minlength=n).astype(float)
+    counts[0] = min(counts[0], counts[1])
+    found = []
+    for i in range(groups, n + 1):
+        p = counts[:i].copy()
+        p[-1] += counts[i:].sum()
+        q = np.zeros(i)
+        for g in range(groups):
+            part = slice(g * i // groups, (g + 1) * i // groups)
+            filled = counts[part] > 0
+            if filled.any():
+                q[part][filled] = counts[part].sum() / filled.sum()
+        found.append((float(kl(p + 1e-12, q + 1e-12)), min((i + 0.5) * width, magnitude.max())))
+    return found
+
+
+@pytest.mark.parametrize("shape", ["normal", "laplace", "relu", "lognormal", "bimodal"])
+def test_merged_bins_are_the_literal_reading(shape):
+    x = distributions(3000, seed=8)[shape]
+    found = literal_merge(x, 256)
+    chosen = threshold(x, bins=256)
+    least = min(loss for loss, _ in found)
+    nearest = min(found, key=lambda pair: abs(pair[1] - chosen))
+    assert nearest[1] == pytest.approx(chosen, rel=1e-4)
+    assert nearest[0] == pytest.approx(least, rel=1e-4, abs=1e-9)
+
+
+def test_options_of_merged_bins_change_the_result():
+    x = DATA["cauchy"]
+    assert len({threshold(x, bins=b) for b in (129, 512, 1024)}) > 1
+    assert threshold(x, max_bins=1024) != threshold(x)
+
+
+def test_sixteen_bits_are_left_alone():
+    p = algorithms.activation("kl-merge")(TensorStats.of(DATA["normal"]), QuantSpec(16, True))
+    assert float(p.scale) == pytest.approx(np.abs(DATA["normal"]).max() / 32767, rel=1e-6)

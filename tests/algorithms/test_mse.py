@@ -1,0 +1,86 @@
+"""The least squared error search, and the two ways its loss is computed."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given
+from tests import strategies
+from tests.strategies import distributions
+
+from calibrant import algorithms
+from calibrant.algorithms._distribution import distribution
+from calibrant.algorithms._loss import range_losses
+from calibrant.numerics import QuantParams, QuantSpec, fake_quantize
+from calibrant.stats import TensorStats
+
+DATA = distributions(5000, seed=2)
+
+
+def loss(x, params):
+    return np.sum((x.astype(np.float64) - fake_quantize(x, params)) ** 2)
+
+
+@pytest.mark.parametrize("way", ["by level", "by bin"])
+@given(strategies.tame_arrays(), strategies.specs())
+def test_losses_of_values_are_sums_of_squares(way, x, spec):
+    ends = [(x.min() * r, x.max() * r) for r in (1.0, 0.7, 0.3)]
+    with mock.patch(
+        "calibrant.algorithms._loss._MANY_LEVELS", 1 << 20 if way == "by level" else 0
+    ):
+        found = range_losses(distribution(TensorStats.exact(x)), *np.array(ends).T, spec)
+    for (lo, hi), value in zip(ends, found, strict=True):
+        p = QuantParams.from_range(lo, hi, spec)
+        # half a step more where float32 division and float64 round to different sides
+        assert value == pytest.approx(loss(x, p), rel=1e-3, abs=1e-6 * float(np.sum(x**2.0)))
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_two_ways_agree_on_bins(bits, symmetric):
+    spec = QuantSpec(bits=bits, symmetric=symmetric)
+    ratio = np.linspace(0.2, 1.2, 11)
+    for shape, x in DATA.items():
+        with mock.patch("calibrant.stats.tensor.FEW", 0):
+            seen = distribution(TensorStats.of(x))
+        levels = range_losses(seen, ratio * x.min(), ratio * x.max(), spec)
+        with mock.patch("calibrant.algorithms._loss._MANY_LEVELS", 0):
+            bins = range_losses(seen, ratio * x.min(), ratio * x.max(), spec)
+        np.testing.assert_allclose(
+            levels, bins, rtol=1e-6, atol=1e-11 * seen.sum_squares, err_msg=shape
+        )
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_never_worse_than_min_max_nor_than_a_brute_search(bits, symmetric):
+    spec = QuantSpec(bits=bits, symmetric=symmetric)
+    mse = algorithms.activation("mse")
+    for shape, x in DATA.items():
+        stats = TensorStats.of(x)
+        found = loss(x, mse(stats, spec))
+        tries = [(x.min() * r, x.max() * r) for r in np.geomspace(1e-3, 1, 60)]
+        if not symmetric:
+            tries += [(x.min(), x.max() * r) for r in np.linspace(0.05, 1, 40)]
+            tries += [(x.min() * r, x.max()) for r in np.linspace(0.05, 1, 40)]
+        rivals = [loss(x, QuantParams.from_range(lo, hi, spec)) for lo, hi in tries]
+        # the search sees its loss up to rounding; 1e-13 of the energy is far below a step at 16 bits
+        slack = 1e-9 * loss(x, QuantParams.from_range(0, 0, spec)) if bits < 16 else 0
+        assert found <= min(rivals) * 1.002 + slack * 1e-4, shape
+
+
+def test_an_outlier_is_seen_past():
+    x = np.append(np.random.default_rng(0).uniform(-1, 1, 10**6), 50.0).astype(np.float32)
+    p = algorithms.activation("mse")(TensorStats.of(x), QuantSpec(bits=4, symmetric=True))
+    assert p.range[1] < 10
+
+
+def test_options_change_the_result():
+    stats = TensorStats.of(DATA["cauchy"])
+    spec = QuantSpec(bits=4)
+    scale = algorithms.activation("mse")(stats, spec).scale
+    assert algorithms.activation("mse", smallest_ratio=0.9)(stats, spec).scale != scale
+    coarse = algorithms.activation("mse", steps=2)(stats, spec)
+    assert coarse.scale != scale

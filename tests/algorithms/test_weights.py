@@ -1,0 +1,111 @@
+"""ARQ and the least squared error of weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests import strategies
+
+from calibrant import algorithms
+from calibrant.errors import ConfigValueError, DataError
+from calibrant.numerics import QuantSpec, fake_quantize, quantize
+
+W = np.array([[0.5, -1, 0.25], [0.1, 0.2, -0.05], [0, 0, 0]], dtype=np.float32)
+EVERY = algorithms.names()["weight"]
+
+
+def spec(bits=8, axis=0):
+    return QuantSpec(bits=bits, symmetric=True, axis=axis)
+
+
+def error(w, params, axis):
+    d = np.moveaxis(w - fake_quantize(w, params), axis, 0)
+    return (d.reshape(d.shape[0], -1).astype(np.float64) ** 2).sum(axis=1)
+
+
+def test_worked_example_of_arq():
+    p = algorithms.weight("arq")(W, spec())
+    assert p.scale.tolist() == [np.float32(1 / 128), np.float32(0.2 / 127), 1.0]
+    assert quantize(W, p).tolist() == [[64, -128, 32], [64, 127, -32], [0, 0, 0]]
+    p = algorithms.weight("arq")(W, spec(axis=None))
+    assert p.scale.shape == ()
+    assert quantize(W, p).tolist() == [[64, -128, 32], [13, 26, -6], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("bits", [4, 6, 7, 8, 16])
+def test_arq_covers_every_weight(bits):
+    w = np.random.default_rng(0).normal(size=(5, 4, 3, 3)).astype(np.float32)
+    for axis in (0, 1, 3, None):
+        p = algorithms.weight("arq")(w, spec(bits, axis))
+        rest = tuple(i for i in range(4) if i != axis)
+        low, high = w.min(axis=rest), w.max(axis=rest)
+        levels = np.where(-low > high, 2 ** (bits - 1), 2 ** (bits - 1) - 1)
+        np.testing.assert_allclose(p.scale, np.maximum(-low, high) / levels, rtol=1e-6)
+        assert p.axis == axis
+        assert np.abs(w - fake_quantize(w, p)).max() <= p.scale.max() * 0.5001
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_mse_is_never_worse_than_arq_and_better_at_four_bits(bits, axis):
+    rng = np.random.default_rng(1)
+    w = (rng.standard_t(4, size=(7, 6, 50)) * 10.0 ** rng.integers(-3, 3, (7, 6, 1))).astype(
+        np.float32
+    )
+    arq = error(w, algorithms.weight("arq")(w, spec(bits, axis)), axis)
+    mse = error(w, algorithms.weight("mse")(w, spec(bits, axis)), axis)
+    assert (mse <= arq * (1 + 1e-6)).all()
+    if bits == 4:
+        assert mse.sum() < 0.9 * arq.sum()
+
+
+def test_mse_per_tensor_and_in_chunks():
+    w = np.random.default_rng(2).normal(size=(300, 400)).astype(np.float32)
+    whole = algorithms.weight("mse")(w, spec(4, 0))
+    rows = [algorithms.weight("mse")(row, spec(4, None)).scale for row in w[::50]]
+    np.testing.assert_array_equal(whole.scale[::50], rows)
+
+
+def test_options_change_the_result():
+    w = np.random.default_rng(3).standard_t(2, size=500).astype(np.float32)
+    scale = algorithms.weight("mse")(w, spec(4, None)).scale
+    assert algorithms.weight("mse", smallest_ratio=0.9)(w, spec(4, None)).scale != scale
+    assert algorithms.weight("mse", steps=3)(w, spec(4, None)).scale != scale
+
+
+@pytest.mark.parametrize("name", EVERY)
+@given(strategies.tame_arrays(), st.integers(-8, 8), st.sampled_from([4, 6, 7, 8]))
+def test_a_power_of_two_scales_the_scale(name, w, exponent, bits):
+    a = algorithms.weight(name)(w, spec(bits, None))
+    b = algorithms.weight(name)(np.ldexp(w, exponent), spec(bits, None))
+    if w.any():
+        assert np.ldexp(a.scale, exponent) == b.scale
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_zeros_and_tiny_channels_have_scale_one(name):
+    w = np.array([[0.0, 0.0], [1e-10, -1e-10], [1.0, 0.5]])
+    assert algorithms.weight(name)(w, spec()).scale.tolist()[:2] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_half_precision_is_upcast(name):
+    w = np.array([[0.5, -1.0]], dtype=np.float16)
+    assert algorithms.weight(name)(w, spec()).scale.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_errors(name):
+    algorithm = algorithms.weight(name)
+    with pytest.raises(ConfigValueError, match="symmetric"):
+        algorithm(W, QuantSpec(symmetric=False))
+    with pytest.raises(ConfigValueError, match=r"axis is 2; a weight of shape \(3, 3\)"):
+        algorithm(W, spec(axis=2))
+    with pytest.raises(DataError, match="int64"):
+        algorithm(np.ones(3, dtype=np.int64), spec())
+    with pytest.raises(DataError, match="no values"):
+        algorithm(np.empty((0, 3), dtype=np.float32), spec())
+    with pytest.raises(DataError, match="weight holds NaN or Inf"):
+        algorithm(np.array([1.0, np.nan]), spec())
