@@ -203,7 +203,7 @@ class Preprocess:
             raise ConfigValueError(
                 f"The preprocessing file '{path}' cannot be read: {e.strerror}."
             ) from e
-        except (UnicodeDecodeError, yaml.YAMLError) as e:
+        except (ValueError, yaml.YAMLError, RecursionError) as e:
             raise ConfigValueError(f"{path} is not valid YAML: {' '.join(str(e).split())}.") from e
         return cls(content, str(path), inputs)
 
