@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,7 @@ def quantize(
     target: str = "generic",
     batch_size: int | None = None,
     threads: int | None = None,
+    search: bool = True,
 ) -> Path:
     """Quantize and save; return the path of the deployable model.
 
@@ -69,6 +70,7 @@ def quantize(
         target: Device profile.
         batch_size: Samples in a batch.
         threads: Threads for inference.
+        search: False turns off every pass that tries and measures something.
     """
     from calibrant.pipeline import quantize as run
     from calibrant.recipe import AlgorithmChoice, AllNodes, Calibration, Recipe, Rule, Settings
@@ -78,6 +80,8 @@ def quantize(
         choice = Settings(activation=AlgorithmChoice(activation))
         rules = (Rule(AllNodes(), choice, "benchmark"),)
     recipe = Recipe(rules=rules, target=target, calibration=Calibration(batch_size=batch_size))
+    if not search:
+        recipe = replace(recipe, equalize="off", bias_correction="off", rounding="off")
     run(model, data, recipe, threads=threads).save(out)
     return out / "deploy.onnx"
 

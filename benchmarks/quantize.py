@@ -3,8 +3,9 @@
     python benchmarks/quantize.py [CASE …]
 
 Every run is a process of its own on 2 threads: `seconds` is the call, from the path of the float model and
-the samples in memory to the files on disk; `process` also holds the start of Python, the imports and the
-reading of the samples. ONNX Runtime's side includes the pre-processing its documentation asks for.
+the samples in memory to the files on disk, with the imports it causes; `process` also holds the start of
+Python and the reading of the samples. ONNX Runtime's side includes the pre-processing its documentation asks
+for, and is given the samples in batches and one by one, as its examples do.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import _ours
 import _rivals
@@ -34,50 +36,80 @@ from _common import (
 
 REPEATS = 3
 THREADS = 2
+#: Ours: options of `_ours.quantize`.
+OURS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "mse, no search": {"activation": "mse", "search": False},
+    "min-max, no search": {"activation": "min-max", "search": False},
+}
 RIVALS = ("minmax", "percentile", "entropy")
 BATCH = {"mobilenetv1-025-imagenet": 8}  # others: 32
 
 
-def worker(case: str, method: str) -> dict[str, object]:
-    """Quantize a case once; `ours` or a key of `_rivals.METHODS`."""
+def worker(case: str, method: str, size: int) -> dict[str, object]:
+    """Quantize a case once in batches of `size`; a key of OURS or of `_rivals.METHODS`."""
     pin(THREADS)
     loaded = load_case(case)
     data = loaded.calib()
-    size = BATCH.get(case, 32)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         start = time.perf_counter()
-        if method == "ours":
-            _ours.quantize(loaded.model_path, data, out, batch_size=size, threads=THREADS)
+        if method in OURS:
+            _ours.quantize(
+                loaded.model_path, data, out, batch_size=size, threads=THREADS, **OURS[method]
+            )
         else:
             out.mkdir()
             batches = list(split(data, size))
             _rivals.quantize(loaded.model_path, batches, out / "model.onnx", method)
-        return {"seconds": time.perf_counter() - start}
+        seconds = time.perf_counter() - start
+        summary = out / "summary.json"
+        stages = (
+            json.loads(summary.read_text(encoding="utf-8"))["time_s"] if summary.exists() else {}
+        )
+        return {"seconds": seconds, "stages": stages}
 
 
-def case_rows(case: str) -> list[list[object]]:
+def case_runs(case: str) -> dict[tuple[str, int], list[Worker]]:
     """Run all methods in turn, REPEATS times."""
-    runs: dict[str, list[Worker]] = {}
+    size = BATCH.get(case, 32)
+    methods = [*((m, size) for m in OURS), *((m, n) for m in RIVALS for n in (size, 1))]
+    runs: dict[tuple[str, int], list[Worker]] = {m: [] for m in methods}
     for turn in range(REPEATS):
-        for method in ("ours", *RIVALS):
-            say(f"{case}: {method}, run {turn + 1} of {REPEATS}")
-            runs.setdefault(method, []).append(work(sys.argv[0], case=case, method=method))
-    ours = median([r.result["seconds"] for r in runs["ours"]])
+        for method, n in methods:
+            say(f"{case}: {method} in batches of {n}, run {turn + 1} of {REPEATS}")
+            runs[method, n].append(work(sys.argv[0], case=case, method=method, size=n))
+    return runs
+
+
+def rows_of(case: str, runs: dict[tuple[str, int], list[Worker]]) -> list[list[object]]:
+    """Return the rows of one case."""
     rows: list[list[object]] = []
-    for method, found in runs.items():
+    ours = median([r.result["seconds"] for r in _default(runs)])
+    for (method, size), found in runs.items():
         seconds = median([r.result["seconds"] for r in found])
         rows.append(
             [
                 case,
-                "**calibrant default**" if method == "ours" else f"ONNX Runtime {method}",
+                f"**calibrant {method}**" if method in OURS else f"ONNX Runtime {method}",
+                size,
                 f"{seconds:.2f}",
-                "" if method == "ours" else f"{seconds / ours:.1f}",
+                f"{seconds / ours:.2f}",
                 f"{median([r.seconds for r in found]):.2f}",
                 f"{max(r.peak_mb for r in found):.0f}",
             ]
         )
     return rows
+
+
+def _default(runs: dict[tuple[str, int], list[Worker]]) -> list[Worker]:
+    return next(found for (method, _), found in runs.items() if method == "default")
+
+
+def stages_of(case: str, runs: dict[tuple[str, int], list[Worker]]) -> list[list[object]]:
+    """Return where the default's time went: the medians of each stage, in order."""
+    stages = [r.result["stages"] for r in _default(runs)]
+    return [[case, name, f"{median([s[name] for s in stages]):.3f}"] for name in stages[0]]
 
 
 def main() -> None:
@@ -86,12 +118,17 @@ def main() -> None:
     if arguments.worker:
         answer(worker(**json.loads(arguments.worker)))
         return
-    rows = [row for case in case_names(arguments.cases) for row in case_rows(case)]
-    columns = ["case", "method", "seconds", "times ours", "process s", "peak MB"]
+    runs = {case: case_runs(case) for case in case_names(arguments.cases)}
+    rows = [row for case, found in runs.items() for row in rows_of(case, found)]
+    columns = ["case", "method", "batch", "seconds", "times the default", "process s", "peak MB"]
+    stages = [row for case, found in runs.items() for row in stages_of(case, found)]
     publish(
         "quantize",
         "Whole quantization beside ONNX Runtime",
-        f"Median of {REPEATS} interleaved runs on {THREADS} threads.\n\n" + table(columns, rows),
+        f"Median of {REPEATS} interleaved runs on {THREADS} threads.\n\n"
+        + table(columns, rows)
+        + "\n\nWhere the default's time goes; the rest of its seconds are imports and files.\n\n"
+        + table(["case", "stage", "seconds"], stages),
     )
 
 
