@@ -402,6 +402,20 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "LOADED []"
 
 
+def test_a_closed_pipe_ends_quietly() -> None:
+    args = [sys.executable, "-m", "calibrant.cli", "nope", "--json"]
+    with subprocess.Popen(
+        args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        err = process.stderr.read()
+    assert process.returncode == 141
+    assert "No such command" in err
+    assert "Traceback" not in err
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -28,20 +28,27 @@ BROKEN_PIPE = 141
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `calibrant` with these arguments (those of the process if None) and return its exit code."""
+    try:
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `calibrant … | head`: nobody is listening any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def _run(args: list[str]) -> int:
     import typer
 
     from calibrant.cli._app import command
     from calibrant.errors import CalibrantError
 
-    args = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in args
     debug = "--debug" in args or os.environ.get("CALIBRANT_DEBUG", "") not in ("", "0")
     _configure_log(verbose="-v" in args or "--verbose" in args)
     try:
         code = command().main(args=args, prog_name="calibrant", standalone_mode=False)
-        if (
-            code != INTERRUPTED
-        ):  # newer releases of typer return this code for Ctrl-C, others raise
+        if code != INTERRUPTED:  # what newer releases of typer return for Ctrl-C; older ones raise
             return code if isinstance(code, int) else 0
     except CalibrantError as e:
         if debug:
@@ -52,9 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except typer.Exit as e:
         if e.exit_code != INTERRUPTED:
             return int(e.exit_code)
-    except BrokenPipeError:  # `calibrant … | head`: nobody is listening any more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+    except BrokenPipeError:
+        raise
     except Exception as e:
         if _is_usage_error(e):
             return _fail(_usage(e), "UsageError", int(getattr(e, "exit_code", 2)), as_json=as_json)
