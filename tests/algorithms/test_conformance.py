@@ -28,7 +28,7 @@ def binned(x):
         return TensorStats.of(x)
 
 
-def samples(size=3000, seed=0):
+def samples(size=800, seed=0):
     return strategies.distributions(size, seed).items()
 
 
@@ -99,7 +99,7 @@ def test_the_result_depends_on_the_data_alone(name):
 
 
 @pytest.mark.parametrize("name", SEEING)
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(strategies.tame_arrays(), st.integers(-9, 12), strategies.specs(), st.booleans())
 def test_a_power_of_two_scales_the_range(name, x, exponent, spec, exact):
     make = TensorStats.exact if exact else binned
@@ -116,7 +116,7 @@ def test_a_power_of_two_scales_the_range(name, x, exponent, spec, exact):
 
 
 @pytest.mark.parametrize("name", SEEING)
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(strategies.arrays(elements=strategies.floats32(1e30)), strategies.specs(), st.booleans())
 def test_any_finite_data_gives_parameters(name, x, spec, exact):
     params = algorithms.activation(name)((TensorStats.exact if exact else binned)(x), spec)

@@ -11,7 +11,7 @@ from calibrant.algorithms.activations import hfmg
 from calibrant.numerics import QuantParams, QuantSpec, fake_quantize
 from calibrant.stats import TensorStats
 
-SIZE = 60_000
+SIZE = 40_000
 DATA = distributions(SIZE, seed=5)
 
 

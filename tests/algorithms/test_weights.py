@@ -58,7 +58,7 @@ def test_mse_is_never_worse_than_arq_and_better_at_four_bits(bits, axis):
     mse = error(w, algorithms.weight("mse")(w, spec(bits, axis)), axis)
     assert (mse <= arq * (1 + 1e-6)).all()
     if bits == 4:
-        assert mse.sum() < 0.9 * arq.sum()
+        assert mse.sum() < 0.95 * arq.sum()
 
 
 def test_mse_per_tensor_and_in_chunks():

@@ -93,9 +93,9 @@ class Distribution:
         """
         i = np.searchsorted(self.upper, threshold).clip(0, self.upper.size - 1)
         a, b = self.lower[i], self.upper[i]
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             slope = np.minimum(1 / (b - a), _STEEP)
-        part = ((threshold - a) * slope).clip(0, 1)
+            part = ((threshold - a) * slope).clip(0, 1)
         counts = part * self.counts[i]
         sums = counts * ((a + np.minimum(np.maximum(threshold, a), b)) / 2)
         return self.count_below[i] + counts, self.sum_below[i] + sums

@@ -7,7 +7,7 @@
     loss(r)    = mean (x - round(clip(x, low, c) / s) * s)**2
 
 and the first r of least loss wins. On raw values every element is computed in float32, as the
-specification says, and the mean in float64, so that it does not depend on the order of the values.
+specification says, and squares and mean in float64, so that the order of the values does not matter.
 
 Source: ascend.md 3.
 """
@@ -106,6 +106,6 @@ def _losses(
             np.rint(y, out=y)
             y *= scale[i]
             y -= x
-            y *= y
-            losses[i] += (y * count).sum()
+            square = np.multiply(y, y, dtype=np.float64)  # in float32, 1e20 would overflow
+            losses[i] += (square * count).sum()
     return losses
