@@ -28,18 +28,18 @@ become the lines of the text.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import ValidationError
 
 from calibrant.dialects._dialect import Dialect
+from calibrant.dialects._native_schema import (
+    NAMES,
+    AlgorithmSection,
+    RecipeDocument,
+    RuleSection,
+    WhereSection,
+)
 from calibrant.dialects._schema import config_error
 from calibrant.dialects._yaml import Document, KeyPath, path_text, read, write
 from calibrant.errors import ConfigError, ConfigValueError, did_you_mean
@@ -60,152 +60,6 @@ from calibrant.recipe import (
 )
 
 __all__ = ["DIALECT"]
-
-#: Keys whose values are names of the model's, which stay as written: `layer: 123`, `skip: [on]`.
-NAMES = (
-    "layer",
-    "op",
-    "name",
-    "inputs",
-    "outputs",
-    "skip",
-    "target",
-    "algorithm",
-    "where",
-    "message",
-)
-
-_WHERE = "it is one of all, {op: …}, {layer: …}, {layer: …, input: …} and {subgraph: …}"
-
-Precision = Literal["int", "int4", "int8", "int16", "float16", "float32"]
-
-
-# -------------------------------------------------------------------------------------------- schema
-
-
-def _as_bool(value: object) -> object:
-    """Read on/off and yes/no, which YAML 1.1 has as true and false."""
-    return (
-        {"on": True, "yes": True, "off": False, "no": False}.get(value.lower(), value)
-        if isinstance(value, str)
-        else value
-    )
-
-
-def _as_switch(value: object) -> object:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return value.lower() if isinstance(value, str) else value
-
-
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-def _as_choice(value: object) -> object:
-    return {"algorithm": value} if isinstance(value, str) else value
-
-
-def _as_where(value: object) -> object:
-    if value == "all":
-        return {"all": True}
-    if not isinstance(value, dict):
-        raise ValueError(_WHERE)
-    return value
-
-
-Flag = Annotated[bool, BeforeValidator(_as_bool)]
-Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_as_switch)]
-Name = Annotated[str, Field(min_length=1)]
-NameList = Annotated[list[Name], BeforeValidator(_as_list), Field(min_length=1)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class _Calibration(_Section):
-    batch_size: Count | None = None
-    batch_num: Count | None = None
-    exact: Flag = False
-
-
-class _Fusion(_Section):
-    batch_norm: Flag = True
-    skip: Annotated[list[Name], BeforeValidator(_as_list)] = []
-
-
-class _Algorithm(_Section):
-    """Keys besides those of the subclass are options of the algorithm, which checks them itself."""
-
-    model_config = ConfigDict(extra="allow")
-
-    algorithm: Name | None = None
-
-
-class _Activation(_Algorithm):
-    bits: Literal[8, 16] | None = None
-    symmetric: Flag | None = None
-    per_channel: Flag | None = None
-
-
-class _Weight(_Algorithm):
-    bits: Literal[4, 6, 7, 8, 16] | None = None
-    per_channel: Flag | None = None
-
-
-class _Subgraph(_Section):
-    name: Name
-    inputs: NameList
-    outputs: NameList
-
-
-class _Where(_Section):
-    all: Literal[True] | None = None
-    op: NameList | None = None
-    layer: NameList | None = None
-    input: Annotated[int, Field(ge=0)] | None = None
-    subgraph: _Subgraph | None = None
-
-    @model_validator(mode="after")
-    def _one_of(self) -> _Where:
-        said = [k for k in ("all", "op", "layer", "subgraph") if getattr(self, k) is not None]
-        if len(said) != 1 or (self.input is not None and said != ["layer"]):
-            raise ValueError(_WHERE)
-        return self
-
-
-class _Rule(_Section):
-    where: Annotated[_Where, BeforeValidator(_as_where)]
-    precision: Precision | None = None
-    activation: Annotated[_Activation, BeforeValidator(_as_choice)] | None = None
-    weight: Annotated[_Weight, BeforeValidator(_as_choice)] | None = None
-    balance: Annotated[float, Field(ge=0.2, le=0.8)] | None = None
-
-
-class _Note(_Section):
-    where: str
-    message: str
-    honoured: Flag = False
-
-
-class _Recipe(_Section):
-    calibrant: Literal[1]
-    target: Name = "generic"
-    calibration: _Calibration = _Calibration()
-    fusion: _Fusion = _Fusion()
-    bias_correction: Switch = "auto"
-    equalize: Switch = "auto"
-    rounding: Switch = "auto"
-    rules: list[_Rule] = []
-    notes: list[_Note] = []
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_empty_sections(cls, content: Any) -> Any:
-        """Take `rules:` with nothing, or comments alone, behind it for no rules."""
-        return _without_none(content) if isinstance(content, dict) else content
 
 
 # ---------------------------------------------------------------------------------------------- load
@@ -230,9 +84,9 @@ def load(text: str, path: Path | None) -> Recipe:
     """
     document = read(text, path, names=NAMES)
     try:
-        content = _Recipe.model_validate(document.content)
+        content = RecipeDocument.model_validate(document.content)
     except ValidationError as e:
-        raise config_error(e, _Recipe, document) from e
+        raise config_error(e, RecipeDocument, document) from e
     name = path.name if path is not None else "recipe"
     rules: list[Rule] = []
     for i, rule in enumerate(content.rules):
@@ -253,7 +107,7 @@ def load(text: str, path: Path | None) -> Recipe:
     )
 
 
-def _wheres(where: _Where) -> list[Where]:
+def _wheres(where: WhereSection) -> list[Where]:
     if where.op is not None:
         return [OpType(name) for name in where.op]
     if where.layer is not None and where.input is not None:
@@ -266,7 +120,7 @@ def _wheres(where: _Where) -> list[Where]:
     return [AllNodes()]
 
 
-def _settings(rule: _Rule, document: Document, at: KeyPath) -> Settings:
+def _settings(rule: RuleSection, document: Document, at: KeyPath) -> Settings:
     said: dict[str, Any] = {"balance": rule.balance}
     if rule.activation is not None:
         a = rule.activation
@@ -294,7 +148,10 @@ def _settings(rule: _Rule, document: Document, at: KeyPath) -> Settings:
 
 
 def _choice(
-    kind: Literal["activation", "weight"], section: _Algorithm, document: Document, at: KeyPath
+    kind: Literal["activation", "weight"],
+    section: AlgorithmSection,
+    document: Document,
+    at: KeyPath,
 ) -> AlgorithmChoice | None:
     """Return the algorithm asked for, once `calibrant.algorithms` has accepted name and options."""
     from calibrant import algorithms

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from calibrant.errors import DataError
 from calibrant.runtime.batch import AnyArray, Batch, InputInfo
 from calibrant.runtime.check import as_type, check_shape
-from calibrant.runtime.preprocess import Preprocess, finish_arrays
+from calibrant.runtime.preprocess import Preprocess
 from calibrant.runtime.sources.columns import Table
 from calibrant.runtime.sources.feeds import Feed, FeedStream, regroup
+from calibrant.runtime.transform import finish_arrays
 
 __all__ = ["Batches", "rows_of"]
 

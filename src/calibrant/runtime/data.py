@@ -23,11 +23,12 @@ from calibrant.runtime.batch import Batch, InputInfo
 from calibrant.runtime.batches import Batches, rows_of
 from calibrant.runtime.check import as_samples, to_array
 from calibrant.runtime.imports import import_function, is_function_name
-from calibrant.runtime.preprocess import PREPROCESS_FILES, Preprocess, finish_arrays
+from calibrant.runtime.preprocess import PREPROCESS_FILES, Preprocess
 from calibrant.runtime.sources.arrays import mapping_table, npy_table, npz_table
 from calibrant.runtime.sources.columns import ArrayColumn, FileColumn, PreparedColumn, Table
 from calibrant.runtime.sources.feeds import FeedStream
 from calibrant.runtime.sources.folder import folder_table, sample_files
+from calibrant.runtime.transform import finish_arrays
 
 __all__ = ["DATA_FORMS", "Batch", "Batches", "InputInfo", "open_data"]
 

@@ -22,25 +22,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from calibrant.errors import ConfigValueError, MissingPackageError, did_you_mean
+from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.runtime.batch import AnyArray, InputInfo
 
-__all__ = [
-    "PREPROCESS_FILES",
-    "Preprocess",
-    "Steps",
-    "finish_arrays",
-    "finish_images",
-    "images_module",
-    "stored_shape",
-]
+__all__ = ["PREPROCESS_FILES", "Layout", "Preprocess", "Steps", "layout_of"]
 
 #: Names under which a data folder may hold its preprocessing file.
 PREPROCESS_FILES = ("preprocess.yaml", "preprocess.yml", "preprocess.json")
@@ -151,7 +142,8 @@ class Steps(BaseModel):
         return values.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
 
 
-def _layout_of(info: InputInfo) -> Layout:
+def layout_of(info: InputInfo) -> Layout:
+    """Tell from the model's shape where its channels are; NCHW where it does not say."""
     last = info.shape[-1] if len(info.shape) == 4 else None
     return "NHWC" if last in (1, 3, 4) and info.shape[1] not in (1, 3, 4) else "NCHW"
 
@@ -224,58 +216,3 @@ def _steps(content: dict[str, Any], source: str, prefix: str) -> Steps:
             raise ConfigValueError(f"{source}: {text}{did_you_mean(key, known)}") from e
         text = error["msg"][0].lower() + error["msg"][1:]
         raise ConfigValueError(f"{source}: {prefix}{key} is {content.get(key)!r}; {text}.") from e
-
-
-def finish_images(x: AnyArray, steps: Steps, info: InputInfo) -> AnyArray:
-    """Turn decoded and cropped images, (samples, height, width, channels) uint8, into input samples."""
-    layout = steps.layout or _layout_of(info)
-    return steps.numbers(x, info, source_layout="NHWC", layout=layout)
-
-
-def finish_arrays(x: AnyArray, steps: Steps, info: InputInfo) -> AnyArray:
-    """Turn stored arrays, (samples, …), into input samples.
-
-    Resizing, cropping and colour need images: uint8 arrays (samples, height, width, channels).
-
-    Raises:
-        ConfigValueError: Image steps on an array that is no image.
-        MissingPackageError: Image steps without Pillow.
-    """
-    source_layout: Layout = steps.source_layout or steps.layout or _layout_of(info)
-    if steps.works_on_images:
-        if x.dtype != np.uint8 or x.ndim != 4 or source_layout != "NHWC":
-            raise ConfigValueError(
-                f"preprocessing of input '{info.name}': resize, crop and color need images, uint8 "
-                f"arrays with source_layout NHWC; got {x.dtype} of {x.ndim} dimensions in {source_layout}."
-            )
-        transform_array = images_module().transform_array
-        images = [transform_array(image, steps, f"input '{info.name}'") for image in x]
-        return finish_images(np.stack(images), steps, info)
-    layout = steps.layout or (_layout_of(info) if steps.source_layout else source_layout)
-    return steps.numbers(x, info, source_layout=source_layout, layout=layout)
-
-
-def stored_shape(steps: Steps, info: InputInfo) -> tuple[int | str | None, ...]:
-    """Return the shape of one sample before `finish_arrays` moves its channels."""
-    dims = info.shape[1:]
-    layout = steps.layout or _layout_of(info)
-    if len(dims) != 3 or steps.source_layout in (None, layout):
-        return dims
-    a, b, c = dims
-    return (b, c, a) if layout == "NCHW" else (c, a, b)
-
-
-def images_module() -> ModuleType:
-    """Import `runtime.images`.
-
-    Raises:
-        MissingPackageError: Pillow is not installed.
-    """
-    try:
-        from calibrant.runtime import images
-    except ImportError as e:
-        raise MissingPackageError(
-            "Images as data ask for the package pillow, which is not installed: "
-            'pip install "calibrant[images]".'
-        ) from e
-    return images

@@ -17,11 +17,10 @@ from calibrant.runtime.sources.columns import (
     ArrayColumn,
     Column,
     FileColumn,
-    MemberColumn,
     SampleFile,
     Table,
-    npy_header,
 )
+from calibrant.runtime.sources.members import MemberColumn, npy_header
 
 __all__ = ["load_npy", "mapping_table", "npy_table", "npz_headers", "npz_table"]
 

@@ -18,38 +18,29 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from calibrant.errors import DataError, did_you_mean
 from calibrant.runtime.batch import AnyArray, InputInfo
 from calibrant.runtime.check import as_samples, check_names, has_samples
-from calibrant.runtime.preprocess import (
-    PREPROCESS_FILES,
-    Preprocess,
-    Steps,
-    finish_arrays,
-    finish_images,
-    images_module,
-    stored_shape,
-)
+from calibrant.runtime.preprocess import PREPROCESS_FILES, Preprocess, Steps
 from calibrant.runtime.sources.arrays import load_member, load_npy, npz_headers
 from calibrant.runtime.sources.binary import binary_file
 from calibrant.runtime.sources.columns import (
-    ArrayColumn,
     Column,
     FileColumn,
     PreparedColumn,
     SampleFile,
     Table,
 )
+from calibrant.runtime.sources.labels import LABELS, add_labels
+from calibrant.runtime.transform import finish_arrays, finish_images, images_module, stored_shape
 
 __all__ = ["folder_table", "sample_files"]
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm")
 SAMPLES = (".npy", ".bin", *IMAGES)
-LABELS = ("labels.npy", "labels.txt", "labels.csv")
 FLAT = re.compile(r"b(\d+)_(.+)\.(npy|bin)")
 
 PREPROCESS_EXAMPLE = (
@@ -97,7 +88,7 @@ def folder_table(
                 f"for each ({', '.join(_plain(i.name) + '/0.npy' for i in inputs)}), or use .npz files."
             )
         columns = {inputs[0].name: _column(used, inputs[0], preprocess, str(folder))}
-    _add_labels(columns, folder, used)
+    add_labels(columns, folder, used)
     left = [p.name for p in (*files, *folders) if p not in used]
     notes = (
         (f"{folder}: {len(left)} other entries were left out ({', '.join(left[:5])}).",)
@@ -273,49 +264,3 @@ def _extra_file(path: Path) -> SampleFile:
             f"{path} belongs to no model input; extra data, such as labels, is .npy files."
         )
     return SampleFile(str(path), 1, lambda: load_npy(path)[np.newaxis])
-
-
-# -------------------------------------------------------------------------------------------- labels
-
-
-def _add_labels(columns: dict[str, Column], folder: Path, used: Sequence[Path]) -> None:
-    there = [folder / name for name in LABELS if (folder / name).exists()]
-    if len(there) > 1:
-        raise DataError(f"{folder} has {' and '.join(p.name for p in there)}; keep one.")
-    for path in there:
-        labels = load_npy(path) if path.suffix == ".npy" else _text_labels(path, used)
-        columns["labels"] = ArrayColumn(np.atleast_1d(labels))
-
-
-def _text_labels(path: Path, used: Sequence[Path]) -> AnyArray:
-    try:
-        lines = [
-            ln.replace(",", " ").split() for ln in path.read_text(encoding="utf-8").splitlines()
-        ]
-    except (OSError, UnicodeDecodeError) as e:
-        raise DataError(f"{path} cannot be read: {e}.") from e
-    numbered = [
-        (i, words)
-        for i, words in enumerate(lines, start=1)
-        if words and not words[0].startswith("#")
-    ]
-    by_file: dict[str, Any] = {}
-    values = []
-    for i, words in numbered:
-        try:
-            value = int(words[-1])
-        except ValueError as e:
-            raise DataError(f"{path}:{i}: '{words[-1]}' is no class number.") from e
-        if len(words) > 2:
-            raise DataError(
-                f"{path}:{i}: a line is `label` or `file label`, got {len(words)} words."
-            )
-        values.append(value)
-        if len(words) == 2:
-            by_file[words[0]] = value
-    if not by_file:
-        return np.array(values, np.int64)
-    for p in used:
-        if p.name not in by_file:
-            raise DataError(f"{path} has no line for '{p.name}'." + did_you_mean(p.name, by_file))
-    return np.array([by_file[p.name] for p in used], np.int64)
