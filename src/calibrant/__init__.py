@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from calibrant.recipe import Recipe
     from calibrant.results import QuantizedModel
     from calibrant.runtime.evaluate import Evaluation, evaluate
-    from calibrant.stats import TensorStats
+    from calibrant.stats import Statistics, TensorStats
 
 __all__ = [
     "CalibrantError",
@@ -36,6 +36,7 @@ __all__ = [
     "QuantSpec",
     "QuantizedModel",
     "Recipe",
+    "Statistics",
     "TensorStats",
     "__version__",
     "algorithms",
@@ -54,6 +55,7 @@ _HOMES = {
     "QuantSpec": "calibrant.numerics",
     "QuantizedModel": "calibrant.results",
     "Recipe": "calibrant.recipe",
+    "Statistics": "calibrant.stats",
     "TensorStats": "calibrant.stats",
     "evaluate": "calibrant.runtime.evaluate",
     "load_recipe": "calibrant.dialects",

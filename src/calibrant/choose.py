@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calibrant import algorithms
-from calibrant.emit.parameters import LayerParameters, Parameters
+import calibrant.algorithms as algorithms
+from calibrant.emit.parameters import LayerParameters
 from calibrant.errors import DataError
 from calibrant.numerics import QuantParams, quantize
 from calibrant.plan import ActivationDecision, Plan, WeightDecision
@@ -77,7 +77,9 @@ def _layer(decision: WeightDecision, model: ir.Model) -> LayerParameters:
     assert const is not None
     w: npt.NDArray[np.float32] = const.numpy().astype(np.float32)
     if not np.isfinite(w).all():
-        raise DataError(f"The weight '{decision.weight}' of layer '{decision.layer}' holds NaN or Inf.")
+        raise DataError(
+            f"The weight '{decision.weight}' of layer '{decision.layer}' holds NaN or Inf."
+        )
     choice = decision.algorithm if decision.algorithm.name != "auto" else AUTO_WEIGHT
     params = algorithms.weight(choice.name, **dict(choice.options))(w, decision.spec)
     return LayerParameters(params, quantize(w, params))

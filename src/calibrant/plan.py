@@ -308,8 +308,6 @@ def _activation(
             raise UnsupportedError(
                 f"Activations with one scale a channel are not supported (layer '{name}')."
             )
-        if settings.balance is not None:
-            raise UnsupportedError(f"balance is not supported yet (layer '{name}').")
         _check_bits("activation", settings.activation_bits, target.activation_bits, name, target)
         spec = QuantSpec(
             bits=settings.activation_bits,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import resource
 import shutil
 import sys
@@ -23,10 +22,10 @@ from calibrant.emit.record import record_entries, record_text
 from calibrant.errors import OutputError
 from calibrant.graph.load import main_opset, unsupported_subgraphs
 from calibrant.plan import ActivationDecision, Plan
-from calibrant.stats import TensorStats
+from calibrant.stats import Statistics
 
 if TYPE_CHECKING:
-    from calibrant.pipeline import Run
+    from calibrant.run import Run
 
 __all__ = ["QuantizedModel", "plan_table", "summarize"]
 
@@ -55,7 +54,7 @@ class QuantizedModel:
     fake_quant: ir.Model
     params: Parameters
     plan: Plan
-    statistics: Mapping[str, TensorStats]
+    statistics: Statistics
     summary: dict[str, Any]
 
     def save(self, directory: str | Path) -> list[Path]:
@@ -76,12 +75,14 @@ class QuantizedModel:
             folder.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=".calibrant-", dir=folder))
         except OSError as e:
-            raise OutputError(f"Cannot write into the folder '{folder}': {e.strerror or e}.") from e
+            raise OutputError(
+                f"Cannot write into the folder '{folder}': {e.strerror or e}."
+            ) from e
         try:
             self._write(temporary)
             names = sorted(p.name for p in temporary.iterdir())
             for name in names:
-                os.replace(temporary / name, folder / name)
+                (temporary / name).replace(folder / name)
         except OSError as e:
             raise OutputError(
                 f"Cannot write the results into '{folder}': {e.strerror or e}. What was there is unchanged."
@@ -108,7 +109,9 @@ class QuantizedModel:
 def model_bytes(model: ir.Model) -> int:
     """Bytes of a model's initializers."""
     return sum(
-        v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None
+        v.const_value.nbytes
+        for v in model.graph.initializers.values()
+        if v.const_value is not None
     )
 
 
@@ -176,7 +179,9 @@ def plan_table(plan: Plan, params: Parameters) -> dict[str, Any]:
                 "op_type": d.op_type,
                 "quantized": d.quantized,
                 "reason": d.reason,
-                "settings": {k: v if isinstance(v, (int, float)) else str(v) for k, v in d.settings.items()},
+                "settings": {
+                    k: v if isinstance(v, (int, float)) else str(v) for k, v in d.settings.items()
+                },
                 "rule": dict(d.origin) or "default",
             }
             for d in plan.layers
@@ -199,7 +204,9 @@ def _rule(decision: ActivationDecision) -> Any:
 # ------------------------------------------------------------------------------------------- summary
 
 
-def summarize(source: Any, original: ir.Model, deploy: ir.Model, plan: Plan, r: Run) -> dict[str, Any]:
+def summarize(
+    source: Any, original: ir.Model, deploy: ir.Model, plan: Plan, r: Run
+) -> dict[str, Any]:
     """Return the summary of a run as plain values."""
     float_bytes, deploy_bytes = (len_bytes(m) for m in (original, deploy))
     quantized = [d for d in plan.layers if d.quantized]
@@ -210,7 +217,9 @@ def summarize(source: Any, original: ir.Model, deploy: ir.Model, plan: Plan, r: 
         "data": {"samples": r.samples, "batches": r.batches, "notes": r.data_notes},
         "quality": {
             "samples": r.probe_samples,
-            "outputs": {q.name: {k: v for k, v in asdict(q).items() if k != "name"} for q in r.quality},
+            "outputs": {
+                q.name: {k: v for k, v in asdict(q).items() if k != "name"} for q in r.quality
+            },
         },
         "decisions": [asdict(c) for c in r.candidates],
         "layers": {
@@ -226,6 +235,7 @@ def summarize(source: Any, original: ir.Model, deploy: ir.Model, plan: Plan, r: 
         "passes": {
             "folded": [asdict(f) for f in r.folded],
             "equalized": [asdict(e) for e in r.equalized],
+            "balanced": [{"tensor": b.tensor, "layers": b.layers} for b in r.balanced],
             "bias_corrected": [asdict(c) for c in r.corrections],
         },
         "size": {
@@ -270,8 +280,10 @@ def _warnings(summary: dict[str, Any], r: Run) -> list[str]:
             f"The int8 model is slower than the float one here: {r.latency.quantized_ms:.3f} ms against "
             f"{r.latency.float_ms:.3f} ms. On this machine the float model serves better."
         )
-    for name in summary["layers"]["subgraphs_in_float"]:
-        warnings.append(f"The bodies of node '{name}' stay in float.")
+    warnings += [
+        f"The bodies of node '{name}' stay in float."
+        for name in summary["layers"]["subgraphs_in_float"]
+    ]
     return warnings
 
 

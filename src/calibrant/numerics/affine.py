@@ -5,6 +5,8 @@ Rounding is half to even (ascend.md 1.2, and ONNX QuantizeLinear).
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,7 +15,10 @@ from calibrant.numerics.params import QuantParams
 __all__ = ["dequantize", "fake_quantize", "quantize"]
 
 
-def _shaped(values: npt.NDArray[np.generic], axis: int | None, rank: int) -> npt.NDArray[np.generic]:
+_T = TypeVar("_T", bound=np.generic)
+
+
+def _shaped(values: npt.NDArray[_T], axis: int | None, rank: int) -> npt.NDArray[_T]:
     """Give per-channel values the shape that broadcasts along `axis` of a rank `rank` array."""
     if axis is None or values.ndim == 0:
         return values
@@ -44,7 +49,10 @@ def quantize(x: npt.ArrayLike, params: QuantParams) -> npt.NDArray[np.int32]:
     scale = _shaped(params.scale, params.axis, array.ndim)
     zero_point = _shaped(params.zero_point, params.axis, array.ndim)
     steps = np.rint(array / scale) + zero_point  # float32 holds every grid value exactly
-    return np.clip(steps, params.dtype.qmin, params.dtype.qmax).astype(np.int32)
+    q: npt.NDArray[np.int32] = np.clip(steps, params.dtype.qmin, params.dtype.qmax).astype(
+        np.int32
+    )
+    return q
 
 
 def dequantize(q: npt.ArrayLike, params: QuantParams) -> npt.NDArray[np.float32]:
@@ -52,7 +60,8 @@ def dequantize(q: npt.ArrayLike, params: QuantParams) -> npt.NDArray[np.float32]
     array = np.asarray(q)
     scale = _shaped(params.scale, params.axis, array.ndim)
     zero_point = _shaped(params.zero_point, params.axis, array.ndim)
-    return ((array - zero_point) * scale).astype(np.float32)
+    x: npt.NDArray[np.float32] = ((array - zero_point) * scale).astype(np.float32)
+    return x
 
 
 def fake_quantize(x: npt.ArrayLike, params: QuantParams) -> npt.NDArray[np.float32]:

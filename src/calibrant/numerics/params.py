@@ -59,9 +59,7 @@ class QuantParams:
         object.__setattr__(self, "zero_point", zero_point)
 
     @classmethod
-    def from_range(
-        cls, lo: npt.ArrayLike, hi: npt.ArrayLike, spec: QuantSpec
-    ) -> QuantParams:
+    def from_range(cls, lo: npt.ArrayLike, hi: npt.ArrayLike, spec: QuantSpec) -> QuantParams:
         """Make the parameters whose grid covers [lo, hi].
 
         Asymmetric, the range is first widened to contain zero:

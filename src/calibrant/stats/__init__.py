@@ -9,6 +9,7 @@ from calibrant.stats.channels import ChannelStats
 from calibrant.stats.exact import ExactValues
 from calibrant.stats.histogram import Histogram
 from calibrant.stats.store import load_statistics, save_statistics
+from calibrant.stats.statistics import Statistics
 from calibrant.stats.tensor import Accumulator, TensorStats
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "ChannelStats",
     "ExactValues",
     "Histogram",
+    "Statistics",
     "TensorStats",
     "load_statistics",
     "save_statistics",

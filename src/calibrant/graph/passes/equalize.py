@@ -30,7 +30,7 @@ import onnx_ir as ir
 from calibrant.graph.passes.pairs import Pair
 from calibrant.stats import ChannelStats
 
-__all__ = ["Equalized", "equalize"]
+__all__ = ["Equalized", "equalize", "limited"]
 
 #: A channel is made at most so many times larger, and at most so many times smaller.
 GROW_LIMIT, SHRINK_LIMIT = 2.0, 64.0
@@ -103,8 +103,14 @@ def _factors(
     a = 1.0 if all(sink.is_depthwise for sink in pair.sinks) else strength
     f = np.ones_like(x)
     f[alive] = x[alive] ** a / w[alive] ** (1 - a)
-    f[alive] /= np.exp(np.log(f[alive]).mean())
-    return np.clip(f, 1 / GROW_LIMIT, SHRINK_LIMIT)
+    return limited(f, alive)
+
+
+def limited(f: FloatArray, alive: npt.NDArray[np.bool_]) -> FloatArray:
+    """Normalise factors to a geometric mean of 1 over the channels that live, and limit them."""
+    normal = f.copy()
+    normal[alive] /= np.exp(np.log(f[alive]).mean())
+    return np.clip(normal, 1 / GROW_LIMIT, SHRINK_LIMIT)
 
 
 def _multiply(value: ir.Value, factor: FloatArray, axis: int) -> None:

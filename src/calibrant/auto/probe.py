@@ -1,0 +1,150 @@
+"""The probe: the first samples of the calibration data, and what the float model answers to them.
+
+Candidates are measured on it. Samples, bytes and feeds are limited, so that a measurement costs the same
+however much calibration data there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant.emit.parameters import Parameters
+from calibrant.emit.qdq import emit_simulated
+from calibrant.errors import DataError
+from calibrant.plan import Plan
+from calibrant.run import Run
+from calibrant.runtime.batch import Batch
+from calibrant.runtime.measure import compare, mean_sqnr_db, run
+from calibrant.runtime.observe import expose
+from calibrant.runtime.session import open_session
+
+__all__ = ["Probe", "rows_are_free", "score", "take_probe"]
+
+Array = npt.NDArray[Any]
+
+#: So many samples, in feeds of so many, and at most so many bytes of inputs and of outputs.
+PROBE_SAMPLES = 64
+PROBE_FEED = 8
+PROBE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """The samples that candidates are measured on, and what the float model answers to them.
+
+    Args:
+        batches: The samples as they came.
+        feeds: The same in small feeds.
+        reference: The outputs of the float model for each feed.
+        scored: The tensors candidates are compared by: the outputs, or what a final Softmax or Sigmoid
+            reads, since behind it a few uncertain samples decide the whole figure.
+        scored_reference: The float model's values of these.
+    """
+
+    batches: list[Batch]
+    feeds: list[dict[str, Array]]
+    reference: list[dict[str, Array]]
+    scored: tuple[str, ...]
+    scored_reference: list[dict[str, Array]]
+
+
+def take_probe(model: ir.Model, stream: Iterator[Batch], r: Run) -> Probe:
+    """Take the first samples, run the float model on them, and keep both."""
+    batches: list[Batch] = []
+    taken = 0
+    for batch in stream:
+        batches.append(batch)
+        taken += batch.size
+        if taken >= PROBE_SAMPLES or _bytes(batches) > PROBE_BYTES:
+            break
+    if not batches:
+        raise DataError("The calibration data is empty: it yields no batch.")
+    feeds = list(_slices(batches, free=rows_are_free(model)))
+    outputs = [v.name or "" for v in model.graph.outputs]
+    scored = _scored(model)
+    wanted = list(dict.fromkeys([*outputs, *scored]))
+    session = open_session(expose(model, wanted), provider=r.provider, threads=r.threads)
+    used = [i.name for i in session.get_inputs()]
+    values: list[dict[str, Array]] = []
+    size = 0
+    for feed in feeds:
+        results = session.run(wanted, {n: feed[n] for n in used})
+        _check_finite(results, wanted)
+        values.append(dict(zip(wanted, results, strict=True)))
+        size += sum(np.asarray(x).nbytes for x in results)
+        if size > PROBE_BYTES and len(values) >= 2:
+            break
+    feeds = feeds[: len(values)]
+    r.probe_samples = sum(_rows(feed) for feed in feeds)
+    return Probe(
+        batches,
+        feeds,
+        [{n: v[n] for n in outputs} for v in values],
+        scored,
+        [{n: v[n] for n in scored} for v in values],
+    )
+
+
+def _scored(model: ir.Model) -> tuple[str, ...]:
+    """Outputs of the model, each with a final Softmax or Sigmoid taken off."""
+    names = []
+    for value in model.graph.outputs:
+        producer = value.producer()
+        if producer is not None and producer.op_type in ("Softmax", "LogSoftmax", "Sigmoid"):
+            source = producer.inputs[0]
+            if source is not None and source.producer() is not None:
+                value = source
+        names.append(value.name or "")
+    return tuple(dict.fromkeys(names))
+
+
+def _rows(feed: Mapping[str, Array]) -> int:
+    return max((x.shape[0] for x in feed.values() if x.ndim), default=1)
+
+
+def _bytes(batches: Iterable[Batch]) -> int:
+    return sum(x.nbytes for b in batches for x in b.feeds.values())
+
+
+def _slices(batches: list[Batch], *, free: bool) -> Iterator[dict[str, Array]]:
+    left = PROBE_SAMPLES
+    for batch in batches:
+        feeds = dict(batch.feeds)
+        if not free or batch.size <= 1:
+            yield feeds
+            left -= batch.size
+            continue
+        step = min(PROBE_FEED, max(1, batch.size // 2))
+        for start in range(0, batch.size, step):
+            if left <= 0:
+                return
+            yield {n: np.ascontiguousarray(x[start : start + step]) for n, x in feeds.items()}
+            left -= step
+
+
+def _check_finite(outputs: list[Array], names: list[str]) -> None:
+    for name, x in zip(names, outputs, strict=True):
+        x = np.asarray(x)
+        if x.dtype.kind == "f" and np.isnan(x).any():
+            raise DataError(f"The float model's output '{name}' is NaN for the calibration data.")
+
+
+def score(model: ir.Model, plan: Plan, params: Parameters, probe: Probe, r: Run) -> float:
+    """Mean output SQNR of the simulated quantized model on the probe [dB]."""
+    simulated = expose(emit_simulated(model, plan, params), probe.scored)
+    outputs = run(simulated, probe.feeds, integers=False, **r.runtime)
+    return mean_sqnr_db(compare(probe.scored_reference, outputs))
+
+
+def rows_are_free(model: ir.Model) -> bool:
+    """Whether every input has a free first dimension, so that samples can be sliced."""
+    return all(
+        v.shape is not None and len(v.shape) > 0 and not isinstance(v.shape[0], int)
+        for v in model.graph.inputs
+    )

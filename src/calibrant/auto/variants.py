@@ -1,0 +1,170 @@
+"""The forms of a model that candidates are made of: plain, equalised, and with balanced layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant.auto.probe import Probe
+from calibrant.errors import ConfigValueError
+from calibrant.graph.passes.balance import (
+    Balanced,
+    balance,
+    balance_factors,
+    channel_axis,
+    weight_magnitudes,
+)
+from calibrant.graph.passes.equalize import Equalized, equalize, limited
+from calibrant.graph.passes.pairs import find_pairs
+from calibrant.plan import Plan, resolve
+from calibrant.run import Run
+from calibrant.runtime.observe import observe
+from calibrant.stats import ChannelStats, TensorStats
+
+__all__ = ["Variant", "balance_as_asked", "variants"]
+
+#: A layer's input is balanced where its largest channel is so many times the median one.
+UNEVEN = 8.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Variant:
+    """A model to choose from: what was done to its channels, its plan, and what is known of it.
+
+    Args:
+        name: `plain`, `equalized` or `balanced`.
+        model: The float model.
+        plan: Its plan.
+        equalized: Tensors that were equalised.
+        balanced: Muls that were put in.
+        statistics: Statistics of the probe, where it was observed.
+    """
+
+    name: str
+    model: ir.Model
+    plan: Plan
+    equalized: tuple[Equalized, ...] = ()
+    balanced: tuple[Balanced, ...] = ()
+    statistics: dict[str, TensorStats] | None = None
+
+
+def variants(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> list[Variant]:
+    """The plain model, the equalised one, and the equalised one with balanced layers."""
+    plain = Variant("plain", model, plan)
+    if r.recipe.equalize == "off" or not plan.target.equalize:
+        return [plain]
+    quantized = {d.tensor for d in plan.activations}
+    pairs = [p for p in find_pairs(model) if p.tensor in quantized]
+    axes = {p.tensor: p.axis for p in pairs}
+    inputs = _balanceable(model, plan, exclude=set(axes))
+    channels = _channels(model, axes | {t: axis for t, (axis, _) in inputs.items()}, probe, r)
+    found = [plain]
+    if pairs:
+        changed = model.clone()
+        done = tuple(equalize(changed, pairs, channels))
+        if done:
+            found.append(Variant("equalized", changed, plan, equalized=done))
+    if r.recipe.equalize == "on":
+        return found[-1:]
+    base = found[-1]
+    changed = base.model.clone()
+    balanced = []
+    for tensor, (_, layers) in inputs.items():
+        factors = _even_factors(changed, channels[tensor], layers)
+        if factors is not None:
+            balanced.append(balance(changed, tensor, layers, factors))
+    if balanced:
+        found.append(
+            Variant(
+                "balanced",
+                changed,
+                resolve(r.recipe, changed),
+                equalized=base.equalized,
+                balanced=tuple(balanced),
+            )
+        )
+    return found
+
+
+def _balanceable(
+    model: ir.Model, plan: Plan, *, exclude: set[str]
+) -> dict[str, tuple[int, tuple[str, ...]]]:
+    """Quantized tensors that only layers with weights read quantized: tensor -> (axis, layers)."""
+    found = {}
+    weights = {w.layer for w in plan.weights}
+    for d in plan.activations:
+        layers = tuple(node for node, _ in d.users)
+        if d.tensor in exclude or d.producer is not None or d.fixed_range is not None:
+            continue
+        if not layers or any(i != 0 or n not in weights for n, i in d.users):
+            continue
+        nodes = [model.graph.node(n) for n in layers]
+        axes = {channel_axis(n) for n in nodes}
+        if len(axes) == 1 and all(weight_magnitudes(n) is not None for n in nodes):
+            found[d.tensor] = (axes.pop(), layers)
+    return found
+
+
+def _even_factors(
+    model: ir.Model, stats: ChannelStats, layers: tuple[str, ...]
+) -> npt.NDArray[np.float64] | None:
+    """Factors for layers whose input has a few channels far above the others; None for others."""
+    x = _magnitudes(stats)
+    weights = [weight_magnitudes(model.graph.node(n)) for n in layers]
+    w = np.max([v / max(float(v.max()), 1e-30) for v in weights if v is not None], axis=0)
+    alive = (x > 0) & (w > 0)
+    if x.size != w.size or not alive.any() or x.max() < UNEVEN * np.median(x[alive]):
+        return None
+    return limited(balance_factors(x, w), alive)
+
+
+def balance_as_asked(
+    model: ir.Model, plan: Plan, probe: Probe, r: Run
+) -> tuple[ir.Model, Plan, tuple[Balanced, ...]]:
+    """Balance the layers for which the recipe gives a strength."""
+    asked = {d.node: d.settings.balance for d in plan.layers if d.settings.balance is not None}
+    asked = {
+        n: a for n, a in asked.items() if any(d.node == n and d.quantized for d in plan.layers)
+    }
+    if not asked:
+        return model, plan, ()
+    changed = model.clone()
+    tensors, axes = {}, {}
+    for name in asked:
+        node = changed.graph.node(name)
+        if weight_magnitudes(node) is None:
+            raise ConfigValueError(
+                f"balance is set for layer '{name}', a {node.op_type} that cannot be balanced; a layer with "
+                "a constant weight (Conv, ConvTranspose, Gemm, MatMul) can."
+            )
+        source = node.inputs[0]
+        assert source is not None
+        tensors[name] = source.name or ""
+        axes[tensors[name]] = channel_axis(node)
+    channels = _channels(model, axes, probe, r)
+    done = []
+    for name, strength in asked.items():
+        w = weight_magnitudes(changed.graph.node(name))
+        assert w is not None
+        assert strength is not None
+        factors = balance_factors(_magnitudes(channels[tensors[name]]), w, strength)
+        done.append(balance(changed, tensors[name], [name], factors))
+    return changed, resolve(r.recipe, changed), tuple(done)
+
+
+def _magnitudes(stats: ChannelStats) -> npt.NDArray[np.float64]:
+    return np.maximum(np.abs(stats.min), np.abs(stats.max)).astype(np.float64)
+
+
+def _channels(
+    model: ir.Model, axes: Mapping[str, int], probe: Probe, r: Run
+) -> dict[str, ChannelStats]:
+    """Extremes of the channels of some tensors on the probe."""
+    if not axes:
+        return {}
+    seen = observe(model, list(axes), probe.batches, channel_axes=axes, **r.runtime)
+    return {t: s.channels for t, s in seen.items() if s.channels is not None}

@@ -1,0 +1,1 @@
+"""Write models and records from a plan and its parameters."""

@@ -1,0 +1,1 @@
+"""Models as graphs (onnx-ir): reading, operators, places of quantizers, targets and passes."""

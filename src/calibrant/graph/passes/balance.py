@@ -1,0 +1,229 @@
+"""Balance a layer: divide its input by a factor for each channel, multiply its weight by the same.
+
+    y = x W = (x / f) (f W)
+
+Where the layer before can take the division, `passes.equalize` moves it there for free. Everywhere else (a
+normalization that a residual branch reads too, the output of an attention) a Mul by 1/f is put in front of
+the layer, and the quantizer behind the Mul sees even channels.
+
+    f_j = X_j**a / W_j**(1 - a)        X_j = max |activation|, W_j = max |weight| of input channel j
+
+Channels that are zero: with xo = max X_j / f_j and wo = max W_j f_j over the others, X_j = W_j = 0 gives f_j = 1,
+X_j = 0 gives wo / W_j, W_j = 0 gives X_j / xo; all ones where the whole activation or weight is zero.
+
+Source: ascend.md 8 (DMQ balancer). Also known as: Xiao et al., "SmoothQuant", ICML 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant.errors import ConfigValueError, DataError
+from calibrant.graph.load import values_by_name
+from calibrant.graph.ops import is_constant
+
+__all__ = ["Balanced", "balance", "balance_factors", "channel_axis", "weight_magnitudes"]
+
+EPS = 1.192092896e-07
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Balanced:
+    """One Mul that was put in.
+
+    Args:
+        tensor: Tensor that is divided.
+        layers: Layers that read the divided tensor.
+        factors: f (channels,), float32.
+    """
+
+    tensor: str
+    layers: tuple[str, ...]
+    factors: npt.NDArray[np.float32]
+
+
+def balance_factors(x: npt.ArrayLike, w: npt.ArrayLike, strength: float = 0.5) -> FloatArray:
+    """Return the factor of each input channel.
+
+    Args:
+        x: max |activation| (channels,), units of the activation.
+        w: max |weight| (channels,), units of the weight.
+        strength: Migration strength in [0.2, 0.8]; larger moves more difficulty to the weights.
+
+    Returns:
+        f (channels,), float64.
+
+    Raises:
+        ConfigValueError: The strength is out of range.
+        DataError: The numbers of channels differ, or a factor is outside (2**-23, 2**23).
+
+    Example:
+        >>> balance_factors([4.0, 0.0, 9.0], [0.5, 2.0, 4.0]).round(4).tolist()
+        [2.8284, 3.0, 1.5]
+    """
+    if not 0.2 <= strength <= 0.8:
+        raise ConfigValueError(f"balance is {strength!r}; it lies in [0.2, 0.8].")
+    act, weight = np.asarray(x, dtype=np.float64), np.asarray(w, dtype=np.float64)
+    if act.shape != weight.shape:
+        raise DataError(
+            f"A layer to balance has {act.size} activation channels and {weight.size} weight channels."
+        )
+    no_x, no_w = act < EPS, weight < EPS
+    if no_x.all() or no_w.all():
+        return np.ones_like(act)
+    f = np.ones_like(act)
+    both = ~no_x & ~no_w
+    f[both] = act[both] ** strength / weight[both] ** (1 - strength)
+    if both.any():
+        largest_x, largest_w = (act[both] / f[both]).max(), (weight[both] * f[both]).max()
+    else:
+        largest_x, largest_w = 1.0, 1.0
+    only_w, only_x = no_x & ~no_w, no_w & ~no_x
+    f[only_w] = largest_w / weight[only_w]
+    f[only_x] = act[only_x] / largest_x
+    if ((f <= EPS) | (f >= 1 / EPS)).any():
+        raise DataError(
+            "A balance factor is outside (2**-23, 2**23): the channels are too uneven."
+        )
+    return f
+
+
+def channel_axis(node: ir.Node) -> int:
+    """Return the axis of a layer's input that its weight's input channels belong to; -1 is the last."""
+    return 1 if node.op_type in ("Conv", "ConvTranspose") else -1
+
+
+def weight_magnitudes(node: ir.Node) -> FloatArray | None:
+    """Return max |weight| of each input channel (channels,); None where a node cannot be balanced."""
+    rows = _by_input_channel(node)
+    return None if rows is None else np.abs(rows).max(axis=1).astype(np.float64)
+
+
+def balance(model: ir.Model, tensor: str, layers: Sequence[str], factors: FloatArray) -> Balanced:
+    """Put a Mul by 1/f in front of layers that read one tensor, and multiply their weights, in place.
+
+    Args:
+        model: A prepared model.
+        tensor: Tensor that all the layers read as their input 0.
+        layers: Node names.
+        factors: f (channels,).
+    """
+    graph = model.graph
+    source = values_by_name(graph)[tensor]
+    nodes = [graph.node(name) for name in layers]
+    rank = len(source.shape) if source.shape is not None else None
+    f = factors.astype(np.float32)
+    shape = [-1]
+    if channel_axis(nodes[0]) == 1:
+        shape = [-1, *[1] * ((rank if rank is not None else _weight_rank(nodes[0])) - 2)]
+    name = _fresh(graph, f"{tensor}__balance" if len(layers) > 1 else f"{layers[0]}__balance")
+    inverse = _initializer(
+        graph, f"{name}_factor", (1.0 / factors).astype(np.float32).reshape(shape)
+    )
+    mul = ir.Node("", "Mul", [source, inverse], name=name)
+    mul.outputs[0].name = f"{name}_output"
+    mul.outputs[0].shape, mul.outputs[0].type = source.shape, source.type
+    for node in nodes:
+        rows = _by_input_channel(node)
+        assert rows is not None
+        weight = node.inputs[1]
+        assert weight is not None
+        scaled = _restore(node, rows * f[:, None].astype(rows.dtype))
+        node.replace_input_with(
+            1, _initializer(graph, _fresh_value(graph, f"{node.name}__weight"), scaled)
+        )
+        node.replace_input_with(0, mul.outputs[0])
+    first = min(nodes, key=lambda n: graph.index(n))
+    graph.insert_before(first, [mul])
+    return Balanced(tensor, tuple(layers), f)
+
+
+def _weight(node: ir.Node) -> npt.NDArray[np.floating] | None:
+    if len(node.inputs) < 2 or not is_constant(node.inputs[1]) or is_constant(node.inputs[0]):
+        return None
+    assert node.inputs[1] is not None
+    assert node.inputs[1].const_value is not None
+    return node.inputs[1].const_value.numpy()
+
+
+def _weight_rank(node: ir.Node) -> int:
+    weight = _weight(node)
+    assert weight is not None
+    return weight.ndim
+
+
+def _groups(node: ir.Node) -> int:
+    attribute = node.attributes.get("group")
+    return attribute.as_int() if attribute is not None else 1
+
+
+def _flag(node: ir.Node, name: str) -> bool:
+    attribute = node.attributes.get(name)
+    return attribute is not None and attribute.as_int() != 0
+
+
+def _by_input_channel(node: ir.Node) -> npt.NDArray[np.floating] | None:
+    """Lay a weight out as (input channels, everything else)."""
+    w = _weight(node)
+    if w is None:
+        return None
+    if node.op_type == "Conv":
+        g = _groups(node)
+        split = w.reshape(g, w.shape[0] // g, w.shape[1], -1)  # (g, out/g, in/g, k)
+        return split.swapaxes(1, 2).reshape(g * w.shape[1], -1)
+    if node.op_type == "ConvTranspose":
+        return w.reshape(w.shape[0], -1)
+    if node.op_type == "Gemm" and not _flag(node, "transA"):
+        return w.T if _flag(node, "transB") else w
+    if node.op_type == "MatMul" and w.ndim == 2:
+        return w
+    return None
+
+
+def _restore(node: ir.Node, rows: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Undo `_by_input_channel`."""
+    w = _weight(node)
+    assert w is not None
+    if node.op_type == "Conv":
+        g = _groups(node)
+        split = rows.reshape(g, w.shape[1], w.shape[0] // g, -1).swapaxes(1, 2)
+        rows = split.reshape(w.shape)
+    elif node.op_type == "ConvTranspose":
+        rows = rows.reshape(w.shape)
+    elif node.op_type == "Gemm" and _flag(node, "transB"):
+        rows = rows.T
+    return np.ascontiguousarray(rows, dtype=np.float32)
+
+
+def _fresh(graph: ir.Graph, name: str) -> str:
+    taken = {n.name for n in graph}
+    candidate, i = name, 1
+    while candidate in taken:
+        candidate, i = f"{name}_{i}", i + 1
+    return candidate
+
+
+def _fresh_value(graph: ir.Graph, name: str) -> str:
+    taken = values_by_name(graph)
+    candidate, i = name, 1
+    while candidate in taken:
+        candidate, i = f"{name}_{i}", i + 1
+    return candidate
+
+
+def _initializer(graph: ir.Graph, name: str, data: npt.NDArray[np.float32]) -> ir.Value:
+    value = ir.Value(
+        name=name,
+        const_value=ir.tensor(data, name=name),
+        shape=ir.Shape(data.shape),
+        type=ir.TensorType(ir.DataType.FLOAT),
+    )
+    graph.register_initializer(value)
+    return value

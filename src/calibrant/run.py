@@ -1,0 +1,80 @@
+"""What is known about one quantization while it goes on; the summary is written from it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from calibrant.graph.passes.balance import Balanced
+from calibrant.graph.passes.equalize import Equalized
+from calibrant.graph.passes.fuse_batchnorm import Folded
+from calibrant.recipe import Recipe
+from calibrant.refine.bias_correction import Correction
+from calibrant.runtime.measure import Latency, OutputQuality
+
+__all__ = ["Candidate", "Progress", "Run"]
+
+logger = logging.getLogger(__name__)
+
+#: Called with a stage, what is done of it, and how much there is (None where nobody knows).
+Progress = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One setting that was built and measured.
+
+    Args:
+        stage: What is being decided: `ranges` (equalization and algorithm) or `bias correction`.
+        name: The setting.
+        sqnr_db: Mean SQNR of the outputs on the probe [dB].
+        chosen: Whether it was taken.
+    """
+
+    stage: str
+    name: str
+    sqnr_db: float
+    chosen: bool = False
+
+
+@dataclass(slots=True)
+class Run:
+    """What is known about one quantization while it goes on; the summary is written from it."""
+
+    recipe: Recipe
+    provider: str
+    threads: int | None
+    progress: Progress | None
+    seconds: dict[str, float] = field(default_factory=dict)
+    candidates: list[Candidate] = field(default_factory=list)
+    folded: list[Folded] = field(default_factory=list)
+    equalized: list[Equalized] = field(default_factory=list)
+    balanced: list[Balanced] = field(default_factory=list)
+    corrections: list[Correction] = field(default_factory=list)
+    quality: list[OutputQuality] = field(default_factory=list)
+    latency: Latency | None = None
+    samples: int = 0
+    batches: int = 0
+    probe_samples: int = 0
+    data_notes: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage, and say that it runs."""
+        logger.info("%s", name)
+        if self.progress is not None:
+            self.progress(name, 0, None)
+        start = time.perf_counter()
+        yield
+        taken = time.perf_counter() - start
+        self.seconds[name] = self.seconds.get(name, 0.0) + taken
+        logger.info("%s: %.2f s", name, taken)
+
+    @property
+    def runtime(self) -> dict[str, Any]:
+        """Options for everything that runs a model."""
+        return {"provider": self.provider, "threads": self.threads}
