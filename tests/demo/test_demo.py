@@ -52,11 +52,11 @@ def test_the_page_names_the_numbers_and_the_next_command(outcome: Outcome) -> No
 
 
 def test_the_page_claims_only_what_was_done(outcome: Outcome) -> None:
-    assert "rescales channels" in "\n".join(sentences(outcome))
+    assert "rescales the channels" in "\n".join(sentences(outcome))
     summary = outcome.default.summary
     undone = summary | {"passes": summary["passes"] | {"equalized": []}}
     changed = replace(outcome, default=replace(outcome.default, summary=undone))
-    assert "rescales channels" not in "\n".join(sentences(changed))
+    assert "rescales the channels" not in "\n".join(sentences(changed))
 
 
 def test_run_prints_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
