@@ -7,198 +7,66 @@ brings it together with a model and says which rule decided each field. Every ve
     Recipe
     ├── rules        Rule(where, settings, origin), …     settings merge by field, later rules over earlier
     ├── target       the device profile, by name (graph/targets)
+    ├── limits       what else the device cannot do
     ├── calibration  how much data, and whether on histograms or on raw values
     ├── fusion       batch normalization folding and its skip list
-    ├── bias_correction, equalize, rounding               passes over the whole model
+    ├── search, promote                                   what is decided by measuring
+    ├── bias_correction, equalize, rounding, joint, …     passes over the whole model
     └── notes        what a dialect asked for that cannot be honoured, and why
+
+What the core does not run yet is listed in `unsupported`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from calibrant.errors import ConfigValueError, did_you_mean
-from calibrant.numerics.dtype import INT_BITS
+from calibrant.errors import ConfigValueError
+from calibrant.settings import AlgorithmChoice, Compute, Settings
+from calibrant.where import (
+    AllNodes,
+    AllOf,
+    InputOf,
+    Layer,
+    LayerInput,
+    MappedLayers,
+    OpType,
+    Subgraph,
+    Where,
+)
 
 __all__ = [
     "AlgorithmChoice",
     "AllNodes",
+    "AllOf",
     "Calibration",
     "Compute",
+    "Condition",
+    "Force",
     "Fusion",
+    "InputOf",
     "Layer",
     "LayerInput",
+    "Limit",
+    "MappedLayers",
     "Note",
     "OpType",
+    "Promotion",
     "Recipe",
     "Rule",
+    "Search",
     "Settings",
+    "Source",
     "Subgraph",
     "Switch",
     "Where",
 ]
 
-Compute = Literal["int", "float16", "float32"]
 Switch = Literal["auto", "on", "off"]
-
-
-# ---------------------------------------------------------------------------------------------- where
-
-
-@dataclass(frozen=True, slots=True)
-class AllNodes:
-    """Every node."""
-
-    def __str__(self) -> str:
-        return "all"
-
-
-@dataclass(frozen=True, slots=True)
-class OpType:
-    """Nodes of one type, in any edition's spelling: `Conv`, `Conv2d`, `Convolution`, `Linear`, …"""
-
-    name: str
-
-    def __str__(self) -> str:
-        return f"op {self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """Nodes whose name equals `name`; with `*`, `?` or `[…]` in it, nodes that match the pattern."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return f"layer {self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class LayerInput:
-    """One input of one node, counted from 0."""
-
-    name: str
-    index: int
-
-    def __str__(self) -> str:
-        return f"input {self.index} of {self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Subgraph:
-    """Nodes on any path from `inputs` to `outputs`, each a node or tensor name, both ends included."""
-
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"subgraph {self.name}"
-
-
-Where = AllNodes | OpType | Layer | LayerInput | Subgraph
-
-
-# ------------------------------------------------------------------------------------------- settings
-
-
-@dataclass(frozen=True, slots=True)
-class AlgorithmChoice:
-    """A registered algorithm and the options that differ from its defaults.
-
-    Args:
-        name: Name in `algorithms.names()`, or `auto` to let the statistics decide.
-        options: Option name and value, sorted by name; values are numbers, strings, bools or tuples.
-    """
-
-    name: str
-    options: tuple[tuple[str, Any], ...] = ()
-
-    @classmethod
-    def of(cls, name: str, options: Mapping[str, Any] | None = None) -> AlgorithmChoice:
-        """Make a choice from a mapping of options; lists become tuples."""
-        items = sorted((options or {}).items())
-        return cls(name, tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in items))
-
-    def __str__(self) -> str:
-        inner = ", ".join(f"{k}={v}" for k, v in self.options)
-        return f"{self.name}({inner})" if inner else self.name
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """Partial settings of a node; a field that is None says nothing.
-
-    Args:
-        compute: `int` quantizes the node; `float16` and `float32` leave it in that precision.
-        activation: Algorithm that chooses the range of its activations.
-        activation_bits: 8 or 16.
-        activation_symmetric: Zero point 0.
-        activation_per_channel: One scale a channel (axis 1) instead of one a tensor.
-        weight: Algorithm that chooses the scale of its weight.
-        weight_bits: 4, 6, 7, 8 or 16.
-        weight_per_channel: One scale an output channel instead of one a tensor.
-        balance: Strength of moving difficulty from activations to weights (DMQ), 0.2 to 0.8.
-
-    Raises:
-        ConfigValueError: A bit width that does not exist for the tensor.
-    """
-
-    compute: Compute | None = None
-    activation: AlgorithmChoice | None = None
-    activation_bits: int | None = None
-    activation_symmetric: bool | None = None
-    activation_per_channel: bool | None = None
-    weight: AlgorithmChoice | None = None
-    weight_bits: int | None = None
-    weight_per_channel: bool | None = None
-    balance: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.activation_bits not in (None, 8, 16):
-            raise ConfigValueError(f"activation bits is {self.activation_bits!r}; it is 8 or 16.")
-        if self.weight_bits is not None and self.weight_bits not in INT_BITS:
-            allowed = ", ".join(map(str, INT_BITS))
-            raise ConfigValueError(f"weight bits is {self.weight_bits!r}; it is one of {allowed}.")
-        if self.balance is not None and not 0.2 <= self.balance <= 0.8:
-            raise ConfigValueError(f"balance is {self.balance!r}; it lies in [0.2, 0.8].")
-
-    @classmethod
-    def of_precision(cls, precision: str) -> Settings:
-        """Return the settings that a precision's name stands for.
-
-        `int8`: activations and weights 8 bits; `int16`: both 16; `int4`: weights 4, activations 8;
-        `float16`, `float32`: not quantized.
-
-        Raises:
-            ConfigValueError: An unknown precision.
-        """
-        known: dict[str, Settings] = {
-            "int4": cls(compute="int", activation_bits=8, weight_bits=4),
-            "int8": cls(compute="int", activation_bits=8, weight_bits=8),
-            "int16": cls(compute="int", activation_bits=16, weight_bits=16),
-            "float16": cls(compute="float16"),
-            "float32": cls(compute="float32"),
-        }
-        if precision not in known:
-            raise ConfigValueError(
-                f"Unknown precision '{precision}'. Known: {', '.join(known)}."
-                + did_you_mean(precision, known)
-            )
-        return known[precision]
-
-    def items(self) -> Iterator[tuple[str, Any]]:
-        """Yield the fields that are set, with their values."""
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if value is not None:
-                yield f.name, value
-
-    def over(self, base: Settings) -> Settings:
-        """Return `base` with every field that is set here replaced."""
-        return replace(base, **dict(self.items()))
+Force = Literal["implied", "wished", "required"]
+Condition = Literal["always", "no bias", "grouped or odd inputs"]
+Precision = Literal["int8", "int16", "float16", "float32"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +78,100 @@ class Rule:
         settings: What holds there.
         origin: Where the rule stands, for messages: `recipe.yaml: rules[2]`, `quant.cfg:14
             override_layer_configs 'conv1'`, `command line`.
+        force: What becomes of it where a limit forbids it. `wished` takes the nearest that is allowed,
+            and notes it; `required` is an error, and so is a layer that the target does not quantize;
+            `implied` stands for what nobody wrote, and gives way without a word.
     """
 
     where: Where
     settings: Settings
     origin: str = ""
+    force: Force = "wished"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Values that a device takes for one setting of some nodes.
+
+    Args:
+        where: Which nodes.
+        setting: Field of `Settings`.
+        allowed: Its values.
+        reason: Why, one clause.
+        condition: Which of these nodes: all, those without a bias, or those whose weight has groups or
+            an odd number of input channels.
+    """
+
+    where: OpType | AllNodes
+    setting: str
+    allowed: tuple[Any, ...]
+    reason: str
+    condition: Condition = "always"
+
+    def nearest(self, value: Any) -> Any:
+        """Return the allowed value nearest to one that is not; the larger of two."""
+        return min(self.allowed, key=lambda v: (abs(v - value), -v))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Calibration data that a configuration names, for one input of the model.
+
+    Args:
+        path: Folder or file.
+        kind: Images, or raw files of numbers.
+        color: Order of an image's channels.
+        mean: Subtracted, one for each channel or one for all [units of a pixel].
+        std: Divided by.
+    """
+
+    path: str
+    kind: Literal["images", "numbers"]
+    color: str | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """How candidates are chosen between.
+
+    Args:
+        scope: One choice for the model, or one for each layer.
+        metric: Distance between the outputs of the float and the quantized model, by name.
+        samples: How many samples it is taken from.
+        aggregate: Of several outputs, the worst or the mean.
+        good_enough: A score at which the search may end.
+        then_per_channel: Try the winner with a scale for each channel as well.
+    """
+
+    scope: Literal["model", "layer"] = "model"
+    metric: str = "cosine-similarity"
+    samples: int = 1
+    aggregate: Literal["worst", "mean"] = "worst"
+    good_enough: float | None = None
+    then_per_channel: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promotion:
+    """Which of the layers that lose most are raised to a higher precision.
+
+    One of the three measures is set.
+
+    Args:
+        precision: What they are raised to.
+        metric: Distance that says how much a layer loses, by name.
+        count: So many layers.
+        threshold: All layers whose metric is at this or worse.
+        budget: As many as fit into this share of the multiplications.
+    """
+
+    precision: Precision = "int16"
+    metric: str = "cosine-similarity"
+    count: int | None = None
+    threshold: float | None = None
+    budget: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,11 +183,15 @@ class Calibration:
         batch_num: Batches used; None takes all.
         exact: Keep the raw values instead of histograms, for results equal to the vendors' to the
             last digit. Memory grows with the data.
+        random: Random values stand in for data, to see whether a model goes through; ranges mean nothing.
+        sources: Data that the configuration names, in the order of the inputs.
     """
 
     batch_size: int | None = None
     batch_num: int | None = None
     exact: bool = False
+    random: bool = False
+    sources: tuple[Source, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "batch_num"):
@@ -269,15 +230,40 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that is wanted, for any model."""
+    """All that is wanted, for any model.
+
+    Args:
+        rules: In order; the last that matches wins, field by field.
+        target: Name of the device profile.
+        limits: What the device takes of what a rule may ask.
+        calibration: How much data.
+        fusion: Folding of batch normalization.
+        bias_correction: Take the mean error of a layer out of its bias.
+        equalize: Rescale channels between layers.
+        rounding: Choose the direction in which weights are rounded.
+        joint: Tensors that an Add brings together share one range.
+        scale_format: Format that activation scales are rounded through.
+        output_precision: Type of the model's outputs.
+        search: How `Settings.candidates` are chosen between.
+        promote: Layers to raise to a higher precision by what they lose.
+        training: Ranges are learned by training, not taken from statistics.
+        notes: What was asked for and is not done as written.
+    """
 
     rules: tuple[Rule, ...] = ()
     target: str = "generic"
+    limits: tuple[Limit, ...] = ()
     calibration: Calibration = field(default_factory=Calibration)
     fusion: Fusion = field(default_factory=Fusion)
     bias_correction: Switch = "auto"
     equalize: Switch = "auto"
     rounding: Switch = "auto"
+    joint: bool = False
+    scale_format: Literal["float32", "float16"] = "float32"
+    output_precision: Precision = "float32"
+    search: Search | None = None
+    promote: Promotion | None = None
+    training: bool = False
     notes: tuple[Note, ...] = ()
 
     def with_rules(self, *rules: Rule) -> Recipe:
