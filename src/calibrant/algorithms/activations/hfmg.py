@@ -34,6 +34,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _TABLE = 1 << 18  # look-ups at a time, to stay in cache
+_BESIDE = 6  # bins that either end may lie beside the way of the search
+_TURNS = 2  # of that, each around the best range so far
 _SHARE = 100_000  # each candidate gives up one value in so many
 
 
@@ -53,15 +55,41 @@ class Hfmg:
         check(stats, spec)
         if stats.min == stats.max:
             return QuantParams.from_range(stats.min, stats.max, spec)
-        histogram = _histogram(stats, self.bins)
-        left, right = _candidates(histogram)
+        left, right = _search(stats, self.bins, spec.bits)
         width = (stats.max - stats.min) / self.bins
-        losses = _losses(histogram, left, right, 1 << spec.bits)
-        losses[width * (right - left + 1) / (1 << spec.bits) < SCALE_EPS] = 0
-        best = int(np.argmin(losses))
         return QuantParams.from_range(
-            stats.min + left[best] * width, stats.min + (right[best] + 1) * width, spec
+            stats.min + left * width, stats.min + (right + 1) * width, spec
         )
+
+
+def _search(stats: TensorStats, bins: int, bits: int) -> tuple[int, int]:
+    """Return the first and last bin of the best range."""
+    histogram = _histogram(stats, bins)
+    cells = 1 << bits
+    guard = SCALE_EPS * cells * bins / (stats.max - stats.min)  # bins a range needs for a loss
+
+    def losses(left: IntArray, right: IntArray) -> FloatArray:
+        found = _losses(histogram, left, right, cells)
+        found[right - left + 1 < guard] = 0
+        return found
+
+    left, right = _candidates(histogram)
+    loss = losses(left, right)
+    best = int(np.argmin(loss))
+    if stats.values is not None:
+        return int(left[best]), int(right[best])
+    # Which bin of the histogram a lone value near an edge fell into is not known, and the way of the
+    # search turns on it; the ranges beside its best make up for that.
+    near = np.arange(-_BESIDE, _BESIDE + 1)
+    left, right = left[best : best + 1], right[best : best + 1]
+    for _ in range(_TURNS):
+        around = np.meshgrid(left[0] + near, right[0] + near, indexing="ij")
+        first, last = (g.reshape(-1).clip(0, bins - 1) for g in around)
+        kept = last - first > math.ceil(bins / 4)
+        left, right = np.append(left, first[kept]), np.append(right, last[kept])
+        best = int(np.argmin(losses(left, right)))
+        left, right = left[best : best + 1], right[best : best + 1]
+    return int(left[0]), int(right[0])
 
 
 def _histogram(stats: TensorStats, bins: int) -> FloatArray:
