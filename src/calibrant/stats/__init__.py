@@ -8,8 +8,8 @@ Accumulator      the same under way; arrays are added in place
 from calibrant.stats.channels import ChannelStats
 from calibrant.stats.exact import ExactValues
 from calibrant.stats.histogram import Histogram
-from calibrant.stats.store import load_statistics, save_statistics
 from calibrant.stats.statistics import Statistics
+from calibrant.stats.store import load_statistics, save_statistics
 from calibrant.stats.tensor import Accumulator, TensorStats
 
 __all__ = [
