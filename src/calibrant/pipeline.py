@@ -172,9 +172,7 @@ def _prepare(original: ir.Model, r: Run) -> tuple[ir.Model, Plan]:
 def _observe(
     decision: Variant, probe: Probe, stream: Iterator[Batch], samples: int | None, r: Run
 ) -> dict[str, TensorStats]:
-    """Run over all data once; what the probe has shown of this model is not run again."""
-    tensors = decision.plan.observed_tensors
-    exact = r.recipe.calibration.exact
+    """Run over all data once."""
 
     def counted(batches: Iterable[Batch]) -> Iterator[Batch]:
         for batch in batches:
@@ -186,18 +184,11 @@ def _observe(
         if r.progress is not None:
             r.progress("observe", r.samples, samples)
 
-    def look(batches: Iterable[Batch]) -> dict[str, TensorStats]:
-        return observation.observe(
-            decision.model, tensors, counted(batches), exact=exact, progress=advance, **r.runtime
-        )
-
-    known = decision.statistics
-    if known is None or exact:
-        return look(itertools.chain(probe.batches, stream))
-    for _ in counted(probe.batches):
-        advance(0)
-    first = next(stream, None)
-    if first is None:
-        return known
-    more = look(itertools.chain([first], stream))
-    return {t: known[t].merge(more[t]) for t in tensors}
+    return observation.observe(
+        decision.model,
+        decision.plan.observed_tensors,
+        counted(itertools.chain(probe.batches, stream)),
+        exact=r.recipe.calibration.exact,
+        progress=advance,
+        **r.runtime,
+    )

@@ -30,7 +30,7 @@ Array = npt.NDArray[Any]
 
 #: So many samples, in feeds of so many, and at most so many bytes of inputs and of outputs.
 PROBE_SAMPLES = 64
-PROBE_FEED = 8
+PROBE_FEED = 16
 PROBE_BYTES = 64 * 2**20
 
 
@@ -52,6 +52,19 @@ class Probe:
     reference: list[dict[str, Array]]
     scored: tuple[str, ...]
     scored_reference: list[dict[str, Array]]
+
+    def part(self, samples: int) -> Probe:
+        """Return a probe of fewer samples: whole feeds, spread over this one."""
+        each = max(1, _rows(self.feeds[0]))
+        step = max(1, len(self.feeds) * each // max(samples, each))
+        feeds = self.feeds[::step]
+        return Probe(
+            [Batch(f, {}, 0, _rows(f), "the probe") for f in feeds],
+            feeds,
+            self.reference[::step],
+            self.scored,
+            self.scored_reference[::step],
+        )
 
 
 def take_probe(model: ir.Model, stream: Iterator[Batch], r: Run) -> Probe:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +21,7 @@ from calibrant.graph.passes.equalize import Equalized, equalize, limited
 from calibrant.graph.passes.pairs import find_pairs
 from calibrant.plan import Plan, resolve
 from calibrant.run import Run
-from calibrant.runtime.observe import observe
-from calibrant.stats import ChannelStats, TensorStats
+from calibrant.runtime.observe import channel_magnitudes
 
 __all__ = ["Variant", "balance_as_asked", "variants"]
 
@@ -33,7 +31,7 @@ UNEVEN = 8.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Variant:
-    """A model to choose from: what was done to its channels, its plan, and what is known of it.
+    """A model to choose from: what was done to its channels, and its plan.
 
     Args:
         name: `plain`, `equalized` or `balanced`.
@@ -41,7 +39,6 @@ class Variant:
         plan: Its plan.
         equalized: Tensors that were equalised.
         balanced: Muls that were put in.
-        statistics: Statistics of the probe, where it was observed.
     """
 
     name: str
@@ -49,7 +46,6 @@ class Variant:
     plan: Plan
     equalized: tuple[Equalized, ...] = ()
     balanced: tuple[Balanced, ...] = ()
-    statistics: dict[str, TensorStats] | None = None
 
 
 def variants(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> list[Variant]:
@@ -61,11 +57,12 @@ def variants(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> list[Variant]
     pairs = [p for p in find_pairs(model) if p.tensor in quantized]
     axes = {p.tensor: p.axis for p in pairs}
     inputs = _balanceable(model, plan, exclude=set(axes))
-    channels = _channels(model, axes | {t: axis for t, (axis, _) in inputs.items()}, probe, r)
+    every = axes | {t: axis for t, (axis, _) in inputs.items()}
+    magnitudes = channel_magnitudes(model, every, probe.feeds, **r.runtime)
     found = [plain]
     if pairs:
         changed = model.clone()
-        done = tuple(equalize(changed, pairs, channels))
+        done = tuple(equalize(changed, pairs, magnitudes))
         if done:
             found.append(Variant("equalized", changed, plan, equalized=done))
     if r.recipe.equalize == "on":
@@ -74,7 +71,7 @@ def variants(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> list[Variant]
     changed = base.model.clone()
     balanced = []
     for tensor, (_, layers) in inputs.items():
-        factors = _even_factors(changed, channels[tensor], layers)
+        factors = _even_factors(changed, magnitudes[tensor], layers)
         if factors is not None:
             balanced.append(balance(changed, tensor, layers, factors))
     if balanced:
@@ -110,10 +107,9 @@ def _balanceable(
 
 
 def _even_factors(
-    model: ir.Model, stats: ChannelStats, layers: tuple[str, ...]
+    model: ir.Model, x: npt.NDArray[np.float64], layers: tuple[str, ...]
 ) -> npt.NDArray[np.float64] | None:
     """Factors for layers whose input has a few channels far above the others; None for others."""
-    x = _magnitudes(stats)
     weights = [weight_magnitudes(model.graph.node(n)) for n in layers]
     w = np.max([v / max(float(v.max()), 1e-30) for v in weights if v is not None], axis=0)
     alive = (x > 0) & (w > 0)
@@ -145,26 +141,12 @@ def balance_as_asked(
         assert source is not None
         tensors[name] = source.name or ""
         axes[tensors[name]] = channel_axis(node)
-    channels = _channels(model, axes, probe, r)
+    magnitudes = channel_magnitudes(model, axes, probe.feeds, **r.runtime)
     done = []
     for name, strength in asked.items():
         w = weight_magnitudes(changed.graph.node(name))
         assert w is not None
         assert strength is not None
-        factors = balance_factors(_magnitudes(channels[tensors[name]]), w, strength)
+        factors = balance_factors(magnitudes[tensors[name]], w, strength)
         done.append(balance(changed, tensors[name], [name], factors))
     return changed, resolve(r.recipe, changed), tuple(done)
-
-
-def _magnitudes(stats: ChannelStats) -> npt.NDArray[np.float64]:
-    return np.maximum(np.abs(stats.min), np.abs(stats.max)).astype(np.float64)
-
-
-def _channels(
-    model: ir.Model, axes: Mapping[str, int], probe: Probe, r: Run
-) -> dict[str, ChannelStats]:
-    """Extremes of the channels of some tensors on the probe."""
-    if not axes:
-        return {}
-    seen = observe(model, list(axes), probe.batches, channel_axes=axes, **r.runtime)
-    return {t: s.channels for t, s in seen.items() if s.channels is not None}

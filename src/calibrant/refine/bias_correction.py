@@ -85,7 +85,7 @@ def correct_bias(
         weight = targets[name]
         error = reference[name] - np.stack([_mean(y, axes[name]) for y in outputs])  # (feeds, out)
         deltas = _cross_validated(error)
-        power = float(np.mean([np.mean(np.square(y, dtype=np.float64)) for y in outputs]))
+        power = sum(float(np.vdot(y, y)) for y in outputs) / sum(y.size for y in outputs)
         gain = deltas.gain / max(power, 1e-30)
         report.append(Correction(weight.layer, gain > 0, gain))
         if gain <= 0:
@@ -141,6 +141,9 @@ def _with_bias(
 
 
 def _mean(y: Array, axis: int) -> FloatArray:
+    """Mean of each channel (out,): float32 over positions, which lie together, float64 over the rest."""
+    if axis == 1 and y.ndim > 2:
+        y = y.reshape(y.shape[0], y.shape[1], -1).mean(axis=2)
     others = tuple(i for i in range(y.ndim) if i != axis % y.ndim)
     return np.asarray(y.mean(axis=others, dtype=np.float64))
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.errors import DataError
-from calibrant.graph.load import values_by_name
+from calibrant.graph.values import values_by_name
 from calibrant.runtime.batch import Batch
 from calibrant.runtime.session import open_session
 from calibrant.stats import Accumulator, TensorStats
@@ -29,7 +29,7 @@ from calibrant.stats import Accumulator, TensorStats
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-__all__ = ["BUFFER_BYTES", "expose", "observe"]
+__all__ = ["BUFFER_BYTES", "channel_magnitudes", "expose", "observe"]
 
 #: Most bytes of one set of output buffers.
 BUFFER_BYTES = 48 * 2**20
@@ -109,6 +109,45 @@ def observe(
     if samples == 0:
         raise DataError("The calibration data is empty: it yields no batch.")
     return {t: a.result() for t, a in accumulators.items()}
+
+
+def channel_magnitudes(
+    model: ir.Model,
+    axes: Mapping[str, int],
+    feeds: Sequence[Mapping[str, Array]],
+    *,
+    provider: str = "cpu",
+    threads: int | None = None,
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Return max |x| of each channel of some tensors, over a few feeds.
+
+    Args:
+        model: A prepared float model.
+        axes: Tensor -> its channel axis; negative counts from the end.
+        feeds: Inputs.
+        provider: Execution provider.
+        threads: Threads for inference.
+
+    Returns:
+        Tensor -> (channels,).
+    """
+    inputs = {v.name or "" for v in model.graph.inputs}
+    computed = [t for t in axes if t not in inputs]
+    session = None
+    if computed:
+        session = open_session(expose(model, computed), provider=provider, threads=threads)
+    found: dict[str, npt.NDArray[np.float64]] = {}
+    for feed in feeds:
+        values = dict(feed)
+        if session is not None:
+            used = {i.name: feed[i.name] for i in session.get_inputs()}
+            values |= dict(zip(computed, session.run(computed, used), strict=True))
+        for t, axis in axes.items():
+            x = values[t]
+            others = tuple(i for i in range(x.ndim) if i != axis % x.ndim)
+            largest = np.maximum(x.max(axis=others), -x.min(axis=others)).astype(np.float64)
+            found[t] = np.maximum(found[t], largest) if t in found else largest
+    return found
 
 
 def _count(accumulator: Accumulator, tensor: str, x: Array, batch: Batch, offset: int) -> None:

@@ -28,7 +28,6 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.graph.passes.pairs import Pair
-from calibrant.stats import ChannelStats
 
 __all__ = ["Equalized", "equalize", "limited"]
 
@@ -56,7 +55,7 @@ class Equalized:
 def equalize(
     model: ir.Model,
     pairs: Sequence[Pair],
-    channels: Mapping[str, ChannelStats],
+    magnitudes: Mapping[str, FloatArray],
     *,
     strength: float = 0.5,
 ) -> list[Equalized]:
@@ -65,7 +64,7 @@ def equalize(
     Args:
         model: A prepared model with batch normalization folded.
         pairs: From `find_pairs` of this model (or of the one it is a copy of).
-        channels: Tensor -> extremes of each channel.
+        magnitudes: Tensor -> max |x| of each channel (channels,).
         strength: How much of the difference moves from activations to weights, 0 to 1.
 
     Returns:
@@ -74,7 +73,7 @@ def equalize(
     done = []
     initializers = model.graph.initializers
     for pair in pairs:
-        f = _factors(pair, channels[pair.tensor], initializers, strength)
+        f = _factors(pair, magnitudes[pair.tensor], initializers, strength)
         if f is None:
             continue
         for name, axis in pair.source_values:
@@ -86,10 +85,9 @@ def equalize(
 
 
 def _factors(
-    pair: Pair, stats: ChannelStats, initializers: Mapping[str, ir.Value], strength: float
+    pair: Pair, x: FloatArray, initializers: Mapping[str, ir.Value], strength: float
 ) -> FloatArray | None:
     """Return f (channels,); None where the tensor or its weights are all zero."""
-    x = np.maximum(np.abs(stats.min), np.abs(stats.max)).astype(np.float64)  # (channels,)
     w = np.zeros_like(x)
     for sink in pair.sinks:
         const = initializers[sink.weight].const_value
