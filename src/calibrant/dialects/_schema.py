@@ -25,15 +25,15 @@ _WRONG_TYPE = {
 
 
 def config_error(
-    error: ValidationError, schema: type[BaseModel], document: Document
+    error: ValidationError, schema: type[BaseModel], document: Document, at: KeyPath = ()
 ) -> ConfigError:
-    """Return the first problem of a document as one sentence."""
+    """Return the first problem of a document, or of its section `at`, as one sentence."""
     first = error.errors()[0]
-    path = _keys(first["loc"], document)
+    path = _keys((*at, *first["loc"]), document)
     where = f"{document.where(path)}: {path_text(path) or 'the recipe'}"
     kind = first["type"]
     if kind == "extra_forbidden":
-        known = list(_schema_at(schema, path[:-1]).model_fields)
+        known = list(_schema_at(schema, path[len(at) : -1]).model_fields)
         return ConfigValueError(
             f"{where} is not known. Known: {', '.join(known)}."
             + did_you_mean(str(path[-1]), known)

@@ -79,17 +79,21 @@ class Document:
         content: Mappings, lists and scalars.
         source: File, for messages.
         lines: Line of each key path, from 1; empty where there are none.
+        columns: Column of each key path, from 1, where that is known.
     """
 
     content: Any
     source: str
     lines: dict[KeyPath, int] = field(default_factory=dict)
+    columns: dict[KeyPath, int] = field(default_factory=dict)
 
     def where(self, path: KeyPath) -> str:
         """Return `recipe.yaml:12` for a key path, or the line of what is around it."""
         for end in range(len(path), -1, -1):
             if path[:end] in self.lines:
-                return f"{self.source}:{self.lines[path[:end]]}"
+                column = self.columns.get(path[:end])
+                line = f"{self.source}:{self.lines[path[:end]]}"
+                return f"{line}:{column}" if column is not None else line
         return self.source
 
 

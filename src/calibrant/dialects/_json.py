@@ -1,0 +1,157 @@
+"""JSON with lines, without surprises.
+
+Each key path knows its line. A key that stands twice is an error, and so are NaN, Infinity, comments and
+trailing commas: each with line and column, and the last two by their name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from calibrant.dialects._yaml import Document, KeyPath, path_text
+from calibrant.errors import ConfigValueError
+
+__all__ = ["is_json", "read_json"]
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?P<real>(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)")
+_STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
+_WORDS = {"true": True, "false": False, "null": None}
+_DEEPEST = 100
+
+
+def is_json(text: str) -> bool:
+    """Say whether a text is meant to be a JSON object: it begins with a brace."""
+    return text.lstrip("\ufeff \t\r\n").startswith("{")
+
+
+def read_json(text: str, path: Path | None) -> Document:
+    """Read a JSON object.
+
+    Raises:
+        ConfigValueError: No valid JSON, or a key twice; with line and column.
+    """
+    source = "the configuration" if path is None else str(path)
+    reader = _Reader(text.removeprefix("\ufeff"), source)
+    return Document(reader.document(), source, reader.lines)
+
+
+class _Reader:
+    """Reads by recursive descent; `at` is the place in the text."""
+
+    def __init__(self, text: str, source: str) -> None:
+        self._text, self._source = text, source
+        self._at = 0
+        self.lines: dict[KeyPath, int] = {}
+
+    def document(self) -> Any:
+        content = self._value(())
+        self._skip()
+        if self._at < len(self._text):
+            raise self._error("there is more behind the end of the object")
+        if "\n" not in self._text.strip():  # one line says nothing about where
+            self.lines.clear()
+        return content
+
+    def _value(self, path: KeyPath) -> Any:
+        if len(path) > _DEEPEST:
+            raise self._error("this is nested too deeply for a configuration")
+        self._skip()
+        self.lines.setdefault(path, self._line())
+        start = self._text[self._at : self._at + 1]
+        if start == "{":
+            return self._object(path)
+        if start == "[":
+            return self._array(path)
+        if start == '"':
+            return self._string()
+        number = _NUMBER.match(self._text, self._at)
+        if number:
+            self._at = number.end()
+            return (float if number["real"] else int)(number[0])
+        for word, value in _WORDS.items():
+            if self._text.startswith(word, self._at):
+                self._at += len(word)
+                return value
+        raise self._error("a value is expected here")
+
+    def _object(self, path: KeyPath) -> dict[str, Any]:
+        content: dict[str, Any] = {}
+        self._at += 1
+        while self._more("}", first=not content):
+            self._skip()
+            if not self._text.startswith('"', self._at):
+                raise self._error("a key in double quotes is expected here")
+            line, start = self._line(), self._at
+            key = self._string()
+            here = (*path, key)
+            if key in content:
+                self._at = start
+                first = f"in line {self.lines[here]}" if here in self.lines else "before"
+                raise self._error(
+                    f"'{path_text(here)}' stands here and {first}; a key stands once"
+                )
+            self._expect(":")
+            self.lines[here] = line
+            content[key] = self._value(here)
+        return content
+
+    def _array(self, path: KeyPath) -> list[Any]:
+        content: list[Any] = []
+        self._at += 1
+        while self._more("]", first=not content):
+            content.append(self._value((*path, len(content))))
+        return content
+
+    def _more(self, end: str, *, first: bool) -> bool:
+        """Step over a comma, or over the end; say whether another element follows."""
+        self._skip()
+        if self._text.startswith(end, self._at):
+            self._at += 1
+            return False
+        if first:
+            return True
+        comma = self._at
+        self._expect(",", or_=end)
+        self._skip()
+        if self._text.startswith(end, self._at):
+            self._at = comma
+            raise self._error(f"a comma before '{end}' is not allowed in JSON")
+        return True
+
+    def _string(self) -> str:
+        found = _STRING.match(self._text, self._at)
+        if not found:
+            raise self._error("this text has no closing quote, or a line break in it")
+        try:
+            value = json.loads(found[0])
+        except ValueError as e:
+            raise self._error(f"this text is not valid: {e}") from e
+        self._at = found.end()
+        return str(value)
+
+    def _expect(self, sign: str, *, or_: str | None = None) -> None:
+        self._skip()
+        if not self._text.startswith(sign, self._at):
+            raise self._error(f"'{sign}'{f' or {or_!r}' if or_ else ''} is expected here")
+        self._at += 1
+
+    def _skip(self) -> None:
+        space = _SPACE.match(self._text, self._at)
+        assert space is not None
+        self._at = space.end()
+        if self._text.startswith(("//", "/*", "#"), self._at):
+            raise self._error("comments are not allowed in JSON")
+
+    def _line(self) -> int:
+        return self._text.count("\n", 0, self._at) + 1
+
+    def _error(self, what: str) -> ConfigValueError:
+        column = self._at - self._text.rfind("\n", 0, self._at)
+        end = ", and the text ends" if self._at >= len(self._text) else ""
+        return ConfigValueError(
+            f"{self._source}:{self._line()}:{column}: this is not valid JSON: {what}{end}."
+        )
