@@ -4,46 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
-from calibrant.graph.load import values_by_name
+from calibrant.graph.values import Names
 from calibrant.plan import ActivationDecision
 
-__all__ = ["Names", "attach", "constant"]
-
-
-class Names:
-    """Hands out value names that the graph does not have yet."""
-
-    def __init__(self, graph: ir.Graph) -> None:
-        """Start from the names of the graph."""
-        self._taken = set(values_by_name(graph)) | set(graph.initializers)
-
-    def fresh(self, name: str) -> str:
-        """Return `name`, with a number where it is taken."""
-        candidate, n = name, 1
-        while candidate in self._taken:
-            candidate, n = f"{name}_{n}", n + 1
-        self._taken.add(candidate)
-        return candidate
-
-
-def constant(
-    graph: ir.Graph, name: str, data: npt.NDArray[np.generic], dtype: ir.DataType | None = None
-) -> ir.Value:
-    """Add an initializer; `dtype` names a type that numpy does not have (4 bits)."""
-    tensor = ir.tensor(data, dtype=dtype, name=name) if dtype else ir.tensor(data, name=name)
-    value = ir.Value(
-        name=name, const_value=tensor, shape=ir.Shape(data.shape), type=ir.TensorType(tensor.dtype)
-    )
-    graph.register_initializer(value)
-    return value
+__all__ = ["attach"]
 
 
 def attach(
     graph: ir.Graph,
+    names: Names,
     source: ir.Value,
     decision: ActivationDecision,
     build: Callable[[ir.Value], Sequence[ir.Node]],
@@ -73,5 +44,5 @@ def attach(
         for i, output in enumerate(graph.outputs):
             if output is source:
                 graph.outputs[i] = last
-        source.name = f"{name}__float"
+        source.name = names.fresh(f"{name}__float")
         last.name = name

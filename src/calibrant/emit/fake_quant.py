@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calibrant.emit._rewire import Names, attach, constant
+from calibrant.emit._rewire import attach
 from calibrant.emit.parameters import Parameters
-from calibrant.graph.load import main_opset, values_by_name
+from calibrant.graph.load import main_opset
 from calibrant.graph.ops import bias_of
+from calibrant.graph.values import Names, add_constant, drop_unused_initializers, values_by_name
 from calibrant.numerics import QuantParams, dequantize
 from calibrant.plan import Plan
 
@@ -43,7 +44,7 @@ def emit_fake_quant(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model
     nodes = {node.name or "": node for node in graph}
     for weight in plan.weights:
         node, chosen = nodes[weight.layer], params.layers[weight.layer]
-        data = constant(
+        data = add_constant(
             graph, names.fresh(f"{weight.layer}__weight"), dequantize(chosen.values, chosen.weight)
         )
         call = _call(graph, names, data, chosen.weight, f"{weight.layer}__weight", data.shape)
@@ -58,10 +59,8 @@ def emit_fake_quant(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model
         def build(v: ir.Value, p: QuantParams = p, name: str = decision.id) -> Sequence[ir.Node]:
             return _call(graph, names, v, p, name, v.shape)
 
-        attach(graph, source, decision, build)
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output():
-            del graph.initializers[name]
+        attach(graph, names, source, decision, build)
+    drop_unused_initializers(graph)
     graph.sort()
     function = _function(main_opset(model))
     model.functions[function.identifier()] = function
@@ -71,7 +70,7 @@ def emit_fake_quant(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model
 
 def _set_bias(graph: ir.Graph, names: Names, node: ir.Node, bias: npt.NDArray[np.float32]) -> None:
     place = bias_of(node)
-    value = constant(graph, names.fresh(f"{node.name}__bias"), bias)
+    value = add_constant(graph, names.fresh(f"{node.name}__bias"), bias)
     if place is not None:
         place[0].replace_input_with(place[1], value)
         return
@@ -97,8 +96,8 @@ def _call(
         scale, zero = scale.reshape(broadcast), zero.reshape(broadcast)
     inputs = [
         source,
-        constant(graph, names.fresh(f"{name}__scale"), scale),
-        constant(graph, names.fresh(f"{name}__zero_point"), zero),
+        add_constant(graph, names.fresh(f"{name}__scale"), scale),
+        add_constant(graph, names.fresh(f"{name}__zero_point"), zero),
     ]
     bounds = [
         ir.AttrFloat32("qmin", float(p.dtype.qmin)),

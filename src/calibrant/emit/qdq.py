@@ -10,14 +10,15 @@ Source: ascend.md 15.5 ([OURS]: standard QDQ; the zero point equals the offset).
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calibrant.emit._rewire import Names, attach, constant
+from calibrant.emit._rewire import attach
 from calibrant.emit.parameters import LayerParameters, Parameters
-from calibrant.graph.load import values_by_name
 from calibrant.graph.ops import bias_of
+from calibrant.graph.values import Names, add_constant, drop_unused_initializers, values_by_name
 from calibrant.numerics import QuantParams, dequantize
 from calibrant.plan import Plan, WeightDecision
 
@@ -66,31 +67,28 @@ def _emit(model: ir.Model, plan: Plan, params: Parameters, *, integers: bool) ->
         def build(source: ir.Value, p: QuantParams = p, name: str = decision.id) -> list[ir.Node]:
             return _pair(graph, names, source, p, name, unsigned=plan.target.unsigned)
 
-        attach(graph, values[decision.tensor], decision, build)
-    _drop_unused_initializers(graph)
+        attach(graph, names, values[decision.tensor], decision, build)
+    drop_unused_initializers(graph)
     graph.sort()
     return model
 
 
-def _storage(
-    q: npt.NDArray[np.int32], bits: int, *, unsigned: bool
-) -> tuple[npt.NDArray[np.generic], ir.DataType | None]:
+def _stored(q: npt.ArrayLike, bits: int, *, unsigned: bool) -> npt.NDArray[np.generic]:
     """Convert grid values to the type they are stored in."""
+    steps = np.asarray(q)
     if bits == 4:
-        import ml_dtypes
-
-        return q.astype(ml_dtypes.int4), ir.DataType.INT4
+        return steps.astype(ml_dtypes.int4)
     if bits == 16:
-        return (q + 32768).astype(np.uint16) if unsigned else q.astype(np.int16), None
-    return (q + 128).astype(np.uint8) if unsigned else q.astype(np.int8), None
+        return (steps + 32768).astype(np.uint16) if unsigned else steps.astype(np.int16)
+    return (steps + 128).astype(np.uint8) if unsigned else steps.astype(np.int8)
 
 
 def _pair(
     graph: ir.Graph, names: Names, source: ir.Value, p: QuantParams, name: str, *, unsigned: bool
 ) -> list[ir.Node]:
-    zero, _ = _storage(p.zero_point, p.dtype.bits, unsigned=unsigned)
-    scale = constant(graph, names.fresh(f"{name}__scale"), p.scale)
-    zero_point = constant(graph, names.fresh(f"{name}__zero_point"), zero)
+    zero = _stored(p.zero_point, p.dtype.bits, unsigned=unsigned)
+    scale = add_constant(graph, names.fresh(f"{name}__scale"), p.scale)
+    zero_point = add_constant(graph, names.fresh(f"{name}__zero_point"), zero)
     quantize = ir.Node(
         "", "QuantizeLinear", [source, scale, zero_point], name=names.fresh(f"{name}__quantize")
     )
@@ -115,15 +113,14 @@ def _emit_weight(
     integers: bool,
 ) -> None:
     if not integers:
-        value = constant(
+        value = add_constant(
             graph, names.fresh(f"{weight.layer}__weight"), dequantize(chosen.values, chosen.weight)
         )
         node.replace_input_with(weight.input_index, value)
         return
-    data, dtype = _storage(chosen.values, chosen.weight.dtype.bits, unsigned=False)
-    dequantized = _dequantize(
-        graph, names, f"{weight.layer}__weight", data, dtype, chosen.weight.scale, chosen.weight.axis
-    )
+    data = _stored(chosen.values, chosen.weight.dtype.bits, unsigned=False)
+    name, scale = f"{weight.layer}__weight", chosen.weight.scale
+    dequantized = _dequantize(graph, names, name, data, scale, axis=chosen.weight.axis)
     node.prepend(dequantized)
     node.replace_input_with(weight.input_index, dequantized.outputs[0])
 
@@ -163,10 +160,10 @@ def _emit_bias(
         bias = const.numpy().astype(np.float32)
     steps = _bias_steps(node, bias, chosen, input_scale) if own else None
     if steps is None:
-        value = constant(graph, names.fresh(f"{weight.layer}__bias"), bias.astype(np.float32))
+        value = add_constant(graph, names.fresh(f"{weight.layer}__bias"), bias.astype(np.float32))
     else:
         q, scale = steps
-        dequantized = _dequantize(graph, names, f"{weight.layer}__bias", q, None, scale, 0)
+        dequantized = _dequantize(graph, names, f"{weight.layer}__bias", q, scale, axis=0)
         node.prepend(dequantized)
         value = dequantized.outputs[0]
     if place is not None:
@@ -204,27 +201,17 @@ def _dequantize(
     names: Names,
     name: str,
     data: npt.NDArray[np.generic],
-    dtype: ir.DataType | None,
     scale: npt.NDArray[np.float32],
+    *,
     axis: int | None,
 ) -> ir.Node:
-    q = constant(graph, names.fresh(f"{name}_quantized"), data, dtype)
-    s = constant(graph, names.fresh(f"{name}_scale"), scale)
-    zero, _ = (
-        (np.zeros(scale.shape, np.int32), None)
-        if data.dtype == np.int32
-        else _storage(np.zeros(scale.shape, np.int32), 4 if dtype else data.dtype.itemsize * 8, unsigned=False)
-    )
-    z = constant(graph, names.fresh(f"{name}_zero_point"), zero, dtype)
-    attributes = [ir.AttrInt64("axis", axis)] if scale.ndim else []
+    q = add_constant(graph, names.fresh(f"{name}_quantized"), data)
+    s = add_constant(graph, names.fresh(f"{name}_scale"), scale)
+    zero = np.zeros(scale.shape, dtype=data.dtype)
+    z = add_constant(graph, names.fresh(f"{name}_zero_point"), zero)
+    attributes = [ir.AttrInt64("axis", axis)] if axis is not None else []
     node = ir.Node(
         "", "DequantizeLinear", [q, s, z], attributes, name=names.fresh(f"{name}_dequantize")
     )
     node.outputs[0].name = names.fresh(f"{name}_dequantized")
     return node
-
-
-def _drop_unused_initializers(graph: ir.Graph) -> None:
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output():
-            del graph.initializers[name]

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from calibrant.emit.parameters import Parameters
 from calibrant.plan import Plan
@@ -77,10 +76,12 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _float32(value: np.float32 | npt.NDArray[np.float32]) -> str:
-    return np.format_float_positional(value, unique=True, trim="0") if 1e-4 <= abs(
-        float(value)
-    ) < 1e16 else str(value)
+def _float32(value: np.float32) -> str:
+    return (
+        np.format_float_positional(value, unique=True, trim="0")
+        if 1e-4 <= abs(float(value)) < 1e16
+        else str(value)
+    )
 
 
 def _quoted(text: str) -> str:

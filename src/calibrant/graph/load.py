@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from calibrant.errors import ModelError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from calibrant.graph.ops import is_constant, rule_of
 
 __all__ = [
     "ModelLike",
@@ -27,7 +25,6 @@ __all__ = [
     "prepare",
     "raise_opset",
     "unsupported_subgraphs",
-    "values_by_name",
 ]
 
 logger = logging.getLogger(__name__)
@@ -37,6 +34,10 @@ ModelLike = str | Path | onnx.ModelProto | ir.Model
 #: QuantizeLinear has an axis since opset 13; 16 bits and 4 bits came with opset 21.
 MIN_OPSET = 13
 WIDE_OPSET = 21
+
+#: The file format: functions came with IR version 8, 4-bit types with 10.
+MIN_IR_VERSION = 8
+WIDE_IR_VERSION = 10
 
 _QUANTIZED_OPS = frozenset(
     {
@@ -147,6 +148,31 @@ def main_opset(model: ir.Model) -> int:
     return version
 
 
+def _own_copy(model: ir.Model) -> ir.Model:
+    """Copy a model so that naming a constant in the copy does not rename the caller's tensor.
+
+    A clone shares its tensors with the original, and a tensor carries the name of its value. Here each is
+    wrapped; the numbers are not copied.
+    """
+    copy = model.clone()
+    for graph in copy.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                value.const_value = _wrapped(value.const_value)
+    for node in copy.graph.all_nodes():
+        constant = node.attributes.get("value") if node.op_type == "Constant" else None
+        if constant is not None and constant.type == ir.AttributeType.TENSOR:
+            node.attributes["value"] = ir.AttrTensor("value", _wrapped(constant.as_tensor()))
+    return copy
+
+
+def _wrapped(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    if tensor.dtype == ir.DataType.STRING:
+        return ir.StringTensor(tensor.numpy(), name=tensor.name)
+    shape = ir.Shape(tensor.shape.numpy())
+    return ir.LazyTensor(lambda: tensor, tensor.dtype, shape, name=tensor.name)
+
+
 def prepare(model: ir.Model) -> ir.Model:
     """Copy a model and bring it into the form that the passes expect.
 
@@ -157,9 +183,9 @@ def prepare(model: ir.Model) -> ir.Model:
     4. The opset is at least 13, and shapes are inferred where ONNX can.
 
     Raises:
-        ModelError: The opset cannot be raised.
+        ModelError: The opset cannot be raised, or a constant that a layer computes with holds NaN or Inf.
     """
-    model = model.clone()
+    model = _own_copy(model)
     for step in (
         common.InlinePass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -175,12 +201,30 @@ def prepare(model: ir.Model) -> ir.Model:
     common.RemoveUnusedNodesPass()(model)
     common.TopologicalSortPass()(model)
     _name_everything(model)
+    _refuse_nan(model)
     common.ShapeInferencePass()(model)
+    model.ir_version = max(model.ir_version, MIN_IR_VERSION)
     return model
 
 
+def _refuse_nan(model: ir.Model) -> None:
+    """Find constants that are not numbers; -inf is one where it is a mask, and none where it is a weight."""
+    for node in model.graph.all_nodes():
+        is_layer = rule_of(node).kind == "compute"
+        for value in node.inputs:
+            tensor = value.const_value if value is not None and is_constant(value) else None
+            if tensor is None or not tensor.dtype.is_floating_point():
+                continue
+            data = tensor.numpy()
+            if not np.isfinite(data).all() if is_layer else np.isnan(data).any():
+                raise ModelError(
+                    f"Constant '{tensor.name}', which node '{node.name}' ({node.op_type}) reads, holds NaN"
+                    f"{' or Inf' if is_layer else ''}."
+                )
+
+
 def raise_opset(model: ir.Model, version: int) -> ir.Model:
-    """Convert a model to a higher version of the default operator set.
+    """Convert a model to a higher version of the default operator set, as a copy.
 
     Raises:
         ModelError: The model holds an operator that the converter does not know.
@@ -190,6 +234,7 @@ def raise_opset(model: ir.Model, version: int) -> ir.Model:
     from onnxscript import version_converter
 
     before = main_opset(model)
+    model = _own_copy(model)
     logger.info("raising the opset from %d to %d", before, version)
     quiet = logging.getLogger("onnxscript.version_converter")
     level = quiet.level
@@ -208,6 +253,8 @@ def raise_opset(model: ir.Model, version: int) -> ir.Model:
             f"The model's opset {before} cannot be raised to {version}, which quantization needs. "
             "Export the model with a newer opset."
         )
+    newest = WIDE_IR_VERSION if version >= WIDE_OPSET else MIN_IR_VERSION
+    model.ir_version = max(model.ir_version, newest)
     return model
 
 
@@ -226,11 +273,9 @@ def _remove_dropout(graph: ir.Graph) -> None:
 
 def _fold_weight_layout(model: ir.Model) -> None:
     """Apply Transpose, Reshape and Cast nodes whose inputs are all constant."""
-    import numpy as np
-
     graph = model.graph
     for node in list(graph):
-        if node.op_type not in {"Transpose", "Reshape", "Squeeze", "Unsqueeze"}:
+        if node.op_type not in {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast"}:
             continue
         values = [v for v in node.inputs if v is not None]
         if not values or any(v.const_value is None or v.is_graph_input() for v in values):
@@ -249,17 +294,24 @@ def _fold_weight_layout(model: ir.Model) -> None:
             if 0 in shape:
                 continue  # 0 copies a dimension, unless allowzero says otherwise: leave it to the runtime
             data = data.reshape(shape)
+        elif node.op_type == "Cast":
+            to = ir.DataType(node.attributes["to"].as_int())
+            if not (source.const_value.dtype.is_floating_point() and to == ir.DataType.FLOAT):
+                continue
+            data = data.astype(np.float32)
         else:
             if len(values) < 2:
                 continue
             assert values[1].const_value is not None
             axes = tuple(int(a) for a in values[1].const_value.numpy())
-            data = np.squeeze(data, axes) if node.op_type == "Squeeze" else np.expand_dims(data, axes)
+            data = (
+                np.squeeze(data, axes) if node.op_type == "Squeeze" else np.expand_dims(data, axes)
+            )
         new = ir.Value(
             name=f"{node.outputs[0].name}",
             const_value=ir.tensor(np.ascontiguousarray(data), name=node.outputs[0].name),
             shape=ir.Shape(data.shape),
-            type=ir.TensorType(source.const_value.dtype),
+            type=ir.TensorType(ir.DataType.from_numpy(data.dtype)),
         )
         node.outputs[0].replace_all_uses_with(new)
         node.outputs[0].name = f"{new.name}__folded"
@@ -269,7 +321,7 @@ def _fold_weight_layout(model: ir.Model) -> None:
 
 def _name_everything(model: ir.Model) -> None:
     taken: set[str] = set()
-    for node in _nodes(model):
+    for node in model.graph.all_nodes():
         base = node.name or f"{node.op_type}_{node.outputs[0].name if node.outputs else 'node'}"
         name, n = base, 1
         while name in taken:
@@ -278,10 +330,6 @@ def _name_everything(model: ir.Model) -> None:
             node.name = name
         taken.add(name)
     common.NameFixPass()(model)
-
-
-def _nodes(model: ir.Model) -> Iterator[ir.Node]:
-    yield from model.graph.all_nodes()
 
 
 def unsupported_subgraphs(model: ir.Model) -> list[str]:
@@ -294,13 +342,3 @@ def unsupported_subgraphs(model: ir.Model) -> list[str]:
             for a in node.attributes.values()
         )
     ]
-
-
-
-
-def values_by_name(graph: ir.Graph) -> dict[str, ir.Value]:
-    """Return inputs, initializers and node outputs by name."""
-    values = {v.name or "": v for v in graph.inputs}
-    values |= dict(graph.initializers)
-    values |= {v.name or "": v for node in graph for v in node.outputs}
-    return values

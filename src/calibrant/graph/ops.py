@@ -224,9 +224,10 @@ def bias_of(node: ir.Node) -> tuple[ir.Node, int] | None:
     if node.op_type != "MatMul" or weight_index(node) != 1:
         return None
     out = node.outputs[0]
-    if out.is_graph_output() or len(out.uses()) != 1:
+    uses = tuple(out.uses())
+    if out.is_graph_output() or len(uses) != 1:
         return None
-    add, index = out.uses()[0].node, out.uses()[0].idx
+    add, index = uses[0].node, uses[0].idx
     other = add.inputs[1 - index] if add.op_type == "Add" else None
     if other is None or not is_constant(other) or other.shape is None or len(other.shape) != 1:
         return None

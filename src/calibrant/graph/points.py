@@ -146,7 +146,9 @@ def _layer(node: ir.Node) -> LayerPoint:
     index = weight_index(node)
     candidates = rule.data if rule.data is not None else tuple(range(len(node.inputs)))
     inputs = tuple(
-        i for i in candidates if i < len(node.inputs) and i != index and _quantizable(node.inputs[i])
+        i
+        for i in candidates
+        if i < len(node.inputs) and i != index and _quantizable(node.inputs[i])
     )
     bias = bias_of(node)
     weight_value = node.inputs[index] if index is not None else None

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calibrant.graph.load import values_by_name
+from calibrant.graph.values import values_by_name
 from calibrant.runtime.session import open_session
 
 __all__ = ["walk"]

@@ -24,8 +24,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.errors import ConfigValueError, DataError
-from calibrant.graph.load import values_by_name
 from calibrant.graph.ops import is_constant
+from calibrant.graph.values import values_by_name
 
 __all__ = ["Balanced", "balance", "balance_factors", "channel_axis", "weight_magnitudes"]
 

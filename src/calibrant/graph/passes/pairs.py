@@ -69,10 +69,12 @@ def find_pairs(model: ir.Model) -> list[Pair]:
         if source is None:
             continue
         value, axis, source_values = source
-        value = _through(value)
+        value = _through(value, axis)
         if value.is_graph_output() or not value.uses():
             continue
-        sinks = [_sink(use.node, use.idx) for use in value.uses()]
+        if any(user.graph is not model.graph for user in value.consumers()):
+            continue  # a body (If, Loop) reads it
+        sinks = [_sink(use.node, use.idx, value, axis) for use in value.uses()]
         found = [s for s in sinks if s is not None]
         if len(found) != len(sinks):
             continue
@@ -124,27 +126,34 @@ def _source(node: ir.Node) -> tuple[ir.Value, int, tuple[tuple[str, int], ...]] 
     return None
 
 
-def _through(value: ir.Value) -> ir.Value:
-    """Follow a value through the functions that let a positive factor pass."""
-    while len(value.uses()) == 1 and not value.is_graph_output():
-        node = value.uses()[0].node
-        passes = node.op_type in _CHANNELWISE or (
-            node.op_type in _HOMOGENEOUS and (len(node.inputs) < 2 or is_constant(node.inputs[1]))
-        )
-        if not passes or value.uses()[0].idx != 0:
-            break
-        value = node.outputs[0]
+def _through(value: ir.Value, axis: int) -> ir.Value:
+    """Follow a value through the functions that let a positive factor on a channel of `axis` pass."""
+    while not value.is_graph_output():
+        match tuple(value.uses()):
+            case [use] if use.idx == 0 and _passes(use.node, axis):
+                value = use.node.outputs[0]
+            case _:
+                break
     return value
 
 
-def _sink(node: ir.Node, index: int) -> Sink | None:
-    """Return the weight that a reader multiplies a tensor's channels with; None where it has none."""
+def _passes(node: ir.Node, axis: int) -> bool:
+    if node.op_type in _CHANNELWISE:  # they pool over every axis behind the second
+        return axis == 1
+    return node.op_type in _HOMOGENEOUS and all(is_constant(v) for v in node.inputs[1:])
+
+
+def _sink(node: ir.Node, index: int, value: ir.Value, axis: int) -> Sink | None:
+    """Return the weight that a reader multiplies the channels of a tensor's axis with, if it does."""
     if index != 0 or len(node.inputs) < 2 or not is_constant(node.inputs[1]):
         return None
     weight = node.inputs[1]
     assert weight is not None
     rank = len(weight.shape) if weight.shape is not None else 0
     name = _name(weight)
+    last = len(value.shape) - 1 if value.shape is not None else None
+    if axis != (1 if node.op_type in ("Conv", "ConvTranspose") else last):
+        return None
     if node.op_type == "Conv":
         if _groups(node) == 1:
             return Sink(name, 1, 0)
@@ -161,7 +170,8 @@ def _sink(node: ir.Node, index: int) -> Sink | None:
 
 
 def _shared(model: ir.Model, name: str) -> bool:
-    return len(model.graph.initializers[name].uses()) != 1
+    value = model.graph.initializers[name]
+    return len(value.uses()) != 1 or value.is_graph_output()
 
 
 def _groups(node: ir.Node) -> int:

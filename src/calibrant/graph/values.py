@@ -1,0 +1,53 @@
+"""Values of a graph: find them by name, name new ones, and add constants."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+__all__ = ["Names", "add_constant", "drop_unused_initializers", "values_by_name"]
+
+
+def values_by_name(graph: ir.Graph) -> dict[str, ir.Value]:
+    """Return inputs, initializers and node outputs of a graph by name, those in bodies left out."""
+    values = {v.name or "": v for v in graph.inputs}
+    values |= dict(graph.initializers)
+    values |= {v.name or "": v for node in graph for v in node.outputs}
+    return values
+
+
+class Names:
+    """Hands out names that no value and no node of a graph has yet, bodies included."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        """Start from the names of the graph."""
+        self._taken = set(values_by_name(graph))
+        for node in graph.all_nodes():
+            self._taken.add(node.name or "")
+            self._taken.update(v.name or "" for v in node.outputs)
+
+    def fresh(self, name: str) -> str:
+        """Return `name`, with a number where it is taken."""
+        candidate, n = name, 1
+        while candidate in self._taken:
+            candidate, n = f"{name}_{n}", n + 1
+        self._taken.add(candidate)
+        return candidate
+
+
+def add_constant(graph: ir.Graph, name: str, data: npt.NDArray[np.generic]) -> ir.Value:
+    """Add an initializer."""
+    tensor = ir.tensor(data, name=name)
+    value = ir.Value(
+        name=name, const_value=tensor, shape=ir.Shape(data.shape), type=ir.TensorType(tensor.dtype)
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def drop_unused_initializers(graph: ir.Graph) -> None:
+    """Remove the initializers that no node reads and that are no output."""
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]
