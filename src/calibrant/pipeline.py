@@ -26,6 +26,7 @@ from calibrant.emit.parameters import Parameters
 from calibrant.emit.qdq import emit_qdq
 from calibrant.graph.load import WIDE_OPSET, ModelLike, load, main_opset, prepare, raise_opset
 from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
+from calibrant.graph.passes.half import to_half
 from calibrant.plan import Plan, resolve
 from calibrant.recipe import Recipe
 from calibrant.results import QuantizedModel, summarize
@@ -81,7 +82,11 @@ def quantize(
         stream = iter(batches)
         probe = take_probe(float_model, stream, r)
     with r.stage("decide"):
-        chosen = decide(float_model, plan, probe, r)
+        base = float_model
+        if plan.half:
+            base = float_model.clone()
+            r.half = to_half(base, plan.half)
+        chosen = decide(base, plan, probe, r)
     with r.stage("observe"):
         statistics = _observe(chosen, probe, stream, batches.samples, r)
     with r.stage("choose"):

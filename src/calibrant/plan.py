@@ -8,15 +8,15 @@ reads decisions and never a recipe. Names that the model does not have fail here
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import onnx_ir as ir
 
 from calibrant.errors import ConfigRuntimeError, ConfigValueError, UnsupportedError, did_you_mean
 from calibrant.graph import targets
 from calibrant.graph.ops import OP_RULES, matches_type, rule_of
+from calibrant.graph.passes.half import can_be_half
 from calibrant.graph.points import ActivationPoint, LayerPoint, find_points
 from calibrant.graph.targets import Target
 from calibrant.numerics import QuantSpec
@@ -34,6 +34,9 @@ from calibrant.recipe import (
 )
 
 __all__ = ["ActivationDecision", "LayerDecision", "Plan", "WeightDecision", "resolve"]
+
+#: Settings of a node (or of one of its inputs), and the rule that decided each field.
+SettingsOf = Callable[..., tuple[Settings, dict[str, str]]]
 
 #: What holds where no rule says otherwise.
 DEFAULTS = Settings(
@@ -123,21 +126,30 @@ class LayerDecision:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every decision for one model."""
+    """Every decision for one model.
+
+    Args:
+        target: The device.
+        activations: Activation quantizers, in graph order.
+        weights: Weight quantizers, in graph order.
+        layers: Every operator that some target quantizes, and what becomes of it.
+        followers: Nodes that are kept in integers because their inputs are.
+        half: Nodes that compute in float16.
+        notes: What could not be done as asked.
+    """
 
     target: Target
     activations: tuple[ActivationDecision, ...]
     weights: tuple[WeightDecision, ...]
     layers: tuple[LayerDecision, ...]
     followers: tuple[str, ...]
+    half: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
 
     @property
     def observed_tensors(self) -> tuple[str, ...]:
         """Tensors whose statistics are needed, in graph order."""
-        return tuple(
-            dict.fromkeys(d.tensor for d in self.activations if d.fixed_range is None)
-        )
+        return tuple(dict.fromkeys(d.tensor for d in self.activations if d.fixed_range is None))
 
     @property
     def needs_wide_types(self) -> bool:
@@ -166,9 +178,13 @@ def resolve(recipe: Recipe, model: ir.Model) -> Plan:
             settings = replace(DEFAULTS, activation_symmetric=target.symmetric)
             origin: dict[str, str] = {}
             for rule, edges in zip(recipe.rules, matched, strict=True):
-                if (node.name, None) in edges or (index is not None and (node.name, index) in edges):
+                if (node.name, None) in edges or (
+                    index is not None and (node.name, index) in edges
+                ):
                     settings = rule.settings.over(settings)
-                    origin |= {name: rule.origin or str(rule.where) for name, _ in rule.settings.items()}
+                    origin |= {
+                        name: rule.origin or str(rule.where) for name, _ in rule.settings.items()
+                    }
             effective[key] = settings, origin
         return effective[key]
 
@@ -184,10 +200,15 @@ def resolve(recipe: Recipe, model: ir.Model) -> Plan:
     )
     points = find_points(model, target, enabled=enabled, extra_inputs=extra)
     nodes = {node.name or "": node for node in model.graph}
-    activations = [d for p in points.activations for d in _activation(p, nodes, settings_of, target)]
-    weights = [w for p in points.layers if (w := _weight(p, nodes, settings_of, target)) is not None]
+    activations = [
+        d for p in points.activations for d in _activation(p, nodes, settings_of, target)
+    ]
+    weights = [
+        w for p in points.layers if (w := _weight(p, nodes, settings_of, target)) is not None
+    ]
     layers = _layers(model, target, settings_of, {p.node for p in points.layers})
-    if not points.layers and not activations:
+    half = _half(model, settings_of, notes)
+    if not points.layers and not activations and not half:
         raise ConfigRuntimeError(
             f"Nothing is left to quantize: the model has {len(layers)} layers that target "
             f"'{target.name}' runs in integers, and the recipe leaves all of them in float."
@@ -195,7 +216,15 @@ def resolve(recipe: Recipe, model: ir.Model) -> Plan:
             else f"The model has no operator that target '{target.name}' quantizes "
             f"({', '.join(sorted(target.anchors))}) outside of If, Loop and Scan bodies."
         )
-    return Plan(target, tuple(activations), tuple(weights), tuple(layers), points.followers, tuple(notes))
+    return Plan(
+        target,
+        tuple(activations),
+        tuple(weights),
+        tuple(layers),
+        points.followers,
+        half,
+        tuple(notes),
+    )
 
 
 # ---------------------------------------------------------------------------------------------- rules
@@ -212,7 +241,9 @@ def _match(
         case OpType(name):
             found = frozenset((n.name or "", None) for n in nodes if matches_type(n, name))
             if not found:
-                notes.append(Note(origin or str(where), f"The model has no operator of type '{name}'."))
+                notes.append(
+                    Note(origin or str(where), f"The model has no operator of type '{name}'.")
+                )
             return found
         case Layer(name):
             return frozenset((n, None) for n in _layer_names(name, nodes, origin))
@@ -294,7 +325,7 @@ def _between(where: Subgraph, model: ir.Model, origin: str) -> set[str]:
 
 
 def _activation(
-    point: ActivationPoint, nodes: Mapping[str, ir.Node], settings_of: Any, target: Target
+    point: ActivationPoint, nodes: Mapping[str, ir.Node], settings_of: SettingsOf, target: Target
 ) -> list[ActivationDecision]:
     """One decision for each distinct setting among the readers of a tensor."""
     edges: tuple[tuple[str, int | None], ...] = point.users
@@ -308,13 +339,14 @@ def _activation(
             raise UnsupportedError(
                 f"Activations with one scale a channel are not supported (layer '{name}')."
             )
-        _check_bits("activation", settings.activation_bits, target.activation_bits, name, target)
-        spec = QuantSpec(
-            bits=settings.activation_bits,
-            symmetric=settings.activation_symmetric and point.fixed_range is None,
-        )
-        grouped.setdefault((spec, settings.activation), []).append((name, index))
-        origins.setdefault((spec, settings.activation), origin)
+        bits, algorithm = settings.activation_bits, settings.activation
+        assert bits is not None
+        assert algorithm is not None
+        _check_bits("activation", bits, target.activation_bits, name, target)
+        symmetric = bool(settings.activation_symmetric) and point.fixed_range is None
+        spec = QuantSpec(bits=bits, symmetric=symmetric)
+        grouped.setdefault((spec, algorithm), []).append((name, index))
+        origins.setdefault((spec, algorithm), origin)
     if point.producer is not None:  # one quantizer serves every reader of an integer output
         widest = max(grouped, key=lambda key: key[0].bits)
         grouped = {widest: [e for users in grouped.values() for e in users]}
@@ -337,26 +369,31 @@ def _activation(
 
 
 def _weight(
-    point: LayerPoint, nodes: Mapping[str, ir.Node], settings_of: Any, target: Target
+    point: LayerPoint, nodes: Mapping[str, ir.Node], settings_of: SettingsOf, target: Target
 ) -> WeightDecision | None:
     if point.weight is None or point.weight_input is None:
         return None
     settings, origin = settings_of(nodes[point.node])
-    _check_bits("weight", settings.weight_bits, target.weight_bits, point.node, target)
+    bits, algorithm = settings.weight_bits, settings.weight
+    assert bits is not None
+    assert algorithm is not None
+    _check_bits("weight", bits, target.weight_bits, point.node, target)
     axis = point.axis if settings.weight_per_channel else None
     return WeightDecision(
         layer=point.node,
         weight=point.weight,
         input_index=point.weight_input,
         bias=point.bias,
-        spec=QuantSpec(bits=settings.weight_bits, symmetric=True, axis=axis),
+        spec=QuantSpec(bits=bits, symmetric=True, axis=axis),
         channel_axis=point.axis,
-        algorithm=settings.weight,
+        algorithm=algorithm,
         origin=origin,
     )
 
 
-def _check_bits(what: str, bits: int, allowed: tuple[int, ...], layer: str, target: Target) -> None:
+def _check_bits(
+    what: str, bits: int, allowed: tuple[int, ...], layer: str, target: Target
+) -> None:
     if bits not in allowed:
         raise ConfigValueError(
             f"Target '{target.name}' does not run {bits}-bit {what}s (layer '{layer}'); it runs "
@@ -364,8 +401,28 @@ def _check_bits(what: str, bits: int, allowed: tuple[int, ...], layer: str, targ
         )
 
 
+def _half(model: ir.Model, settings_of: SettingsOf, notes: list[Note]) -> tuple[str, ...]:
+    """Return the nodes that compute in float16; those that cannot become notes."""
+    found = []
+    for node in model.graph:
+        settings, origin = settings_of(node)
+        if settings.compute != "float16":
+            continue
+        if can_be_half(node):
+            found.append(node.name or "")
+        elif any(v is not None and v.dtype == ir.DataType.FLOAT for v in node.inputs):
+            where = origin.get("compute", "the recipe")
+            notes.append(
+                Note(
+                    where,
+                    f"Node '{node.name}' ({node.op_type}) stays in float32: it has no float16 form.",
+                )
+            )
+    return tuple(found)
+
+
 def _layers(
-    model: ir.Model, target: Target, settings_of: Any, quantized: set[str]
+    model: ir.Model, target: Target, settings_of: SettingsOf, quantized: set[str]
 ) -> list[LayerDecision]:
     """One entry for each node that could have been quantized on some target."""
     decisions = []

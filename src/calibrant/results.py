@@ -234,6 +234,7 @@ def summarize(
         },
         "passes": {
             "folded": [asdict(f) for f in r.folded],
+            "float16": [asdict(i) for i in r.half],
             "equalized": [asdict(e) for e in r.equalized],
             "balanced": [{"tensor": b.tensor, "layers": b.layers} for b in r.balanced],
             "bias_corrected": [asdict(c) for c in r.corrections],
@@ -275,6 +276,11 @@ def _warnings(summary: dict[str, Any], r: Run) -> list[str]:
                 f"Output '{q.name}' keeps {q.distinct_share:.1%} of its distinct values: it may have "
                 "collapsed."
             )
+    warnings += [
+        f"{i.clipped} constants of node '{i.node}' are beyond the range of float16 and were clipped."
+        for i in r.half
+        if i.clipped
+    ]
     if r.latency is not None and r.latency.speedup < 1:
         warnings.append(
             f"The int8 model is slower than the float one here: {r.latency.quantized_ms:.3f} ms against "

@@ -12,6 +12,7 @@ from typing import Any
 from calibrant.graph.passes.balance import Balanced
 from calibrant.graph.passes.equalize import Equalized
 from calibrant.graph.passes.fuse_batchnorm import Folded
+from calibrant.graph.passes.half import Island
 from calibrant.recipe import Recipe
 from calibrant.refine.bias_correction import Correction
 from calibrant.runtime.measure import Latency, OutputQuality
@@ -52,6 +53,7 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     candidates: list[Candidate] = field(default_factory=list)
     folded: list[Folded] = field(default_factory=list)
+    half: list[Island] = field(default_factory=list)
     equalized: list[Equalized] = field(default_factory=list)
     balanced: list[Balanced] = field(default_factory=list)
     corrections: list[Correction] = field(default_factory=list)
