@@ -33,7 +33,9 @@ BALANCE_GAIN_DB = 1.0
 def decide(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> Variant:
     """Decide what the recipe leaves to measurement: equalization, balancing, and the activation algorithm."""
     model, plan, asked = balance_as_asked(model, plan, probe, r)
-    forms = [replace(v, balanced=asked) for v in variants(model, plan, probe, r)]
+    forms = [
+        replace(v, balanced=asked + v.balanced) for v in variants(model, plan, probe, r)
+    ]
     automatic = any(d.algorithm.name == "auto" and d.fixed_range is None for d in plan.activations)
     algorithms = AUTO_ALGORITHMS if automatic else ("",)
     few = probe if len(forms) * len(algorithms) == 1 else _sample(model, plan, probe, r)

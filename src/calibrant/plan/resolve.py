@@ -1,39 +1,24 @@
-"""What will happen: a Plan is a Recipe brought together with one model.
-
-`resolve` walks the rules once a node, merges their settings by field, and remembers which rule decided
-each field. It answers with one decision for each quantizer and one for each layer; everything after it
-reads decisions and never a recipe. Names that the model does not have fail here, with a near name.
-"""
+"""Walk the rules once a node, merge their settings by field, and decide for every tensor."""
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import onnx_ir as ir
 
-from calibrant.errors import ConfigRuntimeError, ConfigValueError, UnsupportedError, did_you_mean
+from calibrant.errors import ConfigRuntimeError, ConfigValueError, UnsupportedError
 from calibrant.graph import targets
-from calibrant.graph.ops import OP_RULES, matches_type, rule_of
+from calibrant.graph.ops import OP_RULES, rule_of
 from calibrant.graph.passes.half import can_be_half
 from calibrant.graph.points import ActivationPoint, LayerPoint, find_points
 from calibrant.graph.targets import Target
 from calibrant.numerics import QuantSpec
-from calibrant.recipe import (
-    AlgorithmChoice,
-    AllNodes,
-    Layer,
-    LayerInput,
-    Note,
-    OpType,
-    Recipe,
-    Settings,
-    Subgraph,
-    Where,
-)
+from calibrant.plan.decisions import ActivationDecision, LayerDecision, Plan, WeightDecision
+from calibrant.plan.match import match_rule
+from calibrant.recipe import AlgorithmChoice, LayerInput, Note, Recipe, Settings
 
-__all__ = ["ActivationDecision", "LayerDecision", "Plan", "WeightDecision", "resolve"]
+__all__ = ["resolve"]
 
 #: Settings of a node (or of one of its inputs), and the rule that decided each field.
 SettingsOf = Callable[..., tuple[Settings, dict[str, str]]]
@@ -51,113 +36,6 @@ DEFAULTS = Settings(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ActivationDecision:
-    """One activation quantizer.
-
-    Args:
-        id: Name of the quantizer: its tensor's, with a number where a tensor has several.
-        tensor: Tensor that is quantized.
-        users: Edges (node, input index) that read the quantized tensor.
-        producer: Node that needs this quantizer to run in integers; then every reader takes it.
-        spec: Grid and symmetry.
-        algorithm: How its range is chosen.
-        fixed_range: Range by definition; no statistics are used.
-        group: Quantizers with equal groups share their parameters.
-        origin: Field of the settings -> the rule that decided it.
-    """
-
-    id: str
-    tensor: str
-    users: tuple[tuple[str, int], ...]
-    producer: str | None
-    spec: QuantSpec
-    algorithm: AlgorithmChoice
-    fixed_range: tuple[float, float] | None
-    group: str
-    origin: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class WeightDecision:
-    """One weight quantizer, by the layer that owns it.
-
-    Args:
-        layer: Node name.
-        weight: Initializer.
-        input_index: Input of the layer that the weight is.
-        bias: Bias initializer, or None.
-        spec: Grid; `axis` is the output channel axis or None.
-        channel_axis: Output channel axis, whether or not the scales follow it.
-        algorithm: How its scale is chosen.
-        origin: Field of the settings -> the rule that decided it.
-    """
-
-    layer: str
-    weight: str
-    input_index: int
-    bias: str | None
-    spec: QuantSpec
-    channel_axis: int | None
-    algorithm: AlgorithmChoice
-    origin: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class LayerDecision:
-    """What becomes of one operator of the target.
-
-    Args:
-        node: Its name.
-        op_type: Its operator.
-        settings: All settings, complete.
-        origin: Field -> the rule that decided it.
-        quantized: Whether it runs in integers.
-        reason: Why not, or an empty string.
-    """
-
-    node: str
-    op_type: str
-    settings: Settings
-    origin: Mapping[str, str]
-    quantized: bool
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Every decision for one model.
-
-    Args:
-        target: The device.
-        activations: Activation quantizers, in graph order.
-        weights: Weight quantizers, in graph order.
-        layers: Every operator that some target quantizes, and what becomes of it.
-        followers: Nodes that are kept in integers because their inputs are.
-        half: Nodes that compute in float16.
-        notes: What could not be done as asked.
-    """
-
-    target: Target
-    activations: tuple[ActivationDecision, ...]
-    weights: tuple[WeightDecision, ...]
-    layers: tuple[LayerDecision, ...]
-    followers: tuple[str, ...]
-    half: tuple[str, ...] = ()
-    notes: tuple[Note, ...] = ()
-
-    @property
-    def observed_tensors(self) -> tuple[str, ...]:
-        """Tensors whose statistics are needed, in graph order."""
-        return tuple(dict.fromkeys(d.tensor for d in self.activations if d.fixed_range is None))
-
-    @property
-    def needs_wide_types(self) -> bool:
-        """Whether a quantizer uses a type that came with opset 21."""
-        bits = [d.spec.bits for d in self.activations] + [d.spec.bits for d in self.weights]
-        return any(b in (4, 16) for b in bits)
-
-
 def resolve(recipe: Recipe, model: ir.Model) -> Plan:
     """Bring a recipe together with a prepared model.
 
@@ -169,7 +47,7 @@ def resolve(recipe: Recipe, model: ir.Model) -> Plan:
     """
     target = targets.get(recipe.target)
     notes = list(recipe.notes)
-    matched = [_match(rule.where, model, rule.origin, notes) for rule in recipe.rules]
+    matched = [match_rule(rule.where, model, rule.origin, notes) for rule in recipe.rules]
     effective: dict[str, tuple[Settings, dict[str, str]]] = {}
 
     def settings_of(node: ir.Node, index: int | None = None) -> tuple[Settings, dict[str, str]]:
@@ -225,103 +103,6 @@ def resolve(recipe: Recipe, model: ir.Model) -> Plan:
         half,
         tuple(notes),
     )
-
-
-# ---------------------------------------------------------------------------------------------- rules
-
-
-def _match(
-    where: Where, model: ir.Model, origin: str, notes: list[Note]
-) -> frozenset[tuple[str, int | None]]:
-    """Return the (node, input) pairs a rule selects; input None is the whole node."""
-    nodes = list(model.graph)
-    match where:
-        case AllNodes():
-            return frozenset((n.name or "", None) for n in nodes)
-        case OpType(name):
-            found = frozenset((n.name or "", None) for n in nodes if matches_type(n, name))
-            if not found:
-                notes.append(
-                    Note(origin or str(where), f"The model has no operator of type '{name}'.")
-                )
-            return found
-        case Layer(name):
-            return frozenset((n, None) for n in _layer_names(name, nodes, origin))
-        case LayerInput(name, index):
-            found_names = _layer_names(name, nodes, origin)
-            for node in nodes:
-                if node.name in found_names and not 0 <= index < len(node.inputs):
-                    raise ConfigValueError(
-                        f"{_at(origin)}layer '{node.name}' has no input {index}; it has inputs 0 to "
-                        f"{len(node.inputs) - 1}."
-                    )
-            return frozenset((n, index) for n in found_names)
-        case Subgraph():
-            return frozenset((n, None) for n in _between(where, model, origin))
-
-
-def _at(origin: str) -> str:
-    return f"{origin}: " if origin else ""
-
-
-def _layer_names(pattern: str, nodes: list[ir.Node], origin: str) -> set[str]:
-    names = [n.name or "" for n in nodes]
-    if pattern in names:
-        return {pattern}
-    if any(c in pattern for c in "*?["):
-        found = {n for n in names if fnmatch.fnmatchcase(n, pattern)}
-        if found:
-            return found
-    layers = [n.name or "" for n in nodes if rule_of(n).kind == "compute"]
-    near = did_you_mean(pattern, names)
-    raise ConfigValueError(
-        f"{_at(origin)}layer '{pattern}' is not in the model ({len(layers)} quantizable layers, "
-        f"{len(names)} nodes).{near}"
-    )
-
-
-def _between(where: Subgraph, model: ir.Model, origin: str) -> set[str]:
-    """Nodes on any path from the inputs to the outputs (horizon.md 7.5)."""
-    nodes = {n.name or "": n for n in model.graph}
-    values: dict[str, ir.Value] = {v.name or "": v for v in model.graph.inputs}
-    values |= {v.name or "": v for n in model.graph for v in n.outputs}
-
-    def ends(names: Iterable[str], *, start: bool) -> list[ir.Node]:
-        found: list[ir.Node] = []
-        for name in names:
-            if name in nodes:
-                found.append(nodes[name])
-            elif name in values:
-                producer = values[name].producer()
-                found += values[name].consumers() if start else [producer] if producer else []
-            else:
-                raise ConfigValueError(
-                    f"{_at(origin)}subgraph '{where.name}' names '{name}', which is no node or tensor of "
-                    f"the model.{did_you_mean(name, [*nodes, *values])}"
-                )
-        return found
-
-    def reach(start: list[ir.Node], *, forward: bool) -> set[ir.Node]:
-        seen, stack = set(start), list(start)
-        while stack:
-            node = stack.pop()
-            for n in node.successors() if forward else node.predecessors():
-                if n not in seen:
-                    seen.add(n)
-                    stack.append(n)
-        return seen
-
-    inside = reach(ends(where.inputs, start=True), forward=True) & reach(
-        ends(where.outputs, start=False), forward=False
-    )
-    if not inside:
-        raise ConfigValueError(
-            f"{_at(origin)}subgraph '{where.name}' is empty: no path leads from its inputs to its outputs."
-        )
-    return {n.name or "" for n in inside}
-
-
-# ------------------------------------------------------------------------------------------ decisions
 
 
 def _activation(
