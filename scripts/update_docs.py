@@ -1,0 +1,282 @@
+"""Write the parts of the documentation that the code itself knows.
+
+    python scripts/update_docs.py            write them
+    python scripts/update_docs.py --check    change nothing; exit code 1 where a page is not current
+
+They are the options of the command line, the public names with their docstrings, algorithms, targets and
+dialects, the package tree, and the import direction.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from _marked import ROOT, table, update
+
+import calibrant
+from calibrant import algorithms
+
+DOCS = ROOT / "docs"
+PACKAGE = ROOT / "src" / "calibrant"
+
+
+# --------------------------------------------------------------------------------------- command line
+
+
+def cli() -> str:
+    """Return every command with its options, as `--help` has them."""
+    from calibrant.cli._app import command
+
+    root = command()
+    parts = [_plain(root.epilog)]
+    for name, sub in root.commands.items():
+        rows = [row for p in sub.params if (row := _option(p)) is not None]
+        parts += [
+            f"## `calibrant {name}`",
+            _plain(sub.help),
+            table(["Option", "What it does", "Default"], rows),
+        ]
+        if sub.epilog:
+            examples = re.findall(r"`([^`]+)`", sub.epilog)
+            parts.append("```text\n" + "\n".join(examples) + "\n```")
+    return "\n\n".join(parts)
+
+
+def _option(param: Any) -> tuple[str, str, str] | None:
+    if "--help" in param.opts:
+        return None
+    if param.param_type_name == "argument":
+        return f"`{param.name.upper()}`", f"{param.help} Required.", ""
+    flags = ", ".join(f"`{flag}`" for flag in [*param.opts, *param.secondary_opts])
+    if param.metavar:
+        flags += f" {param.metavar}"
+    text = _plain(param.help) + (" Required." if param.required else "")
+    shown = param.default not in (None, False, ()) and not callable(param.default)
+    return flags, text, f"`{param.default}`" if shown else ""
+
+
+def _plain(text: str | None) -> str:
+    """Return help text as Markdown: `<k>` would be taken for HTML."""
+    return re.sub(r"<(\w+)>", r"&lt;\1&gt;", inspect.cleandoc(text or ""))
+
+
+# --------------------------------------------------------------------------------------------- Python
+
+
+def python() -> str:
+    """Return the public names with signatures and docstrings."""
+    parts = []
+    for name in sorted(calibrant.__all__, key=str.lower):
+        value = getattr(calibrant, name)
+        if name == "__version__":
+            parts.append(f"## `calibrant.{name}`\n\nThe version, a text.")
+        elif inspect.ismodule(value):
+            parts.append(f"## `calibrant.{name}`\n\n{_text(value)}")
+            for inner in value.__all__:
+                if inspect.isfunction(function := getattr(value, inner)):
+                    parts.append(_function(f"calibrant.{name}.{inner}", function, "###"))
+        elif inspect.isclass(value):
+            parts.append(f"## `calibrant.{name}`\n\n{_text(value)}")
+            parts += [_function(f"{name}.{n}", f, "###") for n, f in _methods(value)]
+        else:
+            parts.append(_function(f"calibrant.{name}", value, "##"))
+    return "\n\n".join(parts)
+
+
+def names() -> str:
+    """Return the names of the packages behind the public page, one line each."""
+    parts = []
+    for package in ("recipe", "numerics", "stats", "errors"):
+        module = __import__(f"calibrant.{package}", fromlist=["_"])
+        rows = []
+        for name in module.__all__:
+            value = getattr(module, name)
+            own = (getattr(value, "__module__", None) or "").startswith("calibrant")
+            about = _first_line(inspect.getdoc(value)) if own else "`" + _annotation(value) + "`"
+            rows.append((f"`{name}`", about))
+        parts += [f"## `calibrant.{package}`", table(["Name", "What it is"], rows)]
+    return "\n\n".join(parts)
+
+
+def _methods(cls: type) -> Iterator[tuple[str, Any]]:
+    for name, value in vars(cls).items():
+        if name.startswith("_"):
+            continue
+        if isinstance(value, property):
+            yield name, value
+        elif isinstance(value, classmethod):
+            yield name, value.__func__
+        elif inspect.isfunction(value):
+            yield name, value
+
+
+def _function(name: str, value: Any, heading: str) -> str:
+    if isinstance(value, property):
+        return f"{heading} `{name}`\n\n{_text(value)}"
+    signature = inspect.signature(value)
+    parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
+    call = str(signature.replace(parameters=parameters)).replace("'", "")
+    if len(name) + len(call) > 95:
+        call = call.replace("(", "(\n    ", 1).replace(", ", ",\n    ")
+        call = re.sub(r"\[([^\]]*)\]", lambda m: m[0].replace(",\n    ", ", "), call)
+        call = ",\n) ->".join(call.rsplit(") ->", 1))
+    short = name.removeprefix("calibrant.")
+    return f"{heading} `{name}`\n\n```python\n{short}{call}\n```\n\n{_text(value)}"
+
+
+def _text(value: Any) -> str:
+    """Return a docstring: its first line as prose, the rest as it stands."""
+    first, _, rest = (inspect.getdoc(value) or "").partition("\n")
+    return first + (f"\n\n```text\n{rest.strip(chr(10))}\n```" if rest.strip() else "")
+
+
+def _annotation(value: Any) -> str:
+    return str(value).replace("typing.", "").replace("calibrant.where.", "")
+
+
+def _first_line(doc: str | None) -> str:
+    return (doc or "").partition("\n")[0]
+
+
+# -------------------------------------------------------------------- algorithms, targets and dialects
+
+
+def activation_algorithms() -> str:
+    """Return the activation algorithms with their options."""
+    return _algorithms("activation")
+
+
+def weight_algorithms() -> str:
+    """Return the weight algorithms with their options."""
+    return _algorithms("weight")
+
+
+def _algorithms(kind: Any) -> str:
+    pages = _pages()
+    rows = []
+    for name in algorithms.names()[kind]:
+        make = algorithms.activation if kind == "activation" else algorithms.weight
+        about = _first_line(inspect.getdoc(type(make(name))))
+        page = pages.get((kind, name))
+        label = f"[`{name}`](../explanation/algorithms/{page})" if page else f"`{name}`"
+        options = algorithms.describe(kind, name)
+        if not options:
+            rows.append((label, about, "", "", "", ""))
+        for i, o in enumerate(options):
+            head = (label, about) if i == 0 else ("", "")
+            rows.append((*head, f"`{o.name}`", f"`{_value(o.default)}`", o.allowed, o.doc))
+    return table(["Name", "What it does", "Option", "Default", "Allowed", "Meaning"], rows)
+
+
+def _value(value: Any) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def _pages() -> dict[tuple[str, str], str]:
+    """Return the page of each algorithm; a page says in its first line which it is for."""
+    found = {}
+    for path in sorted((DOCS / "explanation" / "algorithms").glob("*.md")):
+        head = path.read_text(encoding="utf-8").partition("\n")[0]
+        kind = "weight" if "weight" in head.lower() else "activation"
+        found |= {(kind, name): path.name for name in re.findall(r"`([^`]+)`", head)}
+    return found
+
+
+def targets() -> str:
+    """Return the targets as a table of their fields."""
+    from calibrant.graph import targets as known
+
+    parts = []
+    for name in known.names():
+        t = known.get(name)
+        rows = [
+            ("Inputs quantized of", _list(t.anchors)),
+            ("Output quantized too, of", _list(t.integer_outputs)),
+            ("Stay in integers where their inputs are", _list(t.followers)),
+            ("No quantizer in front of", _list(t.fused) if t.integer_outputs else "–"),
+            ("One range for input and output", _list(t.shared)),
+            ("Activations stored", "unsigned" if t.unsigned else "signed"),
+            ("Zero point of activations", "0" if t.symmetric else "fits the data"),
+            ("Widths of activations", ", ".join(map(str, t.activation_bits))),
+            ("Widths of weights", ", ".join(map(str, t.weight_bits))),
+            ("Channels may be rescaled", "yes" if t.equalize else "no"),
+            ("Latency is measured", "yes" if t.measures_latency else "no"),
+        ]
+        parts += [f"## `{name}`", t.description, table(["Field", "Value"], rows)]
+    return "\n\n".join(parts)
+
+
+def _list(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names)) or "–"
+
+
+def dialects() -> str:
+    """Return what recipes may be written in."""
+    from calibrant.dialects import dialects as known
+
+    rows = [(f"`{d.name}`", d.title, "yes" if d.dump else "no") for d in known().values()]
+    return table(["Dialect", "Recognised by", "Written too"], rows)
+
+
+# ---------------------------------------------------------------------------------------- architecture
+
+
+def packages() -> str:
+    """Return the package tree, each file with the first line of its docstring."""
+    return "```text\n" + "\n".join(_tree(PACKAGE, 0)) + "\n```"
+
+
+def _tree(folder: Path, depth: int) -> Iterator[str]:
+    yield _line(f"{folder.name}/", folder / "__init__.py", depth)
+    entries = sorted(folder.iterdir(), key=lambda p: (p.is_dir(), p.name))
+    for path in entries:
+        if path.is_dir() and (path / "__init__.py").exists():
+            yield from _tree(path, depth + 1)
+        elif path.suffix == ".py" and not path.name.startswith("_"):
+            yield _line(path.name, path, depth + 1)
+
+
+def _line(name: str, path: Path, depth: int) -> str:
+    about = _first_line(ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))))
+    return f"{'  ' * depth + name:<28} {about}".rstrip()
+
+
+def layers() -> str:
+    """Return the import contracts of pyproject.toml."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    parts = []
+    for contract in settings["tool"]["importlinter"]["contracts"]:
+        if contract["type"] == "layers":
+            rows = [re.sub(r"[()]|calibrant\.", "", layer) for layer in contract["layers"]]
+            parts.append("```text\n" + "\n  > ".join(rows) + "\n```")
+        else:
+            sources = ", ".join(f"`{m}`" for m in contract["source_modules"])
+            forbidden = ", ".join(f"`{m}`" for m in contract["forbidden_modules"])
+            but = [i.partition(" -> ")[0] for i in contract.get("ignore_imports", [])]
+            text = f"- {contract['name']}: {sources} may not import {forbidden}"
+            parts.append(text + (f", but for `{', '.join(but)}`." if but else "."))
+    return "\n\n".join(parts)
+
+
+WRITERS = {
+    "command line": cli,
+    "public names": python,
+    "further names": names,
+    "activation algorithms": activation_algorithms,
+    "weight algorithms": weight_algorithms,
+    "targets": targets,
+    "dialects": dialects,
+    "package tree": packages,
+    "import direction": layers,
+}
+
+if __name__ == "__main__":
+    pages = sorted(DOCS.rglob("*.md"))
+    sys.exit(update("update_docs.py", pages, WRITERS, check="--check" in sys.argv[1:]))
