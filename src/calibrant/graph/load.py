@@ -22,6 +22,7 @@ __all__ = [
     "ModelLike",
     "load",
     "main_opset",
+    "own_copy",
     "prepare",
     "raise_opset",
     "unsupported_subgraphs",
@@ -148,7 +149,7 @@ def main_opset(model: ir.Model) -> int:
     return version
 
 
-def _own_copy(model: ir.Model) -> ir.Model:
+def own_copy(model: ir.Model) -> ir.Model:
     """Copy a model so that naming a constant in the copy does not rename the caller's tensor.
 
     A clone shares its tensors with the original, and a tensor carries the name of its value. Here each is
@@ -185,7 +186,7 @@ def prepare(model: ir.Model) -> ir.Model:
     Raises:
         ModelError: The opset cannot be raised, or a constant that a layer computes with holds NaN or Inf.
     """
-    model = _own_copy(model)
+    model = own_copy(model)
     for step in (
         common.InlinePass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -234,7 +235,7 @@ def raise_opset(model: ir.Model, version: int) -> ir.Model:
     from onnxscript import version_converter
 
     before = main_opset(model)
-    model = _own_copy(model)
+    model = own_copy(model)
     logger.info("raising the opset from %d to %d", before, version)
     quiet = logging.getLogger("onnxscript.version_converter")
     level = quiet.level

@@ -90,7 +90,8 @@ OP_RULES: dict[str, OpRule] = {
     "SpaceToDepth": _PASS,
     "Identity": _PASS,
     "Gather": _PASS,
-    "Pad": _PASS,
+    # values are moved, and others come between them
+    "Pad": OpRule("other"),
     "Resize": OpRule("other"),
     # one value in, one out
     "Relu": _MAP,

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from calibrant.graph.ops import (
@@ -32,8 +33,6 @@ from calibrant.graph.ops import (
 from calibrant.graph.targets import Target
 
 __all__ = ["ActivationPoint", "LayerPoint", "Points", "find_points"]
-
-_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +172,7 @@ def _follow(
 ) -> list[str]:
     followers = []
     for node in model.graph:
-        if node.op_type not in target.followers or not enabled(node):
+        if node.op_type not in target.followers or not enabled(node) or _fills_with_inf(node):
             continue
         data = _data_inputs(node)
         if not data or not all(node.inputs[i] in edges or node.inputs[i] in outputs for i in data):
@@ -183,11 +182,19 @@ def _follow(
             value = node.inputs[index]
             assert value is not None
             edges.setdefault(value, []).append((node, index))
-        for _ in node.outputs[:1]:
-            outputs[_behind_fused(node, target)] = node
+        outputs[_behind_fused(node, target)] = node
         for value in node.outputs[1:]:
-            outputs[value] = node
+            if _quantizable(value):  # MaxPool may answer with indices, too
+                outputs[value] = node
     return followers
+
+
+def _fills_with_inf(node: ir.Node) -> bool:
+    """Say whether a node pads with a value that no range can hold."""
+    filling = node.inputs[2] if node.op_type == "Pad" and len(node.inputs) > 2 else None
+    if filling is None:
+        return False
+    return filling.const_value is None or not np.isfinite(filling.const_value.numpy()).all()
 
 
 def _data_inputs(node: ir.Node) -> tuple[int, ...]:
@@ -202,7 +209,7 @@ def _data_inputs(node: ir.Node) -> tuple[int, ...]:
 def _quantizable(value: ir.Value | None) -> bool:
     if value is None or is_constant(value):
         return False
-    return value.dtype is None or value.dtype in _FLOATS
+    return value.dtype is None or value.dtype == ir.DataType.FLOAT
 
 
 def _behind_fused(node: ir.Node, target: Target) -> ir.Value:
@@ -210,9 +217,9 @@ def _behind_fused(node: ir.Node, target: Target) -> ir.Value:
     out = node.outputs[0]
     if out.is_graph_output():
         return out
-    readers = out.consumers()
-    if len(readers) == 1 and readers[0].op_type in target.fused:
-        return readers[0].outputs[0]
+    match out.consumers():
+        case [reader] if reader.op_type in target.fused and reader.graph is node.graph:
+            return reader.outputs[0]
     return out
 
 
@@ -229,7 +236,7 @@ def _root(value: ir.Value, target: Target) -> ir.Value:
     producer = value.producer()
     while producer is not None and producer.op_type in target.shared:
         source = producer.inputs[0]
-        if source is None or is_constant(source):
+        if source is None or is_constant(source) or _fills_with_inf(producer):
             break
         value = source
         producer = value.producer()

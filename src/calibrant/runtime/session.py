@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import onnx
 import onnx_ir as ir
 
 from calibrant.errors import ConfigValueError, ModelError, did_you_mean
+from calibrant.graph.load import own_copy
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -27,8 +30,8 @@ PROVIDERS = {
     "directml": "DmlExecutionProvider",
 }
 
-#: Protobuf messages end at 2 GiB; a larger model goes through a file.
-_PROTOBUF_LIMIT = 2**31 - 2**20
+#: Protobuf messages end at 2 GiB; a model with more bytes of weights goes through files.
+_PROTOBUF_LIMIT = 2**31 - 2**24
 
 
 def open_session(
@@ -69,12 +72,12 @@ def open_session(
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     providers = _providers(provider, ort.get_available_providers())
-    source = _source(model)
-    try:
-        return ort.InferenceSession(source, options, providers=providers)
-    except Exception as e:
-        text = " ".join(str(e).split())
-        raise ModelError(f"ONNX Runtime cannot load the model: {text}") from e
+    with _source(model) as source:
+        try:
+            return ort.InferenceSession(source, options, providers=providers)
+        except Exception as e:
+            text = " ".join(str(e).split())
+            raise ModelError(f"ONNX Runtime cannot load the model: {text}") from e
 
 
 def _providers(provider: str, available: Sequence[str]) -> list[str]:
@@ -92,11 +95,23 @@ def _providers(provider: str, available: Sequence[str]) -> list[str]:
     return [name] if provider == "cpu" else [name, "CPUExecutionProvider"]
 
 
-def _source(model: Any) -> str | bytes:
+@contextmanager
+def _source(model: str | Path | bytes | onnx.ModelProto | ir.Model) -> Iterator[str | bytes]:
+    """Give a model as ONNX Runtime takes it: a path, or bytes with all weights in them."""
     if isinstance(model, (str, Path)):
-        return str(model)
-    if isinstance(model, bytes):
-        return model
-    if isinstance(model, ir.Model):
-        model = ir.to_proto(model)
-    return bytes(model.SerializeToString())
+        yield str(model)
+    elif isinstance(model, bytes):
+        yield model
+    elif isinstance(model, onnx.ModelProto):
+        yield model.SerializeToString()
+    else:
+        weights = [v.const_value for g in model.graphs() for v in g.initializers.values()]
+        if any(isinstance(w, ir.ExternalTensor) for w in weights):
+            model = own_copy(model)  # bytes do not know where the files of weights are
+        if sum(w.nbytes for w in weights if w is not None) <= _PROTOBUF_LIMIT:
+            yield ir.to_proto(model).SerializeToString()
+            return
+        with TemporaryDirectory(prefix="calibrant-") as folder:
+            path = Path(folder) / "model.onnx"
+            ir.save(model, path, external_data="weights.bin")
+            yield str(path)

@@ -3,9 +3,9 @@
     y = gamma * (conv(x, w) + b - mean) / sqrt(var + eps) + beta
       = conv(x, w * f) + (b - mean) * f + beta,     f = gamma / sqrt(var + eps)       (out,)
 
-A node is left alone when (1) something else reads the convolution's output, (2) a parameter is not
-constant, (3) the layer is in the skip list, (4) the normalization is in training mode, or (5) the folded
-numbers are not finite.
+A node is left alone when (1) the layer is in the skip list, (2) something else reads the layer's output,
+(3) the normalization is in training mode, (4) a parameter is not constant, (5) a Gemm scales its product or
+its bias, or (6) the folded numbers are not finite.
 
 Source: ascend.md 10.1.
 """
@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.graph.ops import is_constant
+from calibrant.graph.values import Names, add_constant
 
 __all__ = ["Folded", "fuse_batchnorm"]
 
@@ -54,6 +55,7 @@ def fuse_batchnorm(model: ir.Model, *, skip: tuple[str, ...] = ()) -> list[Folde
         ConfigValueError: A name in `skip` is no layer with a batch normalization behind it.
     """
     results: list[Folded] = []
+    names = Names(model.graph)
     for node in list(model.graph):
         if node.op_type != "BatchNormalization" or node.domain not in ("", "ai.onnx"):
             continue
@@ -61,7 +63,7 @@ def fuse_batchnorm(model: ir.Model, *, skip: tuple[str, ...] = ()) -> list[Folde
         layer = source.producer() if source is not None else None
         if layer is None or layer.op_type not in _LAYERS or layer.graph is not node.graph:
             continue
-        reason = _why_not(layer, node, skip) or _fold(model.graph, layer, node)
+        reason = _why_not(layer, node, skip) or _fold(model.graph, names, layer, node)
         results.append(Folded(layer.name or "", node.name or "", reason))
     known = [f.layer for f in results]
     for name in skip:
@@ -80,7 +82,7 @@ def _why_not(layer: ir.Node, norm: ir.Node, skip: tuple[str, ...]) -> str:
     if out.is_graph_output() or len(out.uses()) > 1:
         return "the layer's output has other readers"
     mode = norm.attributes.get("training_mode")
-    if mode is not None and mode.as_int() != 0:
+    if (mode is not None and mode.as_int() != 0) or any(v.uses() for v in norm.outputs[1:]):
         return "the normalization is in training mode"
     if not all(is_constant(v) for v in (*norm.inputs[1:5], *layer.inputs[1:])):
         return "a parameter is not constant"
@@ -92,28 +94,28 @@ def _why_not(layer: ir.Node, norm: ir.Node, skip: tuple[str, ...]) -> str:
     return ""
 
 
-def _fold(graph: ir.Graph, layer: ir.Node, norm: ir.Node) -> str:
+def _fold(graph: ir.Graph, names: Names, layer: ir.Node, norm: ir.Node) -> str:
     gamma, beta, mean, var = (_array(v) for v in norm.inputs[1:5])  # each (out,)
     epsilon = norm.attributes.get("epsilon")
     eps = epsilon.as_float() if epsilon is not None else 1e-5
+    weight = _array(layer.inputs[1])
+    dtype = _constant(layer.inputs[1]).dtype.numpy()
     with np.errstate(all="ignore"):
         factor = gamma / np.sqrt(var + eps)  # (out,)
-        weight = _array(layer.inputs[1])
         has_bias = len(layer.inputs) > 2 and layer.inputs[2] is not None
         bias = _array(layer.inputs[2]) if has_bias else np.zeros_like(mean)
-        new_weight = (weight * _along_output(layer, weight, factor)).astype(np.float32)
-        new_bias = ((bias - mean) * factor + beta).astype(np.float32)  # (out,)
+        new_weight = (weight * _along_output(layer, weight, factor)).astype(dtype)
+        new_bias = ((bias - mean) * factor + beta).astype(dtype)  # (out,)
     if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
         return "the folded weight is not finite"
-    assert layer.inputs[1] is not None
-    w = _register(graph, f"{layer.inputs[1].name}__folded", new_weight)
-    b = _register(graph, f"{layer.name}__bias", new_bias)
-    layer.replace_input_with(1, w)
-    if len(layer.inputs) > 2:
-        layer.replace_input_with(2, b)
-    else:
+    if len(layer.inputs) < 3:
         layer.resize_inputs(3)
-        layer.replace_input_with(2, b)
+    layer.replace_input_with(
+        1, add_constant(graph, names.fresh(f"{layer.name}__folded_weight"), new_weight)
+    )
+    layer.replace_input_with(
+        2, add_constant(graph, names.fresh(f"{layer.name}__folded_bias"), new_bias)
+    )
     norm.outputs[0].replace_all_uses_with(layer.outputs[0], replace_graph_outputs=True)
     name = norm.outputs[0].name
     shape = norm.outputs[0].shape
@@ -122,10 +124,14 @@ def _fold(graph: ir.Graph, layer: ir.Node, norm: ir.Node) -> str:
     return ""
 
 
-def _array(value: ir.Value | None) -> npt.NDArray[np.float64]:
+def _constant(value: ir.Value | None) -> ir.TensorProtocol:
     assert value is not None
     assert value.const_value is not None
-    return value.const_value.numpy().astype(np.float64)
+    return value.const_value
+
+
+def _array(value: ir.Value | None) -> npt.NDArray[np.float64]:
+    return _constant(value).numpy().astype(np.float64)
 
 
 def _along_output(
@@ -143,17 +149,3 @@ def _along_output(
     per_group = factor.reshape(groups, 1, -1)  # (groups, 1, out/groups)
     rows = np.broadcast_to(per_group, (groups, weight.shape[0] // groups, weight.shape[1]))
     return rows.reshape(weight.shape[0], weight.shape[1], *[1] * (rank - 2))
-
-
-def _register(graph: ir.Graph, name: str, data: npt.NDArray[np.float32]) -> ir.Value:
-    base, n = name, 1
-    while name in graph.initializers:
-        name, n = f"{base}_{n}", n + 1
-    value = ir.Value(
-        name=name,
-        const_value=ir.tensor(data, name=name),
-        shape=ir.Shape(data.shape),
-        type=ir.TensorType(ir.DataType.FLOAT),
-    )
-    graph.register_initializer(value)
-    return value
