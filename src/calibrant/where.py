@@ -47,10 +47,17 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class LayerInput:
-    """One input of one node, counted from 0."""
+    """One input of one node, counted from 0.
+
+    Args:
+        name: The node.
+        index: The input.
+        types: What the node may be; another operator is an error. Empty for any.
+    """
 
     name: str
     index: int
+    types: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"input {self.index} of {self.name}"

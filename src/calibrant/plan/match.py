@@ -10,46 +10,108 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from calibrant.errors import ConfigValueError, UnsupportedError, did_you_mean
+from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.graph.ops import matches_type, rule_of
-from calibrant.recipe import AllNodes, Layer, LayerInput, Note, OpType, Subgraph, Where
+from calibrant.recipe import (
+    AllNodes,
+    AllOf,
+    InputOf,
+    Layer,
+    LayerInput,
+    MappedLayers,
+    Note,
+    OpType,
+    Rule,
+    Subgraph,
+    Where,
+)
 
-__all__ = ["match_rule"]
+__all__ = ["Edges", "at", "match_rule"]
+
+#: (node, input) pairs; input None is the whole node.
+Edges = frozenset[tuple[str, int | None]]
 
 
-def match_rule(
-    where: Where, model: ir.Model, origin: str, notes: list[Note]
-) -> frozenset[tuple[str, int | None]]:
-    """Return the (node, input) pairs a rule selects; input None is the whole node."""
+def match_rule(rule: Rule, model: ir.Model, notes: list[Note]) -> Edges:
+    """Return what a rule selects.
+
+    Args:
+        rule: The rule.
+        model: A prepared model.
+        notes: Gets a note where a type matches nothing, unless the rule is implied.
+
+    Raises:
+        ConfigValueError: The model does not have what the rule names.
+    """
+    found = _match(rule.where, model, rule.origin)
+    if isinstance(rule.where, OpType) and not found and rule.force != "implied":
+        message = f"The model has no operator of type '{rule.where.name}'."
+        notes.append(Note(rule.origin or str(rule.where), message))
+    return found
+
+
+def _match(where: Where, model: ir.Model, origin: str) -> Edges:
     nodes = list(model.graph)
     match where:
         case AllNodes():
             return frozenset((n.name or "", None) for n in nodes)
         case OpType(name):
-            found = frozenset((n.name or "", None) for n in nodes if matches_type(n, name))
-            if not found:
-                notes.append(
-                    Note(origin or str(where), f"The model has no operator of type '{name}'.")
-                )
-            return found
+            try:
+                return frozenset((n.name or "", None) for n in nodes if matches_type(n, name))
+            except ConfigValueError as e:
+                raise ConfigValueError(f"{at(origin)}{e}") from e
         case Layer(name):
             return frozenset((n, None) for n in _layer_names(name, nodes, origin))
-        case LayerInput(name, index):
-            found_names = _layer_names(name, nodes, origin)
-            for node in nodes:
-                if node.name in found_names and not 0 <= index < len(node.inputs):
-                    raise ConfigValueError(
-                        f"{_at(origin)}layer '{node.name}' has no input {index}; it has inputs 0 to "
-                        f"{len(node.inputs) - 1}."
-                    )
-            return frozenset((n, index) for n in found_names)
+        case LayerInput():
+            return _input(where, nodes, origin)
         case Subgraph():
             return frozenset((n, None) for n in _between(where, model, origin))
-        case _:
-            raise UnsupportedError(f"{_at(origin)}a rule for '{where}' is not supported yet.")
+        case InputOf(inner, index):
+            owners = {n for n, _ in _match(inner, model, origin)}
+            having = [n for n in nodes if n.name in owners and index < len(n.inputs)]
+            if owners and not having:
+                raise ConfigValueError(f"{at(origin)}no node of {inner} has an input {index}.")
+            return frozenset((n.name or "", index) for n in having)
+        case AllOf(parts):
+            return frozenset.intersection(*(_match(p, model, origin) for p in parts))
+        case MappedLayers(file, names):
+            return frozenset((n, None) for n in _mapped(file, names, nodes, origin))
 
 
-def _at(origin: str) -> str:
+def _input(where: LayerInput, nodes: list[ir.Node], origin: str) -> Edges:
+    found = _layer_names(where.name, nodes, origin)
+    for node in nodes:
+        if node.name not in found:
+            continue
+        if where.types and node.op_type not in where.types:
+            raise ConfigValueError(
+                f"{at(origin)}'{node.name}' is a {node.op_type}; an input of its own can be quantized for "
+                f"{' or '.join(where.types)} alone."
+            )
+        if not 0 <= where.index < len(node.inputs):
+            raise ConfigValueError(
+                f"{at(origin)}layer '{node.name}' has no input {where.index}; it has inputs 0 to "
+                f"{len(node.inputs) - 1}."
+            )
+    return frozenset((n, where.index) for n in found)
+
+
+def _mapped(
+    file: str, names: tuple[str, ...] | None, nodes: list[ir.Node], origin: str
+) -> set[str]:
+    if names is None:
+        raise ConfigValueError(f"{at(origin)}the mapping file '{file}' does not exist.")
+    found = {n.name or "" for n in nodes} & set(names)
+    if not found:
+        raise ConfigValueError(
+            f"{at(origin)}the mapping file '{file}' names {len(names)} layers, and none of them is in the "
+            "model."
+        )
+    return found
+
+
+def at(origin: str) -> str:
+    """Return a rule's origin as the head of a message."""
     return f"{origin}: " if origin else ""
 
 
@@ -64,7 +126,7 @@ def _layer_names(pattern: str, nodes: list[ir.Node], origin: str) -> set[str]:
     layers = [n.name or "" for n in nodes if rule_of(n).kind == "compute"]
     near = did_you_mean(pattern, names)
     raise ConfigValueError(
-        f"{_at(origin)}layer '{pattern}' is not in the model ({len(layers)} quantizable layers, "
+        f"{at(origin)}layer '{pattern}' is not in the model ({len(layers)} quantizable layers, "
         f"{len(names)} nodes).{near}"
     )
 
@@ -85,7 +147,7 @@ def _between(where: Subgraph, model: ir.Model, origin: str) -> set[str]:
                 found += values[name].consumers() if start else [producer] if producer else []
             else:
                 raise ConfigValueError(
-                    f"{_at(origin)}subgraph '{where.name}' names '{name}', which is no node or tensor of "
+                    f"{at(origin)}subgraph '{where.name}' names '{name}', which is no node or tensor of "
                     f"the model.{did_you_mean(name, [*nodes, *values])}"
                 )
         return found
@@ -105,6 +167,6 @@ def _between(where: Subgraph, model: ir.Model, origin: str) -> set[str]:
     )
     if not inside:
         raise ConfigValueError(
-            f"{_at(origin)}subgraph '{where.name}' is empty: no path leads from its inputs to its outputs."
+            f"{at(origin)}subgraph '{where.name}' is empty: no path leads from its inputs to its outputs."
         )
     return {n.name or "" for n in inside}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import onnx_ir as ir
 
-from calibrant.errors import ConfigRuntimeError, ConfigValueError, UnsupportedError
+from calibrant.errors import ConfigRuntimeError, ConfigValueError
 from calibrant.graph import targets
 from calibrant.graph.ops import OP_RULES, rule_of
 from calibrant.graph.passes.half import can_be_half
@@ -15,25 +14,14 @@ from calibrant.graph.points import ActivationPoint, LayerPoint, find_points
 from calibrant.graph.targets import Target
 from calibrant.numerics import QuantSpec
 from calibrant.plan.decisions import ActivationDecision, LayerDecision, Plan, WeightDecision
-from calibrant.plan.match import match_rule
-from calibrant.recipe import AlgorithmChoice, LayerInput, Note, Recipe, Settings
+from calibrant.plan.effective import Effective
+from calibrant.recipe import AlgorithmChoice, Note, Recipe, Settings
+from calibrant.unsupported import check_supported
 
 __all__ = ["resolve"]
 
 #: Settings of a node (or of one of its inputs), and the rule that decided each field.
 SettingsOf = Callable[..., tuple[Settings, dict[str, str]]]
-
-#: What holds where no rule says otherwise.
-DEFAULTS = Settings(
-    compute="int",
-    activation=AlgorithmChoice("auto"),
-    activation_bits=8,
-    activation_symmetric=False,
-    activation_per_channel=False,
-    weight=AlgorithmChoice("auto"),
-    weight_bits=8,
-    weight_per_channel=True,
-)
 
 
 def resolve(recipe: Recipe, model: ir.Model) -> Plan:
@@ -47,36 +35,14 @@ def resolve(recipe: Recipe, model: ir.Model) -> Plan:
     """
     target = targets.get(recipe.target)
     notes = list(recipe.notes)
-    matched = [match_rule(rule.where, model, rule.origin, notes) for rule in recipe.rules]
-    effective: dict[str, tuple[Settings, dict[str, str]]] = {}
-
-    def settings_of(node: ir.Node, index: int | None = None) -> tuple[Settings, dict[str, str]]:
-        key = f"{node.name}:{index}"
-        if key not in effective:
-            settings = replace(DEFAULTS, activation_symmetric=target.symmetric)
-            origin: dict[str, str] = {}
-            for rule, edges in zip(recipe.rules, matched, strict=True):
-                if (node.name, None) in edges or (
-                    index is not None and (node.name, index) in edges
-                ):
-                    settings = rule.settings.over(settings)
-                    origin |= {
-                        name: rule.origin or str(rule.where) for name, _ in rule.settings.items()
-                    }
-            effective[key] = settings, origin
-        return effective[key]
+    effective = Effective(recipe, model, target, notes)
+    settings_of = effective.of
+    check_supported(recipe)
 
     def enabled(node: ir.Node) -> bool:
         return settings_of(node)[0].compute == "int"
 
-    extra = tuple(
-        (name, index)
-        for rule, edges in zip(recipe.rules, matched, strict=True)
-        if isinstance(rule.where, LayerInput) and rule.settings.compute == "int"
-        for name, index in edges
-        if index is not None
-    )
-    points = find_points(model, target, enabled=enabled, extra_inputs=extra)
+    points = find_points(model, target, enabled=enabled, extra_inputs=effective.extra_inputs())
     nodes = {node.name or "": node for node in model.graph}
     activations = [
         d for p in points.activations for d in _activation(p, nodes, settings_of, target)
@@ -86,6 +52,8 @@ def resolve(recipe: Recipe, model: ir.Model) -> Plan:
     ]
     layers = _layers(model, target, settings_of, {p.node for p in points.layers})
     half = _half(model, settings_of, notes)
+    read = {(n, i) for d in activations for n, i in d.users}
+    effective.note_unheard(read | {(w.layer, w.input_index) for w in weights}, target)
     if not points.layers and not activations and not half:
         raise ConfigRuntimeError(
             f"Nothing is left to quantize: the model has {len(layers)} layers that target "
@@ -116,10 +84,6 @@ def _activation(
     origins: dict[tuple[QuantSpec, AlgorithmChoice], dict[str, str]] = {}
     for name, index in edges:
         settings, origin = settings_of(nodes[name], index)
-        if settings.activation_per_channel:
-            raise UnsupportedError(
-                f"Activations with one scale a channel are not supported (layer '{name}')."
-            )
         bits, algorithm = settings.activation_bits, settings.activation
         assert bits is not None
         assert algorithm is not None
@@ -154,7 +118,7 @@ def _weight(
 ) -> WeightDecision | None:
     if point.weight is None or point.weight_input is None:
         return None
-    settings, origin = settings_of(nodes[point.node])
+    settings, origin = settings_of(nodes[point.node], point.weight_input)
     bits, algorithm = settings.weight_bits, settings.weight
     assert bits is not None
     assert algorithm is not None

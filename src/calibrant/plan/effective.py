@@ -1,0 +1,221 @@
+"""What holds for each node: the rules that match it, merged in order, within the device's limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from calibrant.errors import ConfigValueError
+from calibrant.graph.ops import bias_of, matches_type, weight_index
+from calibrant.graph.targets import Target
+from calibrant.plan.match import Edges, at, match_rule
+from calibrant.recipe import (
+    AlgorithmChoice,
+    Layer,
+    LayerInput,
+    Limit,
+    Note,
+    OpType,
+    Recipe,
+    Rule,
+    Settings,
+    Subgraph,
+)
+
+__all__ = ["DEFAULTS", "Effective"]
+
+#: What holds where no rule says otherwise.
+DEFAULTS = Settings(
+    compute="int",
+    activation=AlgorithmChoice("auto"),
+    activation_bits=8,
+    activation_symmetric=False,
+    activation_per_channel=False,
+    weight=AlgorithmChoice("auto"),
+    weight_bits=8,
+    weight_per_channel=True,
+)
+
+#: Inputs whose 8-bit value may get a second one beside it (horizon.md 6.2).
+COMPENSATED = {
+    "Conv": (1,),
+    "ConvTranspose": (1,),
+    "Gemm": (1,),
+    "MatMul": (0, 1),
+    "Resize": (0,),
+    "GridSample": (0, 1),
+}
+
+
+class Effective:
+    """The settings of every node of a model, and which rule decided them.
+
+    Args:
+        recipe: What is wanted.
+        model: A prepared model.
+        target: The device.
+        notes: Gets what gives way to a limit, or matches nothing.
+
+    Raises:
+        ConfigValueError: A rule names what the model does not have, or requires what the device cannot do.
+    """
+
+    def __init__(self, recipe: Recipe, model: ir.Model, target: Target, notes: list[Note]) -> None:
+        """Match every rule."""
+        self._recipe, self._notes = recipe, notes
+        self._base = replace(DEFAULTS, activation_symmetric=target.symmetric)
+        self._known: dict[tuple[str, int | None], tuple[Settings, dict[str, str]]] = {}
+        self.matched: list[tuple[Rule, Edges]] = [
+            (rule, match_rule(rule, model, notes)) for rule in recipe.rules
+        ]
+        nodes = {node.name or "": node for node in model.graph}
+        for rule, edges in self.matched:
+            _check_required(rule, edges, nodes, target)
+            _check_compensation(rule, edges, nodes)
+        _check_exclusive(self.matched)
+
+    def of(self, node: ir.Node, index: int | None = None) -> tuple[Settings, dict[str, str]]:
+        """Return the settings of a node, or of one of its inputs, and what decided each field."""
+        key = (node.name or "", index)
+        if key not in self._known:
+            self._known[key] = self._merge(node, index)
+        return self._known[key]
+
+    def extra_inputs(self) -> tuple[tuple[str, int], ...]:
+        """Return inputs (node, index) that are quantized whatever the target says."""
+        return tuple(
+            (name, index)
+            for rule, edges in self.matched
+            if isinstance(rule.where, LayerInput) and rule.settings.compute == "int"
+            for name, index in edges
+            if index is not None
+        )
+
+    def note_unheard(self, quantized: set[tuple[str, int]], target: Target) -> None:
+        """Note the rules that ask for widths or integers where nothing is quantized.
+
+        Args:
+            quantized: Inputs (node, index) that are quantized.
+            target: The device.
+        """
+        nodes = {name for name, _ in quantized}
+        for rule, edges in self.matched:
+            s = rule.settings
+            asks = s.compute == "int" or s.activation_bits or s.weight_bits or s.compensation
+            if (
+                rule.force == "implied"
+                or s.compute in ("float16", "float32")
+                or not asks
+                or not edges
+            ):
+                continue
+            if not any((n in nodes) if i is None else ((n, i) in quantized) for n, i in edges):
+                message = f"Target '{target.name}' quantizes nothing of {rule.where}."
+                self._notes.append(Note(rule.origin or str(rule.where), message))
+
+    def _merge(self, node: ir.Node, index: int | None) -> tuple[Settings, dict[str, str]]:
+        settings = self._base
+        deciders: dict[str, Rule] = {}
+        for rule, edges in self.matched:
+            if (node.name, None) in edges or (index is not None and (node.name, index) in edges):
+                settings = rule.settings.over(settings)
+                deciders |= {name: rule for name, _ in rule.settings.items()}
+        for limit in self._recipe.limits:
+            settings = self._within(limit, settings, deciders, node)
+        if not settings.balance:
+            settings = replace(settings, balance=None)
+        if settings.compensation and index not in (None, *COMPENSATED.get(node.op_type, ())):
+            settings = replace(settings, compensation=False)
+        origin = {name: r.origin or str(r.where) for name, r in deciders.items()}
+        return settings, origin
+
+    def _within(
+        self, limit: Limit, settings: Settings, deciders: dict[str, Rule], node: ir.Node
+    ) -> Settings:
+        """Return the settings with one field brought within a limit."""
+        value = getattr(settings, limit.setting)
+        if value is None or value in limit.allowed or not _applies(limit, node):
+            return settings
+        rule = deciders.get(limit.setting)
+        nearest = limit.nearest(value)
+        if rule is not None and settings.compute == "int":
+            where = rule.origin or str(rule.where)
+            what = f"{limit.setting.replace('_', ' ')} is {value} for a {node.op_type}"
+            if rule.force == "required":
+                allowed = " or ".join(map(str, limit.allowed))
+                raise ConfigValueError(
+                    f"{where}: {what}, but {limit.reason}: it is {allowed} in layer {node.name}"
+                )
+            note = Note(where, f"{what}, but {limit.reason}: {nearest} in layer '{node.name}'.")
+            if rule.force == "wished" and note not in self._notes:
+                self._notes.append(note)
+        return replace(settings, **{limit.setting: nearest})
+
+
+def _applies(limit: Limit, node: ir.Node) -> bool:
+    if isinstance(limit.where, OpType) and not matches_type(node, limit.where.name):
+        return False
+    if limit.condition == "no bias":
+        return bias_of(node) is None
+    if limit.condition == "grouped or odd inputs":
+        group = node.attributes.get("group")
+        index = weight_index(node)
+        weight = node.inputs[index] if index is not None else None
+        if weight is None or weight.shape is None:
+            return False
+        channels = weight.shape[0 if node.op_type in ("ConvTranspose", "MatMul") else 1]
+        odd = isinstance(channels, int) and channels % 2 == 1
+        return odd or (group is not None and group.as_int() > 1)
+    return True
+
+
+def _check_required(rule: Rule, edges: Edges, nodes: dict[str, ir.Node], target: Target) -> None:
+    """Refuse a layer of its own rule that the target does not quantize."""
+    if rule.force != "required" or not isinstance(rule.where, Layer | OpType):
+        return
+    others = [n for n, _ in edges if nodes[n].op_type not in target.anchors]
+    if others and len(others) == len(edges):
+        name = sorted(others)[0]
+        raise ConfigValueError(
+            f"{at(rule.origin)}layer '{name}' is a {nodes[name].op_type}, which is not quantized; "
+            f"{', '.join(sorted(target.anchors))} are."
+        )
+
+
+def _check_compensation(rule: Rule, edges: Edges, nodes: dict[str, ir.Node]) -> None:
+    if not rule.settings.compensation:
+        return
+    for name, index in sorted(edges, key=str):
+        allowed = COMPENSATED.get(nodes[name].op_type, ())
+        if not allowed or index not in (None, *allowed):
+            places = "; ".join(
+                f"{op} input {' and '.join(map(str, inputs))}"
+                for op, inputs in COMPENSATED.items()
+            )
+            raise ConfigValueError(
+                f"{at(rule.origin)}{'' if index is None else f'input {index} of '}node '{name}' "
+                f"({nodes[name].op_type}) has no place for error compensation. Places: {places}."
+            )
+
+
+def _check_exclusive(matched: Sequence[tuple[Rule, Edges]]) -> None:
+    """Refuse two subgraphs that share a node and disagree about it (horizon.md 7.5)."""
+    inside = [
+        (rule, rule.where, {n for n, _ in edges})
+        for rule, edges in matched
+        if isinstance(rule.where, Subgraph) and rule.where.exclusive
+    ]
+    for i, (rule, where, nodes) in enumerate(inside):
+        for other, elsewhere, others in inside[:i]:
+            shared = nodes & others
+            if where.name == elsewhere.name or not shared:
+                continue
+            said, before = dict(rule.settings.items()), dict(other.settings.items())
+            field = next((f for f in said if f in before and said[f] != before[f]), None)
+            if field is not None:
+                raise ConfigValueError(
+                    f"{at(rule.origin)}node '{sorted(shared)[0]}' is in subgraph '{where.name}', where "
+                    f"{field} is {said[field]}, and in '{elsewhere.name}', where it is {before[field]}."
+                )

@@ -1,0 +1,74 @@
+"""What a recipe may ask for and the core does not run yet, in one place.
+
+A dialect expresses all that its vendor's file says; nothing of it may be dropped in silence. Whoever
+implements one of these takes its line away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from calibrant import algorithms
+from calibrant.errors import UnsupportedError
+from calibrant.recipe import AlgorithmChoice, Recipe, Rule
+
+__all__ = ["check_supported", "unsupported"]
+
+
+def unsupported(recipe: Recipe) -> list[str]:
+    """List what is asked for and not implemented, one clause each, with the rule that asks."""
+    return list(dict.fromkeys([*_for_the_model(recipe), *_for_layers(recipe)]))
+
+
+def check_supported(recipe: Recipe) -> None:
+    """Refuse a recipe that asks for what is not implemented.
+
+    Raises:
+        UnsupportedError: It does; the message lists all of it.
+    """
+    asked = unsupported(recipe)
+    if asked:
+        raise UnsupportedError(f"Understood, but not implemented yet: {'; '.join(asked)}.")
+
+
+def _for_the_model(recipe: Recipe) -> Iterator[str]:
+    if recipe.joint:
+        yield "one range for all tensors that an Add brings together (joint quantization)"
+    if recipe.scale_format != "float32":
+        yield f"activation scales rounded through {recipe.scale_format}"
+    if recipe.output_precision != "float32":
+        yield f"model outputs in {recipe.output_precision}"
+    if recipe.search is not None:
+        yield f"a search between candidates for each {recipe.search.scope}"
+    if recipe.promote is not None:
+        yield "raising the layers that lose most to a higher precision"
+    if recipe.training:
+        yield "ranges learned by training"
+    if recipe.calibration.random:
+        yield "calibration without data"
+
+
+def _for_layers(recipe: Recipe) -> Iterator[str]:
+    for rule in recipe.rules:
+        s = rule.settings
+        by = f" ({rule.origin})" if rule.origin else ""
+        if s.activation_per_channel:
+            yield f"activations with one scale a channel{by}"
+        if s.compensation:
+            yield f"error compensation of 8-bit values{by}"
+        if s.candidates and recipe.search is None:
+            yield f"a search between candidates{by}"
+        if s.bias_samples is not None:
+            yield f"bias correction with its own samples and metric{by}"
+        yield from _algorithm("activation", s.activation, rule)
+        yield from _algorithm("weight", s.weight, rule)
+
+
+def _algorithm(
+    kind: Literal["activation", "weight"], choice: AlgorithmChoice | None, rule: Rule
+) -> Iterator[str]:
+    known = ("auto", *algorithms.names()[kind])
+    if choice is not None and choice.name not in known:
+        by = f" ({rule.origin})" if rule.origin else ""
+        yield f"{kind} algorithm '{choice.name}'{by}"
