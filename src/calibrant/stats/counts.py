@@ -56,7 +56,7 @@ class BitCounts:
     def __init__(self) -> None:
         """Start without values."""
         self._counts = demand_zero(kernels().BINS)
-        self._state = np.array([*NO_VALUE, 0], dtype=np.int64)
+        self._state = np.array([*NO_VALUE, 0, NO_VALUE[0]], dtype=np.int64)
         self._room = _FULL  # values before a counter could overflow
         self._flushed: Histogram | None = None
 
@@ -76,6 +76,8 @@ class BitCounts:
             new._room -= total
         ordered = np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
         new._state[:2] = ordered.min(), ordered.max()
+        magnitudes = bits & 0x7FFFFFFF
+        new._state[3] = min(NO_VALUE[0], int(magnitudes[magnitudes > 0].min(initial=0x7FFFFFFF)))
         return new
 
     @property
@@ -106,14 +108,14 @@ class BitCounts:
         if self._state[0] <= self._state[1]:
             low, high = floats_of_order(self._state[:2])
             extremes = (float(low), float(high))
+        # only bins between the least and the greatest magnitude are read: the rest is not in memory
+        first = min(max(int(self._state[3]) >> 12, SUBNORMAL_BINS), self._counts.size // 2)
+        last = int(np.abs(self._state[:2]).max() >> 12) + 1 if extremes[0] <= extremes[1] else 0
         positive, negative = self._counts.reshape(2, -1)  # magnitudes ascend in both
-        below = np.flatnonzero(negative != 0)  # six times as fast as on the counts themselves
-        above = np.flatnonzero(positive != 0)
-        first_below = np.searchsorted(below, SUBNORMAL_BINS)
-        first_above = np.searchsorted(above, SUBNORMAL_BINS)
-        zeros = negative[below[:first_below]].sum(dtype=np.int64)
-        zeros += positive[above[:first_above]].sum(dtype=np.int64)
-        below, above = below[first_below:][::-1], above[first_above:]
+        zeros = positive[:SUBNORMAL_BINS].sum(dtype=np.int64)
+        zeros += negative[:SUBNORMAL_BINS].sum(dtype=np.int64)
+        below = np.flatnonzero(negative[first:last] != 0)[::-1] + first  # faster than on the counts
+        above = np.flatnonzero(positive[first:last] != 0) + first
         keys = np.concatenate([-below, [0][: int(zeros > 0)], above]).astype(np.int32)
         counts = np.concatenate([negative[below], [zeros][: int(zeros > 0)], positive[above]])
         histogram = Histogram(keys, counts.astype(np.int64), *extremes)
@@ -156,12 +158,12 @@ class DistinctCounts:
 
     def bins(self) -> BitCounts:
         """Return counts by bin of the same values, to go on with."""
-        used = np.flatnonzero(self._counts)
+        used = np.flatnonzero(self._counts != 0)
         return BitCounts.of(self._keys[used], self._counts[used])
 
     def values(self) -> ExactValues:
         """Return the counts so far as a value."""
-        used = np.flatnonzero(self._counts)
+        used = np.flatnonzero(self._counts != 0)
         values = self._keys[used].view(np.float32)
         order = np.argsort(values)
         return ExactValues(values[order], self._counts[used][order])

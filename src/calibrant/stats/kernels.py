@@ -56,8 +56,9 @@ def count_bits(
     Args:
         bits: (values,) float32 values seen as int32.
         counts: (BINS,) how often each bin occurred. Written.
-        state: (3,) lowest and highest finite value as ordered integers (the bits of the magnitude, with
-            the value's sign), and how many values are not finite. Written.
+        state: (4,) lowest and highest finite value as ordered integers (the bits of the magnitude, with
+            the value's sign), how many values are not finite, and the least magnitude above 0 as bits.
+            Written.
 
     Returns:
         The index of the first value that is not finite; -1 when there is none.
@@ -72,17 +73,20 @@ def count_bits(
         top = np.int32(-0x80000000)  # highest, signed: the highest value where any is positive
         bottom = np.int32(0x7FFFFFFF)  # lowest, signed: of the negative ones, the nearest to 0
         far = np.uint32(0)  # highest, unsigned: the lowest value where any is negative
+        near = np.uint32(0xFFFFFFFF)  # least magnitude above 0, less 1: zero wraps to the top
         for k in range(block.size):
             b = block[k]
             top = max(top, b)
             bottom = min(bottom, b)
             far = max(far, np.uint32(b))
+            near = min(near, np.uint32(b & 0x7FFFFFFF) - np.uint32(1))
         if top < 0x7F800000 and far < 0xFF800000:
             # where all are negative, or none is:
             high = -np.int64(bottom & 0x7FFFFFFF) if top < 0 else np.int64(top)
             low = np.int64(bottom) if bottom >= 0 else -np.int64(far & 0x7FFFFFFF)
             state[0] = min(state[0], low)
             state[1] = max(state[1], high)
+            state[3] = min(state[3], np.int64(near) + 1)
             for j in range(np.uint64(block.size)):
                 u = np.uint64(np.uint32(block[j]))
                 spread = _U7 if (u & _EXPONENT) == 0 else np.uint64(0)
@@ -99,6 +103,8 @@ def count_bits(
                 order = -magnitude if b < 0 else magnitude
                 state[0] = min(state[0], order)
                 state[1] = max(state[1], order)
+                if magnitude > 0:
+                    state[3] = min(state[3], magnitude)
                 counts[np.uint64(np.uint32(b)) >> _U12] += np.uint32(1)
     return first
 
