@@ -33,9 +33,7 @@ BALANCE_GAIN_DB = 1.0
 def decide(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> Variant:
     """Decide what the recipe leaves to measurement: equalization, balancing, and the activation algorithm."""
     model, plan, asked = balance_as_asked(model, plan, probe, r)
-    forms = [
-        replace(v, balanced=asked + v.balanced) for v in variants(model, plan, probe, r)
-    ]
+    forms = [replace(v, balanced=asked + v.balanced) for v in variants(model, plan, probe, r)]
     automatic = any(d.algorithm.name == "auto" and d.fixed_range is None for d in plan.activations)
     algorithms = AUTO_ALGORITHMS if automatic else ("",)
     few = probe if len(forms) * len(algorithms) == 1 else _sample(model, plan, probe, r)
@@ -85,7 +83,8 @@ def corrected(model: ir.Model, plan: Plan, params: Parameters, probe: Probe, r: 
     r.corrections = report
     if mode == "on" or not any(c.kept for c in report):
         return improved
-    before, after = (score(model, plan, p, probe, r) for p in (params, improved))
+    few = _sample(model, plan, probe, r)
+    before, after = (score(model, plan, p, few, r) for p in (params, improved))
     better = after > before
     r.candidates += [
         Candidate("bias correction", "off", before, not better),

@@ -21,7 +21,7 @@ from calibrant.plan import Plan
 from calibrant.run import Run
 from calibrant.runtime.batch import Batch
 from calibrant.runtime.measure import compare, mean_sqnr_db, run
-from calibrant.runtime.observe import expose
+from calibrant.runtime.tap import expose
 from calibrant.runtime.session import open_session
 
 __all__ = ["Probe", "rows_are_free", "score", "take_probe"]

@@ -28,6 +28,9 @@ __all__ = ["Variant", "balance_as_asked", "variants"]
 #: A layer's input is balanced where its largest channel is so many times the median one.
 UNEVEN = 8.0
 
+#: Channel magnitudes are taken from so many samples of the probe.
+EQUALIZE_SAMPLES = 32
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Variant:
@@ -58,7 +61,7 @@ def variants(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> list[Variant]
     axes = {p.tensor: p.axis for p in pairs}
     inputs = _balanceable(model, plan, exclude=set(axes))
     every = axes | {t: axis for t, (axis, _) in inputs.items()}
-    magnitudes = channel_magnitudes(model, every, probe.feeds, **r.runtime)
+    magnitudes = channel_magnitudes(model, every, probe.part(EQUALIZE_SAMPLES).feeds, **r.runtime)
     found = [plain]
     if pairs:
         changed = model.clone()
