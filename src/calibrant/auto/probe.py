@@ -21,8 +21,8 @@ from calibrant.plan import Plan
 from calibrant.run import Run
 from calibrant.runtime.batch import Batch
 from calibrant.runtime.measure import compare, mean_sqnr_db, run
+from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import expose
-from calibrant.runtime.session import open_session
 
 __all__ = ["Probe", "rows_are_free", "score", "take_probe"]
 
@@ -87,7 +87,7 @@ def take_probe(model: ir.Model, stream: Iterator[Batch], r: Run) -> Probe:
     values: list[dict[str, Array]] = []
     size = 0
     for feed in feeds:
-        results = session.run(wanted, {n: feed[n] for n in used})
+        results = infer(session, wanted, {n: feed[n] for n in used})
         _check_finite(results, wanted)
         values.append(dict(zip(wanted, results, strict=True)))
         size += sum(np.asarray(x).nbytes for x in results)

@@ -243,7 +243,8 @@ def weight_axis(node: ir.Node) -> int | None:
 
     Conv 0; ConvTranspose 1 (with groups it holds the channels of one group, which then share a
     scale); Gemm the axis that `transB` makes the output; MatMul the last axis of a right operand, the
-    last but one of a left operand. None where there is no such axis (a vector, no weight).
+    first of a left operand. None where there is no such axis (a vector, no weight), and for a stack of
+    matrices, for which ONNX Runtime's kernels take one scale.
     """
     index = weight_index(node)
     if index is None:
@@ -256,14 +257,14 @@ def weight_axis(node: ir.Node) -> int | None:
         return 0
     if node.op_type == "ConvTranspose":
         return 1
-    if rank < 2:
+    if rank != 2:
         return None
     if node.op_type == "Gemm":
         name = "transB" if index == 1 else "transA"
         transposed = node.attributes.get(name)
         is_transposed = transposed is not None and transposed.as_int() != 0
         return (0 if is_transposed else 1) if index == 1 else (1 if is_transposed else 0)
-    return rank - 1 if index == 1 else rank - 2
+    return 1 if index == 1 else 0
 
 
 def fixed_output_range(node: ir.Node) -> tuple[float, float] | None:

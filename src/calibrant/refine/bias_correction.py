@@ -28,8 +28,8 @@ from calibrant.emit.parameters import LayerParameters, Parameters
 from calibrant.emit.qdq import emit_simulated
 from calibrant.plan import Plan, WeightDecision
 from calibrant.runtime.layerwise import walk
-from calibrant.runtime.observe import expose
-from calibrant.runtime.session import open_session
+from calibrant.runtime.session import infer, open_session
+from calibrant.runtime.tap import expose
 
 __all__ = ["Correction", "correct_bias"]
 
@@ -121,10 +121,19 @@ def _output(model: ir.Model, weight: WeightDecision) -> str:
 def _can_correct(model: ir.Model, weight: WeightDecision) -> bool:
     if weight.channel_axis is None:
         return False
-    op = _op(model, weight)
-    if op == "MatMul":
-        return weight.bias is not None and weight.input_index == 1
-    return op in ("Conv", "ConvTranspose", "Gemm") and weight.input_index == 1
+    node = model.graph.node(weight.layer)
+    if weight.input_index != 1:
+        return False
+    if node.op_type == "MatMul":
+        return weight.bias is not None
+    has_other = weight.bias is None and len(node.inputs) > 2 and node.inputs[2] is not None
+    return _bias_factor(node) != 0 and not has_other
+
+
+def _bias_factor(node: ir.Node) -> float:
+    """What a layer multiplies its bias with: beta of a Gemm."""
+    beta = node.attributes.get("beta")
+    return beta.as_float() if beta is not None else 1.0
 
 
 def _with_bias(
@@ -137,7 +146,8 @@ def _with_bias(
             const = model.graph.initializers[weight.bias].const_value
             assert const is not None
             bias = const.numpy().astype(np.float32)
-    return replace(layer, bias=bias + delta)
+    factor = np.float32(_bias_factor(model.graph.node(weight.layer)))
+    return replace(layer, bias=bias + delta / factor)
 
 
 def _mean(y: Array, axis: int) -> FloatArray:
@@ -162,6 +172,6 @@ def _means(
     inputs = [i.name for i in session.get_inputs()]
     rows = []
     for feed in feeds:
-        outputs = session.run(names, {n: feed[n] for n in inputs})
+        outputs = infer(session, names, {n: feed[n] for n in inputs})
         rows.append([_mean(y, axes[n]) for n, y in zip(names, outputs, strict=True)])
     return {n: np.stack([row[i] for row in rows]) for i, n in enumerate(names)}

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.graph.values import values_by_name
-from calibrant.runtime.session import open_session
+from calibrant.runtime.session import infer, open_session
 
 __all__ = ["walk"]
 
@@ -49,12 +49,16 @@ def walk(
     for i, names in enumerate(reads):
         for name in names:
             last_use[name] = i
+    for name in stops:  # a stop is looked at, whether or not a node reads it
+        last_use[name] = max(last_use.get(name, -1), order[name] + 1)
     states: list[dict[str, Array]] = [dict(feed) for feed in feeds]
     start = 0
     for stop in sorted(set(stops), key=lambda s: order[s]):
         end = order[stop] + 1
         if end > start:
-            _advance(model, nodes[start:end], start, end, last_use, stop, states, provider, threads)
+            _advance(
+                model, nodes[start:end], start, end, last_use, stop, states, provider, threads
+            )
             start = end
         yield stop, [state[stop] for state in states]
         for state in states:
@@ -106,9 +110,10 @@ def _advance(
         integers=False,
     )
     for state in states:
-        results = session.run(wanted, {n: state[n] for n in needed})
+        results = infer(session, wanted, {n: state[n] for n in needed})
         state.update(
-            (n, r if r.flags.writeable else np.array(r)) for n, r in zip(wanted, results, strict=True)
+            (n, r if r.flags.writeable else np.array(r))
+            for n, r in zip(wanted, results, strict=True)
         )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from calibrant.runtime.session import open_session
+from calibrant.runtime.session import infer, open_session
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -37,7 +37,7 @@ class OutputQuality:
         top1_agreement: Share of samples with equal argmax along the last axis, where it is longer
             than 1; None otherwise.
         distinct_share: Distinct values of the quantized output over those of the float one, a sample of
-            them; near 0 where the output has collapsed.
+            them, or over 256 where these are more; near 0 where the output has collapsed.
     """
 
     name: str
@@ -57,14 +57,18 @@ def run(
     optimize: bool = True,
     integers: bool = True,
 ) -> Outputs:
-    """Return the outputs of a model for each feed."""
+    """Return the outputs of a model for each feed.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load or run the model.
+    """
     session = open_session(
         model, provider=provider, threads=threads, optimize=optimize, integers=integers
     )
     inputs = [i.name for i in session.get_inputs()]
     names = [o.name for o in session.get_outputs()]
     return [
-        dict(zip(names, session.run(names, {n: feed[n] for n in inputs}), strict=True))
+        dict(zip(names, infer(session, names, {n: feed[n] for n in inputs}), strict=True))
         for feed in feeds
     ]
 
@@ -106,7 +110,7 @@ def _quality(name: str, reference: Outputs, outputs: Outputs) -> OutputQuality:
         float(cosine) if finite else np.nan,
         largest if finite else np.inf,
         agree / rows if rows else None,
-        np.unique(b_all).size / max(1, np.unique(a_all).size),
+        min(1.0, np.unique(b_all).size / min(256, max(1, np.unique(a_all).size))),
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
@@ -17,7 +18,9 @@ from calibrant.graph.load import own_copy
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-__all__ = ["PROVIDERS", "open_session"]
+__all__ = ["PROVIDERS", "infer", "open_session"]
+
+Array = npt.NDArray[Any]
 
 #: Names accepted by `--provider`, and what ONNX Runtime calls them.
 PROVIDERS = {
@@ -61,7 +64,7 @@ def open_session(
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -78,6 +81,23 @@ def open_session(
         except Exception as e:
             text = " ".join(str(e).split())
             raise ModelError(f"ONNX Runtime cannot load the model: {text}") from e
+
+
+def infer(
+    session: ort.InferenceSession, names: Sequence[str], feeds: Mapping[str, Array]
+) -> list[Array]:
+    """Return some outputs of a session.
+
+    Raises:
+        ModelError: ONNX Runtime cannot run the model on these inputs.
+    """
+    try:
+        outputs: list[Array] = session.run(names, feeds)
+    except Exception as e:
+        shapes = ", ".join(f"'{n}' {x.shape}" for n, x in feeds.items())
+        text = " ".join(str(e).split())
+        raise ModelError(f"ONNX Runtime cannot run the model on inputs {shapes}: {text}") from e
+    return outputs
 
 
 def _providers(provider: str, available: Sequence[str]) -> list[str]:

@@ -1,0 +1,255 @@
+"""Tap a model: run it on batches and hand out the values of inner tensors while the next batch runs.
+
+The tapped tensors are made outputs. Their values land in pages of memory that are used again, two in turn,
+so that one can be read while the other is filled. A batch whose values do not fit a page is run in slices of
+its samples. A single sample that does not fit is run several times, each time with another group of tensors
+exposed: a runtime keeps every exposed tensor until the end of a run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant.errors import ModelError
+from calibrant.graph.values import values_by_name
+from calibrant.runtime.batch import Batch
+from calibrant.runtime.session import infer, open_session
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+__all__ = ["BUFFER_BYTES", "Tap", "expose"]
+
+#: Bytes of a page. A group of tensors that one sample fills may have twice as many.
+BUFFER_BYTES = 48 * 2**20
+
+#: Distance of arrays in a page, in bytes: a line of the processor's cache.
+_ALIGNMENT = 64
+
+logger = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+Feeds = Mapping[str, Array]
+
+#: Called with tensors by name, their batch, and the first and number of its samples that they belong to.
+#: The values are valid until the future is done.
+Use = Callable[[Mapping[str, Array], Batch, int, int], Future[None]]
+
+
+def expose(model: ir.Model, tensors: Sequence[str]) -> ir.Model:
+    """Copy a model so that its outputs are these tensors and no others.
+
+    Graph inputs and initializers among the tensors are left out: who feeds the model has them.
+    """
+    model = model.clone()
+    values = values_by_name(model.graph)
+    wanted = [values[t] for t in tensors if values[t].producer() is not None]
+    model.graph.outputs.clear()
+    model.graph.outputs.extend(wanted)
+    return model
+
+
+#: Type and shape of an array.
+_Form = tuple[np.dtype[Any], tuple[int, ...]]
+
+
+@dataclass(slots=True)
+class _Page:
+    """Memory for the tensors of one run, and the reader that is still busy with them."""
+
+    memory: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, dtype=np.uint8))
+    busy: Future[None] | None = None
+
+    def wait(self) -> None:
+        if self.busy is not None:
+            self.busy.result()
+            self.busy = None
+
+    def lay_out(self, forms: Sequence[_Form]) -> list[Array]:
+        """Return uninitialised arrays, one behind the other."""
+        sizes = [dtype.itemsize * math.prod(shape) for dtype, shape in forms]
+        steps = [-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes]
+        if sum(steps) > self.memory.nbytes:
+            self.memory = np.empty(sum(steps), dtype=np.uint8)
+        starts = itertools.accumulate(steps, initial=0)
+        return [
+            self.memory[start : start + size].view(dtype).reshape(shape)
+            for (dtype, shape), size, start in zip(forms, sizes, starts, strict=False)
+        ]
+
+
+@dataclass(slots=True)
+class _Group:
+    """Tensors that are exposed together.
+
+    Args:
+        tensors: Their names.
+        session: A session whose outputs they are.
+        forms: Shapes of the inputs -> forms of the outputs.
+    """
+
+    tensors: list[str]
+    session: ort.InferenceSession
+    forms: dict[tuple[tuple[int, ...], ...], list[_Form]] = field(default_factory=dict)
+
+
+class Tap:
+    """Hands out the values of some tensors of a model, batch by batch."""
+
+    def __init__(
+        self, model: ir.Model, tensors: Sequence[str], *, provider: str, threads: int | None
+    ) -> None:
+        """Expose the tensors, in groups where one sample of all of them is too much.
+
+        Args:
+            model: A prepared model; it is not changed.
+            tensors: Names of node outputs.
+            provider: Execution provider.
+            threads: Threads for inference.
+        """
+        self._model, self._tensors = model, list(tensors)
+        self._provider, self._threads = provider, threads
+        self._whole_batches = any(_has_fixed_rows(v) for v in model.graph.inputs)
+        self._sample_bytes = _inferred_bytes(model, tensors)
+        self._has_run = False
+        self._has_fixed_shapes = True
+        self._pages = itertools.cycle((_Page(), _Page()))
+        self._groups = self._open()
+
+    def run(self, batch: Batch, use: Use) -> None:
+        """Run a batch and give the tensors to `use`, all at once or in parts.
+
+        Raises:
+            ModelError: The model does not run on this batch.
+        """
+        try:
+            self._run(batch, use)
+        except ModelError:
+            if self._has_run or self._whole_batches or batch.size == 1:
+                raise
+            self._whole_batches = True  # somewhere inside, the model insists on its batch size
+            self._run(batch, use)
+
+    def close(self) -> None:
+        """Wait until all values have been used, and raise what a reader raised."""
+        for page in itertools.islice(self._pages, 2):
+            page.wait()
+
+    def _run(self, batch: Batch, use: Use) -> None:
+        start = 0
+        while start < batch.size:
+            rows = self._rows(batch.size - start)
+            measured: dict[str, float] = {}
+            for group in self._groups:
+                names = [i.name for i in group.session.get_inputs()]
+                feeds = {n: np.ascontiguousarray(batch.feeds[n]) for n in names}
+                if rows < batch.size:
+                    feeds = {n: x[start : start + rows] for n, x in feeds.items()}
+                page, arrays = self._execute(group, feeds)
+                values = dict(zip(group.tensors, arrays, strict=True))
+                page.busy = use(values, batch, start, rows)
+                measured |= {t: x.nbytes / rows for t, x in values.items()}
+            if not self._has_run:
+                self._has_run = True
+                self._sample_bytes = measured
+                if len(self._grouped()) > len(self._groups):
+                    self._groups = self._open()
+            start += rows
+
+    def _rows(self, left: int) -> int:
+        """How many samples to run at once: all that are left, or equal parts of them that fit a page."""
+        if self._whole_batches:
+            return left
+        if self._sample_bytes is None:
+            return 1
+        parts = math.ceil(left * sum(self._sample_bytes.values()) / BUFFER_BYTES)
+        return math.ceil(left / max(1, parts))
+
+    def _open(self) -> list[_Group]:
+        return [
+            _Group(
+                names,
+                open_session(
+                    expose(self._model, names),
+                    provider=self._provider,
+                    threads=self._threads,
+                    spinning=False,  # another thread has work beside it
+                ),
+            )
+            for names in self._grouped()
+        ]
+
+    def _grouped(self) -> list[list[str]]:
+        """Tensors that are exposed together: all of them, unless a single sample is too large."""
+        if self._sample_bytes is None:
+            return [self._tensors]
+        groups: list[list[str]] = [[]]
+        size = 0.0
+        for t in self._tensors:
+            size += self._sample_bytes[t]
+            if groups[-1] and size > 2 * BUFFER_BYTES:
+                groups.append([])
+                size = self._sample_bytes[t]
+            groups[-1].append(t)
+        return groups
+
+    def _execute(self, group: _Group, feeds: dict[str, Array]) -> tuple[_Page, list[Array]]:
+        """Run one group, into a page where the shapes of the outputs are known."""
+        page = next(self._pages)
+        page.wait()
+        key = tuple(x.shape for x in feeds.values())
+        forms = group.forms.get(key)
+        if forms is not None and self._has_fixed_shapes:
+            arrays = page.lay_out(forms)
+            if _run_into(group.session, feeds, group.tensors, arrays):
+                return page, arrays
+            self._has_fixed_shapes = False  # they depend on the data
+        arrays = infer(group.session, group.tensors, feeds)
+        group.forms[key] = [(x.dtype, x.shape) for x in arrays]
+        return page, arrays
+
+
+def _run_into(
+    session: ort.InferenceSession, feeds: Feeds, names: Sequence[str], arrays: Sequence[Array]
+) -> bool:
+    """Run a session into arrays; answer whether their shapes were right."""
+    binding = session.io_binding()
+    for name, x in feeds.items():
+        binding.bind_cpu_input(name, x)
+    for name, x in zip(names, arrays, strict=True):
+        binding.bind_output(name, "cpu", 0, x.dtype.type, x.shape, x.ctypes.data)
+    try:
+        session.run_with_iobinding(binding)
+    except Exception:
+        logger.debug("outputs have other shapes than in the run before", exc_info=True)
+        return False
+    return True
+
+
+def _has_fixed_rows(value: ir.Value) -> bool:
+    return value.shape is not None and len(value.shape) > 0 and isinstance(value.shape[0], int)
+
+
+def _inferred_bytes(model: ir.Model, tensors: Sequence[str]) -> dict[str, float] | None:
+    """Return the bytes of one sample of each tensor, where all shapes are known but for the batch."""
+    values = values_by_name(model.graph)
+    found = {}
+    for t in tensors:
+        shape, dtype = values[t].shape, values[t].dtype
+        if shape is None or dtype is None:
+            return None
+        dims = [d if isinstance(d, int) else 0 for d in shape]
+        if 0 in dims[1:]:
+            return None
+        found[t] = float(math.prod(dims[1:]) * max(1, *dims[:1]) * dtype.itemsize)
+    return found
