@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from calibrant.auto.probe import Probe, score
 from calibrant.auto.variants import Variant, balance_as_asked, variants
 from calibrant.choose import choose_activations, choose_layers, with_algorithm
-from calibrant.emit.parameters import Parameters
+from calibrant.emit.parameters import LayerParameters, Parameters
 from calibrant.plan import Plan
 from calibrant.recipe import AlgorithmChoice
 from calibrant.refine.bias_correction import correct_bias
 from calibrant.run import Candidate, Run
 from calibrant.runtime.observe import observe
+from calibrant.stats import TensorStats
 
 __all__ = ["corrected", "decide"]
 
@@ -27,43 +28,72 @@ SCORE_SAMPLES = 16
 SCORE_VALUES = 16_000_000
 
 #: Balancing puts Muls into the model, so it has to make the outputs so much better [dB].
-BALANCE_GAIN_DB = 1.0
+BALANCE_GAIN_DB = 2.0
 
 
 def decide(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> Variant:
-    """Decide what the recipe leaves to measurement: equalization, balancing, and the activation algorithm."""
+    """Decide what the recipe leaves to measurement: equalization, balancing, and the activation algorithm.
+
+    The form of the model is decided first, with the first algorithm; the others are tried on that form.
+    """
     model, plan, asked = balance_as_asked(model, plan, probe, r)
     forms = [replace(v, balanced=asked + v.balanced) for v in variants(model, plan, probe, r)]
     automatic = any(d.algorithm.name == "auto" and d.fixed_range is None for d in plan.activations)
-    algorithms = AUTO_ALGORITHMS if automatic else ("",)
-    few = probe if len(forms) * len(algorithms) == 1 else _sample(model, plan, probe, r)
-    best: tuple[float, Variant] | None = None
-    alone = len(forms) * len(algorithms) == 1
-    tried: list[tuple[str, float, Variant]] = []
-    for variant in forms:
-        if alone:
-            best = (0.0, variant)
-            break
-        statistics = observe(
-            variant.model, variant.plan.observed_tensors, few.batches, **r.runtime
-        )
-        layers = choose_layers(variant.plan, variant.model)
-        for name in algorithms:
-            trial = with_algorithm(variant.plan, AlgorithmChoice(name)) if name else variant.plan
-            params = Parameters(choose_activations(trial, statistics), layers)
-            reached = score(variant.model, trial, params, few, r)
-            found = replace(variant, plan=trial)
-            label = f"{name}, {variant.name}" if name else variant.name
-            tried.append((label, reached, found))
-            costs_more = best is not None and len(variant.balanced) > len(best[1].balanced)
-            needed = BALANCE_GAIN_DB if costs_more else 0.0
-            if best is None or reached > best[0] + needed:
-                best = (reached, found)
-    assert best is not None
-    chosen = best[1]
-    r.candidates += [Candidate("ranges", label, s, found is chosen) for label, s, found in tried]
-    r.equalized, r.balanced = list(chosen.equalized), list(chosen.balanced)
-    return chosen
+    first, *others = AUTO_ALGORITHMS if automatic else ("",)
+    best = forms[0]
+    if len(forms) > 1 or others:
+        few = _sample(model, plan, probe, r)
+        trials = [_Trial.of(form, few, r) for form in forms]
+        scored = [(t.score(first), t) for t in trials]
+        reached, trial = scored[0]
+        for score_, t in scored[1:]:
+            costs_more = len(t.form.balanced) > len(trial.form.balanced)
+            if score_ > reached + (BALANCE_GAIN_DB if costs_more else 0.0):
+                reached, trial = score_, t
+        name = first
+        for other in others:
+            score_ = trial.score(other)
+            scored.append((score_, trial))
+            if score_ > reached:
+                reached, name = score_, other
+        labels = [f"{first}, {t.form.name}" if first else t.form.name for t in trials]
+        labels += [f"{other}, {trial.form.name}" for other in others]
+        chosen = labels.index(f"{name}, {trial.form.name}" if name else trial.form.name)
+        r.candidates += [
+            Candidate("ranges", label, s, i == chosen)
+            for i, (label, (s, _)) in enumerate(zip(labels, scored, strict=True))
+        ]
+        best = replace(trial.form, plan=trial.plan(name))
+    r.equalized, r.balanced = list(best.equalized), list(best.balanced)
+    return best
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Trial:
+    """One form of the model with what its scores are made of."""
+
+    form: Variant
+    sample: Probe
+    run: Run
+    statistics: dict[str, TensorStats]
+    layers: dict[str, LayerParameters]
+
+    @classmethod
+    def of(cls, form: Variant, sample: Probe, r: Run) -> _Trial:
+        """Observe a form on a sample, and round its weights."""
+        statistics = observe(form.model, form.plan.observed_tensors, sample.batches, **r.runtime)
+        return cls(form, sample, r, statistics, choose_layers(form.plan, form.model))
+
+    def plan(self, algorithm: str) -> Plan:
+        """Return the plan with an algorithm where the recipe leaves it open."""
+        plan = self.form.plan
+        return with_algorithm(plan, AlgorithmChoice(algorithm)) if algorithm else plan
+
+    def score(self, algorithm: str) -> float:
+        """Score an algorithm [dB]."""
+        plan = self.plan(algorithm)
+        params = Parameters(choose_activations(plan, self.statistics), self.layers)
+        return score(self.form.model, plan, params, self.sample, self.run)
 
 
 def _sample(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> Probe:
