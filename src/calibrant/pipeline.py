@@ -18,7 +18,7 @@ from typing import Any
 import onnx_ir as ir
 
 from calibrant.auto.decide import corrected, decide
-from calibrant.auto.probe import Probe, rows_are_free, take_probe
+from calibrant.auto.probe import Probe, check_raised, rows_are_free, take_probe
 from calibrant.auto.variants import Variant
 from calibrant.choose import choose_activations, choose_layers
 from calibrant.emit.fake_quant import emit_fake_quant
@@ -81,6 +81,8 @@ def quantize(
     with r.stage("probe"):
         stream = iter(batches)
         probe = take_probe(float_model, stream, r)
+        if main_opset(original) != main_opset(float_model):
+            check_raised(original, probe, r)
     with r.stage("decide"):
         base = float_model
         if plan.half:

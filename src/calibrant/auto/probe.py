@@ -16,7 +16,8 @@ import onnx_ir as ir
 
 from calibrant.emit.parameters import Parameters
 from calibrant.emit.qdq import emit_simulated
-from calibrant.errors import DataError
+from calibrant.errors import DataError, ModelError
+from calibrant.graph.load import MIN_OPSET, main_opset
 from calibrant.plan import Plan
 from calibrant.run import Run
 from calibrant.runtime.batch import Batch
@@ -24,7 +25,7 @@ from calibrant.runtime.measure import compare, mean_sqnr_db, run
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import expose
 
-__all__ = ["Probe", "rows_are_free", "score", "take_probe"]
+__all__ = ["Probe", "check_raised", "rows_are_free", "score", "take_probe"]
 
 Array = npt.NDArray[Any]
 
@@ -32,6 +33,9 @@ Array = npt.NDArray[Any]
 PROBE_SAMPLES = 64
 PROBE_FEED = 16
 PROBE_BYTES = 64 * 2**20
+
+#: Outputs of a model whose opset was raised agree at least so well with those before [dB].
+RAISED_SQNR_DB = 60.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,6 +106,22 @@ def take_probe(model: ir.Model, stream: Iterator[Batch], r: Run) -> Probe:
         scored,
         [{n: v[n] for n in scored} for v in values],
     )
+
+
+def check_raised(original: ir.Model, probe: Probe, r: Run) -> None:
+    """Make sure that a model whose opset was raised still computes what it did.
+
+    Raises:
+        ModelError: An output is another one.
+    """
+    found = run(original, probe.feeds[:1], **r.runtime)
+    for quality in compare(found, probe.reference[:1]):
+        if quality.sqnr_db < RAISED_SQNR_DB:
+            raise ModelError(
+                f"Raising the opset of the model from {main_opset(original)}, which quantization needs, "
+                f"changes its output '{quality.name}' (SQNR {quality.sqnr_db:.1f} dB). Export the model "
+                f"with opset {MIN_OPSET} or newer."
+            )
 
 
 def _scored(model: ir.Model) -> tuple[str, ...]:
