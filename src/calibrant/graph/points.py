@@ -92,7 +92,7 @@ def find_points(
     model: ir.Model,
     target: Target,
     *,
-    enabled: Callable[[ir.Node], bool] = lambda node: True,
+    enabled: Callable[[ir.Node, int | None], bool] = lambda node, index: True,
     extra_inputs: tuple[tuple[str, int], ...] = (),
 ) -> Points:
     """Find where quantizers stand.
@@ -100,16 +100,18 @@ def find_points(
     Args:
         model: A prepared model.
         target: The device.
-        enabled: Says whether a node is to be quantized; others stay in float.
-        extra_inputs: Further edges (node, input index) to quantize, whatever the target says.
+        enabled: Says whether a node (index None), or one of its inputs, is to be quantized; others stay in
+            float.
+        extra_inputs: Further edges (node, input index) to quantize, whatever the target says, where they
+            carry float32 activations.
     """
     edges: dict[ir.Value, list[tuple[ir.Node, int]]] = {}
     outputs: dict[ir.Value, ir.Node] = {}
     layers: list[LayerPoint] = []
     for node in model.graph:
-        if node.op_type not in target.anchors or not enabled(node):
+        if node.op_type not in target.anchors or not enabled(node, None):
             continue
-        layer = _layer(node)
+        layer = _layer(node, enabled)
         if not layer.inputs:
             continue
         layers.append(layer)
@@ -122,10 +124,10 @@ def find_points(
     followers = _follow(model, target, enabled, edges, outputs)
     by_name = {node.name: node for node in model.graph}
     for name, index in extra_inputs:
-        extra = by_name[name].inputs[index]
-        assert extra is not None
-        if (by_name[name], index) not in edges.get(extra, []):
-            edges.setdefault(extra, []).append((by_name[name], index))
+        node = by_name[name]
+        extra = node.inputs[index]
+        if extra is not None and _quantizable(extra) and (node, index) not in edges.get(extra, []):
+            edges.setdefault(extra, []).append((node, index))
     order = {v: i for i, v in enumerate(_values(model))}
     points = [
         ActivationPoint(
@@ -140,14 +142,17 @@ def find_points(
     return Points(tuple(points), tuple(layers), tuple(followers))
 
 
-def _layer(node: ir.Node) -> LayerPoint:
+def _layer(node: ir.Node, enabled: Callable[[ir.Node, int | None], bool]) -> LayerPoint:
     rule = rule_of(node)
     index = weight_index(node)
     candidates = rule.data if rule.data is not None else tuple(range(len(node.inputs)))
     inputs = tuple(
         i
         for i in candidates
-        if i < len(node.inputs) and i != index and _quantizable(node.inputs[i])
+        if i < len(node.inputs)
+        and i != index
+        and _quantizable(node.inputs[i])
+        and enabled(node, i)
     )
     bias = bias_of(node)
     weight_value = node.inputs[index] if index is not None else None
@@ -166,16 +171,22 @@ def _layer(node: ir.Node) -> LayerPoint:
 def _follow(
     model: ir.Model,
     target: Target,
-    enabled: Callable[[ir.Node], bool],
+    enabled: Callable[[ir.Node, int | None], bool],
     edges: dict[ir.Value, list[tuple[ir.Node, int]]],
     outputs: dict[ir.Value, ir.Node],
 ) -> list[str]:
     followers = []
     for node in model.graph:
-        if node.op_type not in target.followers or not enabled(node) or _fills_with_inf(node):
+        if (
+            node.op_type not in target.followers
+            or not enabled(node, None)
+            or _fills_with_inf(node)
+        ):
             continue
         data = _data_inputs(node)
         if not data or not all(node.inputs[i] in edges or node.inputs[i] in outputs for i in data):
+            continue
+        if not all(enabled(node, i) for i in data):
             continue
         followers.append(node.name or "")
         for index in data:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from calibrant.errors import ConfigRuntimeError, ConfigValueError
 from calibrant.graph import targets
-from calibrant.graph.ops import OP_RULES, rule_of
+from calibrant.graph.ops import OP_RULES, is_constant, rule_of
 from calibrant.graph.passes.half import can_be_half
 from calibrant.graph.points import ActivationPoint, LayerPoint, find_points
 from calibrant.graph.targets import Target
@@ -39,8 +39,8 @@ def resolve(recipe: Recipe, model: ir.Model) -> Plan:
     settings_of = effective.of
     check_supported(recipe)
 
-    def enabled(node: ir.Node) -> bool:
-        return settings_of(node)[0].compute == "int"
+    def enabled(node: ir.Node, index: int | None) -> bool:
+        return settings_of(node, index)[0].compute == "int"
 
     points = find_points(model, target, enabled=enabled, extra_inputs=effective.extra_inputs())
     nodes = {node.name or "": node for node in model.graph}
@@ -55,13 +55,7 @@ def resolve(recipe: Recipe, model: ir.Model) -> Plan:
     read = {(n, i) for d in activations for n, i in d.users}
     effective.note_unheard(read | {(w.layer, w.input_index) for w in weights}, target)
     if not points.layers and not activations and not half:
-        raise ConfigRuntimeError(
-            f"Nothing is left to quantize: the model has {len(layers)} layers that target "
-            f"'{target.name}' runs in integers, and the recipe leaves all of them in float."
-            if layers
-            else f"The model has no operator that target '{target.name}' quantizes "
-            f"({', '.join(sorted(target.anchors))}) outside of If, Loop and Scan bodies."
-        )
+        raise ConfigRuntimeError(_nothing(layers, target))
     return Plan(
         target,
         tuple(activations),
@@ -71,6 +65,23 @@ def resolve(recipe: Recipe, model: ir.Model) -> Plan:
         half,
         tuple(notes),
     )
+
+
+def _nothing(layers: list[LayerDecision], target: Target) -> str:
+    """Say why a model has nothing to quantize."""
+    if not layers:
+        return (
+            f"The model has no operator that target '{target.name}' quantizes "
+            f"({', '.join(sorted(target.anchors))}) outside of If, Loop and Scan bodies."
+        )
+    reasons: dict[str, list[str]] = {}
+    for layer in layers:
+        reasons.setdefault(layer.reason, []).append(layer.node)
+    listed = "; ".join(
+        f"{len(names)} stay in float ('{names[0]}'{', …' if len(names) > 1 else ''}): {reason}"
+        for reason, names in reasons.items()
+    )
+    return f"Nothing is left to quantize. Of the model's {len(layers)} layers, {listed}."
 
 
 def _activation(
@@ -185,8 +196,17 @@ def _layers(
             elif node.op_type not in target.anchors:
                 reason = f"target '{target.name}' has no integer kernel for {node.op_type}"
             else:
-                reason = "no input of it carries float activations"
+                reason = _without_points(node)
         decisions.append(
             LayerDecision(node.name or "", node.op_type, settings, origin, done, reason)
         )
     return decisions
+
+
+def _without_points(node: ir.Node) -> str:
+    """Say why no input of an operator that the target quantizes can be quantized."""
+    inputs = [v for v in node.inputs if v is not None and not is_constant(v)]
+    others = {v.dtype.name.lower() for v in inputs if v.dtype not in (None, ir.DataType.FLOAT)}
+    if others:
+        return f"its input is {' and '.join(sorted(others))}, and float32 alone is quantized"
+    return "all its inputs are constant" if not inputs else "the recipe leaves its inputs in float"
