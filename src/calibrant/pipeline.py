@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from calibrant.choose import choose_activations, choose_layers
 from calibrant.emit.fake_quant import emit_fake_quant
 from calibrant.emit.parameters import Parameters
 from calibrant.emit.qdq import emit_qdq
+from calibrant.errors import ConfigTypeError
 from calibrant.graph.load import WIDE_OPSET, ModelLike, load, main_opset, prepare, raise_opset
 from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
 from calibrant.graph.passes.half import to_half
@@ -71,7 +73,11 @@ def quantize(
         DataError: The data is empty, does not fit the inputs, or is not finite.
         ConfigError: The recipe names what the model does not have, or asks for what does not exist.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe if recipe is not None else Recipe()
+    if not isinstance(recipe, Recipe):
+        raise ConfigTypeError(
+            f"recipe is a {type(recipe).__name__}; it is a Recipe: calibrant.load_recipe reads one from a file."
+        )
     r = Run(recipe, provider, threads, progress)
     start = time.perf_counter()
     with r.stage("load"):
@@ -106,8 +112,8 @@ def quantize(
             r.latency = measure_latency(original, deploy, feed, **r.runtime)
     r.data_notes = list(batches.notes)
     r.seconds["total"] = time.perf_counter() - start
-    summary = summarize(model, original, deploy, plan, r)
-    return QuantizedModel(deploy, fake_quant, params, plan, Statistics(statistics), summary)
+    result = QuantizedModel(deploy, fake_quant, params, plan, Statistics(statistics))
+    return replace(result, summary=summarize(model, original, result, r))
 
 
 def observe(

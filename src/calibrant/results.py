@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ class QuantizedModel:
     params: Parameters
     plan: Plan
     statistics: Statistics
-    summary: dict[str, Any]
+    summary: dict[str, Any] = field(default_factory=dict)
 
     def save(self, directory: str | Path) -> list[Path]:
         """Write every result into a folder.
@@ -204,10 +204,9 @@ def _rule(decision: ActivationDecision) -> Any:
 # ------------------------------------------------------------------------------------------- summary
 
 
-def summarize(
-    source: Any, original: ir.Model, deploy: ir.Model, plan: Plan, r: Run
-) -> dict[str, Any]:
+def summarize(source: Any, original: ir.Model, result: QuantizedModel, r: Run) -> dict[str, Any]:
     """Return the summary of a run as plain values."""
+    deploy, plan = result.deploy, result.plan
     float_bytes, deploy_bytes = (len_bytes(m) for m in (original, deploy))
     quantized = [d for d in plan.layers if d.quantized]
     summary: dict[str, Any] = {
@@ -252,7 +251,7 @@ def summarize(
         ),
         "notes": [asdict(n) for n in plan.notes],
     }
-    summary["warnings"] = _warnings(summary, r)
+    summary["warnings"] = _warnings(summary, r) + _lost_tensors(result)
     return _plain(summary)  # type: ignore[no-any-return]
 
 
@@ -291,6 +290,23 @@ def _warnings(summary: dict[str, Any], r: Run) -> list[str]:
         for name in summary["layers"]["subgraphs_in_float"]
     ]
     return warnings
+
+
+def _lost_tensors(result: QuantizedModel) -> list[str]:
+    """Tensors so small that the guard of the vendors' kernel made their scale 1, so that all becomes 0."""
+    lost = []
+    for d in result.plan.activations:
+        stats = result.statistics.get(d.tensor)
+        if stats is None or float(result.params.activations[d.id].scale) != 1.0:
+            continue
+        largest = max(abs(stats.min), abs(stats.max))
+        if 0 < largest < 0.5:
+            lost.append(
+                f"Tensor '{d.tensor}' has values up to {largest:.3g} only: its scale fell below 1.19e-7 "
+                "and became 1 (the guard of the min/max kernel), so it is quantized to 0. Leave its readers in float, or use "
+                "8 bits."
+            )
+    return lost
 
 
 def _peak_mb() -> float:
