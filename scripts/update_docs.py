@@ -79,9 +79,9 @@ def python() -> str:
             parts.append(f"## `calibrant.{name}`\n\nThe version, a text.")
         elif inspect.ismodule(value):
             parts.append(f"## `calibrant.{name}`\n\n{_text(value)}")
-            for inner in value.__all__:
-                if inspect.isfunction(function := getattr(value, inner)):
-                    parts.append(_function(f"calibrant.{name}.{inner}", function, "###"))
+            inner = {n: getattr(value, n) for n in value.__all__}
+            functions = {n: f for n, f in inner.items() if inspect.isfunction(f)}
+            parts += [_function(f"calibrant.{name}.{n}", f, "###") for n, f in functions.items()]
         elif inspect.isclass(value):
             parts.append(f"## `calibrant.{name}`\n\n{_text(value)}")
             parts += [_function(f"{name}.{n}", f, "###") for n, f in _methods(value)]
@@ -200,7 +200,7 @@ def targets() -> str:
             ("Inputs quantized of", _list(t.anchors)),
             ("Output quantized too, of", _list(t.integer_outputs)),
             ("Stay in integers where their inputs are", _list(t.followers)),
-            ("No quantizer in front of", _list(t.fused) if t.integer_outputs else "–"),
+            ("No quantizer in front of", _list(t.fused) if t.integer_outputs else "none"),
             ("One range for input and output", _list(t.shared)),
             ("Activations stored", "unsigned" if t.unsigned else "signed"),
             ("Zero point of activations", "0" if t.symmetric else "fits the data"),
@@ -214,7 +214,7 @@ def targets() -> str:
 
 
 def _list(names: frozenset[str]) -> str:
-    return ", ".join(sorted(names)) or "–"
+    return ", ".join(sorted(names)) or "none"
 
 
 def dialects() -> str:

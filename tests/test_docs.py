@@ -1,0 +1,343 @@
+"""The documentation is true: its code runs, its tables are current, its links, keys and numbers exist."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import BaseModel
+
+import calibrant
+from calibrant import algorithms
+from calibrant.auto import decide, probe, variants
+from calibrant.demo import digits
+from calibrant.dialects._native_schema import RecipeDocument
+from calibrant.graph.passes import equalize
+from calibrant.recipe import Layer, OpType, Rule, Settings
+from calibrant.results import COLLAPSE_COSINE, COLLAPSE_SQNR_DB
+from calibrant.stats.tensor import FEW
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "examples" / "README.md",
+    *sorted(DOCS.rglob("*.md")),
+]
+FENCE = re.compile(r"<!-- (\w+) -->\n```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+#: Numbers that pages take from the code: page, sentence, values.
+FACTS = [
+    ("explanation/decisions.md", "at least {:.0f} dB better", (decide.BALANCE_GAIN_DB,)),
+    ("explanation/decisions.md", "at least {}, and more", (decide.SCORE_SAMPLES,)),
+    ("explanation/decisions.md", "stay below {} million", (decide.SCORE_VALUES // 10**6,)),
+    (
+        "explanation/decisions.md",
+        "at most {} and at most {} MiB, are the probe",
+        (probe.PROBE_SAMPLES, probe.PROBE_BYTES >> 20),
+    ),
+    ("explanation/decisions.md", "quantized with `{}`", decide.AUTO_ALGORITHMS[:1]),
+    ("reference/algorithms.md", "measures `{}` and `{}`", decide.AUTO_ALGORITHMS),
+    ("explanation/equalization.md", "at least {:.0f} dB better", (decide.BALANCE_GAIN_DB,)),
+    ("explanation/equalization.md", "more than {:.0f} times the median", (variants.UNEVEN,)),
+    ("explanation/equalization.md", "divided by {:.0f})", (equalize.SHRINK_LIMIT,)),
+    ("explanation/equalization.md", "the limit of {:.0f}", (equalize.GROW_LIMIT,)),
+    ("explanation/statistics.md", "Up to {:,} distinct values", (FEW,)),
+    ("architecture.md", "Up to {:,} distinct values", (FEW,)),
+    ("architecture.md", "must gain {:.0f} dB", (decide.BALANCE_GAIN_DB,)),
+    (
+        "how-to/warnings.md",
+        "below {:.0f} dB or cosine below {}",
+        (COLLAPSE_SQNR_DB, COLLAPSE_COSINE),
+    ),
+    ("how-to/data.md", "first {} samples are also the *probe*", (probe.PROBE_SAMPLES,)),
+]
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------- code that runs
+
+
+def pages_with(mark: str) -> list[Path]:
+    return [p for p in PAGES if any(m[1] == mark for m in FENCE.finditer(text_of(p)))]
+
+
+@pytest.mark.parametrize("page", pages_with("runs"), ids=name_of)
+def test_code_runs_as_it_stands(page, tmp_path):
+    """Blocks behind `<!-- runs -->` run in order; Python blocks of one page see each other's names."""
+    python = ""
+    for match in FENCE.finditer(text_of(page)):
+        if match[1] != "runs":
+            continue
+        if match[2] == "python":
+            python += match[3] + "\n"
+            command = [sys.executable, "-W", "error", "-c", python]
+        else:
+            command = ["bash", "-euo", "pipefail", "-c", match[3]]
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, f"{match[3]}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", pages_with("recipe"), ids=name_of)
+def test_recipes_load(page):
+    for match in FENCE.finditer(text_of(page)):
+        if match[1] == "recipe":
+            assert calibrant.load_recipe(match[3]).rules
+
+
+# ------------------------------------------------------------------------------------ generated parts
+
+
+@pytest.mark.parametrize("script", ["update_docs.py", "update_readme_tables.py"])
+def test_written_parts_are_current(script):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / script), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_figure_of_the_readme_stands_in_the_results():
+    results = " ".join(text_of(p) for p in (ROOT / "benchmarks" / "results").glob("*.md"))
+    known = set(re.findall(r"\d+\.\d+", results))
+    parts = re.findall(
+        r"<!-- written by scripts/update_readme.*?<!-- end -->",
+        text_of(ROOT / "README.md"),
+        re.DOTALL,
+    )
+    figures = {f for part in parts for f in re.findall(r"\d+\.\d+", part)}
+    assert len(figures) > 50
+    assert figures <= known
+
+
+# ------------------------------------------------------------------------------------------- structure
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
+        if target.startswith("http"):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), f"{name_of(page)} links {target}"
+        if anchor:
+            heads = re.findall(r"^#+ (.+)$", text_of(linked), re.MULTILINE)
+            anchors = [re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in heads]
+            assert anchor in anchors, f"{name_of(page)} links {target}"
+
+
+def test_every_page_is_reached_from_the_index():
+    seen, queue = set(), [DOCS / "index.md"]
+    while queue:
+        page = queue.pop().resolve()
+        if page in seen or page.suffix != ".md" or DOCS not in page.parents:
+            continue
+        seen.add(page)
+        links = re.findall(r"\]\(([^)#\s]+)", text_of(page))
+        queue += [page.parent / t for t in links if not t.startswith("http")]
+    assert {name_of(p) for p in DOCS.rglob("*.md")} == {name_of(p) for p in seen}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_pages_are_one_idea_in_plain_lines(page):
+    text = text_of(page)
+    assert text.startswith("# ")
+    assert text.endswith("\n")
+    written = re.sub(r"<!-- written by.*?<!-- end -->", "", text, flags=re.DOTALL)
+    assert len(written.splitlines()) <= 220, "a long page hides its idea"
+
+
+def test_every_algorithm_has_a_page():
+    heads = {}
+    for path in (DOCS / "explanation" / "algorithms").glob("*.md"):
+        head = text_of(path).partition("\n")[0]
+        kind = "weight" if "weight" in head else "activation"
+        heads |= {(kind, name): path.name for name in re.findall(r"`([^`]+)`", head)}
+    for kind, names in algorithms.names().items():
+        ours = [n for n in names if type_of(kind, n).__module__.startswith("calibrant.")]
+        assert [n for n in ours if (kind, n) not in heads] == []
+
+
+def type_of(kind: str, name: str) -> type:
+    make = algorithms.activation if kind == "activation" else algorithms.weight
+    return type(make(name))
+
+
+# --------------------------------------------------------------------------------- what pages say of code
+
+
+@pytest.mark.parametrize(("page", "sentence", "values"), FACTS)
+def test_numbers_are_those_of_the_code(page, sentence, values):
+    text = " ".join(text_of(DOCS / page).split())
+    assert sentence.format(*values) in text
+
+
+def test_warnings_are_those_of_the_code():
+    source = " ".join(text_of(p) for p in (ROOT / "src" / "calibrant").rglob("*.py"))
+    source = re.sub(r'"\s+f?"', "", source)  # texts of several lines
+    page = text_of(DOCS / "how-to" / "warnings.md")
+    quoted = re.findall(r"^## `(.+)`$", page, re.MULTILINE)
+    quoted += [
+        q
+        for row in re.findall(r"^\| (`.+?) \|", page, re.MULTILINE)
+        for q in re.findall("`(.+?)`", row)
+    ]
+    assert len(quoted) > 8
+    for text in quoted:
+        for part in text.split("…"):
+            assert part.strip(" '") in source, f"no warning says '{part}'"
+
+
+def test_recipe_reference_has_every_key_and_no_other():
+    page = text_of(DOCS / "reference" / "recipe.md")
+    cells = re.findall(r"^\| (.+?) \|", page, re.MULTILINE)
+    said = {name for cell in cells for name in re.findall(r"`([a-z_.]+)`", cell)}
+    said |= set(re.findall(r"`((?:where|notes)\.[a-z.]+)`", page))
+    keys = set(recipe_keys(RecipeDocument))
+    shorter = {k.removeprefix("rules.") for k in keys}
+    assert said - {"native", "all"} - {d for d in said if d in dialect_names()} == shorter
+
+
+def dialect_names() -> list[str]:
+    from calibrant.dialects import dialects
+
+    return list(dialects())
+
+
+def recipe_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for inner in inner_models(field.annotation):
+            yield from recipe_keys(inner, f"{prefix}{name}.")
+
+
+def inner_models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from inner_models(argument)
+
+
+# ------------------------------------------------------------------------------------------- artefacts
+
+
+@pytest.fixture(scope="module")
+def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """Keys of every JSON file of two runs that between them use everything."""
+    data = {"image": digits.calibration().image[:32]}
+    rules = (
+        Rule(Layer("stem_conv"), Settings(compute="float16")),
+        Rule(Layer("pw1_conv"), Settings(balance=0.5)),
+        Rule(OpType("LSTM"), Settings(weight_bits=16), force="wished"),
+    )
+    busy = calibrant.Recipe(rules=rules, target="onnxruntime")
+    found: dict[str, set[str]] = {}
+    for name, recipe in (("default", None), ("busy", busy)):
+        folder = tmp_path_factory.mktemp(name)
+        calibrant.quantize(digits.MODEL, data, recipe).save(folder)
+        for file in folder.glob("*.json"):
+            content = json.loads(file.read_text(encoding="utf-8"))
+            found.setdefault(file.name, set()).update(keys_of(content))
+    return found
+
+
+def keys_of(value: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            path = f"{prefix}.{key}" if prefix else key
+            yield from keys_of(inner, path) if isinstance(inner, dict) and inner else [path]
+            if isinstance(inner, list):
+                yield from keys_of(inner, path)
+    elif isinstance(value, list):
+        for inner in value:
+            if isinstance(inner, dict):
+                yield from keys_of(inner, f"{prefix}[]")
+
+
+#: Keys that are names: of outputs, stages, fields of settings, layers.
+NAMED = {
+    "summary.json": [
+        (r"quality\.outputs\.[^.]+\.", "quality.outputs.<name>."),
+        (r"time_s\..+", "time_s.<stage>"),
+    ],
+    "plan.json": [
+        (r"layers\[\]\.settings\..+", "layers[].settings.<field>"),
+        (r"(layers|tensors)\[\]\.rule\..+", r"\1[].rule"),
+    ],
+    "record.json": [(r"^.+\.", "<layer>.")],
+}
+
+
+@pytest.mark.parametrize("file", ["summary.json", "plan.json", "record.json"])
+def test_artefacts_reference_has_every_key_and_no_other(file, artefacts):
+    page = text_of(DOCS / "reference" / "artefacts.md")
+    section = next(
+        s
+        for s in re.split(r"^## ", page, flags=re.MULTILINE)
+        if s.partition("\n")[0].endswith(file)
+    )
+    cells = re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
+    said = {key for cell in cells for key in re.findall(r"`([^`]+)`", cell)}
+    there = set()
+    for key in artefacts[file]:
+        for pattern, name in NAMED[file]:
+            key = re.sub(pattern, name, key)
+        there.add(key)
+    lists = {k.partition("[]")[0] for k in there if "[]" in k}  # a list is said by what is in it
+    nullable = {k for k in there if any(s.startswith(f"{k}.") for s in said)}  # null in one run
+    used = {
+        "<layer>.is_tensor_quantize"
+    }  # a product of two activations, which the digits network lacks
+    assert there - lists - nullable - said == set()
+    assert said - there - used == set()
+
+
+def test_files_are_those_that_save_writes(tmp_path):
+    data = {"image": digits.calibration().image[:8]}
+    written = {p.name for p in calibrant.quantize(digits.MODEL, data).save(tmp_path)}
+    for page in (ROOT / "README.md", DOCS / "reference" / "artefacts.md"):
+        head = text_of(page).partition("## summary.json")[0]
+        cells = re.findall(r"^\| (`.+?) \|", head, re.MULTILINE)
+        said = {f for cell in cells for f in re.findall(r"`([\w.]+\.(?:onnx|json|txt))`", cell)}
+        assert said == written
+
+
+def test_side_by_side_table_is_what_algorithms_choose():
+    """Two columns of the table, to the digits it has; other processors may differ in the last."""
+    page = text_of(DOCS / "explanation" / "algorithms" / "index.md")
+    bulk = np.random.default_rng(0).normal(size=200_000).astype(np.float32)
+    for column, x in ((0, bulk), (2, np.append(bulk, np.float32(100)))):
+        stats = calibrant.TensorStats.of(x)
+        for row in re.findall(r"^\| `([\w-]+)` \| (\[.+) \|$", page, re.MULTILINE):
+            low, high, _ = map(float, re.findall(r"-?\d+\.?\d*", row[1].split(" | ")[column]))
+            chosen = algorithms.activation(row[0])(stats, calibrant.QuantSpec()).range
+            assert [float(v) for v in chosen] == pytest.approx([low, high], abs=0.02), row[0]
