@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from calibrant.auto.decide import corrected, decide
@@ -37,7 +38,8 @@ from calibrant.runtime import observe as observation
 from calibrant.runtime.batch import Batch
 from calibrant.runtime.data import Batches, open_data
 from calibrant.runtime.inputs import model_inputs
-from calibrant.runtime.measure import compare, measure_latency, run
+from calibrant.runtime.measure import OutputQuality, compare, measure_latency, run
+from calibrant.runtime.tap import expose
 from calibrant.stats import Statistics, TensorStats
 
 __all__ = ["observe", "quantize"]
@@ -101,12 +103,12 @@ def quantize(
         base, plan = chosen.model, chosen.plan
         params = Parameters(choose_activations(plan, statistics), choose_layers(plan, base))
     with r.stage("bias correction"):
-        params = corrected(base, plan, params, probe, r)
+        params = corrected(chosen, params, statistics, probe, r)
     with r.stage("emit"):
         deploy = emit_qdq(base, plan, params)
         fake_quant = emit_fake_quant(base, plan, params)
     with r.stage("measure"):
-        r.quality = compare(probe.reference, run(deploy, probe.feeds, **r.runtime))
+        r.quality = _quality(deploy, probe, r)
         if plan.target.measures_latency:
             feed = {n: x[:1] if rows_are_free(deploy) else x for n, x in probe.feeds[0].items()}
             r.latency = measure_latency(original, deploy, feed, **r.runtime)
@@ -114,6 +116,16 @@ def quantize(
     r.seconds["total"] = time.perf_counter() - start
     result = QuantizedModel(deploy, fake_quant, params, plan, Statistics(statistics))
     return replace(result, summary=summarize(model, original, result, r))
+
+
+def _quality(deploy: ir.Model, probe: Probe, r: Run) -> list[OutputQuality]:
+    """Compare the deployed model's outputs with the float ones, and what stands before a selection."""
+    quality = compare(probe.reference, run(deploy, probe.feeds, **r.runtime))
+    if len(quality) == sum(np.asarray(x).dtype.kind == "f" for x in probe.reference[0].values()):
+        return quality
+    tapped = run(expose(deploy, probe.scored), probe.feeds, **r.runtime)
+    known = {q.name for q in quality}
+    return quality + [q for q in compare(probe.scored_reference, tapped) if q.name not in known]
 
 
 def observe(

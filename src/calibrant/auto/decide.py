@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -26,6 +27,11 @@ AUTO_ALGORITHMS = ("min-max", "mse")
 SCORE_SAMPLES = 16
 #: … and on more where all observed values of all samples stay below this, since few samples are noisy.
 SCORE_VALUES = 16_000_000
+
+#: Biases are corrected on at least so many samples of the probe …
+CORRECTION_SAMPLES = 8
+#: … and on more where the largest observed tensor of all samples stays below this.
+CORRECTION_VALUES = 16_000_000
 
 #: Balancing puts Muls into the model, so it has to make the outputs so much better [dB].
 BALANCE_GAIN_DB = 2.0
@@ -104,12 +110,24 @@ def _sample(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> Probe:
     return probe.part(max(SCORE_SAMPLES, int(SCORE_VALUES / max(1.0, values))))
 
 
-def corrected(model: ir.Model, plan: Plan, params: Parameters, probe: Probe, r: Run) -> Parameters:
-    """Correct biases where the recipe says so, or where it makes the outputs better."""
+def corrected(
+    form: Variant,
+    params: Parameters,
+    statistics: Mapping[str, TensorStats],
+    probe: Probe,
+    r: Run,
+) -> Parameters:
+    """Correct biases where the recipe says so, or where it makes the outputs better.
+
+    The tensors between two layers are held for all samples at once, so large ones allow fewer samples.
+    """
+    model, plan = form.model, form.plan
     mode = r.recipe.bias_correction
     if mode == "off" or len(probe.feeds) < 2:
         return params
-    improved, report = correct_bias(model, plan, params, probe.feeds, **r.runtime)
+    largest = max((s.count for s in statistics.values()), default=0) / max(1, r.samples)
+    affordable = max(CORRECTION_SAMPLES, int(CORRECTION_VALUES / max(1.0, largest)))
+    improved, report = correct_bias(model, plan, params, probe.part(affordable).feeds, **r.runtime)
     r.corrections = report
     if mode == "on" or not any(c.kept for c in report):
         return improved

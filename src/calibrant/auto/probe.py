@@ -29,10 +29,17 @@ __all__ = ["Probe", "check_raised", "rows_are_free", "score", "take_probe"]
 
 Array = npt.NDArray[Any]
 
-#: So many samples, in feeds of so many, and at most so many bytes of inputs and of outputs.
+#: So many samples, and at most so many bytes of inputs and of outputs …
 PROBE_SAMPLES = 64
-PROBE_FEED = 16
 PROBE_BYTES = 64 * 2**20
+#: … in feeds of so many samples and bytes of inputs, since what a model computes on the way is larger still.
+PROBE_FEED = 16
+PROBE_FEED_BYTES = 4 * 2**20
+
+#: Operators that select by value: behind them positions differ between two models that hardly differ.
+_SELECTING = frozenset(
+    {"ArgMax", "ArgMin", "Compress", "NonMaxSuppression", "NonZero", "TopK", "Unique"}
+)
 
 #: Outputs of a model whose opset was raised agree at least so well with those before [dB].
 RAISED_SQNR_DB = 60.0
@@ -125,16 +132,42 @@ def check_raised(original: ir.Model, probe: Probe, r: Run) -> None:
 
 
 def _scored(model: ir.Model) -> tuple[str, ...]:
-    """Outputs of the model, each with a final Softmax or Sigmoid taken off."""
-    names = []
+    """Tensors to compare two models by: their outputs, taken from before what makes them hard to compare.
+
+    A final Softmax or Sigmoid is taken off; an output behind a selection (the boxes that are left) is
+    replaced by the floating point tensors that the selection reads.
+    """
+    found: dict[str, None] = {}
     for value in model.graph.outputs:
         producer = value.producer()
         if producer is not None and producer.op_type in ("Softmax", "LogSoftmax", "Sigmoid"):
             source = producer.inputs[0]
             if source is not None and source.producer() is not None:
                 value = source
-        names.append(value.name or "")
-    return tuple(dict.fromkeys(names))
+        found |= dict.fromkeys(_before_selection(value) or [value.name or ""])
+    return tuple(found)
+
+
+def _before_selection(value: ir.Value) -> list[str]:
+    """Computed floating point inputs of the selections that a value depends on; empty without any."""
+    names: list[str] = []
+    stack, seen = [value.producer()], set[ir.Node]()
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.op_type in _SELECTING:
+            names += [
+                v.name or ""
+                for v in node.inputs
+                if v is not None
+                and v.producer() is not None
+                and v.dtype in (None, ir.DataType.FLOAT)
+            ]
+            continue
+        stack += [v.producer() for v in node.inputs if v is not None]
+    return names
 
 
 def _rows(feed: Mapping[str, Array]) -> int:
@@ -153,7 +186,8 @@ def _slices(batches: list[Batch], *, free: bool) -> Iterator[dict[str, Array]]:
             yield feeds
             left -= batch.size
             continue
-        step = min(PROBE_FEED, max(1, batch.size // 2))
+        each = max(1, sum(x.nbytes for x in feeds.values()) // batch.size)
+        step = max(1, min(PROBE_FEED, PROBE_FEED_BYTES // each, batch.size // 2))
         for start in range(0, batch.size, step):
             if left <= 0:
                 return

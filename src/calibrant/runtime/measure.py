@@ -76,10 +76,16 @@ def run(
 def compare(reference: Outputs, outputs: Outputs) -> list[OutputQuality]:
     """Compare the floating point outputs of two models, in the order of the first.
 
-    Outputs of other types (labels, indices) are left out. A quantized output that is not finite has an
-    SQNR of -inf.
+    Left out are outputs of other types (labels, indices), and outputs whose shape depends on the data and
+    came out differently (boxes that are left after a selection): their values have no partners. A quantized
+    output that is not finite has an SQNR of -inf.
     """
-    names = [n for n, x in reference[0].items() if np.asarray(x).dtype.kind == "f"]
+    names = [
+        n
+        for n, x in reference[0].items()
+        if np.asarray(x).dtype.kind == "f"
+        and all(np.shape(a[n]) == np.shape(b[n]) for a, b in zip(reference, outputs, strict=True))
+    ]
     return [_quality(name, reference, outputs) for name in names]
 
 
