@@ -52,6 +52,7 @@ __all__ = [
     "MappedLayers",
     "Note",
     "OpType",
+    "Precision",
     "Promotion",
     "Recipe",
     "Rule",
@@ -109,7 +110,9 @@ class Limit:
     condition: Condition = "always"
 
     def nearest(self, value: Any) -> Any:
-        """Return the allowed value nearest to one that is not; the larger of two."""
+        """Return the allowed value nearest to one that is not; the larger of two, the first of texts."""
+        if isinstance(value, str):
+            return self.allowed[0]
         return min(self.allowed, key=lambda v: (abs(v - value), -v))
 
 

@@ -14,11 +14,12 @@ from typing import Any
 from calibrant.dialects._yaml import Document, KeyPath, path_text
 from calibrant.errors import ConfigValueError
 
-__all__ = ["is_json", "read_json"]
+__all__ = ["is_json", "json_keys", "read_json"]
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?P<real>(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)")
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
+_KEY = re.compile(r'"([^"\\]*)"\s*:')
 _WORDS = {"true": True, "false": False, "null": None}
 _DEEPEST = 100
 
@@ -26,6 +27,22 @@ _DEEPEST = 100
 def is_json(text: str) -> bool:
     """Say whether a text is meant to be a JSON object: it begins with a brace."""
     return text.lstrip("\ufeff \t\r\n").startswith("{")
+
+
+def json_keys(text: str) -> tuple[set[str], set[str]]:
+    """Return the outermost keys of a JSON object and those one level below, to tell what it is.
+
+    A text that is not valid has all its keys in both. Other texts have none.
+    """
+    if not is_json(text):
+        return set(), set()
+    try:
+        content = read_json(text, None).content
+    except ConfigValueError:
+        found = set(_KEY.findall(text))
+        return found, found
+    inner = {k for value in content.values() if isinstance(value, dict) for k in value}
+    return set(content), inner
 
 
 def read_json(text: str, path: Path | None) -> Document:

@@ -53,7 +53,8 @@ def config_error(
     if kind == "literal_error" and isinstance(value, str):
         allowed = first["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
         near = did_you_mean(value, allowed)
-    return ConfigValueError(f"{where} is {shown}; {text}.{near}")
+    end = "" if text.endswith("?") else "."
+    return ConfigValueError(f"{where} is {shown}; {text}{end}{near}")
 
 
 def _keys(loc: tuple[int | str, ...], document: Document) -> KeyPath:

@@ -31,7 +31,7 @@ from calibrant.dialects._yaml import Document, KeyPath, path_text
 from calibrant.errors import ConfigError, ConfigTypeError, ConfigValueError, did_you_mean
 from calibrant.recipe import Note
 
-__all__ = ["field_names", "parse"]
+__all__ = ["field_names", "origin_of", "parse"]
 
 M = TypeVar("M", bound=Message)
 
@@ -81,6 +81,13 @@ def parse(text: str, path: Path | None, model: type[M]) -> tuple[M, Document, tu
         notes.append(Note(document.where(doubled), text_of, honoured=True))
     notes += _notes_on_choices(document, (), model, found)
     return checked, document, tuple(notes)
+
+
+def origin_of(document: Document, field: str, index: int | None = None, name: str = "") -> str:
+    """Return where a field stands, for the origin of a rule: `quant.cfg:14 override_layer_configs 'conv1'`."""
+    at: KeyPath = (field,) if index is None else (field, index)
+    line = f":{document.lines[at]}" if at in document.lines else ""
+    return " ".join(filter(None, (f"{Path(document.source).name}{line}", field, name)))
 
 
 # ------------------------------------------------------------------------------------ before reading

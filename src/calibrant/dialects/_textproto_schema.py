@@ -42,14 +42,14 @@ _PROTO = descriptor_pb2.FieldDescriptorProto
 SIGNED: int = _PROTO.TYPE_INT32
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Enum:
     """The names that an enumeration has, with their numbers."""
 
     numbers: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Named:
     """Numbers that may be written by name."""
 

@@ -1,0 +1,244 @@
+"""What the forms of an AMCT configuration have in common: defaults, limits, and their words as settings.
+
+    rules   nothing is quantized, but the types below     implied
+            the vendor's defaults, for all                implied
+            what the file says                            in its order
+
+The device's limits stand beside the rules: where a general setting does not fit a layer it gives way with
+a note, where a layer's own setting does not fit it is an error (ascend.md 10.5, 10.7, 12).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+
+from calibrant.errors import ConfigValueError
+from calibrant.recipe import (
+    AlgorithmChoice,
+    AllNodes,
+    Force,
+    LayerInput,
+    Limit,
+    Note,
+    OpType,
+    Rule,
+    Settings,
+)
+
+__all__ = [
+    "DEFAULT_ACTIVATION",
+    "DEFAULT_WEIGHT",
+    "GLOBAL_KEYS",
+    "LIMITS",
+    "QUANTIZABLE",
+    "TENSOR_TYPES",
+    "TRAINING_FIELDS",
+    "TRAINING_KEYS",
+    "ada",
+    "add_tensor",
+    "base_rules",
+    "check_search",
+    "default_settings",
+    "hfmg",
+    "ifmr",
+    "nuq",
+]
+
+#: Layers that are quantized (ascend.md 10.8), but for recurrent ones, which the core leaves in float.
+QUANTIZABLE = (
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "Linear",
+    "AveragePool",
+)
+
+#: Nodes of which one input may be quantized for its own sake (ascend.md 10.3).
+TENSOR_TYPES = ("MaxPool", "Add")
+
+GLOBAL_KEYS = (
+    "version",
+    "batch_num",
+    "activation_offset",
+    "joint_quant",
+    "do_fusion",
+    "skip_fusion_layers",
+    "fakequant_precision_mode",
+    "tensor_quantize",
+)
+
+#: Words of a layer in a configuration for training.
+TRAINING_KEYS = frozenset(
+    {
+        "retrain_enable",
+        "retrain_data_config",
+        "retrain_weight_config",
+        "regular_prune_enable",
+        "regular_prune_config",
+    }
+)
+
+#: Fields of the simplified configuration for training that the other one does not have.
+TRAINING_FIELDS = frozenset(
+    {
+        "retrain_data_quant_config",
+        "retrain_weight_quant_config",
+        "prune_config",
+        "regular_prune_skip_layers",
+        "regular_prune_skip_types",
+        "quant_skip_layers",
+        "quant_skip_types",
+    }
+)
+
+_NO_CHANNELS = "it has no channels to give a scale each"
+_NO_16 = "its activations run in 8 bits alone"
+_WINOGRAD = "6 and 7 bits are for Conv2d alone"
+
+LIMITS = (
+    *(
+        Limit(OpType(t), "weight_per_channel", (False,), _NO_CHANNELS)
+        for t in ("Linear", "AveragePool")
+    ),
+    *(Limit(OpType(t), "activation_bits", (8,), _NO_16) for t in ("Conv3d", "AveragePool")),
+    Limit(OpType("Linear"), "activation_bits", (8,), f"without a bias {_NO_16}", "no bias"),
+    Limit(OpType("Conv3d"), "activation_symmetric", (True,), "its activations are symmetric"),
+    *(Limit(OpType(t), "weight_bits", (4, 8), _WINOGRAD) for t in QUANTIZABLE if t != "Conv2d"),
+    Limit(OpType("AveragePool"), "balance", (0.0,), "it has no weight to move difficulty to"),
+)
+
+
+def ifmr(
+    start: float = 0.7,
+    end: float = 1.3,
+    step: float = 0.01,
+    max_percentile: float = 0.999999,
+    min_percentile: float = 0.999999,
+) -> AlgorithmChoice:
+    """Return the search of the upper bound (ascend.md 3)."""
+    return AlgorithmChoice.of(
+        "ifmr",
+        {
+            "search_range": (start, end),
+            "search_step": step,
+            "max_percentile": max_percentile,
+            "min_percentile": min_percentile,
+        },
+    )
+
+
+def hfmg(bins: int = 4096) -> AlgorithmChoice:
+    """Return the search on a histogram (ascend.md 4)."""
+    return AlgorithmChoice.of("hfmg", {"bins": bins})
+
+
+def nuq(steps: int = 32, iterations: int = 1) -> AlgorithmChoice:
+    """Return non-uniform weights (ascend.md 7)."""
+    return AlgorithmChoice.of("nuq", {"levels": steps, "rounds": iterations})
+
+
+def ada(
+    iterations: int, regularization: float, beta: Sequence[float], warm_start: float
+) -> AlgorithmChoice:
+    """Return adaptive rounding (ascend.md 9)."""
+    return AlgorithmChoice.of(
+        "ada",
+        {
+            "iterations": iterations,
+            "regularization": regularization,
+            "beta_range": tuple(beta),
+            "warm_start": warm_start,
+        },
+    )
+
+
+DEFAULT_ACTIVATION = ifmr()
+DEFAULT_WEIGHT = AlgorithmChoice("arq")
+
+
+def default_settings(*, symmetric: bool) -> Settings:
+    """Return what holds for a layer about which nothing is said (ascend.md 11)."""
+    return Settings(
+        activation=DEFAULT_ACTIVATION,
+        activation_bits=8,
+        activation_symmetric=symmetric,
+        weight=DEFAULT_WEIGHT,
+        weight_bits=8,
+        weight_per_channel=True,
+        balance=0.0,
+    )
+
+
+def base_rules(
+    source: str, *, offset: bool, offset_origin: str, types: Iterable[str] = ()
+) -> list[Rule]:
+    """Return the rules before those of the file.
+
+    Args:
+        source: Name of the file.
+        offset: Its `activation_offset`.
+        offset_origin: Where that stands, or an empty string.
+        types: Types that are quantized unless something else is said.
+    """
+    force: Force = "implied"
+    default = f"{source}: default"
+    rules = [Rule(AllNodes(), Settings(compute="float32"), f"{source}: not asked for", force)]
+    rules += [Rule(OpType(t), Settings(compute="int"), default, force) for t in types]
+    rules.append(Rule(AllNodes(), default_settings(symmetric=not offset), default, force))
+    if offset_origin:
+        said = Settings(activation_symmetric=not offset)
+        rules.append(Rule(AllNodes(), said, offset_origin, force))
+    return rules
+
+
+def check_search(start: float, end: float, step: float) -> None:
+    """Check a search range; the step is compared in decimal, so that 0.6 fits into [0.7, 1.3].
+
+    Raises:
+        ValueError: The range is empty or begins at or below 0, or the step does not fit into it.
+    """
+    if not 0 < start < end:
+        raise ValueError(f"the search range is [{start}, {end}]; 0 < start < end")
+    width = Decimal(str(end)) - Decimal(str(start))
+    if not 0 < Decimal(str(step)) <= width:
+        raise ValueError(f"search_step is {step}; it lies in (0, {width}]")
+
+
+def add_tensor(
+    rules: dict[tuple[str, int], Rule],
+    notes: list[Note],
+    where: LayerInput,
+    settings: Settings,
+    origin: str,
+) -> None:
+    """Add a tensor to those that are quantized for their own sake (ascend.md 10.3).
+
+    Args:
+        rules: Those so far, by node and input.
+        notes: Gets a note where one stands twice.
+        where: The node and the input.
+        settings: What holds for it.
+        origin: File, line and field.
+
+    Raises:
+        ConfigValueError: Another input of the same node is quantized already.
+    """
+    other = next((i for name, i in rules if name == where.name and i != where.index), None)
+    if other is not None:
+        raise ConfigValueError(
+            f"{origin} asks for input {where.index} after input {other}; only one input of a node can "
+            "be quantized."
+        )
+    key = (where.name, where.index)
+    if key in rules:
+        notes.append(
+            Note(
+                origin,
+                f"{rules[key].origin} is for the same input; the last one counts.",
+                honoured=True,
+            )
+        )
+    rules[key] = Rule(where, settings, origin, "required")

@@ -1,0 +1,156 @@
+"""Bring a `quant_config` into its one form: old places, names and spellings replaced, and noted.
+
+    activation, weight and searches at top level     -> model_config
+    model_config: {"any name": {…}}                  -> model_config: {…}
+    {"ON": "int16"}, InputType, OutputType           -> qtype
+    fp16, fp32, float                                -> float16, float32
+
+Source: horizon.md 2.3 (position, aliases).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from calibrant.dialects._horizon_schema import (
+    FINE_FIELDS,
+    QTYPES,
+    RESERVED,
+    SECTIONS,
+    ModelConfig,
+)
+from calibrant.dialects._yaml import Document, KeyPath, path_text
+from calibrant.errors import ConfigTypeError, ConfigValueError, UnsupportedError, did_you_mean
+from calibrant.recipe import Note
+
+__all__ = ["canonical"]
+
+_MOVED = ("activation", "weight", "modelwise_search", "layerwise_search", "search")
+_TOP = ("model_config", *SECTIONS)
+_SPELLINGS = {"fp16": "float16", "fp32": "float32", "float": "float32"}
+_ALIASES = ("ON", "InputType", "OutputType")
+
+
+def canonical(document: Document) -> tuple[Document, tuple[Note, ...]]:
+    """Return the document in its one form.
+
+    Raises:
+        ConfigValueError: An unknown section, or two places that say different things.
+        ConfigTypeError: A section that is no mapping.
+        UnsupportedError: A type that is reserved.
+    """
+    if not isinstance(document.content, dict):
+        raise ConfigTypeError(f"{document.source}: the document is no mapping.")
+    form = _Form(document)
+    for key in document.content:
+        if key not in (*_TOP, *_MOVED):
+            raise ConfigValueError(
+                f"{document.where((key,))}: {key} is no section. Sections: {', '.join(_TOP)}."
+                + did_you_mean(key, [*_TOP, *_MOVED, *ModelConfig.model_fields])
+            )
+    form.model_config()
+    for section in SECTIONS:
+        if section in document.content:
+            form.section(section)
+    lines, columns = form.lines, document.columns
+    return Document(form.content, document.source, lines, columns), tuple(form.notes)
+
+
+class _Form:
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self.content: dict[str, Any] = {}
+        self.lines = dict(document.lines)
+        self.notes: list[Note] = []
+
+    def model_config(self) -> None:
+        """Collect what holds for the whole model."""
+        at: KeyPath = ("model_config",)
+        content = self._mapping(at) if "model_config" in self._document.content else {}
+        inner = [k for k, v in content.items() if isinstance(v, dict)]
+        if len(content) == 1 and inner and inner[0] not in ModelConfig.model_fields:
+            self._note((*at, inner[0]), f"model_config.{inner[0]} is read as model_config itself.")
+            self._move((*at, inner[0]), at)
+            content = content[inner[0]]
+        collected = dict(content)
+        for key in _MOVED:
+            if key not in self._document.content:
+                continue
+            value = self._document.content[key]
+            if key in collected and collected[key] != value:
+                raise ConfigValueError(
+                    f"{self._document.where((key,))}: {key} stands here and in model_config, and the two "
+                    "are different; it belongs into model_config."
+                )
+            self._move((key,), (*at, key))
+            collected[key] = value
+        for key in ("all_node_type", "model_output_type"):
+            if key in collected:
+                collected[key] = self._type(collected[key], (*at, key))
+        if collected or "model_config" in self._document.content:
+            self.content["model_config"] = collected
+
+    def section(self, section: str) -> None:
+        """Bring the entries of one finer level into form."""
+        entries = self._mapping((section,))
+        self.content[section] = {
+            name: self._entry((section, name), self._mapping((section, name))) for name in entries
+        }
+
+    def _entry(self, at: KeyPath, entry: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in entry.items():
+            name = "qtype" if key in _ALIASES else key
+            if key in _ALIASES:
+                self._note((*at, key), f"{path_text((*at, key))} is read as qtype.")
+                self._move((*at, key), (*at, "qtype"))
+            if name == "qtype" or (name.startswith("input") and name[5:].isdigit()):
+                value = self._type(value, (*at, key))
+            if name in found and found[name] != value:
+                raise ConfigValueError(
+                    f"{self._document.where((*at, key))}: {path_text((*at, key))} is {value!r}, and another "
+                    f"key says that qtype is {found[name]!r}."
+                )
+            found[name] = value
+        known = [*FINE_FIELDS, "input0", "input1"]
+        if at[0] == "subgraph_config":
+            known += ["inputs", "outputs"]
+        for key in found:
+            if key not in known and not (key.startswith("input") and key[5:].isdigit()):
+                raise ConfigValueError(
+                    f"{self._document.where((*at, key))}: {path_text((*at, key))} is not known. Known: "
+                    f"{', '.join(known)} and further inputs." + did_you_mean(key, known)
+                )
+        return found
+
+    def _type(self, value: Any, at: KeyPath) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value in _SPELLINGS:
+            self._note(at, f"{path_text(at)} is {value}, which is read as {_SPELLINGS[value]}.")
+            return _SPELLINGS[value]
+        if value in RESERVED:
+            raise UnsupportedError(
+                f"{self._document.where(at)}: {path_text(at)} is {value!r}, which is reserved, not "
+                f"implemented. Implemented: {', '.join(QTYPES)}."
+            )
+        return value
+
+    def _mapping(self, at: KeyPath) -> dict[str, Any]:
+        content = self._document.content
+        for key in at:
+            content = content[key]
+        if not isinstance(content, dict):
+            raise ConfigTypeError(
+                f"{self._document.where(at)}: {path_text(at)} is {content!r}; it is a mapping."
+            )
+        return content
+
+    def _move(self, old: KeyPath, new: KeyPath) -> None:
+        """Take the lines of a section along to its place."""
+        for path, line in self._document.lines.items():
+            if path[: len(old)] == old:
+                self.lines[(*new, *path[len(old) :])] = line
+
+    def _note(self, at: KeyPath, message: str) -> None:
+        self.notes.append(Note(self._document.where(at), message, honoured=True))

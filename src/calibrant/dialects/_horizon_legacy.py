@@ -1,0 +1,220 @@
+"""The YAML keys of the old chain as a `quant_config` (horizon.md 2.5)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from calibrant.dialects._yaml import Document, KeyPath, path_text
+from calibrant.errors import ConfigTypeError, ConfigValueError, did_you_mean
+from calibrant.recipe import Note, Source
+
+__all__ = ["LEGACY_SECTION", "from_legacy"]
+
+LEGACY_SECTION = "calibration_parameters"
+
+_OTHER_SECTIONS = ("model_parameters", "input_parameters", "compiler_parameters")
+_KEYS = (
+    "calibration_type",
+    "max_percentile",
+    "per_channel",
+    "optimization",
+    "run_on_cpu",
+    "run_on_bpu",
+    "node_info",
+    "cal_data_dir",
+    "cal_data_type",
+    "preprocess_on",
+    "quant_config",
+)
+_NODE_KEYS = ("run_on_cpu", "run_on_bpu", "node_info")
+_PER_OP = re.compile(r"set_(\w+)_(?:input|output)_(int8|int16)")
+
+
+def from_legacy(document: Document) -> tuple[Document, tuple[Source, ...] | None, list[Note]]:
+    """Return the quant_config that the old keys mean.
+
+    Returns:
+        The document, the folders of calibration data (None where nothing is said, none at all for random
+        data), and what to note.
+
+    Raises:
+        ConfigValueError: An unknown key or optimization.
+        ConfigTypeError: A value of the wrong type.
+    """
+    return _Legacy(document).read()
+
+
+class _Legacy:
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._notes: list[Note] = []
+        self._model: dict[str, Any] = {}
+        self._ops: dict[str, Any] = {}
+        self._nodes: dict[str, Any] = {}
+        self._lines = dict(document.lines)
+
+    def read(self) -> tuple[Document, tuple[Source, ...] | None, list[Note]]:
+        top = self._document.content
+        for key in top:
+            if key in _OTHER_SECTIONS:
+                about = "only its node_info, run_on_cpu and run_on_bpu are about quantization"
+                text = f"{key} is left aside: {about if key == 'model_parameters' else 'it is not about quantization'}."
+                self._note((key,), text)
+            elif key != LEGACY_SECTION:
+                raise self._unknown((key,), (LEGACY_SECTION, *_OTHER_SECTIONS))
+        section = self._mapping((LEGACY_SECTION,))
+        for key in section:
+            if key not in _KEYS:
+                raise self._unknown((LEGACY_SECTION, key), _KEYS)
+        inline = section.get("quant_config", {})
+        if not isinstance(inline, dict):
+            raise ConfigTypeError(
+                f"{self._document.where((LEGACY_SECTION, 'quant_config'))}: quant_config is {inline!r}; it "
+                "is a mapping here; a file of its own is given by itself."
+            )
+        self._activation(section)
+        self._optimizations(section)
+        model = top.get("model_parameters", {})
+        for at, owner in (((LEGACY_SECTION,), section), (("model_parameters",), model)):
+            if isinstance(owner, dict):
+                self._placed(owner, at)
+        sources = self._data(section)
+        for key in ("cal_data_type", "preprocess_on"):
+            if key in section:
+                text = f"{key} is deprecated and has no effect: data is preprocessed .npy files."
+                self._note((LEGACY_SECTION, key), text)
+        content = self._merged(inline)
+        return Document(content, self._document.source, self._lines), sources, self._notes
+
+    def _activation(self, section: dict[str, Any]) -> None:
+        said = {
+            k: section[k]
+            for k in ("calibration_type", "max_percentile", "per_channel")
+            if k in section
+        }
+        if said.get("calibration_type", "default") == "default":
+            for key in ("max_percentile", "per_channel"):
+                if said.pop(key, None) is not None:
+                    self._note(
+                        (LEGACY_SECTION, key),
+                        f"{key} has no effect with calibration_type default.",
+                    )
+        if said:
+            self._model["activation"] = said
+        for key in said:
+            self._follow((LEGACY_SECTION, key), ("model_config", "activation", key))
+
+    def _optimizations(self, section: dict[str, Any]) -> None:
+        at: KeyPath = (LEGACY_SECTION, "optimization")
+        for token in self._names(section.get("optimization", ""), at, r"[,;]"):
+            per_op = _PER_OP.fullmatch(token)
+            if token in ("set_model_output_int8", "set_model_output_int16"):
+                self._model["model_output_type"] = token.removeprefix("set_model_output_")
+                self._follow(at, ("model_config", "model_output_type"))
+            elif token == "set_all_nodes_int16":
+                self._model["all_node_type"] = "int16"
+                self._follow(at, ("model_config", "all_node_type"))
+            elif per_op is not None:
+                self._ops[per_op[1]] = {"qtype": per_op[2]}
+                self._follow(at, ("op_config", per_op[1]))
+            elif token == "asymmetric":
+                self._model.setdefault("activation", {})["asymmetric"] = True
+            elif token == "bias_correction":
+                self._model["weight"] = {"bias_correction": {}}
+            else:
+                known = [
+                    "set_model_output_int8",
+                    "set_model_output_int16",
+                    "set_all_nodes_int16",
+                    "set_{op}_input_int8",
+                    "set_{op}_output_int16",
+                    "asymmetric",
+                    "bias_correction",
+                ]
+                raise ConfigValueError(
+                    f"{self._document.where(at)}: {path_text(at)} has '{token}'. Known: {', '.join(known)}."
+                    + did_you_mean(token, known)
+                )
+
+    def _placed(self, owner: dict[str, Any], at: KeyPath) -> None:
+        """Read which nodes run where; node_info beats the lists."""
+        for name in self._names(owner.get("run_on_cpu", ""), (*at, "run_on_cpu"), ";"):
+            self._nodes[name] = {"qtype": "float32"}
+            self._follow((*at, "run_on_cpu"), ("node_config", name))
+        for name in self._names(owner.get("run_on_bpu", ""), (*at, "run_on_bpu"), ";"):
+            self._note(
+                (*at, "run_on_bpu"), f"'{name}' is quantized wherever it can be, as all nodes are."
+            )
+        if "node_info" not in owner:
+            return
+        for name in self._mapping((*at, "node_info")):
+            where: KeyPath = (*at, "node_info", name)
+            found: dict[str, Any] = {}
+            for key, value in self._mapping(where).items():
+                if key == "ON" and value in ("CPU", "BPU"):
+                    if value == "CPU":
+                        found.setdefault("qtype", "float32")
+                elif key in ("ON", "InputType", "OutputType"):
+                    found["qtype"] = value
+                else:
+                    raise self._unknown((*where, key), ("ON", "InputType", "OutputType"))
+            if found:
+                self._nodes[name] = found
+                self._follow(where, ("node_config", name))
+
+    def _data(self, section: dict[str, Any]) -> tuple[Source, ...] | None:
+        if "cal_data_dir" not in section:
+            return None
+        folders = self._names(section["cal_data_dir"] or "", (LEGACY_SECTION, "cal_data_dir"), ";")
+        return tuple(Source(path=folder, kind="numbers") for folder in folders)
+
+    def _merged(self, inline: dict[str, Any]) -> dict[str, Any]:
+        """Lay the old keys over an inline quant_config; the same key in both is an error of the finer one."""
+        own = {"model_config": self._model, "op_config": self._ops, "node_config": self._nodes}
+        content = {k: dict(v) if isinstance(v, dict) else v for k, v in inline.items()}
+        for key in inline:
+            self._follow((LEGACY_SECTION, "quant_config", key), (key,))
+        for section, entries in own.items():
+            both = set(entries) & set(content.get(section, {}))
+            if both:
+                raise ConfigValueError(
+                    f"{self._document.source}: {section}.{sorted(both)[0]} is said by quant_config and by an "
+                    "old key as well."
+                )
+            if entries:
+                content[section] = {**content.get(section, {}), **entries}
+        return content
+
+    def _names(self, value: Any, at: KeyPath, separator: str) -> list[str]:
+        if isinstance(value, list) and all(isinstance(v, str) for v in value):
+            return value
+        if not isinstance(value, str):
+            raise ConfigTypeError(
+                f"{self._document.where(at)}: {path_text(at)} is {value!r}; it is a text."
+            )
+        return [part.strip() for part in re.split(separator, value) if part.strip()]
+
+    def _mapping(self, at: KeyPath) -> dict[str, Any]:
+        content = self._document.content
+        for key in at:
+            content = content[key]
+        if not isinstance(content, dict):
+            raise ConfigTypeError(
+                f"{self._document.where(at)}: {path_text(at)} is {content!r}; it is a mapping."
+            )
+        return content
+
+    def _unknown(self, at: KeyPath, known: tuple[str, ...]) -> ConfigValueError:
+        return ConfigValueError(
+            f"{self._document.where(at)}: {path_text(at)} is not known. Known: {', '.join(known)}."
+            + did_you_mean(str(at[-1]), known)
+        )
+
+    def _follow(self, old: KeyPath, new: KeyPath) -> None:
+        for path, line in self._document.lines.items():
+            if path[: len(old)] == old:
+                self._lines[(*new, *path[len(old) :])] = line
+
+    def _note(self, at: KeyPath, message: str) -> None:
+        self._notes.append(Note(self._document.where(at), message))

@@ -1,0 +1,313 @@
+"""Recipes as Horizon's `quant_config`: as they are, or as what holds for each node of a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from calibrant.dialects._horizon_grid import candidates
+from calibrant.dialects._horizon_schema import Activation
+from calibrant.dialects._write import merge, refuse_settings, refuse_wishes
+from calibrant.errors import UnsupportedError
+from calibrant.recipe import (
+    AllNodes,
+    AllOf,
+    InputOf,
+    Layer,
+    LayerInput,
+    OpType,
+    Recipe,
+    Rule,
+    Settings,
+    Subgraph,
+    Where,
+)
+
+if TYPE_CHECKING:
+    from calibrant.graph.load import ModelLike
+
+__all__ = ["effective_config", "write_recipe"]
+
+_CAN_SAY = {"output_precision", "search", "promote", "bias_correction", "random"}
+_TYPE_FIELDS = ("compute", "activation_bits", "weight_bits", "compensation")
+_RANGE_FIELDS = ("activation", "activation_symmetric", "activation_per_channel", "candidates")
+_FIELDS = {
+    *_TYPE_FIELDS,
+    *_RANGE_FIELDS,
+    "weight",
+    "weight_per_channel",
+    "bias_samples",
+    "bias_metric",
+}
+
+
+def write_recipe(recipe: Recipe) -> str:
+    """Write a recipe whose rules stand in the order of the levels.
+
+    Raises:
+        UnsupportedError: It says what a quant_config has no words for, or in another order.
+    """
+    refuse_wishes(recipe, "horizon", can=_CAN_SAY)
+    rules = [r for r in recipe.rules if r.force != "implied"]
+    for fields in (_TYPE_FIELDS, _RANGE_FIELDS):
+        _check_order(rules, fields)
+    content: dict[str, Any] = {"model_config": _model(recipe, rules)}
+    for where in dict.fromkeys(_owner(r.where) for r in rules):
+        if where is None or isinstance(where, AllNodes):
+            continue
+        section, name = _place(where)
+        said = merge(r for r in rules if r.where == where)
+        entry = _entry(said, f"{section}.{name}")
+        if isinstance(where, Subgraph):
+            entry = {"inputs": list(where.inputs), "outputs": list(where.outputs)} | entry
+        for index in sorted({i for r in rules if (i := _index(r.where, where)) is not None}):
+            of_input = merge(r for r in rules if _index(r.where, where) == index)
+            entry[f"input{index}"] = _input_type(of_input, f"{section}.{name}.input{index}")
+        if entry:
+            content.setdefault(section, {})[name] = entry
+    _check_combined(rules)
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def effective_config(recipe: Recipe, model: ModelLike) -> str:
+    """Write what holds for each node that the target quantizes, as a quant_config of nodes alone.
+
+    Raises:
+        ConfigValueError: The recipe names what the model does not have.
+        UnsupportedError: It says what a quant_config has no words for.
+    """
+    from calibrant.graph.load import load, prepare
+    from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
+    from calibrant.graph.targets import get
+    from calibrant.plan.effective import Effective
+
+    refuse_wishes(recipe, "horizon", can=_CAN_SAY)
+    prepared = prepare(load(model))
+    if recipe.fusion.batch_norm:
+        fuse_batchnorm(prepared, skip=recipe.fusion.skip)
+    target = get(recipe.target)
+    effective = Effective(recipe, prepared, target, [])
+    own = {
+        name
+        for rule, edges in effective.matched
+        for name, _ in edges
+        if rule.force != "implied" and not isinstance(rule.where, AllNodes)
+    }
+    nodes: dict[str, Any] = {}
+    for node in prepared.graph:
+        name = node.name or ""
+        if node.op_type not in target.anchors and name not in own:
+            continue
+        settings = effective.of(node)[0]
+        entry = _entry(settings, f"node_config.{name}")
+        for index in range(len(node.inputs)):
+            of_input = effective.of(node, index)[0]
+            kind = _type(of_input, name) if of_input.compute == "int" else None
+            if kind is not None and kind != entry.get("qtype"):
+                entry[f"input{index}"] = _input_type(of_input, f"node_config.{name}.input{index}")
+        nodes[name] = entry
+    rules = [r for r in recipe.rules if isinstance(r.where, AllNodes) and r.force != "implied"]
+    content = {"model_config": _model(recipe, rules), "node_config": nodes}
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+# ------------------------------------------------------------------------------------------- levels
+
+
+def _model(recipe: Recipe, rules: Iterable[Rule]) -> dict[str, Any]:
+    said = merge(r for r in rules if isinstance(r.where, AllNodes))
+    entry = _entry(
+        said, "model_config", default=recipe.search is not None and recipe.search.then_per_channel
+    )
+    content: dict[str, Any] = {}
+    if "qtype" in entry:
+        content["all_node_type"] = entry.pop("qtype")
+    if recipe.output_precision != "float32":
+        content["model_output_type"] = recipe.output_precision
+    content |= entry
+    if recipe.bias_correction == "on" and not any(r.settings.bias_samples for r in recipe.rules):
+        content["weight"] = {"bias_correction": {}}
+    if recipe.calibration.random:
+        content["activation"] = {"calibration_type": "skip"}
+    if recipe.search is not None:
+        s = recipe.search
+        search: dict[str, Any] = {
+            "metric": s.metric,
+            "num_sample": s.samples,
+            "aggregate": s.aggregate,
+        }
+        if s.good_enough is not None:
+            search["early_stop"] = s.good_enough
+        content["layerwise_search" if s.scope == "layer" else "modelwise_search"] = search
+    if recipe.promote is not None:
+        p = recipe.promote
+        measure = {"topk": p.count, "threshold": p.threshold, "budget": p.budget}
+        layer = {k: v for k, v in measure.items() if v is not None}
+        content["search"] = {"layer": {**layer, "qtype": p.precision, "metric": p.metric}}
+    return content
+
+
+def _entry(settings: Settings, where: str, *, default: bool = False) -> dict[str, Any]:
+    """Return the fields of one level."""
+    refuse_settings(settings, "horizon", where, can=_FIELDS)
+    if settings.weight is not None and settings.weight.name not in ("max", "auto"):
+        raise UnsupportedError(
+            f"quant_config cannot say weight algorithm '{settings.weight}' ({where})."
+        )
+    if settings.weight_per_channel is False:
+        raise UnsupportedError(f"quant_config cannot say one weight scale a tensor ({where}).")
+    entry: dict[str, Any] = {}
+    kind = _type(settings, where)
+    if kind is not None:
+        entry["qtype"] = kind
+    activation = _activation(settings, where)
+    if activation is not None:
+        entry["activation"] = {"calibration_type": "default"} if default else activation
+    if settings.bias_samples:
+        entry["weight"] = {
+            "bias_correction": {
+                "num_sample": settings.bias_samples,
+                "metric": settings.bias_metric or "cosine-similarity",
+            }
+        }
+    return entry
+
+
+def _type(settings: Settings, where: str) -> str | None:
+    if settings.compute in ("float16", "float32"):
+        return settings.compute
+    if settings.activation_bits is None and settings.weight_bits is None:
+        return None
+    bits = settings.activation_bits or settings.weight_bits
+    if settings.weight_bits not in (None, bits) or bits not in (8, 16):
+        raise UnsupportedError(
+            f"quant_config has one type for activations and weights, int8 or int16, not "
+            f"{settings.activation_bits} and {settings.weight_bits} bits ({where})."
+        )
+    return "ec" if settings.compensation else f"int{bits}"
+
+
+def _input_type(settings: Settings, where: str) -> str:
+    kind = _type(settings, where)
+    if kind not in ("int8", "int16", "ec"):
+        raise UnsupportedError(
+            f"quant_config cannot say {kind or settings} of one input ({where})."
+        )
+    return kind
+
+
+def _activation(settings: Settings, where: str) -> dict[str, Any] | None:
+    """Return the section whose candidates are those of the settings."""
+    tried = settings.candidates or (settings,)
+    if all(t.activation is None for t in tried):
+        if settings.activation_symmetric is None and settings.activation_per_channel is None:
+            return None
+        raise UnsupportedError(
+            f"quant_config says symmetry only with a calibration_type ({where})."
+        )
+    names = {
+        "max": "max",
+        "kl-merge": "kl",
+        "min-max": "min-max",
+        "mse": "mse",
+        "from-model": "load",
+    }
+    methods, lists = dict[str, None](), dict[str, dict[Any, None]]()
+    for t in tried:
+        assert t.activation is not None
+        if t.activation.name not in names:
+            raise UnsupportedError(
+                f"quant_config cannot say activation algorithm '{t.activation}' ({where})."
+            )
+        options = dict(t.activation.options)
+        methods[names[t.activation.name]] = None
+        if t.activation.name == "max":
+            lists.setdefault("max_percentile", {})[options.get("max_percentile", 1.0)] = None
+        if t.activation.name == "kl-merge":
+            lists.setdefault("num_bin", {})[options.get("bins", 1024)] = None
+            lists.setdefault("max_num_bin", {})[options.get("max_bins", 16384)] = None
+        lists.setdefault("per_channel", {})[bool(t.activation_per_channel)] = None
+        lists.setdefault("asymmetric", {})[not t.activation_symmetric] = None
+    section: dict[str, Any] = {"calibration_type": list(methods)} | {
+        k: list(v) for k, v in lists.items()
+    }
+    section = {k: v[0] if len(v) == 1 else v for k, v in section.items()}
+    wanted = {_ranges(t) for t in tried}
+    if (
+        isinstance(section.get("max_num_bin"), list)
+        or {_ranges(c) for c in candidates(Activation.model_validate(section))} != wanted
+    ):
+        raise UnsupportedError(f"quant_config cannot list exactly these candidates ({where}).")
+    return section
+
+
+def _ranges(settings: Settings) -> tuple[Any, ...]:
+    return (
+        settings.activation,
+        bool(settings.activation_symmetric),
+        bool(settings.activation_per_channel),
+    )
+
+
+# -------------------------------------------------------------------------------------------- order
+
+
+def _owner(where: Where) -> Where | None:
+    """Return the level that a rule belongs to, or None where it follows from others."""
+    match where:
+        case LayerInput(name, _, _):
+            return Layer(name)
+        case InputOf(nodes, _):
+            return nodes
+        case AllOf():
+            return None
+        case _:
+            return where
+
+
+def _place(where: Where) -> tuple[str, str]:
+    match where:
+        case OpType(name):
+            return "op_config", name
+        case Subgraph():
+            return "subgraph_config", where.name
+        case Layer(name) if not any(c in name for c in "*?["):
+            return "node_config", name
+        case _:
+            raise UnsupportedError(
+                f"quant_config has no entry for '{where}'; nodes stand in it by name."
+            )
+
+
+def _index(where: Where, owner: Where) -> int | None:
+    if _owner(where) == owner and isinstance(where, LayerInput | InputOf):
+        return where.index
+    return None
+
+
+def _check_order(rules: list[Rule], fields: tuple[str, ...]) -> None:
+    """Refuse a coarser rule behind a finer one: in a quant_config the finer one would win."""
+    ranks = {AllNodes: 0, OpType: 1, Subgraph: 2, Layer: 3, InputOf: 4, LayerInput: 5}
+    last = 0
+    for rule in rules:
+        if isinstance(rule.where, AllOf) or not any(n in fields for n, _ in rule.settings.items()):
+            continue
+        rank = ranks.get(type(rule.where), 6)
+        # The operands of `dual-int16` follow their own node at once, before the next level.
+        if rank < last and last < 4:
+            raise UnsupportedError(
+                f"In a quant_config nodes beat subgraphs, these operators, and these the model; the rule for "
+                f"'{rule.where}' ({rule.origin or 'a rule'}) comes after a finer one."
+            )
+        last = rank if rank < 4 else last
+
+
+def _check_combined(rules: list[Rule]) -> None:
+    for rule in rules:
+        if isinstance(rule.where, AllOf):
+            own = merge(r for r in rules if r.where == rule.where.parts[-1])
+            if any(getattr(own, n) != v for n, v in rule.settings.items()):
+                raise UnsupportedError(
+                    f"quant_config cannot say what holds for '{rule.where}' alone ({rule.origin or 'a rule'})."
+                )

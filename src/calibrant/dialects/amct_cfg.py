@@ -1,0 +1,208 @@
+"""AMCT's simplified configuration for post-training quantization: protobuf text.
+
+    batch_num : 2
+    activation_offset : true
+    common_config : { ifmr_quantize : { search_step : 0.02 } }
+    override_layer_types : { layer_type : "Conv2D" calibration_config : { … } }
+    override_layer_configs : { layer_name : "conv1" calibration_config : { … } }
+    skip_layers : "fc"
+
+A layer has the block of its name, or that of its type, or the common one; blocks are not merged. Skipping
+beats a block. A setting of the common block gives way where a layer cannot have it; one of a block of its
+own is an error there.
+
+Source: ascend.md 12; 10.3 to 10.7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from calibrant.dialects._amct import (
+    LIMITS,
+    QUANTIZABLE,
+    TENSOR_TYPES,
+    TRAINING_FIELDS,
+    add_tensor,
+    base_rules,
+    default_settings,
+)
+from calibrant.dialects._amct_cfg_schema import (
+    AMCTConfig,
+    CalibrationConfig,
+    HFMGQuantize,
+    NUQuantize,
+    of_activation,
+)
+from calibrant.dialects._dialect import Dialect
+from calibrant.dialects._json import is_json
+from calibrant.dialects._mapping_file import mapped_layers
+from calibrant.dialects._textproto import field_names, origin_of, parse
+from calibrant.dialects._yaml import Document
+from calibrant.errors import ConfigValueError
+from calibrant.recipe import (
+    AllNodes,
+    Calibration,
+    Fusion,
+    Layer,
+    LayerInput,
+    Note,
+    OpType,
+    Recipe,
+    Rule,
+    Settings,
+    Where,
+)
+
+__all__ = ["DIALECT"]
+
+
+def recognises(text: str, path: Path | None) -> bool:
+    """Tell whether the text has fields of this dialect, and none of training."""
+    if is_json(text):
+        return False
+    names = field_names(text)
+    others = names & TRAINING_FIELDS or "retrain_" in text or "calibrant" in names
+    return not others and bool(names & set(AMCTConfig.model_fields))
+
+
+def load(text: str, path: Path | None) -> Recipe:
+    """Read a simplified configuration.
+
+    Raises:
+        ConfigValueError: No valid text, an unknown field, a name twice, or a value that is not allowed.
+        ConfigTypeError: A value of the wrong type.
+    """
+    content, document, notes = parse(text, path, AMCTConfig)
+    said = content.model_fields_set
+    base = base_rules(
+        Path(document.source).name if path is not None else "quant.cfg",
+        offset=content.activation_offset,
+        offset_origin=origin_of(document, "activation_offset")
+        if "activation_offset" in said
+        else "",
+        types=QUANTIZABLE,
+    )
+    tensors, doubled = _tensors(content, document)
+    return Recipe(
+        rules=(*base, *_blocks(content, document, path), *_skips(content, document), *tensors),
+        target="layers-only",
+        limits=LIMITS,
+        calibration=Calibration(batch_num=content.batch_num),
+        fusion=Fusion(content.do_fusion, tuple(content.skip_fusion_layers)),
+        bias_correction="off",
+        equalize="off",
+        rounding="off",
+        joint=content.joint_quant,
+        scale_format="float16"
+        if content.fakequant_precision_mode == "FORCE_FP16_QUANT"
+        else "float32",
+        notes=(*notes, *doubled, *_without_effect(content, document)),
+    )
+
+
+def _blocks(content: AMCTConfig, document: Document, path: Path | None) -> list[Rule]:
+    """Return the rules of the blocks, from the common one to those of single layers."""
+    common = content.common_config
+    rules = []
+    written = common.settings()
+    if written != Settings():
+        rules.append(Rule(AllNodes(), written, origin_of(document, "common_config")))
+    blocks: list[tuple[Where, str, CalibrationConfig]] = []
+    for i, by_type in enumerate(content.override_layer_types):
+        origin = origin_of(document, "override_layer_types", i, f"'{by_type.layer_type}'")
+        blocks.append((OpType(by_type.layer_type), origin, by_type.calibration_config))
+    for i, by_name in enumerate(content.override_layer_configs):
+        origin = origin_of(document, "override_layer_configs", i, f"'{by_name.layer_name}'")
+        blocks.append((Layer(by_name.layer_name), origin, by_name.calibration_config))
+    _refuse_doubled([(where, origin) for where, origin, _ in blocks])
+    for where, origin, block in blocks:
+        symmetric = _inherited_symmetry(block, content)
+        rules.append(Rule(where, default_settings(symmetric=symmetric), origin, "implied"))
+        rules.append(Rule(where, block.settings(), origin, "required"))
+    if content.nuq_config is not None:
+        mapped = mapped_layers(content.nuq_config.mapping_file, path)
+        rules.append(
+            _nuq(mapped, content.nuq_config.nuq_quantize, origin_of(document, "nuq_config"))
+        )
+        rules += [
+            _nuq(where, block.nuq_quantize, origin)
+            for where, origin, block in blocks
+            if block.nuq_quantize is not None
+        ]
+    return rules
+
+
+def _nuq(where: Where, nuq: NUQuantize, origin: str) -> Rule:
+    return Rule(where, nuq.settings(), origin, "wished")
+
+
+def _inherited_symmetry(block: CalibrationConfig, content: AMCTConfig) -> bool:
+    """Return what holds where a block leaves `asymmetric` out (ascend.md 10.5).
+
+    The common block decides if it has the same algorithm, and otherwise `activation_offset`.
+    """
+    common = content.common_config.activation()
+    same = isinstance(common, HFMGQuantize) == isinstance(block.activation(), HFMGQuantize)
+    if common is not None and common.asymmetric is not None and same:
+        return not common.asymmetric
+    return not content.activation_offset
+
+
+def _refuse_doubled(blocks: Sequence[tuple[Where, str]]) -> None:
+    seen: dict[Where, str] = {}
+    for where, origin in blocks:
+        if where in seen:
+            raise ConfigValueError(f"{origin} has a block already, at {seen[where]}.")
+        seen[where] = origin
+
+
+def _skips(content: AMCTConfig, document: Document) -> list[Rule]:
+    skip = Settings(compute="float32")
+    return [
+        Rule(make(name), skip, origin_of(document, field, i, f"'{name}'"), "required")
+        for field, make in (("skip_layers", Layer), ("skip_layer_types", OpType))
+        for i, name in enumerate(getattr(content, field))
+    ]
+
+
+def _tensors(content: AMCTConfig, document: Document) -> tuple[tuple[Rule, ...], tuple[Note, ...]]:
+    """Read the inputs that are quantized for their own sake (ascend.md 10.3)."""
+    rules: dict[tuple[str, int], Rule] = {}
+    notes: list[Note] = []
+    for i, tensor in enumerate(content.tensor_quantize):
+        section = tensor.ifmr_quantize or tensor.hfmg_quantize
+        block = CalibrationConfig(
+            ifmr_quantize=tensor.ifmr_quantize, hfmg_quantize=tensor.hfmg_quantize
+        )
+        symmetric = _inherited_symmetry(block, content)
+        default = default_settings(symmetric=symmetric)
+        settings = of_activation(section).over(
+            Settings(
+                compute="int",
+                activation=default.activation,
+                activation_bits=8,
+                activation_symmetric=symmetric,
+            )
+        )
+        where = LayerInput(tensor.layer_name, tensor.input_index, TENSOR_TYPES)
+        origin = origin_of(document, "tensor_quantize", i, f"'{tensor.layer_name}'")
+        add_tensor(rules, notes, where, settings, origin)
+    return tuple(rules.values()), tuple(notes)
+
+
+def _without_effect(content: AMCTConfig, document: Document) -> list[Note]:
+    notes = []
+    if content.skip_approximation_layers:
+        at = document.where(("skip_approximation_layers",))
+        notes.append(
+            Note(at, "Calibrated approximation is not done, so skipping it has no effect.")
+        )
+    if "version" in content.model_fields_set:
+        at = document.where(("version",))
+        notes.append(Note(at, "There is one version, so naming it has no effect.", honoured=True))
+    return notes
+
+
+DIALECT = Dialect("amct-cfg", "AMCT simplified configuration, protobuf text", recognises, load)

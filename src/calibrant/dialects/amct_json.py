@@ -1,0 +1,174 @@
+"""AMCT's `config.json` for post-training quantization: one object a layer.
+
+    {
+        "version":1,
+        "batch_num":2,
+        "activation_offset":true,
+        "conv1":{
+            "quant_enable":true,
+            "dmq_balancer_param":0.5,
+            "activation_quant_params":{"num_bits":8, "act_algo":"ifmr", "asymmetric":false, …},
+            "weight_quant_params":{"num_bits":8, "wts_algo":"arq_quantize", "channel_wise":true}
+        }
+    }
+
+A layer that is not in the file stays in float. A parameter that is left out has the vendor's default.
+
+Source: ascend.md 11; 10.5 for `asymmetric`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from calibrant.dialects._amct import (
+    GLOBAL_KEYS,
+    LIMITS,
+    TENSOR_TYPES,
+    TRAINING_KEYS,
+    add_tensor,
+    base_rules,
+)
+from calibrant.dialects._amct_schema import (
+    ActivationParams,
+    ConfigDocument,
+    LayerParams,
+    TensorQuantize,
+    WeightParams,
+)
+from calibrant.dialects._amct_write import write_recipe
+from calibrant.dialects._dialect import Dialect
+from calibrant.dialects._fields import no_null, read_section
+from calibrant.dialects._json import json_keys, read_json
+from calibrant.dialects._yaml import Document, KeyPath
+from calibrant.errors import ConfigRuntimeError, ConfigValueError, did_you_mean
+from calibrant.recipe import (
+    Calibration,
+    Fusion,
+    Layer,
+    LayerInput,
+    Note,
+    Recipe,
+    Rule,
+    Settings,
+)
+
+__all__ = ["DIALECT"]
+
+_OF_A_LAYER = {
+    "quant_enable",
+    "dmq_balancer_param",
+    "activation_quant_params",
+    "weight_quant_params",
+}
+
+
+def recognises(text: str, path: Path | None) -> bool:
+    """Tell whether the text is a JSON object with this dialect's words, and none of training."""
+    outer, inner = json_keys(text)
+    others = {"calibrant"} & outer or inner & TRAINING_KEYS
+    return not others and bool(inner & _OF_A_LAYER or outer & set(GLOBAL_KEYS))
+
+
+def load(text: str, path: Path | None) -> Recipe:
+    """Read a configuration.
+
+    Raises:
+        ConfigValueError: No valid JSON, a key twice, an unknown key, or a value that is not allowed.
+        ConfigTypeError: A value of the wrong type.
+        ConfigRuntimeError: Nothing is to be quantized.
+    """
+    document = read_json(text, path)
+    no_null(document)
+    said = {k: v for k, v in document.content.items() if k in GLOBAL_KEYS}
+    document_globals = Document(said, document.source, document.lines)
+    content = read_section(ConfigDocument, document_globals)
+    name = path.name if path is not None else "config.json"
+    offset_at = _origin(document, ("activation_offset",), "activation_offset")
+    rules = base_rules(
+        name,
+        offset=content.activation_offset,
+        offset_origin=offset_at if "activation_offset" in said else "",
+    )
+    rules += [
+        rule
+        for key in document.content
+        if key not in GLOBAL_KEYS
+        for rule in _layer(key, document)
+    ]
+    tensors, notes = _tensors(content, document)
+    if not tensors and not any(
+        r.settings.compute == "int" and isinstance(r.where, Layer) for r in rules
+    ):
+        raise ConfigRuntimeError(
+            f'{document.source}: no layer has "quant_enable": true and there is no tensor_quantize, '
+            "so nothing would be quantized."
+        )
+    return Recipe(
+        rules=(*rules, *tensors),
+        target="layers-only",
+        limits=LIMITS,
+        calibration=Calibration(batch_num=content.batch_num),
+        fusion=Fusion(content.do_fusion, tuple(content.skip_fusion_layers)),
+        bias_correction="off",
+        equalize="off",
+        rounding="off",
+        joint=content.joint_quant,
+        scale_format="float16"
+        if content.fakequant_precision_mode == "FORCE_FP16_QUANT"
+        else "float32",
+        notes=notes,
+    )
+
+
+def _layer(name: str, document: Document) -> list[Rule]:
+    at: KeyPath = (name,)
+    if not isinstance(document.content[name], dict):
+        raise ConfigValueError(
+            f"{document.where(at)}: {name} is neither a layer, which is an object, nor a global key. "
+            f"Global keys: {', '.join(GLOBAL_KEYS)}." + did_you_mean(name, GLOBAL_KEYS)
+        )
+    layer = read_section(LayerParams, document, at, layer=name)
+    settings = Settings(
+        compute="int" if layer.quant_enable else "float32", balance=layer.dmq_balancer_param
+    )
+    if layer.activation_quant_params is not None:
+        params = read_section(
+            ActivationParams, document, (*at, "activation_quant_params"), layer=name
+        )
+        settings = settings.over(params.settings())
+    if layer.weight_quant_params is not None:
+        weight = read_section(WeightParams, document, (*at, "weight_quant_params"), layer=name)
+        settings = settings.over(weight.settings())
+    return [Rule(Layer(name), settings, _origin(document, at, f"'{name}'"), "required")]
+
+
+def _tensors(
+    content: ConfigDocument, document: Document
+) -> tuple[tuple[Rule, ...], tuple[Note, ...]]:
+    """Read the inputs that are quantized for their own sake."""
+    rules: dict[tuple[str, int], Rule] = {}
+    notes: list[Note] = []
+    for i in range(len(content.tensor_quantize)):
+        at: KeyPath = ("tensor_quantize", i)
+        tensor = read_section(TensorQuantize, document, at)
+        settings = Settings(compute="int")
+        if tensor.activation_quant_params is not None:
+            where = (*at, "activation_quant_params")
+            params = read_section(ActivationParams, document, where, layer=tensor.layer_name)
+            settings = settings.over(params.settings())
+        add_tensor(
+            rules,
+            notes,
+            LayerInput(tensor.layer_name, tensor.input_index, TENSOR_TYPES),
+            settings,
+            _origin(document, at, f"tensor_quantize '{tensor.layer_name}'"),
+        )
+    return tuple(rules.values()), tuple(notes)
+
+
+def _origin(document: Document, at: KeyPath, what: str) -> str:
+    return f"{Path(document.where(at)).name} {what}"
+
+
+DIALECT = Dialect("amct", "AMCT config.json", recognises, load, write_recipe)

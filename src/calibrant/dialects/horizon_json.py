@@ -1,0 +1,156 @@
+"""Horizon's `quant_config`: JSON in four levels, or the YAML of the old chain.
+
+    {
+      "model_config":    {"all_node_type": "int8", "activation": {"calibration_type": ["max", "kl"]}},
+      "op_config":       {"Softmax": {"qtype": "int16"}},
+      "subgraph_config": {"head": {"inputs": ["t1"], "outputs": ["t9"], "qtype": "float16"}},
+      "node_config":     {"MatMul_7": {"input0": "int16", "input1": "ec"}}
+    }
+
+A finer level beats a coarser one, field by field, and the type of one input beats that of a whole node,
+wherever it stands. Lists make candidates, which `modelwise_search` or `layerwise_search` choose between.
+
+Source: horizon.md 2 to 7.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from calibrant.dialects._dialect import Dialect
+from calibrant.dialects._fields import no_null, read_section
+from calibrant.dialects._horizon_canon import canonical
+from calibrant.dialects._horizon_legacy import LEGACY_SECTION, from_legacy
+from calibrant.dialects._horizon_rules import entries, rules_of
+from calibrant.dialects._horizon_schema import SECTIONS, ModelConfig, SearchConfig
+from calibrant.dialects._horizon_write import write_recipe
+from calibrant.dialects._json import is_json, json_keys, read_json
+from calibrant.dialects._yaml import Document, read
+from calibrant.errors import ConfigValueError
+from calibrant.recipe import (
+    Calibration,
+    Note,
+    Precision,
+    Promotion,
+    Recipe,
+    Rule,
+    Search,
+    Source,
+)
+
+__all__ = ["DIALECT"]
+
+_SECTIONS = {
+    "model_config",
+    *SECTIONS,
+    "activation",
+    "weight",
+    "modelwise_search",
+    "layerwise_search",
+    "search",
+}
+
+
+def recognises(text: str, path: Path | None) -> bool:
+    """Tell whether the text is JSON with this dialect's sections, or YAML of the old chain."""
+    if is_json(text):
+        outer, _ = json_keys(text)
+        return "calibrant" not in outer and bool(outer & (_SECTIONS | {LEGACY_SECTION}))
+    if LEGACY_SECTION not in text:
+        return False
+    try:
+        content = read(text, path).content
+    except ConfigValueError:
+        return any(line.startswith(f"{LEGACY_SECTION}:") for line in text.splitlines())
+    return isinstance(content, dict) and LEGACY_SECTION in content
+
+
+def load(text: str, path: Path | None) -> Recipe:
+    """Read a quant_config.
+
+    Raises:
+        ConfigValueError: No valid JSON, an unknown section, field, operator or type, two places that say
+            different things, or a value that is not allowed.
+        ConfigTypeError: A value of the wrong type.
+        UnsupportedError: A type that is reserved.
+    """
+    document = read_json(text, path) if is_json(text) else read(text, path)
+    sources: tuple[Source, ...] | None = None
+    notes: list[Note] = []
+    if LEGACY_SECTION in document.content:
+        document, sources, notes = from_legacy(document)
+    no_null(document)
+    document, of_form = canonical(document)
+    whole = Document(
+        {"model_config": document.content.get("model_config", {})}, document.source, document.lines
+    )
+    model = read_section(ModelConfig, whole, ("model_config",))
+    finer = entries(document)
+    rules, of_rules = rules_of(model, finer, document)
+    corrects = any(r.settings.bias_samples for r in rules)
+    random = model.activation.calibration_type == ["skip"] or sources == ()
+    search, of_search = _search(model, rules, document)
+    return Recipe(
+        rules=rules,
+        target="generic",
+        calibration=Calibration(random=random, sources=sources or ()),
+        bias_correction="on" if corrects else "off",
+        equalize="off",
+        rounding="off",
+        output_precision=cast(Precision, model.model_output_type),
+        search=search,
+        promote=_promotion(model),
+        notes=(*notes, *of_form, *of_rules, *of_search),
+    )
+
+
+def _search(
+    model: ModelConfig, rules: tuple[Rule, ...], document: Document
+) -> tuple[Search | None, list[Note]]:
+    """Decide which search runs (horizon.md 4.1)."""
+    config = model.layerwise_search or model.modelwise_search
+    if not any(r.settings.candidates for r in rules):
+        notes = [
+            Note(
+                document.where(("model_config", key)),
+                f"{key} has nothing to do: there is one candidate alone.",
+                honoured=True,
+            )
+            for key in ("modelwise_search", "layerwise_search")
+            if getattr(model, key) is not None
+        ]
+        return None, notes
+    methods = model.activation.values("calibration_type", ["default"])
+    said = config or SearchConfig()
+    search = Search(
+        scope="layer" if model.layerwise_search is not None or methods == ["mix"] else "model",
+        metric=said.metric,
+        samples=said.num_sample,
+        aggregate="mean" if said.aggregate == "mean" else "worst",
+        good_enough=said.early_stop,
+        then_per_channel=methods == ["default"] and model.activation.per_channel is None,
+    )
+    return search, []
+
+
+def _promotion(model: ModelConfig) -> Promotion | None:
+    if model.search is None:
+        return None
+    layer = model.search.layer
+    return Promotion(
+        precision=cast(Precision, layer.qtype),
+        metric=layer.metric,
+        count=layer.topk,
+        threshold=layer.threshold,
+        budget=layer.budget,
+    )
+
+
+DIALECT = Dialect(
+    "horizon",
+    "Horizon quant_config, JSON or the YAML of the old chain",
+    recognises,
+    load,
+    write_recipe,
+)
