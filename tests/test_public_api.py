@@ -90,7 +90,7 @@ def test_module_says_what_it_is_and_lists_what_exists(name):
     assert not missing
 
 
-@pytest.mark.parametrize("name", modules())
+@pytest.mark.parametrize("name", [m for m in modules() if "._" not in m])
 def test_every_public_docstring_is_there(name):
     module = importlib.import_module(name)
     bare = []
