@@ -222,7 +222,7 @@ def dialects() -> str:
     from calibrant.dialects import dialects as known
 
     rows = [(f"`{d.name}`", d.title, "yes" if d.dump else "no") for d in known().values()]
-    return table(["Dialect", "Recognised by", "Written too"], rows)
+    return table(["Dialect", "What it is", "Written too"], rows)
 
 
 # ---------------------------------------------------------------------------------------- architecture
