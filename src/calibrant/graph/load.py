@@ -109,7 +109,23 @@ def _read(path: Path) -> ir.Model:
         ir.external_data.set_base_dir(model.graph, path.parent)
     except Exception as e:
         raise ModelError(f"'{path}' cannot be read as an ONNX model: {_first_line(e)}") from e
+    _check_external_data(model)
     return model
+
+
+def _check_external_data(model: ir.Model) -> None:
+    """Refuse files of weights that are too short; the numbers are read much later."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if not isinstance(tensor, ir.ExternalTensor):
+                continue
+            end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
+            if Path(tensor.path).stat().st_size < end:
+                raise ModelError(
+                    f"The file of weights '{tensor.path}' is truncated: it ends before tensor "
+                    f"'{value.name}' does."
+                )
 
 
 def _check(proto: onnx.ModelProto, name: str, path: Path | None = None) -> None:
