@@ -141,7 +141,7 @@ def write_recipe(recipe: Recipe) -> str:
                 pass
             case Layer(name) if not any(c in name for c in "*?["):
                 names[name] = None
-            case _ if rule.force != "implied":
+            case _:
                 raise UnsupportedError(
                     f"config.json lists layers by name, so '{rule.where}' ({rule.origin or 'a rule'}) "
                     "needs the model: give it, and every layer is written out."
