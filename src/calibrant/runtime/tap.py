@@ -12,9 +12,8 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +27,13 @@ from calibrant.runtime.session import infer, open_session
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-__all__ = ["BUFFER_BYTES", "Tap", "expose"]
+__all__ = ["BUFFER_BYTES", "GROUP_BYTES", "Tap", "expose"]
 
-#: Bytes of a page. A group of tensors that one sample fills may have twice as many.
-BUFFER_BYTES = 48 * 2**20
+#: Bytes of a page that several samples share: few, so that values are read while they are in a cache.
+BUFFER_BYTES = 6 * 2**20
+
+#: Bytes of a page that one sample fills; a sample of more is run in groups of tensors.
+GROUP_BYTES = 96 * 2**20
 
 #: Distance of arrays in a page, in bytes: a line of the processor's cache.
 _ALIGNMENT = 64
@@ -41,9 +43,17 @@ logger = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
 
+
+class Busy(Protocol):
+    """A reader that is still at work."""
+
+    def result(self) -> None:
+        """Wait for it, and raise what it raised."""
+
+
 #: Called with tensors by name, their batch, and the first and number of its samples that they belong to.
-#: The values are valid until the future is done.
-Use = Callable[[Mapping[str, Array], Batch, int, int], Future[None]]
+#: The values are valid until the reader is done.
+Use = Callable[[Mapping[str, Array], Batch, int, int], Busy]
 
 
 def expose(model: ir.Model, tensors: Sequence[str]) -> ir.Model:
@@ -68,7 +78,7 @@ class _Page:
     """Memory for the tensors of one run, and the reader that is still busy with them."""
 
     memory: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, dtype=np.uint8))
-    busy: Future[None] | None = None
+    busy: Busy | None = None
 
     def wait(self) -> None:
         if self.busy is not None:
@@ -197,7 +207,7 @@ class Tap:
         size = 0.0
         for t in self._tensors:
             size += self._sample_bytes[t]
-            if groups[-1] and size > 2 * BUFFER_BYTES:
+            if groups[-1] and size > GROUP_BYTES:
                 groups.append([])
                 size = self._sample_bytes[t]
             groups[-1].append(t)

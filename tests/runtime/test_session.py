@@ -1,0 +1,97 @@
+"""Sessions: options, models in every form, and errors in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from tests.models import NETS, build, convolution, normal, with_external_data
+from tests.road import outputs
+
+from calibrant.errors import ConfigValueError, ModelError
+from calibrant.graph.load import load, prepare
+from calibrant.runtime import session as sessions
+from calibrant.runtime.session import infer, open_session
+
+
+def test_a_model_opens_in_every_form(tmp_path: Path) -> None:
+    model, _ = convolution.residual()
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path)
+    for source in (path, str(path), model.SerializeToString(), model, ir.from_proto(model)):
+        session = open_session(source, threads=1)
+        assert [v.name for v in session.get_inputs()] == ["x"]
+
+
+def test_weights_in_files_are_found_from_a_model_in_memory(tmp_path: Path) -> None:
+    model, feeds = convolution.residual()
+    loaded = load(with_external_data(model, tmp_path))
+    reference = outputs(model, feeds())[0]
+    np.testing.assert_array_equal(outputs(loaded, feeds())[0], reference)
+    assert isinstance(loaded.graph.initializers["w1"].const_value, ir.ExternalTensor)
+
+
+@pytest.mark.parametrize("external", [True, False])
+def test_a_model_beyond_the_limit_of_protobuf_goes_through_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, external: bool
+) -> None:
+    model, feeds = convolution.residual()
+    source = load(with_external_data(model, tmp_path) if external else model)
+    monkeypatch.setattr(sessions, "_PROTOBUF_LIMIT", 1000)
+    written: list[Path] = []
+    save = ir.save
+
+    def watched(m: ir.Model, path: Path, **options: str) -> None:
+        save(m, path, **options)
+        written.extend(Path(path).parent.iterdir())
+
+    monkeypatch.setattr(ir, "save", watched)
+    reference = outputs(model, feeds())[0]
+    for m in (source, prepare(source)):
+        np.testing.assert_array_equal(outputs(m, feeds())[0], reference)
+    assert {p.name for p in written} == {"model.onnx", "weights.bin"}
+    assert not any(p.exists() for p in written)
+
+
+def test_an_unknown_provider_is_an_error_with_a_near_name() -> None:
+    with pytest.raises(ConfigValueError, match=r"'cdua'.*Did you mean 'cuda'"):
+        open_session(convolution.residual()[0], provider="cdua")
+
+
+def test_a_provider_that_is_not_installed_says_which_are() -> None:
+    with pytest.raises(ConfigValueError, match=r"'coreml' is not in .*CPUExecutionProvider"):
+        open_session(convolution.residual()[0], provider="coreml")
+
+
+def test_a_model_that_the_runtime_does_not_take_is_a_model_error(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    model, _ = convolution.residual()
+    model.graph.node[0].domain = "nobody"
+    with pytest.raises(ModelError, match=r"ONNX Runtime cannot load the model: .*nobody"):
+        open_session(model)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_run_that_fails_names_the_inputs_and_says_nothing_else(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    model, feeds = build(
+        "net (float[N,24] x) => (float[M,8] y) { y = Reshape (x, shape) }",
+        {"shape": np.array([3, 8])},
+        normal(24),
+    )
+    session = open_session(model)
+    assert infer(session, ["y"], feeds(batch=1))[0].shape == (3, 8)
+    with pytest.raises(ModelError, match=r"cannot run the model on inputs 'x' \(2, 24\)"):
+        infer(session, ["y"], feeds(batch=2))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_optimization_the_graph_runs_as_it_is_written() -> None:
+    model, feeds = NETS["conv_bn_relu"]()
+    plain = open_session(model, optimize=False, threads=1)
+    assert infer(plain, ["y"], feeds())[0].shape == (4, 10)
