@@ -26,6 +26,7 @@ import onnx_ir as ir
 
 from calibrant.emit.parameters import LayerParameters, Parameters
 from calibrant.emit.qdq import emit_simulated
+from calibrant.graph.ops import bias_of
 from calibrant.plan import Plan, WeightDecision
 from calibrant.runtime.layerwise import walk
 from calibrant.runtime.session import infer, open_session
@@ -115,7 +116,10 @@ def _op(model: ir.Model, weight: WeightDecision) -> str:
 
 
 def _output(model: ir.Model, weight: WeightDecision) -> str:
-    return model.graph.node(weight.layer).outputs[0].name or ""
+    """Return the tensor that holds a layer's product with its bias."""
+    node = model.graph.node(weight.layer)
+    place = bias_of(node)
+    return (place[0] if place is not None else node).outputs[0].name or ""
 
 
 def _can_correct(model: ir.Model, weight: WeightDecision) -> bool:
