@@ -32,6 +32,10 @@ __all__ = ["effective_config", "write_recipe"]
 _CAN_SAY = {"output_precision", "search", "promote", "bias_correction", "random"}
 _TYPE_FIELDS = ("compute", "activation_bits", "weight_bits", "compensation")
 _RANGE_FIELDS = ("activation", "activation_symmetric", "activation_per_channel", "candidates")
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "max": {"max_percentile": 1.0},
+    "kl-merge": {"bins": 1024, "max_bins": 16384},
+}
 _FIELDS = {
     *_TYPE_FIELDS,
     *_RANGE_FIELDS,
@@ -243,8 +247,13 @@ def _activation(settings: Settings, where: str) -> dict[str, Any] | None:
 
 
 def _ranges(settings: Settings) -> tuple[Any, ...]:
+    """Return what makes a candidate, with the options that are left out."""
+    assert settings.activation is not None
+    name = settings.activation.name
+    options = _DEFAULTS.get(name, {}) | dict(settings.activation.options)
     return (
-        settings.activation,
+        name,
+        tuple(sorted(options.items())),
         bool(settings.activation_symmetric),
         bool(settings.activation_per_channel),
     )

@@ -103,7 +103,7 @@ class CalibrationFile(Message):
     end_ratio: Positive = 1.3
     step_ratio: Positive = 0.01
     max_percentile: Annotated[float, Named(_PERCENTILES), interval("(0.5, 1]")] = 1.0
-    batch_count: Annotated[UInt32, interval("[1, inf)")] = 1
+    batch_count: Annotated[UInt32, interval("[1, inf)")] | None = None
     exclude_op: Annotated[list[str], AfterValidator(unique)] = Field(default=[])
 
     @model_validator(mode="after")
