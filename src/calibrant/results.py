@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import math
 import resource
-import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +17,7 @@ import onnx_ir as ir
 from calibrant._version import __version__
 from calibrant.emit.parameters import Parameters
 from calibrant.emit.record import record_entries, record_text
-from calibrant.errors import OutputError
+from calibrant.folder import written_together
 from calibrant.graph.load import main_opset, unsupported_subgraphs
 from calibrant.plan import ActivationDecision, Plan
 from calibrant.stats import Statistics
@@ -28,6 +26,9 @@ if TYPE_CHECKING:
     from calibrant.run import Run
 
 __all__ = ["QuantizedModel", "plan_table", "summarize"]
+
+#: Names of the two models, without `.onnx`.
+MODELS = ("deploy", "fake_quant")
 
 #: Files over this go beside the model, as ONNX external data (protobuf ends at 2 GiB).
 EXTERNAL_BYTES = 1_500_000_000
@@ -61,8 +62,7 @@ class QuantizedModel:
         """Write every result into a folder.
 
         `deploy.onnx`, `fake_quant.onnx`, `record.txt`, `record.json`, `plan.json`, `summary.json`. All
-        are written to a temporary folder beside them first and then moved, so that a full disk or an
-        interrupted run leaves what was there.
+        are there or none: a full disk or an interrupted run leaves what was there before.
 
         Returns:
             The files.
@@ -71,28 +71,13 @@ class QuantizedModel:
             OutputError: The folder cannot be made or written.
         """
         folder = Path(directory)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=".calibrant-", dir=folder))
-        except OSError as e:
-            raise OutputError(
-                f"Cannot write into the folder '{folder}': {e.strerror or e}."
-            ) from e
-        try:
+        with written_together(folder, instead_of=[f"{n}.onnx.data" for n in MODELS]) as temporary:
             self._write(temporary)
             names = sorted(p.name for p in temporary.iterdir())
-            for name in names:
-                (temporary / name).replace(folder / name)
-        except OSError as e:
-            raise OutputError(
-                f"Cannot write the results into '{folder}': {e.strerror or e}. What was there is unchanged."
-            ) from e
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return [folder / name for name in names]
 
     def _write(self, folder: Path) -> None:
-        for name, model in (("deploy", self.deploy), ("fake_quant", self.fake_quant)):
+        for name, model in zip(MODELS, (self.deploy, self.fake_quant), strict=True):
             external = f"{name}.onnx.data" if model_bytes(model) > EXTERNAL_BYTES else None
             ir.save(model, folder / f"{name}.onnx", external_data=external)
         entries = record_entries(self.plan, self.params)
