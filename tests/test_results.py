@@ -1,0 +1,136 @@
+"""What is saved can be loaded and says what was done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from calibrant import results
+from calibrant.errors import OutputError
+from tests.models import NETS, convolution, with_external_data
+from tests.road import TARGETS, batches, outputs, quantize, quantized
+
+FILES = [
+    "deploy.onnx",
+    "fake_quant.onnx",
+    "plan.json",
+    "record.json",
+    "record.txt",
+    "summary.json",
+]
+
+
+def test_every_file_is_written_and_the_models_run(tmp_path: Path) -> None:
+    model, feeds = NETS["residual"]()
+    result = quantized("residual", "generic")
+    written = result.save(tmp_path / "run")
+    assert [p.name for p in written] == FILES
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == FILES
+    for name, made in (("deploy", result.deploy), ("fake_quant", result.fake_quant)):
+        path = tmp_path / "run" / f"{name}.onnx"
+        onnx.checker.check_model(onnx.load(path), full_check=True)
+        for a, b in zip(outputs(path, feeds()), outputs(made, feeds()), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert outputs(model, feeds())[0].shape == (4, 8, 16, 16)
+
+
+def test_json_files_are_plain(tmp_path: Path) -> None:
+    quantized("pools", "layers-only").save(tmp_path)
+    for name in ("plan", "record", "summary"):
+        assert json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("external", [True, False])
+def test_large_models_have_their_weights_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, external: bool
+) -> None:
+    model, feeds = convolution.residual()
+    source = with_external_data(model, tmp_path) if external else model
+    result = quantize(source, batches(feeds))
+    small = [
+        v.const_value.nbytes for v in result.deploy.graph.initializers.values() if v.const_value
+    ]
+    monkeypatch.setattr(results, "EXTERNAL_BYTES", 100)
+    out = tmp_path / "run"
+    result.save(out)
+    beside = {"deploy.onnx.data", "fake_quant.onnx.data"}
+    assert beside <= {p.name for p in out.iterdir()}
+    assert sum(small) > (out / "deploy.onnx").stat().st_size - 20_000
+    for name, made in (("deploy", result.deploy), ("fake_quant", result.fake_quant)):
+        np.testing.assert_array_equal(
+            outputs(out / f"{name}.onnx", feeds())[0], outputs(made, feeds())[0]
+        )
+    monkeypatch.setattr(results, "EXTERNAL_BYTES", 10**9)
+    result.save(out)
+    assert not beside & {p.name for p in out.iterdir()}
+    np.testing.assert_array_equal(
+        outputs(out / "deploy.onnx", feeds())[0], outputs(result.deploy, feeds())[0]
+    )
+
+
+@pytest.mark.parametrize("failing", ["deploy.onnx", "fake_quant.onnx"])
+def test_a_full_disk_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    result = quantized("residual", "generic")
+    quantized("pools", "generic").save(tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    save = ir.save
+
+    def full(model: ir.Model, path: Path, **options: str | None) -> None:
+        save(model, path, **options)
+        if Path(path).name == failing:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ir, "save", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        result.save(tmp_path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_plan_has_every_tensor_with_the_rule_that_decided(target: str) -> None:
+    result = quantized("residual", target)
+    table = results.plan_table(result.plan, result.params)
+    assert table["target"] == target
+    weights = [t for t in table["tensors"] if t["role"] == "weight"]
+    assert [t["readers"] for t in weights] == [[f"conv{i}:1"] for i in range(5)]
+    assert all(len(t["scale"]) == 8 and t["axis"] == 0 and t["type"] == "int8" for t in weights)
+    activations = [t for t in table["tensors"] if t["role"] == "activation"]
+    assert {t["type"] for t in activations} == {"uint8" if target == "onnxruntime" else "int8"}
+    assert all(t["range"][0] <= 0 <= t["range"][1] for t in activations)
+    assert [d["layer"] for d in table["layers"] if d["quantized"]] == [
+        f"conv{i}" for i in range(5)
+    ]
+
+
+def test_the_summary_says_what_was_done() -> None:
+    model, feeds = NETS["conv_bn_relu"]()
+    summary = quantize(model, batches(feeds)).summary
+    assert summary["data"]["samples"] == 32
+    assert summary["data"]["batches"] == 4
+    assert summary["layers"]["quantized"] == 4
+    assert summary["layers"]["float"] == []
+    assert [f["layer"] for f in summary["passes"]["folded"]] == ["conv1", "conv2", "conv3"]
+    assert summary["quality"]["outputs"]["y"]["sqnr_db"] > 30
+    assert summary["size"]["ratio"] < 0.6
+    assert summary["warnings"] == []
+    stages = sum(v for k, v in summary["time_s"].items() if k != "total")
+    assert stages <= summary["time_s"]["total"] * 1.05
+
+
+def test_layers_in_float_have_a_reason() -> None:
+    summary = quantized("conv_transpose", "onnxruntime").summary
+    assert [(d["layer"], d["reason"]) for d in summary["layers"]["float"]] == [
+        (n, "target 'onnxruntime' has no integer kernel for ConvTranspose") for n in ("up1", "y")
+    ]
+
+
+def test_an_output_on_256_levels_has_not_collapsed() -> None:
+    warnings = quantized("residual", "onnxruntime").summary["warnings"]
+    assert not any("collapsed" in w for w in warnings)
