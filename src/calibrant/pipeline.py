@@ -21,7 +21,6 @@ import onnx_ir as ir
 
 from calibrant.auto.decide import corrected, decide
 from calibrant.auto.probe import Probe, check_raised, rows_are_free, take_probe
-from calibrant.auto.variants import Variant
 from calibrant.choose import choose_activations, choose_layers
 from calibrant.emit.fake_quant import emit_fake_quant
 from calibrant.emit.parameters import Parameters
@@ -98,7 +97,8 @@ def quantize(
             r.half = to_half(base, plan.half)
         chosen = decide(base, plan, probe, r)
     with r.stage("observe"):
-        statistics = _observe(chosen, probe, stream, batches.samples, r)
+        every = itertools.chain(probe.batches, stream)
+        statistics = _observe(chosen.model, chosen.plan, every, batches.samples, r)
     with r.stage("choose"):
         base, plan = chosen.model, chosen.plan
         params = Parameters(choose_activations(plan, statistics), choose_layers(plan, base))
@@ -149,14 +149,7 @@ def observe(
     original = load(model)
     batches = _open(original, data, r, batch_size, batch_num, preprocess)
     float_model, plan = _prepare(original, r)
-    seen = observation.observe(
-        float_model,
-        plan.observed_tensors,
-        batches,
-        exact=r.recipe.calibration.exact,
-        **r.runtime,
-    )
-    return Statistics(seen)
+    return Statistics(_observe(float_model, plan, batches, batches.samples, r))
 
 
 def _open(
@@ -172,8 +165,8 @@ def _open(
     return open_data(
         data,
         model_inputs(model),
-        batch_size=batch_size or calibration.batch_size,
-        batch_num=batch_num or calibration.batch_num,
+        batch_size=batch_size if batch_size is not None else calibration.batch_size,
+        batch_num=batch_num if batch_num is not None else calibration.batch_num,
         preprocess=preprocess,
     )
 
@@ -195,11 +188,11 @@ def _prepare(original: ir.Model, r: Run) -> tuple[ir.Model, Plan]:
 
 
 def _observe(
-    decision: Variant, probe: Probe, stream: Iterator[Batch], samples: int | None, r: Run
+    model: ir.Model, plan: Plan, batches: Iterable[Batch], samples: int | None, r: Run
 ) -> dict[str, TensorStats]:
     """Run over all data once."""
 
-    def counted(batches: Iterable[Batch]) -> Iterator[Batch]:
+    def counted() -> Iterator[Batch]:
         for batch in batches:
             r.samples += batch.size
             r.batches += 1
@@ -210,9 +203,9 @@ def _observe(
             r.progress("observe", r.samples, samples)
 
     return observation.observe(
-        decision.model,
-        decision.plan.observed_tensors,
-        counted(itertools.chain(probe.batches, stream)),
+        model,
+        plan.observed_tensors,
+        counted(),
         exact=r.recipe.calibration.exact,
         progress=advance,
         **r.runtime,
