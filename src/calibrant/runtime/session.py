@@ -58,7 +58,8 @@ def open_session(
             stands where the graph has it.
 
     Raises:
-        ConfigValueError: The provider is unknown or not in the installed ONNX Runtime.
+        ConfigValueError: The provider is unknown or not in the installed ONNX Runtime, or the number of
+            threads is not positive.
         ModelError: ONNX Runtime cannot load the model.
     """
     import onnxruntime as ort
@@ -66,6 +67,8 @@ def open_session(
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised
     if threads is not None:
+        if threads < 1:
+            raise ConfigValueError(f"threads is {threads}; it is 1 or more.")
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
     if not spinning:
