@@ -13,7 +13,13 @@ from calibrant import algorithms
 from calibrant.errors import UnsupportedError
 from calibrant.recipe import AlgorithmChoice, Recipe, Rule
 
-__all__ = ["check_supported", "unsupported"]
+__all__ = ["RESERVED", "check_supported", "unsupported"]
+
+#: Algorithms that a dialect may ask for and that nobody has written yet.
+RESERVED: dict[str, tuple[str, ...]] = {
+    "activation": ("ulq", "from-model"),
+    "weight": ("nuq", "ada", "ulq"),
+}
 
 
 def unsupported(recipe: Recipe) -> list[str]:

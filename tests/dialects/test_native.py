@@ -20,15 +20,22 @@ from calibrant.numerics.dtype import INT_BITS
 from calibrant.recipe import (
     AlgorithmChoice,
     AllNodes,
+    AllOf,
     Calibration,
     Fusion,
+    InputOf,
     Layer,
     LayerInput,
+    Limit,
+    MappedLayers,
     Note,
     OpType,
+    Promotion,
     Recipe,
     Rule,
+    Search,
     Settings,
+    Source,
     Subgraph,
 )
 
@@ -53,37 +60,105 @@ texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12) | st.samp
     ]
 )
 name_tuples = st.lists(texts, min_size=1, max_size=3).map(tuple)
+graphs = st.builds(Subgraph, texts, name_tuples, name_tuples, st.booleans())
+op_types, layer_names = st.builds(OpType, texts), st.builds(Layer, texts)
+indices = st.integers(0, 5)
 wheres = st.one_of(
     st.just(AllNodes()),
-    st.builds(OpType, texts),
-    st.builds(Layer, texts),
-    st.builds(LayerInput, texts, st.integers(0, 5)),
-    st.builds(Subgraph, texts, name_tuples, name_tuples),
+    op_types,
+    layer_names,
+    st.builds(LayerInput, texts, indices, st.just(()) | name_tuples),
+    graphs,
+    st.builds(InputOf, op_types | graphs, indices),
+    st.builds(AllOf, st.tuples(op_types, layer_names) | st.tuples(graphs)),
+    st.builds(MappedLayers, texts, st.none() | name_tuples),
 )
 activations = st.sampled_from(
     [AlgorithmChoice(n) for n in ["auto", *algorithms.names()["activation"]] if n != "fixed"]
 ) | st.floats(0.6, 1.0).map(lambda p: AlgorithmChoice.of("percentile", {"percentile": p}))
-weights = st.sampled_from([AlgorithmChoice(n) for n in ["auto", *algorithms.names()["weight"]]])
+weights = st.sampled_from(
+    [AlgorithmChoice(n) for n in ["auto", *algorithms.names()["weight"]]]
+    + [AlgorithmChoice.of("nuq", {"levels": 16})]
+)
 flags = st.none() | st.booleans()
-settings = st.builds(
+partial_settings = st.builds(
     Settings,
     compute=st.sampled_from([None, "int", "float16", "float32"]),
     activation=st.none() | activations,
-    activation_bits=st.sampled_from([None, 8, 16]),
+    activation_bits=st.sampled_from([None, 4, 8, 16]),
     activation_symmetric=flags,
     activation_per_channel=flags,
     weight=st.none() | weights,
     weight_bits=st.sampled_from([None, *INT_BITS]),
     weight_per_channel=flags,
-    balance=st.none() | st.floats(0.2, 0.8),
+    balance=st.none() | st.just(0.0) | st.floats(0.2, 0.8),
+    compensation=flags,
+    bias_samples=st.none() | st.integers(0, 9),
+    bias_metric=st.sampled_from([None, "mse", "cosine-similarity"]),
+)
+settings = st.builds(
+    replace,
+    partial_settings,
+    candidates=st.none() | st.lists(partial_settings, max_size=2).map(tuple),
+)
+metrics = st.sampled_from(["cosine-similarity", "sqnr"])
+searches = st.builds(
+    Search,
+    scope=st.sampled_from(["model", "layer"]),
+    metric=metrics,
+    samples=st.integers(1, 9),
+    aggregate=st.sampled_from(["worst", "mean"]),
+    good_enough=st.none() | st.floats(0, 1),
+    then_per_channel=st.booleans(),
+)
+promotions = st.builds(
+    Promotion,
+    precision=st.sampled_from(["int16", "float32"]),
+    metric=metrics,
+    count=st.integers(1, 9),
+) | st.builds(Promotion, threshold=st.floats(0, 1))
+limits = st.builds(
+    Limit,
+    st.just(AllNodes()) | op_types,
+    st.just("weight_bits"),
+    st.sampled_from([(8,), (4, 8)]),
+    texts,
+    st.sampled_from(["always", "no bias"]),
+) | st.builds(Limit, op_types, st.just("compute"), st.just(("float32",)), texts)
+sources = st.builds(
+    Source,
+    path=texts,
+    kind=st.sampled_from(["images", "numbers"]),
+    color=st.sampled_from([None, "BGR"]),
+    mean=st.sampled_from([(), (1.0, 2.5)]),
+    std=st.sampled_from([(), (2.0,)]),
 )
 counts = st.none() | st.integers(1, 1000)
 switches = st.sampled_from(["auto", "on", "off"])
 recipes = st.builds(
     Recipe,
-    rules=st.lists(st.builds(Rule, wheres, settings), max_size=4).map(tuple),
+    rules=st.lists(
+        st.builds(
+            Rule, wheres, settings, st.just(""), st.sampled_from(["implied", "wished", "required"])
+        ),
+        max_size=4,
+    ).map(tuple),
     target=texts,
-    calibration=st.builds(Calibration, counts, counts, st.booleans()),
+    limits=st.lists(limits, max_size=2).map(tuple),
+    calibration=st.builds(
+        Calibration,
+        counts,
+        counts,
+        st.booleans(),
+        st.booleans(),
+        st.lists(sources, max_size=2).map(tuple),
+    ),
+    joint=st.booleans(),
+    scale_format=st.sampled_from(["float32", "float16"]),
+    output_precision=st.sampled_from(["float32", "int16"]),
+    search=st.none() | searches,
+    promote=st.none() | promotions,
+    training=st.booleans(),
     fusion=st.builds(Fusion, st.booleans(), st.lists(texts, max_size=3).map(tuple)),
     bias_correction=switches,
     equalize=switches,
@@ -216,7 +291,22 @@ def test_options_are_kept_as_tuples() -> None:
         ("rules:\n- precision: int8", ConfigValueError, r"recipe:3: rules\[0\].where is missing"),
         ("rules:\n- where: {layr: a}", ConfigValueError, r"where.layr is not known.*'layer'"),
         ("rules:\n- where: {layer: a, op: b}", ConfigValueError, "with layer, op; it is one of"),
-        ("rules:\n- where: {op: b, input: 1}", ConfigValueError, "it is one of"),
+        ("rules:\n- where: {layer: a, types: [Add]}", ConfigValueError, "it is one of"),
+        ("rules:\n- where: {all_of: []}", ConfigValueError, "all_of"),
+        ("rules:\n- {where: all, balance: 0.1}", ConfigValueError, "it lies in"),
+        ("rules:\n- {where: all, bias: {samples: -1}}", ConfigValueError, "samples"),
+        ("rules:\n- {where: all, bias: {metric: cos}}", ConfigValueError, "it is cosine-similarity"),
+        ("rules:\n- {where: all, candidates: [{activation: ifrm}]}", ConfigValueError, "Did you mean 'ifmr'"),
+        ("rules:\n- {where: all, force: must}", ConfigValueError, "'implied', 'wished' or 'required'"),
+        ("search: {scope: node}", ConfigValueError, "'model' or 'layer'"),
+        ("search: {metric: msee}", ConfigValueError, "Did you mean 'mse'"),
+        ("promote: {}", ConfigValueError, "one of count, threshold and budget"),
+        ("promote: {count: 1, budget: 0.5}", ConfigValueError, "one of count, threshold and budget"),
+        ("scale_format: float8", ConfigValueError, "scale_format"),
+        ("limits: [{where: {layer: a}, setting: balance, allowed: [0], reason: r}]", ConfigValueError, "where of a limit"),
+        ("limits: [{where: all, setting: balanc, allowed: [0], reason: r}]", ConfigValueError, "Did you mean 'balance'"),
+        ("calibration: {sources: [{path: a, kind: video}]}", ConfigValueError, "'images' or 'numbers'"),
+        ("rules:\n- where: {mapped: {file: b}, input: 1}", ConfigValueError, "it is one of"),
         ("rules:\n- where: {layer: a, input: -1}", ConfigValueError, "input is -1"),
         ("rules:\n- where: all\n\n  precision: int88", ConfigValueError, r"recipe:5: .*Did you mean 'int8'"),
         ("rules:\n- where: all\n  weight: {bits: 5}", ConfigValueError, r"recipe:4: .*bits is 5; .*4, 6, 7, 8 or 16"),

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from calibrant.dialects._fields import interval, one_of
+from calibrant.numerics.metrics import METRICS
+from calibrant.settings import Settings
 
 __all__ = [
     "NAMES",
     "ActivationSection",
     "AlgorithmSection",
+    "LimitSection",
     "RecipeDocument",
     "RuleSection",
+    "SettingsSection",
     "WeightSection",
     "WhereSection",
 ]
@@ -28,9 +35,19 @@ NAMES = (
     "algorithm",
     "where",
     "message",
+    "names",
+    "types",
+    "file",
+    "path",
+    "setting",
+    "reason",
+    "metric",
 )
 
-_WHERE = "it is one of all, {op: …}, {layer: …}, {layer: …, input: …} and {subgraph: …}"
+_WHERE = (
+    "it is one of all, {op: …}, {layer: …}, {subgraph: …}, each with input: … for one input, "
+    "{all_of: […]} and {mapped: …}"
+)
 
 Precision = Literal["int", "int4", "int8", "int16", "float16", "float32"]
 
@@ -71,6 +88,7 @@ Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_as_switch)]
 Name = Annotated[str, Field(min_length=1)]
 NameList = Annotated[list[Name], BeforeValidator(_as_list), Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
+Metric = Annotated[str, one_of(*METRICS)]
 
 
 class Section(BaseModel):
@@ -79,12 +97,24 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+class SourceSection(Section):
+    """One of `calibration.sources`."""
+
+    path: Name
+    kind: Literal["images", "numbers"]
+    color: str | None = None
+    mean: list[float] = []
+    std: list[float] = []
+
+
 class CalibrationSection(Section):
     """`calibration`."""
 
     batch_size: Count | None = None
     batch_num: Count | None = None
     exact: Flag = False
+    random: Flag = False
+    sources: list[SourceSection] = []
 
 
 class FusionSection(Section):
@@ -105,7 +135,7 @@ class AlgorithmSection(Section):
 class ActivationSection(AlgorithmSection):
     """`activation` of a rule."""
 
-    bits: Literal[8, 16] | None = None
+    bits: Literal[4, 8, 16] | None = None
     symmetric: Flag | None = None
     per_channel: Flag | None = None
 
@@ -123,6 +153,14 @@ class SubgraphSection(Section):
     name: Name
     inputs: NameList
     outputs: NameList
+    exclusive: Flag = False
+
+
+class MappedSection(Section):
+    """`where: {mapped: …}`."""
+
+    file: Name
+    names: list[Name] | None = None
 
 
 class WhereSection(Section):
@@ -132,24 +170,95 @@ class WhereSection(Section):
     op: NameList | None = None
     layer: NameList | None = None
     input: Annotated[int, Field(ge=0)] | None = None
+    types: NameList | None = None
     subgraph: SubgraphSection | None = None
+    all_of: Annotated[list[WhereSection], Field(min_length=1)] | None = None
+    mapped: MappedSection | None = None
 
     @model_validator(mode="after")
     def _one_of(self) -> WhereSection:
-        said = [k for k in ("all", "op", "layer", "subgraph") if getattr(self, k) is not None]
-        if len(said) != 1 or (self.input is not None and said != ["layer"]):
+        kinds = ("all", "op", "layer", "subgraph", "all_of", "mapped")
+        said = [k for k in kinds if getattr(self, k) is not None]
+        one_input = self.input is None or said[:1] in (["op"], ["layer"], ["subgraph"])
+        of_types = self.types is None or (said == ["layer"] and self.input is not None)
+        if len(said) != 1 or not one_input or not of_types:
             raise ValueError(_WHERE)
         return self
 
 
-class RuleSection(Section):
-    """One of `rules`."""
+class BiasSection(Section):
+    """`bias` of a rule: how the correction of the bias is taken."""
 
-    where: Annotated[WhereSection, BeforeValidator(_as_where)]
+    samples: Annotated[int, Field(ge=0)] | None = None
+    metric: Metric | None = None
+
+
+class SettingsSection(Section):
+    """What holds for some nodes."""
+
     precision: Precision | None = None
     activation: Annotated[ActivationSection, BeforeValidator(_as_choice)] | None = None
     weight: Annotated[WeightSection, BeforeValidator(_as_choice)] | None = None
-    balance: Annotated[float, Field(ge=0.2, le=0.8)] | None = None
+    balance: Annotated[float, Field(ge=0, le=0.8)] | None = None
+    compensation: Flag | None = None
+    bias: BiasSection = BiasSection()
+
+    @model_validator(mode="after")
+    def _balances(self) -> SettingsSection:
+        if self.balance and self.balance < 0.2:
+            raise ValueError(f"balance is {self.balance}; it lies in [0.2, 0.8], or is 0")
+        return self
+
+
+class RuleSection(SettingsSection):
+    """One of `rules`."""
+
+    where: Annotated[WhereSection, BeforeValidator(_as_where)]
+    force: Literal["implied", "wished", "required"] = "wished"
+    candidates: list[SettingsSection] | None = None
+
+
+class LimitSection(Section):
+    """One of `limits`."""
+
+    where: Annotated[WhereSection, BeforeValidator(_as_where)]
+    setting: Annotated[str, one_of(*(f.name for f in fields(Settings)))]
+    allowed: Annotated[list[bool | int | float | str], Field(min_length=1)]
+    reason: str
+    condition: Literal["always", "no bias", "grouped or odd inputs"] = "always"
+
+    @model_validator(mode="after")
+    def _for_types(self) -> LimitSection:
+        if self.where.all is None and (self.where.op is None or len(self.where.op) != 1):
+            raise ValueError("where of a limit is all or {op: …}")
+        return self
+
+
+class SearchSection(Section):
+    """`search`."""
+
+    scope: Literal["model", "layer"] = "model"
+    metric: Metric = "cosine-similarity"
+    samples: Count = 1
+    aggregate: Literal["worst", "mean"] = "worst"
+    good_enough: float | None = None
+    then_per_channel: Flag = False
+
+
+class PromoteSection(Section):
+    """`promote`."""
+
+    precision: Literal["int8", "int16", "float16", "float32"] = "int16"
+    metric: Metric = "cosine-similarity"
+    count: Count | None = None
+    threshold: float | None = None
+    budget: Annotated[float, interval("(0, 1]")] | None = None
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> PromoteSection:
+        if sum(v is not None for v in (self.count, self.threshold, self.budget)) != 1:
+            raise ValueError("one of count, threshold and budget is given")
+        return self
 
 
 class NoteSection(Section):
@@ -170,6 +279,13 @@ class RecipeDocument(Section):
     bias_correction: Switch = "auto"
     equalize: Switch = "auto"
     rounding: Switch = "auto"
+    joint: Flag = False
+    scale_format: Literal["float32", "float16"] = "float32"
+    output_precision: Literal["int8", "int16", "float16", "float32"] = "float32"
+    search: SearchSection | None = None
+    promote: PromoteSection | None = None
+    training: Flag = False
+    limits: list[LimitSection] = []
     rules: list[RuleSection] = []
     notes: list[NoteSection] = []
 

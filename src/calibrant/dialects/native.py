@@ -19,7 +19,9 @@
       - where: {layer: add1, input: 1}
         activation: {bits: 16}
       - where: {subgraph: {name: head, inputs: [a], outputs: [b]}}
-        balance: 0.5
+        balance: 0.5                # 0 takes it back
+        candidates: [{activation: max}, {activation: mse}]      # chosen between by `search`
+    search: {scope: model, metric: cosine-similarity, samples: 8}
 
 Only `calibrant: 1` is required. `load(dump(recipe))` gives the recipe back; only the origins of its rules
 become the lines of the text.
@@ -33,28 +35,38 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from calibrant.dialects._dialect import Dialect
+from calibrant.dialects._native_dump import dump
 from calibrant.dialects._native_schema import (
     NAMES,
     AlgorithmSection,
+    CalibrationSection,
+    LimitSection,
     RecipeDocument,
-    RuleSection,
+    SettingsSection,
     WhereSection,
 )
 from calibrant.dialects._schema import config_error
-from calibrant.dialects._yaml import Document, KeyPath, path_text, read, write
+from calibrant.dialects._yaml import Document, KeyPath, path_text, read
 from calibrant.errors import ConfigError, ConfigValueError, did_you_mean
 from calibrant.recipe import (
     AlgorithmChoice,
     AllNodes,
+    AllOf,
     Calibration,
     Fusion,
+    InputOf,
     Layer,
     LayerInput,
+    Limit,
+    MappedLayers,
     Note,
     OpType,
+    Promotion,
     Recipe,
     Rule,
+    Search,
     Settings,
+    Source,
     Subgraph,
     Where,
 )
@@ -94,55 +106,103 @@ def load(text: str, path: Path | None) -> Recipe:
         line = f":{document.lines[at]}" if at in document.lines else ""
         origin = f"{name}{line} rules[{i}]"
         settings = _settings(rule, document, at)
-        rules += [Rule(where, settings, origin) for where in _wheres(rule.where)]
+        if rule.candidates is not None:
+            tried = tuple(
+                _settings(c, document, (*at, "candidates", n))
+                for n, c in enumerate(rule.candidates)
+            )
+            settings = Settings(candidates=tried).over(settings)
+        rules += [Rule(where, settings, origin, rule.force) for where in _wheres(rule.where)]
+    whole = {
+        k: getattr(content, k)
+        for k in ("bias_correction", "equalize", "rounding", "joint", "scale_format", "training")
+    }
     return Recipe(
         rules=tuple(rules),
         target=content.target,
-        calibration=Calibration(**content.calibration.model_dump()),
+        limits=tuple(_limit(limit) for limit in content.limits),
+        calibration=_calibration(content.calibration),
         fusion=Fusion(content.fusion.batch_norm, tuple(content.fusion.skip)),
-        bias_correction=content.bias_correction,
-        equalize=content.equalize,
-        rounding=content.rounding,
+        output_precision=content.output_precision,
+        search=Search(**content.search.model_dump()) if content.search is not None else None,
+        promote=Promotion(**content.promote.model_dump()) if content.promote is not None else None,
         notes=tuple(Note(n.where, n.message, n.honoured) for n in content.notes),
+        **whole,
     )
 
 
+def _calibration(section: CalibrationSection) -> Calibration:
+    sources = tuple(
+        Source(path=s.path, kind=s.kind, color=s.color, mean=tuple(s.mean), std=tuple(s.std))
+        for s in section.sources
+    )
+    return Calibration(
+        section.batch_size, section.batch_num, section.exact, section.random, sources
+    )
+
+
+def _limit(section: LimitSection) -> Limit:
+    where = AllNodes() if section.where.op is None else OpType(section.where.op[0])
+    return Limit(where, section.setting, tuple(section.allowed), section.reason, section.condition)
+
+
 def _wheres(where: WhereSection) -> list[Where]:
+    """Return what a `where` selects, one for each name in it."""
+    parts = [part for section in where.all_of or () for part in _parts(section)]
+    if parts:
+        return [AllOf(tuple(parts))]
+    if where.mapped is not None:
+        names = where.mapped.names
+        return [MappedLayers(where.mapped.file, None if names is None else tuple(names))]
+    found = _parts(where)
+    if where.input is None:
+        return [*found] or [AllNodes()]
+    index, types = where.input, tuple(where.types or ())
+    return [
+        LayerInput(f.name, index, types) if isinstance(f, Layer) else InputOf(f, index)
+        for f in found
+    ]
+
+
+def _parts(where: WhereSection) -> list[OpType | Layer | Subgraph]:
     if where.op is not None:
         return [OpType(name) for name in where.op]
-    if where.layer is not None and where.input is not None:
-        return [LayerInput(name, where.input) for name in where.layer]
     if where.layer is not None:
         return [Layer(name) for name in where.layer]
     if where.subgraph is not None:
         s = where.subgraph
-        return [Subgraph(s.name, tuple(s.inputs), tuple(s.outputs))]
-    return [AllNodes()]
+        return [Subgraph(s.name, tuple(s.inputs), tuple(s.outputs), s.exclusive)]
+    return []
 
 
-def _settings(rule: RuleSection, document: Document, at: KeyPath) -> Settings:
-    said: dict[str, Any] = {"balance": rule.balance}
-    if rule.activation is not None:
-        a = rule.activation
+def _settings(section: SettingsSection, document: Document, at: KeyPath) -> Settings:
+    said: dict[str, Any] = {
+        "balance": section.balance,
+        "compensation": section.compensation,
+        "bias_samples": section.bias.samples,
+        "bias_metric": section.bias.metric,
+    }
+    if section.activation is not None:
+        a = section.activation
         said |= {
             "activation": _choice("activation", a, document, (*at, "activation")),
             "activation_bits": a.bits,
             "activation_symmetric": a.symmetric,
             "activation_per_channel": a.per_channel,
         }
-    if rule.weight is not None:
-        w = rule.weight
+    if section.weight is not None:
+        w = section.weight
         said |= {
             "weight": _choice("weight", w, document, (*at, "weight")),
             "weight_bits": w.bits,
             "weight_per_channel": w.per_channel,
         }
     base = Settings()
-    if rule.precision is not None:
+    if section.precision is not None:
         base = (
             Settings(compute="int")
-            if rule.precision == "int"
-            else Settings.of_precision(rule.precision)
+            if section.precision == "int"
+            else Settings.of_precision(section.precision)
         )
     return Settings(**said).over(base)
 
@@ -155,6 +215,7 @@ def _choice(
 ) -> AlgorithmChoice | None:
     """Return the algorithm asked for, once `calibrant.algorithms` has accepted name and options."""
     from calibrant import algorithms
+    from calibrant.unsupported import RESERVED
 
     options = section.model_extra or {}
     where = f"{document.where((*at, next(iter(options), 'algorithm')))}: {path_text(at)}"
@@ -167,88 +228,14 @@ def _choice(
                 f"Known: {', '.join(known)}." + did_you_mean(key, known)
             )
         return None if section.algorithm is None else AlgorithmChoice("auto")
+    if section.algorithm in RESERVED[kind]:
+        return AlgorithmChoice.of(section.algorithm, options)
     try:
         make = algorithms.activation if kind == "activation" else algorithms.weight
         make(section.algorithm, **options)
     except ConfigError as e:
         raise type(e)(f"{where}: {e}") from e
     return AlgorithmChoice.of(section.algorithm, options)
-
-
-# ---------------------------------------------------------------------------------------------- dump
-
-
-def dump(recipe: Recipe) -> str:
-    """Write a recipe in YAML; what is at its default is left out, but for the target."""
-    content: dict[str, Any] = {"calibrant": 1, "target": recipe.target}
-    c = recipe.calibration
-    calibration = {"batch_size": c.batch_size, "batch_num": c.batch_num, "exact": c.exact or None}
-    content["calibration"] = _without_none(calibration)
-    if recipe.fusion != Fusion():
-        content["fusion"] = {
-            "batch_norm": recipe.fusion.batch_norm,
-            "skip": list(recipe.fusion.skip),
-        }
-    for key in ("bias_correction", "equalize", "rounding"):
-        content[key] = getattr(recipe, key) if getattr(recipe, key) != "auto" else None
-    content["rules"] = [_rule_content(rule) for rule in recipe.rules]
-    content["notes"] = [
-        {"where": n.where, "message": n.message, "honoured": n.honoured} for n in recipe.notes
-    ]
-    return write({k: v for k, v in content.items() if v not in (None, {}, [])})
-
-
-def _rule_content(rule: Rule) -> dict[str, Any]:
-    s = rule.settings
-    content: dict[str, Any] = {"where": _where_content(rule.where)}
-    bits = {"activation": s.activation_bits, "weight": s.weight_bits}
-    if s.compute is not None:
-        content["precision"] = s.compute
-        for name in ("int4", "int8", "int16"):
-            full = Settings.of_precision(name)
-            if s.compute == "int" and bits == {
-                "activation": full.activation_bits,
-                "weight": full.weight_bits,
-            }:
-                content["precision"], bits = name, {"activation": None, "weight": None}
-                break
-    content["activation"] = _section(
-        s.activation,
-        bits=bits["activation"],
-        symmetric=s.activation_symmetric,
-        per_channel=s.activation_per_channel,
-    )
-    content["weight"] = _section(s.weight, bits=bits["weight"], per_channel=s.weight_per_channel)
-    content["balance"] = s.balance
-    return {k: v for k, v in content.items() if v not in (None, {})}
-
-
-def _where_content(where: Where) -> Any:
-    match where:
-        case AllNodes():
-            return "all"
-        case OpType(name):
-            return {"op": name}
-        case Layer(name):
-            return {"layer": name}
-        case LayerInput(name, index):
-            return {"layer": name, "input": index}
-        case Subgraph(name, inputs, outputs):
-            return {"subgraph": {"name": name, "inputs": list(inputs), "outputs": list(outputs)}}
-
-
-def _section(choice: AlgorithmChoice | None, **settings: Any) -> dict[str, Any]:
-    section: dict[str, Any] = {
-        "algorithm": choice.name if choice is not None else None,
-        **settings,
-    }
-    options = choice.options if choice is not None else ()
-    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in options}
-    return _without_none(section) | plain
-
-
-def _without_none(content: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in content.items() if v is not None}
 
 
 DIALECT = Dialect("native", "YAML with the key 'calibrant: 1'", recognises, load, dump)
