@@ -12,13 +12,16 @@ import pkgutil
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calibrant.dialects._dialect import Dialect
 from calibrant.errors import ConfigTypeError, ConfigValueError, UnsupportedError, did_you_mean
 from calibrant.recipe import Recipe
 
-__all__ = ["Dialect", "dialects", "dump_recipe", "load_recipe"]
+if TYPE_CHECKING:
+    from calibrant.graph.load import ModelLike
+
+__all__ = ["Dialect", "convert", "dialects", "dump_recipe", "load_recipe"]
 
 
 @cache
@@ -53,12 +56,18 @@ def load_recipe(source: str | Path | Mapping[str, Any] | Recipe) -> Recipe:
     )
 
 
-def dump_recipe(recipe: Recipe, dialect: str = "native") -> str:
+def dump_recipe(recipe: Recipe, dialect: str = "native", *, model: ModelLike | None = None) -> str:
     """Write a recipe down.
 
+    Args:
+        recipe: The recipe.
+        dialect: Its new form.
+        model: The model it is for. Dialects that list layers then write out all of them, with what the
+            recipe means for each; others write the recipe as it is.
+
     Raises:
-        ConfigValueError: An unknown dialect.
-        UnsupportedError: A dialect that is only read.
+        ConfigValueError: An unknown dialect, or a recipe that does not fit the model.
+        UnsupportedError: A dialect that is only read, or that has no words for what the recipe says.
     """
     known = dialects()
     if dialect not in known:
@@ -66,11 +75,23 @@ def dump_recipe(recipe: Recipe, dialect: str = "native") -> str:
             f"Unknown dialect '{dialect}'. Known: {', '.join(known)}."
             + did_you_mean(dialect, known)
         )
-    dump = known[dialect].dump
-    if dump is None:
+    found = known[dialect]
+    if model is not None and found.dump_for is not None:
+        return found.dump_for(recipe, model)
+    if found.dump is None:
         written = ", ".join(n for n, d in known.items() if d.dump is not None)
         raise UnsupportedError(f"Dialect '{dialect}' is read, not written. Written: {written}.")
-    return dump(recipe)
+    return found.dump(recipe)
+
+
+def convert(
+    source: str | Path | Mapping[str, Any] | Recipe,
+    dialect: str,
+    *,
+    model: ModelLike | None = None,
+) -> str:
+    """Read a recipe in any dialect and write it in another; arguments and errors as for both."""
+    return dump_recipe(load_recipe(source), dialect, model=model)
 
 
 def _text(source: str | Path | Mapping[str, Any]) -> tuple[str, Path | None]:

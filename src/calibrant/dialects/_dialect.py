@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from calibrant.recipe import Recipe
+
+if TYPE_CHECKING:
+    from calibrant.graph.load import ModelLike
 
 __all__ = ["Dialect"]
 
@@ -21,6 +25,7 @@ class Dialect:
         recognises: Tells from text and file name (None for bare text) whether it is this dialect.
         load: Reads it; raises ConfigError with file and line.
         dump: Writes a recipe, where the dialect can say what is in it.
+        dump_for: Writes a recipe for a model, with what it means for every layer.
     """
 
     name: str
@@ -28,3 +33,4 @@ class Dialect:
     recognises: Callable[[str, Path | None], bool]
     load: Callable[[str, Path | None], Recipe]
     dump: Callable[[Recipe], str] | None = None
+    dump_for: Callable[[Recipe, ModelLike], str] | None = None

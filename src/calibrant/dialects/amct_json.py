@@ -36,7 +36,7 @@ from calibrant.dialects._amct_schema import (
     TensorQuantize,
     WeightParams,
 )
-from calibrant.dialects._amct_write import write_recipe
+from calibrant.dialects._amct_write import write_for, write_recipe
 from calibrant.dialects._dialect import Dialect
 from calibrant.dialects._fields import no_null, read_section
 from calibrant.dialects._json import json_keys, read_json
@@ -171,4 +171,4 @@ def _origin(document: Document, at: KeyPath, what: str) -> str:
     return f"{Path(document.where(at)).name} {what}"
 
 
-DIALECT = Dialect("amct", "AMCT config.json", recognises, load, write_recipe)
+DIALECT = Dialect("amct", "AMCT config.json", recognises, load, write_recipe, write_for)

@@ -23,7 +23,7 @@ from typing import Annotated, Any
 from pydantic import model_validator
 
 from calibrant.dialects._amct import TRAINING_KEYS
-from calibrant.dialects._amct_retrain_write import write_recipe
+from calibrant.dialects._amct_retrain_write import write_for, write_recipe
 from calibrant.dialects._amct_training import (
     BITS,
     TRAINING_LIMITS,
@@ -164,4 +164,11 @@ def _layer(name: str, document: Document, rules: list[Rule], notes: list[Note]) 
     return layer.retrain_enable
 
 
-DIALECT = Dialect("amct-retrain", "AMCT config.json for training", recognises, load, write_recipe)
+DIALECT = Dialect(
+    "amct-retrain",
+    "AMCT config.json for training",
+    recognises,
+    load,
+    write_recipe,
+    write_for,
+)

@@ -24,7 +24,7 @@ from calibrant.dialects._horizon_canon import canonical
 from calibrant.dialects._horizon_legacy import LEGACY_SECTION, from_legacy
 from calibrant.dialects._horizon_rules import entries, rules_of
 from calibrant.dialects._horizon_schema import SECTIONS, ModelConfig, SearchConfig
-from calibrant.dialects._horizon_write import write_recipe
+from calibrant.dialects._horizon_write import effective_config, write_recipe
 from calibrant.dialects._json import is_json, json_keys, read_json
 from calibrant.dialects._yaml import Document, read
 from calibrant.errors import ConfigValueError
@@ -153,4 +153,5 @@ DIALECT = Dialect(
     recognises,
     load,
     write_recipe,
+    effective_config,
 )

@@ -5,6 +5,15 @@ decisions and never a recipe.
 """
 
 from calibrant.plan.decisions import ActivationDecision, LayerDecision, Plan, WeightDecision
+from calibrant.plan.explain import Explanation, explain
 from calibrant.plan.resolve import resolve
 
-__all__ = ["ActivationDecision", "LayerDecision", "Plan", "WeightDecision", "resolve"]
+__all__ = [
+    "ActivationDecision",
+    "Explanation",
+    "LayerDecision",
+    "Plan",
+    "WeightDecision",
+    "explain",
+    "resolve",
+]

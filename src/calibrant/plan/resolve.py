@@ -24,8 +24,13 @@ __all__ = ["resolve"]
 SettingsOf = Callable[..., tuple[Settings, dict[str, str]]]
 
 
-def resolve(recipe: Recipe, model: ir.Model) -> Plan:
+def resolve(recipe: Recipe, model: ir.Model, *, check: bool = True) -> Plan:
     """Bring a recipe together with a prepared model.
+
+    Args:
+        recipe: What is wanted.
+        model: A prepared model.
+        check: Refuse what is not implemented; without it the plan is for reading alone.
 
     Raises:
         ConfigValueError: A rule names a layer, type, input or subgraph that the model does not have,
@@ -37,7 +42,8 @@ def resolve(recipe: Recipe, model: ir.Model) -> Plan:
     notes = list(recipe.notes)
     effective = Effective(recipe, model, target, notes)
     settings_of = effective.of
-    check_supported(recipe)
+    if check:
+        check_supported(recipe)
 
     def enabled(node: ir.Node, index: int | None) -> bool:
         return settings_of(node, index)[0].compute == "int"
