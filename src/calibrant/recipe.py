@@ -95,7 +95,7 @@ class Limit:
     """Values that a device takes for one setting of some nodes.
 
     Args:
-        where: Which nodes.
+        where: Which nodes, or which input of them.
         setting: Field of `Settings`.
         allowed: Its values.
         reason: Why, one clause.
@@ -103,7 +103,7 @@ class Limit:
             an odd number of input channels.
     """
 
-    where: OpType | AllNodes
+    where: OpType | AllNodes | InputOf
     setting: str
     allowed: tuple[Any, ...]
     reason: str

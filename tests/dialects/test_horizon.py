@@ -519,7 +519,7 @@ model_parameters:
   onnx_model: m.onnx
   node_info: {conv2: {ON: BPU, InputType: int16}, conv3: {ON: CPU}}
 calibration_parameters:
-  cal_data_dir: ./a;./b
+  cal_data_dir: ./a
   calibration_type: max
   max_percentile: 0.999
   per_channel: true
@@ -537,7 +537,11 @@ def test_the_yaml_of_the_old_chain() -> None:
     assert found["conv3"][0] == "float32"
     assert names(recipe, "conv0") == ["max-percentile:percentile=0.999,per_channel"]
     assert recipe.output_precision == "int16"
-    assert [s.path for s in recipe.calibration.sources] == ["./a", "./b"]
+    assert [s.path for s in recipe.calibration.sources] == ["./a"]
+    two = old("cal_data_dir: ./a;./b\ncalibration_type: max")
+    assert [s.path for s in two.calibration.sources] == ["./a", "./b"]
+    with pytest.raises(ConfigValueError, match="data for 2 inputs, and the model has 1"):
+        settings(two)
 
 
 def old(text: str) -> Recipe:

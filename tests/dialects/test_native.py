@@ -119,7 +119,7 @@ promotions = st.builds(
 ) | st.builds(Promotion, threshold=st.floats(0, 1))
 limits = st.builds(
     Limit,
-    st.just(AllNodes()) | op_types,
+    st.just(AllNodes()) | op_types | st.builds(InputOf, op_types, indices),
     st.just("weight_bits"),
     st.sampled_from([(8,), (4, 8)]),
     texts,

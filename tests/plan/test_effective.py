@@ -12,6 +12,7 @@ from calibrant.plan.effective import Effective
 from calibrant.recipe import (
     AllNodes,
     AllOf,
+    Calibration,
     Force,
     InputOf,
     Layer,
@@ -23,6 +24,7 @@ from calibrant.recipe import (
     Recipe,
     Rule,
     Settings,
+    Source,
     Subgraph,
     Where,
 )
@@ -204,3 +206,26 @@ def test_a_wish_where_nothing_is_quantized_is_noted() -> None:
     assert [n.message for n in notes] == ["Target 'generic' quantizes nothing of input 0 of add1."]
     heard = Recipe(rules=(rule(LayerInput("add1", 0), activation_bits=16, compute="int"),))
     assert resolve(heard, model("residual")).notes == ()
+
+
+def test_a_limit_for_one_input() -> None:
+    limit = Limit(InputOf(OpType("MatMul"), 1), "weight_bits", (8,), "of its second operand")
+    wide = rule(OpType("MatMul"), weight_bits=16, activation_bits=16)
+    _, _, found = effective("matmul_mlp", wide, limits=(limit,))
+    node = next(n for n in model("matmul_mlp").graph if n.name == "fc1")
+    assert found.of(node, 1)[0].weight_bits == 8
+    assert found.of(node, 0)[0].weight_bits == 16
+    assert found.of(node, 1)[0].activation_bits == 16
+
+
+def test_data_that_a_configuration_names_is_for_every_input() -> None:
+    source = Source(path="a", kind="numbers")
+    for count, fits in ((0, True), (1, True), (2, False)):
+        recipe = Recipe(calibration=Calibration(sources=(source,) * count))
+        if fits:
+            Effective(recipe, model("residual"), get("generic"), [])
+            continue
+        with pytest.raises(
+            ConfigValueError, match=r"data for 2 inputs, and the model has 1 \(x\)"
+        ):
+            Effective(recipe, model("residual"), get("generic"), [])

@@ -230,7 +230,7 @@ class LimitSection(Section):
     @model_validator(mode="after")
     def _for_types(self) -> LimitSection:
         if self.where.all is None and (self.where.op is None or len(self.where.op) != 1):
-            raise ValueError("where of a limit is all or {op: …}")
+            raise ValueError("where of a limit is all, {op: …} or {op: …, input: …}")
         return self
 
 

@@ -142,7 +142,11 @@ def _calibration(section: CalibrationSection) -> Calibration:
 
 
 def _limit(section: LimitSection) -> Limit:
-    where = AllNodes() if section.where.op is None else OpType(section.where.op[0])
+    where: AllNodes | OpType | InputOf = AllNodes()
+    if section.where.op is not None:
+        where = OpType(section.where.op[0])
+        if section.where.input is not None:
+            where = InputOf(where, section.where.input)
     return Limit(where, section.setting, tuple(section.allowed), section.reason, section.condition)
 
 

@@ -13,6 +13,8 @@ from calibrant.graph.targets import Target
 from calibrant.plan.match import Edges, at, match_rule
 from calibrant.recipe import (
     AlgorithmChoice,
+    AllNodes,
+    InputOf,
     Layer,
     LayerInput,
     Limit,
@@ -71,6 +73,12 @@ class Effective:
             (rule, match_rule(rule, model, notes)) for rule in recipe.rules
         ]
         nodes = {node.name or "": node for node in model.graph}
+        sources, inputs = recipe.calibration.sources, model.graph.inputs
+        if sources and len(sources) != len(inputs):
+            raise ConfigValueError(
+                f"The configuration names data for {len(sources)} inputs, and the model has {len(inputs)} "
+                f"({', '.join(v.name or '' for v in inputs)})."
+            )
         for rule, edges in self.matched:
             _check_required(rule, edges, nodes, target)
             _check_compensation(rule, edges, nodes)
@@ -123,7 +131,8 @@ class Effective:
                 settings = rule.settings.over(settings)
                 deciders |= {name: rule for name, _ in rule.settings.items()}
         for limit in self._recipe.limits:
-            settings = self._within(limit, settings, deciders, node)
+            if _applies(limit, node, index):
+                settings = self._within(limit, settings, deciders, node)
         if not settings.balance:
             settings = replace(settings, balance=None)
         if settings.compensation and index not in (None, *COMPENSATED.get(node.op_type, ())):
@@ -136,7 +145,7 @@ class Effective:
     ) -> Settings:
         """Return the settings with one field brought within a limit."""
         value = getattr(settings, limit.setting)
-        if value is None or value in limit.allowed or not _applies(limit, node):
+        if value is None or value in limit.allowed:
             return settings
         rule = deciders.get(limit.setting)
         nearest = limit.nearest(value)
@@ -154,8 +163,13 @@ class Effective:
         return replace(settings, **{limit.setting: nearest})
 
 
-def _applies(limit: Limit, node: ir.Node) -> bool:
-    if isinstance(limit.where, OpType) and not matches_type(node, limit.where.name):
+def _applies(limit: Limit, node: ir.Node, index: int | None) -> bool:
+    where = limit.where
+    if isinstance(where, InputOf):
+        if index != where.index:
+            return False
+        where = where.nodes if isinstance(where.nodes, OpType) else AllNodes()
+    if isinstance(where, OpType) and not matches_type(node, where.name):
         return False
     if limit.condition == "no bias":
         return bias_of(node) is None
