@@ -20,8 +20,8 @@ import numpy as np
 import onnx_ir as ir
 
 from calibrant.auto.decide import corrected, decide
-from calibrant.auto.probe import Probe, check_raised, rows_are_free, take_probe
-from calibrant.choose import choose_activations, choose_layers
+from calibrant.auto.probe import Probe, check_raised, take_probe
+from calibrant.choose import choose_activations, choose_layers, settled
 from calibrant.emit.fake_quant import emit_fake_quant
 from calibrant.emit.parameters import Parameters
 from calibrant.emit.qdq import emit_qdq
@@ -100,7 +100,7 @@ def quantize(
         every = itertools.chain(probe.batches, stream)
         statistics = _observe(chosen.model, chosen.plan, every, batches.samples, r)
     with r.stage("choose"):
-        base, plan = chosen.model, chosen.plan
+        base, plan = chosen.model, settled(chosen.plan)
         params = Parameters(choose_activations(plan, statistics), choose_layers(plan, base))
     with r.stage("bias correction"):
         params = corrected(chosen, params, statistics, probe, r)
@@ -110,7 +110,7 @@ def quantize(
     with r.stage("measure"):
         r.quality = _quality(deploy, probe, r)
         if plan.target.measures_latency:
-            feed = {n: x[:1] if rows_are_free(deploy) else x for n, x in probe.feeds[0].items()}
+            feed = {n: x[:1] if probe.free else x for n, x in probe.feeds[0].items()}
             r.latency = measure_latency(original, deploy, feed, **r.runtime)
     r.data_notes = list(batches.notes)
     r.seconds["total"] = time.perf_counter() - start

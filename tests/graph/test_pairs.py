@@ -12,10 +12,15 @@ from tests.road import every_net, outputs, prepared, sqnr_db
 from calibrant.graph.passes.equalize import GROW_LIMIT, SHRINK_LIMIT, Equalized, equalize
 from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
 from calibrant.graph.passes.pairs import find_pairs
+from calibrant.runtime.batch import Batch
 from calibrant.runtime.observe import channel_magnitudes
 
 W = Weights(0)
 UNEVEN = np.logspace(-1, 1, 8, dtype=np.float32)
+
+
+def batch(feeds: Feeds, seed: int = 0) -> Batch:
+    return Batch(feeds(batch=8, seed=seed), {}, 0, 8, "data")
 
 
 def even(model: ir.Model, feeds: Feeds) -> tuple[ir.Model, list[Equalized]]:
@@ -23,7 +28,7 @@ def even(model: ir.Model, feeds: Feeds) -> tuple[ir.Model, list[Equalized]]:
     changed = model.clone()
     pairs = find_pairs(changed)
     axes = {p.tensor: p.axis for p in pairs}
-    magnitudes = channel_magnitudes(model, axes, [feeds(batch=8, seed=s) for s in range(2)])
+    magnitudes = channel_magnitudes(model, axes, [batch(feeds, s) for s in range(2)])
     done = equalize(changed, pairs, magnitudes)
     feed = feeds(batch=4, seed=9)
     for a, b in zip(outputs(model, feed), outputs(changed, feed), strict=True):
@@ -47,7 +52,7 @@ def test_the_network_with_channels_over_decades_becomes_even() -> None:
     assert max(d.spread for d in done) > 30
 
     def spread(m: ir.Model) -> float:
-        x = channel_magnitudes(m, {"act2": 1}, [feeds(batch=8)])["act2"]
+        x = channel_magnitudes(m, {"act2": 1}, [batch(feeds)])["act2"]
         return float(x.max() / x.min())
 
     assert spread(changed) < spread(made) / 20
@@ -224,5 +229,5 @@ def test_weights_that_are_zero_change_nothing(zero: str) -> None:
             IMAGE,
         )
     )
-    magnitudes = channel_magnitudes(made, {"a": 1}, [IMAGE()])
+    magnitudes = channel_magnitudes(made, {"a": 1}, [batch(IMAGE)])
     assert equalize(made, find_pairs(made), magnitudes) == []

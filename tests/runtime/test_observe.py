@@ -201,7 +201,9 @@ def test_extremes_of_channels_are_kept_where_they_are_asked_for() -> None:
 def test_magnitudes_of_channels() -> None:
     model, feeds = NETS["residual"]()
     parts = [feeds(batch=3, seed=s) for s in range(3)]
-    found = channel_magnitudes(prepared(model), {"x": 1, "conv1": 1, "relu0": -1}, parts)
+    found = channel_magnitudes(
+        prepared(model), {"x": 1, "conv1": 1, "relu0": -1}, map(batch, parts)
+    )
     x = np.concatenate([values("residual", ["conv1"], f)["conv1"] for f in parts])
     r = np.concatenate([values("residual", ["relu0"], f)["relu0"] for f in parts])
     np.testing.assert_allclose(found["conv1"], np.abs(x).max(axis=(0, 2, 3)), rtol=1e-5)

@@ -7,8 +7,8 @@ however much calibration data there is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ from calibrant.runtime.batch import Batch
 from calibrant.runtime.measure import compare, mean_sqnr_db, run
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import expose
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 __all__ = ["Probe", "check_raised", "rows_are_free", "score", "take_probe"]
 
@@ -51,7 +54,8 @@ class Probe:
 
     Args:
         batches: The samples as they came.
-        feeds: The same in small feeds.
+        small: The same in small batches.
+        free: Whether the model takes batches of any size.
         reference: The outputs of the float model for each feed.
         scored: The tensors candidates are compared by: the outputs, or what a final Softmax or Sigmoid
             reads, since behind it a few uncertain samples decide the whole figure.
@@ -59,22 +63,27 @@ class Probe:
     """
 
     batches: list[Batch]
-    feeds: list[dict[str, Array]]
+    small: list[Batch]
+    free: bool
     reference: list[dict[str, Array]]
     scored: tuple[str, ...]
     scored_reference: list[dict[str, Array]]
 
+    @property
+    def feeds(self) -> list[Mapping[str, Array]]:
+        """Inputs of the small batches."""
+        return [b.feeds for b in self.small]
+
     def part(self, samples: int) -> Probe:
-        """Return a probe of fewer samples: whole feeds, spread over this one."""
-        each = max(1, _rows(self.feeds[0]))
-        step = max(1, len(self.feeds) * each // max(samples, each))
-        feeds = self.feeds[::step]
-        return Probe(
-            [Batch(f, {}, 0, _rows(f), "the probe") for f in feeds],
-            feeds,
-            self.reference[::step],
-            self.scored,
-            self.scored_reference[::step],
+        """Return a probe of fewer samples: whole small batches, spread over this one."""
+        each = max(1, self.small[0].size)
+        step = max(1, len(self.small) * each // max(samples, each))
+        return replace(
+            self,
+            batches=self.small[::step],
+            small=self.small[::step],
+            reference=self.reference[::step],
+            scored_reference=self.scored_reference[::step],
         )
 
 
@@ -89,30 +98,46 @@ def take_probe(model: ir.Model, stream: Iterator[Batch], r: Run) -> Probe:
             break
     if not batches:
         raise DataError("The calibration data is empty: it yields no batch.")
-    feeds = list(_slices(batches, free=rows_are_free(model)))
     outputs = [v.name or "" for v in model.graph.outputs]
     scored = _scored(model)
     wanted = list(dict.fromkeys([*outputs, *scored]))
     session = open_session(expose(model, wanted), provider=r.provider, threads=r.threads)
-    used = [i.name for i in session.get_inputs()]
-    values: list[dict[str, Array]] = []
-    size = 0
-    for feed in feeds:
-        results = infer(session, wanted, {n: feed[n] for n in used})
-        _check_finite(results, wanted)
-        values.append(dict(zip(wanted, results, strict=True)))
-        size += sum(np.asarray(x).nbytes for x in results)
-        if size > PROBE_BYTES and len(values) >= 2:
-            break
-    feeds = feeds[: len(values)]
-    r.probe_samples = sum(_rows(feed) for feed in feeds)
+    free = rows_are_free(model)
+    try:
+        small, values = _answers(session, wanted, _slices(batches, free=free))
+    except ModelError:
+        if not free:
+            raise
+        free = False  # somewhere inside, the model insists on its batch size
+        small, values = _answers(session, wanted, _slices(batches, free=free))
+    r.probe_samples = sum(b.size for b in small)
     return Probe(
         batches,
-        feeds,
+        small,
+        free,
         [{n: v[n] for n in outputs} for v in values],
         scored,
         [{n: v[n] for n in scored} for v in values],
     )
+
+
+def _answers(
+    session: ort.InferenceSession, wanted: list[str], batches: Iterable[Batch]
+) -> tuple[list[Batch], list[dict[str, Array]]]:
+    """Return batches, as many as the bytes allow, and what the model answers to each."""
+    used = [i.name for i in session.get_inputs()]
+    done: list[Batch] = []
+    values: list[dict[str, Array]] = []
+    size = 0
+    for batch in batches:
+        results = infer(session, wanted, {n: batch.feeds[n] for n in used})
+        _check_finite(results, wanted, batch)
+        done.append(batch)
+        values.append(dict(zip(wanted, results, strict=True)))
+        size += sum(np.asarray(x).nbytes for x in results)
+        if size > PROBE_BYTES and len(values) >= 2:
+            break
+    return done, values
 
 
 def check_raised(original: ir.Model, probe: Probe, r: Run) -> None:
@@ -170,20 +195,16 @@ def _before_selection(value: ir.Value) -> list[str]:
     return names
 
 
-def _rows(feed: Mapping[str, Array]) -> int:
-    return max((x.shape[0] for x in feed.values() if x.ndim), default=1)
-
-
 def _bytes(batches: Iterable[Batch]) -> int:
     return sum(x.nbytes for b in batches for x in b.feeds.values())
 
 
-def _slices(batches: list[Batch], *, free: bool) -> Iterator[dict[str, Array]]:
+def _slices(batches: list[Batch], *, free: bool) -> Iterator[Batch]:
     left = PROBE_SAMPLES
     for batch in batches:
         feeds = dict(batch.feeds)
         if not free or batch.size <= 1:
-            yield feeds
+            yield batch
             left -= batch.size
             continue
         each = max(1, sum(x.nbytes for x in feeds.values()) // batch.size)
@@ -191,15 +212,23 @@ def _slices(batches: list[Batch], *, free: bool) -> Iterator[dict[str, Array]]:
         for start in range(0, batch.size, step):
             if left <= 0:
                 return
-            yield {n: np.ascontiguousarray(x[start : start + step]) for n, x in feeds.items()}
+            part = slice(start, start + step)
+            yield Batch(
+                {n: np.ascontiguousarray(x[part]) for n, x in feeds.items()},
+                {},
+                batch.first + start,
+                min(step, batch.size - start),
+                batch.source,
+                batch.files[part],
+            )
             left -= step
 
 
-def _check_finite(outputs: list[Array], names: list[str]) -> None:
+def _check_finite(outputs: list[Array], names: list[str], batch: Batch) -> None:
     for name, x in zip(names, outputs, strict=True):
         x = np.asarray(x)
         if x.dtype.kind == "f" and np.isnan(x).any():
-            raise DataError(f"The float model's output '{name}' is NaN for the calibration data.")
+            raise DataError(f"The float model's tensor '{name}' holds NaN for {batch}.")
 
 
 def score(model: ir.Model, plan: Plan, params: Parameters, probe: Probe, r: Run) -> float:

@@ -61,7 +61,7 @@ def variants(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> list[Variant]
     axes = {p.tensor: p.axis for p in pairs}
     inputs = _balanceable(model, plan, exclude=set(axes))
     every = axes | {t: axis for t, (axis, _) in inputs.items()}
-    magnitudes = channel_magnitudes(model, every, probe.part(EQUALIZE_SAMPLES).feeds, **r.runtime)
+    magnitudes = channel_magnitudes(model, every, probe.part(EQUALIZE_SAMPLES).small, **r.runtime)
     found = [plain]
     if pairs:
         changed = model.clone()
@@ -144,7 +144,7 @@ def balance_as_asked(
         assert source is not None
         tensors[name] = source.name or ""
         axes[tensors[name]] = channel_axis(node)
-    magnitudes = channel_magnitudes(model, axes, probe.feeds, **r.runtime)
+    magnitudes = channel_magnitudes(model, axes, probe.small, **r.runtime)
     done = []
     for name, strength in asked.items():
         w = weight_magnitudes(changed.graph.node(name))

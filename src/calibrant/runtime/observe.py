@@ -94,22 +94,25 @@ def observe(
 def channel_magnitudes(
     model: ir.Model,
     axes: Mapping[str, int],
-    feeds: Sequence[Mapping[str, Array]],
+    batches: Iterable[Batch],
     *,
     provider: str = "cpu",
     threads: int | None = None,
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Return max |x| of each channel of some tensors, over a few feeds.
+    """Return max |x| of each channel of some tensors, over a few batches.
 
     Args:
         model: A prepared float model.
         axes: Tensor -> its channel axis; negative counts from the end.
-        feeds: Inputs.
+        batches: The data, in batches that the model takes as they are.
         provider: Execution provider.
         threads: Threads for inference.
 
     Returns:
         Tensor -> (channels,).
+
+    Raises:
+        DataError: A tensor holds NaN or Inf; the message names the tensor, the sample and the file.
     """
     inputs = {v.name or "" for v in model.graph.inputs}
     computed = [t for t in axes if t not in inputs]
@@ -117,15 +120,18 @@ def channel_magnitudes(
     if computed:
         session = open_session(expose(model, computed), provider=provider, threads=threads)
     found: dict[str, npt.NDArray[np.float64]] = {}
-    for feed in feeds:
-        values = dict(feed)
+    for batch in batches:
+        values = dict(batch.feeds)
         if session is not None:
-            used = {i.name: feed[i.name] for i in session.get_inputs()}
+            used = {i.name: batch.feeds[i.name] for i in session.get_inputs()}
             values |= dict(zip(computed, infer(session, computed, used), strict=True))
         for t, axis in axes.items():
             x = values[t]
             others = tuple(i for i in range(x.ndim) if i != axis % x.ndim)
             largest = np.maximum(x.max(axis=others), -x.min(axis=others)).astype(np.float64)
+            if not np.isfinite(largest).all():
+                bad = int(np.flatnonzero(~np.isfinite(x))[0])
+                raise _not_finite(t, x, bad, batch, 0, batch.size)
             found[t] = np.maximum(found[t], largest) if t in found else largest
     return found
 
@@ -179,8 +185,13 @@ class _Counting:
         for tensor, x in arrays.items():
             bad = self._accumulators[tensor].add(x)
             if bad is not None:
-                row = first + bad * size // x.size  # samples lie one behind the other
-                raise DataError(
-                    f"Tensor '{tensor}' holds {x.reshape(-1)[bad]} for {batch.sample(row)}. Calibration "
-                    "data, and every tensor computed from it, must be finite."
-                )
+                raise _not_finite(tensor, x, bad, batch, first, size)
+
+
+def _not_finite(tensor: str, x: Array, bad: int, batch: Batch, first: int, size: int) -> DataError:
+    """Name the sample of element `bad` of an array that holds `size` samples from `first` on."""
+    row = first + bad * size // x.size  # samples lie one behind the other
+    return DataError(
+        f"Tensor '{tensor}' holds {x.reshape(-1)[bad]} for {batch.sample(row)}. Calibration data, and "
+        "every tensor computed from it, must be finite."
+    )
