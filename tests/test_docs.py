@@ -237,11 +237,14 @@ def dialect_names() -> list[str]:
     return list(dialects())
 
 
-def recipe_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def recipe_keys(
+    model: type[BaseModel], prefix: str = "", outer: tuple[type[BaseModel], ...] = ()
+) -> Iterator[str]:
     for name, field in model.model_fields.items():
         yield prefix + name
         for inner in inner_models(field.annotation):
-            yield from recipe_keys(inner, f"{prefix}{name}.")
+            if inner not in outer:  # `where` may hold further `where`
+                yield from recipe_keys(inner, f"{prefix}{name}.", (*outer, model, inner))
 
 
 def inner_models(annotation: Any) -> Iterator[type[BaseModel]]:

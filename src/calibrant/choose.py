@@ -18,7 +18,7 @@ from calibrant.plan import ActivationDecision, Plan, WeightDecision
 from calibrant.recipe import AlgorithmChoice
 from calibrant.stats import TensorStats
 
-__all__ = ["choose_activations", "choose_layers", "with_algorithm"]
+__all__ = ["choose_activations", "choose_layers", "settled", "with_algorithm"]
 
 #: What `auto` stands for where nothing is measured.
 AUTO_ACTIVATION = AlgorithmChoice("min-max")
@@ -59,7 +59,7 @@ def _choose(
     stats = reduce(TensorStats.merge, [statistics[t] for t in tensors])
     if stats.count == 0:
         raise DataError(f"Tensor '{first.tensor}' had no values in the calibration data.")
-    choice = first.algorithm if first.algorithm.name != "auto" else AUTO_ACTIVATION
+    choice = _settled_activation(first.algorithm)
     return algorithms.activation(choice.name, **dict(choice.options))(stats, first.spec)
 
 
@@ -80,9 +80,17 @@ def _layer(decision: WeightDecision, model: ir.Model) -> LayerParameters:
         raise DataError(
             f"The weight '{decision.weight}' of layer '{decision.layer}' holds NaN or Inf."
         )
-    choice = decision.algorithm if decision.algorithm.name != "auto" else AUTO_WEIGHT
+    choice = _settled_weight(decision.algorithm)
     params = algorithms.weight(choice.name, **dict(choice.options))(w, decision.spec)
     return LayerParameters(params, quantize(w, params))
+
+
+def _settled_activation(choice: AlgorithmChoice) -> AlgorithmChoice:
+    return AUTO_ACTIVATION if choice.name == "auto" else choice
+
+
+def _settled_weight(choice: AlgorithmChoice) -> AlgorithmChoice:
+    return AUTO_WEIGHT if choice.name == "auto" else choice
 
 
 def with_algorithm(plan: Plan, choice: AlgorithmChoice) -> Plan:
@@ -93,4 +101,15 @@ def with_algorithm(plan: Plan, choice: AlgorithmChoice) -> Plan:
             replace(d, algorithm=choice) if d.algorithm.name == "auto" else d
             for d in plan.activations
         ),
+    )
+
+
+def settled(plan: Plan) -> Plan:
+    """Return a plan that names the algorithms that were used, in the place of `auto`."""
+    return replace(
+        plan,
+        activations=tuple(
+            replace(d, algorithm=_settled_activation(d.algorithm)) for d in plan.activations
+        ),
+        weights=tuple(replace(d, algorithm=_settled_weight(d.algorithm)) for d in plan.weights),
     )

@@ -16,7 +16,7 @@ from calibrant.numerics import QuantParams, QuantSpec
 from calibrant.stats import TensorStats
 
 if TYPE_CHECKING:  # pydantic loads on use
-    from calibrant.algorithms._options import Option
+    from calibrant.algorithms.options import Option
 else:
     Option = Any
 
@@ -118,7 +118,7 @@ def describe(kind: Kind, name: str) -> list[Option]:
         >>> [o.name for o in describe("activation", "percentile")]
         ['percentile']
     """
-    from calibrant.algorithms._options import describe_options
+    from calibrant.algorithms.options import describe_options
 
     return describe_options(_find(kind, name))
 
@@ -161,6 +161,6 @@ def _find(kind: Kind, name: str) -> type:
 
 def _make(kind: Kind, name: str, options: dict[str, Any]) -> object:
     cls = _find(kind, name)
-    from calibrant.algorithms._options import build
+    from calibrant.algorithms.options import build
 
     return build(cls, f"{kind} algorithm '{name}'", options)

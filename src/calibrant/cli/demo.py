@@ -20,7 +20,7 @@ def demo(
             "-o",
             "--out",
             metavar="DIR",
-            help="Keep the models and summaries here. Default: they are only shown.",
+            help="Keep the models, their data and the summaries here. Default: calibrant-demo/.",
             rich_help_panel=OUTPUT_PANEL,
             show_default=False,
         ),

@@ -37,7 +37,7 @@ def evaluate(
         str,
         typer.Option(
             metavar="METRIC",
-            help="top1, top5 (any top<k>), mse, mae, or module:function, which gets a list of all outputs and "
+            help="top1, top5 (any number behind top), mse, mae, or module:function, which gets a list of all outputs and "
             "a dict of references and returns a number.",
             rich_help_panel=DATA_PANEL,
             show_default=False,

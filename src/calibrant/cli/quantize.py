@@ -77,7 +77,7 @@ def quantize(
         typer.Option(
             metavar="NAME",
             help="What the model will run on: generic (NPUs, TensorRT, OpenVINO), onnxruntime (its x86-64 "
-            "CPU kernels), layers-only (inputs of convolutions and matrix products alone). Default: the "
+            "CPU kernels), layers-only (inputs of convolutions, matrix products and average pooling alone). Default: the "
             "recipe's, or generic.",
             rich_help_panel=HOW,
             show_default=False,
@@ -87,8 +87,8 @@ def quantize(
         str | None,
         typer.Option(
             metavar="ALGO",
-            help="How ranges of activations are chosen: max, min-max, percentile, mse, ifmr, hfmg, kl, symkl, "
-            "jsd. Default: what serves the model's outputs best.",
+            help="How ranges of activations are chosen: max, min-max, percentile, mse, ifmr, hfmg, kl, kl-merge, "
+            "symkl, jsd. Default: min-max or mse, whichever serves the model's outputs better.",
             rich_help_panel=HOW,
             show_default=False,
         ),
@@ -97,7 +97,7 @@ def quantize(
         str | None,
         typer.Option(
             metavar="ALGO",
-            help="How ranges of weights are chosen: arq, mse. Default: what serves each weight best.",
+            help="How scales of weights are chosen: arq, max, mse. Default: mse, the least squared error.",
             rich_help_panel=HOW,
             show_default=False,
         ),

@@ -25,7 +25,8 @@ def run(out: Path | None = None, json: bool = False) -> int:
 
     Args:
         out: Folder for the results; None takes `calibrant-demo` in the current directory. It gets the
-            results of both quantizations, in `naive/` and `default/`, the float model, and `demo.json`.
+            results of both quantizations, in `naive/` and `default/`, the float model, its data
+            (`calibration.npz`, `test.npz`), and `demo.json`.
         json: Print the numbers as JSON instead of a page.
 
     Returns:

@@ -120,6 +120,8 @@ def compare_settings(folder: Path) -> Outcome:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(digits.MODEL, folder / "float.onnx")
+        for name, samples in (("calibration", calibration), ("test", test)):
+            np.savez(folder / f"{name}.npz", image=samples.image, labels=samples.labels)
     except OSError as e:
         raise OutputError(f"Cannot write into the folder '{folder}': {e.strerror or e}.") from e
 

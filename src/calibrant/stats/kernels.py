@@ -6,7 +6,7 @@ imported on first use (`stats.tensor`); the machine code is cached between proce
 How a float32 value is binned: the top 20 of its bits are its bin (sign, 8 bits of exponent, 11 bits of
 mantissa), so a bin is 1/2048 of a power of two wide, and counting is a shift and an addition. The counts
 are 2**20 uint32, of which a tensor touches some 200 to 400 kB; the operating system supplies no memory for
-the rest (`pages.demand_zero`), which makes a sparse table of our own unnecessary and a third slower.
+the rest (`counts.demand_zero`), which makes a sparse table of our own unnecessary and a third slower.
 
 Zeros and subnormals (exponent 0) count as zero. After a ReLU half the values are zero, and adding to one
 and the same address again and again waits for the last store each time (0.8 ns a value instead of 0.35);

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from calibrant.algorithms import register_activation
-from calibrant.algorithms._options import options
+from calibrant.algorithms.options import options
 from calibrant.errors import ConfigValueError
 from calibrant.numerics import QuantParams, QuantSpec
 from calibrant.stats import TensorStats

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from calibrant.algorithms import register_activation
 from calibrant.algorithms._distribution import check, distribution
-from calibrant.algorithms._options import options
+from calibrant.algorithms.options import options
 from calibrant.numerics import QuantParams, QuantSpec
 from calibrant.numerics.params import SCALE_EPS
 from calibrant.stats import TensorStats

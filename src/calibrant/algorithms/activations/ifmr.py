@@ -20,8 +20,8 @@ import numpy.typing as npt
 from calibrant.algorithms import register_activation
 from calibrant.algorithms._distribution import check, distribution, percentile_rank
 from calibrant.algorithms._loss import squared_errors
-from calibrant.algorithms._options import Percent, Positive, options
 from calibrant.algorithms._search import check_ratios, ratios
+from calibrant.algorithms.options import Percent, Positive, options
 from calibrant.numerics import QuantParams, QuantSpec
 from calibrant.numerics.params import SCALE_EPS
 from calibrant.stats import TensorStats

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from calibrant.algorithms import register_activation
 from calibrant.algorithms._divergence import search
-from calibrant.algorithms._options import Bins, Percent, Positive, options
 from calibrant.algorithms._search import check_ratios
+from calibrant.algorithms.options import Bins, Percent, Positive, options
 from calibrant.numerics import QuantParams, QuantSpec
 from calibrant.numerics.metrics import jsd
 from calibrant.stats import TensorStats

@@ -16,8 +16,8 @@ from pydantic import Field
 
 from calibrant.algorithms import register_activation
 from calibrant.algorithms._distribution import check, distribution
-from calibrant.algorithms._options import options
 from calibrant.algorithms._search import within
+from calibrant.algorithms.options import options
 from calibrant.numerics import QuantParams, QuantSpec
 from calibrant.stats import TensorStats
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from calibrant.algorithms import register_activation
 from calibrant.algorithms._distribution import check
-from calibrant.algorithms._options import options
+from calibrant.algorithms.options import options
 from calibrant.numerics import QuantParams, QuantSpec
 from calibrant.stats import TensorStats
 

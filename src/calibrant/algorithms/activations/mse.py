@@ -26,7 +26,7 @@ from pydantic import Field
 from calibrant.algorithms import register_activation
 from calibrant.algorithms._distribution import Distribution, check, distribution
 from calibrant.algorithms._loss import range_losses, squared_errors
-from calibrant.algorithms._options import Ratio, options
+from calibrant.algorithms.options import Ratio, options
 from calibrant.numerics import QuantParams, QuantSpec
 from calibrant.numerics.params import SCALE_EPS
 from calibrant.stats import TensorStats

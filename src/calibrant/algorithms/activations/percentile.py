@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from calibrant.algorithms import register_activation
 from calibrant.algorithms._distribution import check, distribution
-from calibrant.algorithms._options import Percent, options
+from calibrant.algorithms.options import Percent, options
 from calibrant.numerics import QuantParams, QuantSpec
 from calibrant.stats import TensorStats
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import numpy.typing as npt
 
 from calibrant.algorithms import register_weight
-from calibrant.algorithms._options import options
 from calibrant.algorithms._weight import rows
+from calibrant.algorithms.options import options
 from calibrant.numerics import QuantParams, QuantSpec
 
 

@@ -20,8 +20,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from calibrant.algorithms import register_weight
-from calibrant.algorithms._options import Ratio, options
 from calibrant.algorithms._weight import rows
+from calibrant.algorithms.options import Ratio, options
 from calibrant.numerics import QuantParams, QuantSpec
 from calibrant.numerics.params import SCALE_EPS
 

@@ -5,6 +5,8 @@ normalization and the activation function behind it are one operation on such de
 accumulator inside, so nothing between them is quantized. Additions and the operators that only move
 values take what their neighbours have; where a moved tensor is quantized on both sides, both sides
 share one range.
+
+Devices that know no zero point (TensorRT) want `--symmetric`.
 """
 
 from calibrant.graph.ops import ACTIVATION_FUNCTIONS
