@@ -39,8 +39,6 @@ def check_supported(recipe: Recipe) -> None:
 
 
 def _for_the_model(recipe: Recipe) -> Iterator[str]:
-    if recipe.joint:
-        yield "one range for all tensors that an Add brings together (joint quantization)"
     if recipe.scale_format != "float32":
         yield f"activation scales rounded through {recipe.scale_format}"
     if recipe.output_precision != "float32":

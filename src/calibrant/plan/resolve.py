@@ -15,6 +15,7 @@ from calibrant.graph.targets import Target
 from calibrant.numerics import QuantSpec
 from calibrant.plan.decisions import ActivationDecision, LayerDecision, Plan, WeightDecision
 from calibrant.plan.effective import Effective
+from calibrant.plan.joint import join_additions
 from calibrant.recipe import AlgorithmChoice, Note, Recipe, Settings
 from calibrant.unsupported import check_supported
 
@@ -57,6 +58,8 @@ def resolve(recipe: Recipe, model: ir.Model, *, check: bool = True) -> Plan:
         w for p in points.layers if (w := _weight(p, nodes, settings_of, target)) is not None
     ]
     layers = _layers(model, target, settings_of, {p.node for p in points.layers})
+    if recipe.joint:
+        activations = join_additions(activations, model)
     half = _half(model, settings_of, notes)
     read = {(n, i) for d in activations for n, i in d.users}
     effective.note_unheard(read | {(w.layer, w.input_index) for w in weights}, target)
