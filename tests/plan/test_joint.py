@@ -41,7 +41,7 @@ def test_joint_gives_the_residual_stream_one_range(target):
         )
         params = result.params.activations
         ranges[joint] = {(float(params[t].scale), int(params[t].zero_point)) for t in stream}
-        assert result.summary["quality"]["outputs"]["head"]["sqnr_db"] > 20
+        assert result.summary["quality"]["outputs"]["head"]["sqnr_db"] > 10
         others = {float(params["x"].scale)}
         assert not others & {scale for scale, _ in ranges[joint]}
     assert len(ranges[False]) == 3
