@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ class _Reader:
     def __init__(self, text: str, source: str) -> None:
         self._text, self._source = text, source
         self._at = 0
+        self._breaks = [m.start() for m in re.finditer("\n", text)]
         self.lines: dict[KeyPath, int] = {}
 
     def document(self) -> Any:
@@ -164,7 +166,7 @@ class _Reader:
             raise self._error("comments are not allowed in JSON")
 
     def _line(self) -> int:
-        return self._text.count("\n", 0, self._at) + 1
+        return bisect_left(self._breaks, self._at) + 1
 
     def _error(self, what: str) -> ConfigValueError:
         column = self._at - self._text.rfind("\n", 0, self._at)
