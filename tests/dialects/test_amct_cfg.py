@@ -14,7 +14,6 @@ from calibrant.errors import (
     ConfigRuntimeError,
     ConfigTypeError,
     ConfigValueError,
-    UnsupportedError,
 )
 from calibrant.plan import resolve
 from calibrant.recipe import AlgorithmChoice, LayerInput, MappedLayers, OpType, Recipe, Settings
@@ -287,8 +286,6 @@ def test_global_fields() -> None:
         ("quant.cfg:1:131", False),
         ("quant.cfg:1:120", True),
     ]
-    with pytest.raises(UnsupportedError, match="joint quantization"):
-        resolve(recipe, prepared("residual"))
 
 
 def test_tensors_for_their_own_sake() -> None:
