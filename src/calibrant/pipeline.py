@@ -26,7 +26,8 @@ from calibrant.emit.fake_quant import emit_fake_quant
 from calibrant.emit.parameters import Parameters
 from calibrant.emit.qdq import emit_qdq
 from calibrant.errors import ConfigTypeError
-from calibrant.graph.load import WIDE_OPSET, ModelLike, load, main_opset, prepare, raise_opset
+from calibrant.graph.load import ModelLike, load, prepare
+from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
 from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
 from calibrant.graph.passes.half import to_half
 from calibrant.plan import Plan, resolve

@@ -18,7 +18,8 @@ from calibrant._version import __version__
 from calibrant.emit.parameters import Parameters
 from calibrant.emit.record import record_entries, record_text
 from calibrant.folder import written_together
-from calibrant.graph.load import main_opset, unsupported_subgraphs
+from calibrant.graph.load import unsupported_subgraphs
+from calibrant.graph.opset import main_opset
 from calibrant.plan import ActivationDecision, Plan
 from calibrant.stats import Statistics
 

@@ -10,7 +10,7 @@ from tests.models import NETS, OPSETS, Array, Feeds, Model, Weights, build, norm
 from tests.models.convolution import IMAGE
 from tests.road import batches, outputs, quantize, sqnr_db
 
-from calibrant.graph.load import main_opset
+from calibrant.graph.opset import main_opset
 from calibrant.numerics import dequantize
 from calibrant.recipe import AllNodes, Layer, Recipe, Rule, Settings
 from calibrant.results import QuantizedModel

@@ -25,14 +25,8 @@ from tests.models.convolution import IMAGE
 from tests.road import every_net, op_types, outputs, prepared, sqnr_db
 
 from calibrant.errors import ModelError
-from calibrant.graph.load import (
-    WIDE_OPSET,
-    load,
-    main_opset,
-    prepare,
-    raise_opset,
-    unsupported_subgraphs,
-)
+from calibrant.graph.load import load, prepare, unsupported_subgraphs
+from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
 
 W = Weights(0)
 

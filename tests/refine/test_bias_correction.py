@@ -13,7 +13,8 @@ from tests.road import every_net, outputs, sqnr_db
 from calibrant.choose import choose_activations, choose_layers
 from calibrant.emit.parameters import Parameters
 from calibrant.emit.qdq import emit_qdq, emit_simulated
-from calibrant.graph.load import WIDE_OPSET, load, prepare, raise_opset
+from calibrant.graph.load import load, prepare
+from calibrant.graph.opset import WIDE_OPSET, raise_opset
 from calibrant.plan import Plan, resolve
 from calibrant.recipe import AllNodes, Recipe, Rule, Settings
 from calibrant.refine.bias_correction import correct_bias

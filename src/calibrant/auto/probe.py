@@ -17,7 +17,7 @@ import onnx_ir as ir
 from calibrant.emit.parameters import Parameters
 from calibrant.emit.qdq import emit_simulated
 from calibrant.errors import DataError, ModelError
-from calibrant.graph.load import MIN_OPSET, main_opset
+from calibrant.graph.opset import MIN_OPSET, main_opset
 from calibrant.plan import Plan
 from calibrant.run import Run
 from calibrant.runtime.batch import Batch

@@ -19,8 +19,8 @@ import onnx_ir as ir
 
 from calibrant.emit._rewire import attach
 from calibrant.emit.parameters import Parameters
-from calibrant.graph.load import main_opset
 from calibrant.graph.ops import bias_of
+from calibrant.graph.opset import main_opset
 from calibrant.graph.values import Names, add_constant, drop_unused_initializers, values_by_name
 from calibrant.numerics import QuantParams, dequantize
 from calibrant.plan import Plan

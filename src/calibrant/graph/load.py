@@ -7,7 +7,6 @@ unique name and the opset is one that QuantizeLinear needs. The numbers the mode
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -17,28 +16,19 @@ import onnx_ir.passes.common as common
 
 from calibrant.errors import ModelError
 from calibrant.graph.ops import is_constant, rule_of
+from calibrant.graph.opset import MIN_IR_VERSION, MIN_OPSET, main_opset, raise_opset
+from calibrant.graph.passes.cleanup import fold_weight_layout, name_everything, remove_dropout
+from calibrant.graph.quiet import quiet
+from calibrant.graph.values import own_copy
 
 __all__ = [
     "ModelLike",
     "load",
-    "main_opset",
-    "own_copy",
     "prepare",
-    "raise_opset",
     "unsupported_subgraphs",
 ]
 
-logger = logging.getLogger(__name__)
-
 ModelLike = str | Path | onnx.ModelProto | ir.Model
-
-#: QuantizeLinear has an axis since opset 13; 16 bits and 4 bits came with opset 21.
-MIN_OPSET = 13
-WIDE_OPSET = 21
-
-#: The file format: functions came with IR version 8, 4-bit types with 10.
-MIN_IR_VERSION = 8
-WIDE_IR_VERSION = 10
 
 _QUANTIZED_OPS = frozenset(
     {
@@ -159,39 +149,6 @@ def _refuse_quantized(model: ir.Model, name: str) -> None:
             )
 
 
-def main_opset(model: ir.Model) -> int:
-    """Return the version of the default operator set."""
-    version = model.graph.opset_imports.get("", model.graph.opset_imports.get("ai.onnx"))
-    if version is None:
-        raise ModelError("The model imports no version of the ONNX operator set.")
-    return version
-
-
-def own_copy(model: ir.Model) -> ir.Model:
-    """Copy a model so that naming a constant in the copy does not rename the caller's tensor.
-
-    A clone shares its tensors with the original, and a tensor carries the name of its value. Here each is
-    wrapped; the numbers are not copied.
-    """
-    copy = model.clone()
-    for graph in copy.graphs():
-        for value in graph.initializers.values():
-            if value.const_value is not None:
-                value.const_value = _wrapped(value.const_value)
-    for node in copy.graph.all_nodes():
-        constant = node.attributes.get("value") if node.op_type == "Constant" else None
-        if constant is not None and constant.type == ir.AttributeType.TENSOR:
-            node.attributes["value"] = ir.AttrTensor("value", _wrapped(constant.as_tensor()))
-    return copy
-
-
-def _wrapped(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    if tensor.dtype == ir.DataType.STRING:
-        return ir.StringTensor(tensor.numpy(), name=tensor.name)
-    shape = ir.Shape(tensor.shape.numpy())
-    return ir.LazyTensor(lambda: tensor, tensor.dtype, shape, name=tensor.name)
-
-
 def prepare(model: ir.Model) -> ir.Model:
     """Copy a model and bring it into the form that the passes expect.
 
@@ -202,8 +159,23 @@ def prepare(model: ir.Model) -> ir.Model:
     4. The opset is at least 13, and shapes are inferred where ONNX can.
 
     Raises:
-        ModelError: The opset cannot be raised, or a constant that a layer computes with holds NaN or Inf.
+        ModelError: The opset cannot be raised, a constant that a layer computes with holds NaN or Inf, or
+            the model contradicts itself.
     """
+    try:
+        with quiet("onnx_ir", "onnxscript"):
+            prepared = _prepared(model)
+    except ModelError:
+        raise
+    except Exception as e:
+        raise ModelError(
+            f"The model cannot be brought into the form that quantization needs: {_first_line(e)}"
+        ) from e
+    _refuse_nan(prepared)
+    return prepared
+
+
+def _prepared(model: ir.Model) -> ir.Model:
     model = own_copy(model)
     for step in (
         common.InlinePass(),
@@ -215,12 +187,11 @@ def prepare(model: ir.Model) -> ir.Model:
     if main_opset(model) < MIN_OPSET:
         model = raise_opset(model, MIN_OPSET)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    _remove_dropout(model.graph)
-    _fold_weight_layout(model)
+    remove_dropout(model.graph)
+    fold_weight_layout(model.graph)
     common.RemoveUnusedNodesPass()(model)
     common.TopologicalSortPass()(model)
-    _name_everything(model)
-    _refuse_nan(model)
+    name_everything(model)
     common.ShapeInferencePass()(model)
     model.ir_version = max(model.ir_version, MIN_IR_VERSION)
     return model
@@ -240,135 +211,6 @@ def _refuse_nan(model: ir.Model) -> None:
                     f"Constant '{tensor.name}', which node '{node.name}' ({node.op_type}) reads, holds NaN"
                     f"{' or Inf' if is_layer else ''}."
                 )
-
-
-def raise_opset(model: ir.Model, version: int) -> ir.Model:
-    """Convert a model to a higher version of the default operator set, as a copy.
-
-    Raises:
-        ModelError: The model holds an operator that the converter does not know.
-    """
-    if main_opset(model) >= version:
-        return model
-    from onnxscript import version_converter
-
-    before = main_opset(model)
-    model = own_copy(model)
-    logger.info("raising the opset from %d to %d", before, version)
-    quiet = logging.getLogger("onnxscript.version_converter")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
-    try:
-        version_converter.convert_version(model, target_version=version, fallback=True)
-    except Exception as e:
-        raise ModelError(
-            f"The model's opset {before} cannot be raised to {version}, which quantization needs: "
-            f"{_first_line(e)}"
-        ) from e
-    finally:
-        quiet.setLevel(level)
-    if main_opset(model) < version:
-        raise ModelError(
-            f"The model's opset {before} cannot be raised to {version}, which quantization needs. "
-            "Export the model with a newer opset."
-        )
-    if before < 11:
-        _keep_resize(model)
-    newest = WIDE_IR_VERSION if version >= WIDE_OPSET else MIN_IR_VERSION
-    model.ir_version = max(model.ir_version, newest)
-    return model
-
-
-def _keep_resize(model: ir.Model) -> None:
-    """Say of each Resize how it found its points before opset 11, where this could not be chosen.
-
-    The converter leaves the default of opset 11, half a pixel away. `nearest` rounds as ONNX Runtime does:
-    down for a larger image, up for a smaller one.
-    """
-    for node in model.graph.all_nodes():
-        if node.op_type != "Resize":
-            continue
-        scales = node.inputs[2].const_value if node.inputs[2] is not None else None
-        shrinks = scales is not None and bool((scales.numpy() < 1).any())
-        for attribute in (
-            ir.AttrString("coordinate_transformation_mode", "asymmetric"),
-            ir.AttrString("nearest_mode", "ceil" if shrinks else "floor"),
-        ):
-            node.attributes[attribute.name] = attribute
-
-
-def _remove_dropout(graph: ir.Graph) -> None:
-    for node in list(graph):
-        if node.op_type != "Dropout" or node.domain not in ("", "ai.onnx"):
-            continue
-        if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
-            continue
-        source = node.inputs[0]
-        if source is None or node.outputs[0].is_graph_output():
-            continue
-        node.outputs[0].replace_all_uses_with(source)
-        graph.remove(node, safe=True)
-
-
-def _fold_weight_layout(model: ir.Model) -> None:
-    """Apply Transpose, Reshape and Cast nodes whose inputs are all constant."""
-    graph = model.graph
-    for node in list(graph):
-        if node.op_type not in {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast"}:
-            continue
-        values = [v for v in node.inputs if v is not None]
-        if not values or any(v.const_value is None or v.is_graph_input() for v in values):
-            continue
-        if node.outputs[0].is_graph_output():
-            continue
-        source = values[0]
-        assert source.const_value is not None
-        data = source.const_value.numpy()
-        if node.op_type == "Transpose":
-            perm = node.attributes.get("perm")
-            data = np.transpose(data, perm.as_ints() if perm else None)
-        elif node.op_type == "Reshape":
-            assert values[1].const_value is not None
-            shape = [int(n) for n in values[1].const_value.numpy()]
-            if 0 in shape:
-                continue  # 0 copies a dimension, unless allowzero says otherwise: leave it to the runtime
-            data = data.reshape(shape)
-        elif node.op_type == "Cast":
-            to = ir.DataType(node.attributes["to"].as_int())
-            if not (source.const_value.dtype.is_floating_point() and to == ir.DataType.FLOAT):
-                continue
-            data = data.astype(np.float32)
-        else:
-            if len(values) < 2:
-                continue
-            assert values[1].const_value is not None
-            axes = tuple(int(a) for a in values[1].const_value.numpy())
-            data = (
-                np.squeeze(data, axes) if node.op_type == "Squeeze" else np.expand_dims(data, axes)
-            )
-        new = ir.Value(
-            name=f"{node.outputs[0].name}",
-            const_value=ir.tensor(np.ascontiguousarray(data), name=node.outputs[0].name),
-            shape=ir.Shape(data.shape),
-            type=ir.TensorType(ir.DataType.from_numpy(data.dtype)),
-        )
-        node.outputs[0].replace_all_uses_with(new)
-        node.outputs[0].name = f"{new.name}__folded"
-        graph.remove(node, safe=True)
-        graph.register_initializer(new)
-
-
-def _name_everything(model: ir.Model) -> None:
-    taken: set[str] = set()
-    for node in model.graph.all_nodes():
-        base = node.name or f"{node.op_type}_{node.outputs[0].name if node.outputs else 'node'}"
-        name, n = base, 1
-        while name in taken:
-            name, n = f"{base}_{n}", n + 1
-        if name != node.name:
-            node.name = name
-        taken.add(name)
-    common.NameFixPass()(model)
 
 
 def unsupported_subgraphs(model: ir.Model) -> list[str]:

@@ -1,4 +1,4 @@
-"""Values of a graph: find them by name, name new ones, and add constants."""
+"""Values of a graph: find them by name, name new ones, add constants, and copy them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-__all__ = ["Names", "add_constant", "drop_unused_initializers", "values_by_name"]
+__all__ = ["Names", "add_constant", "drop_unused_initializers", "own_copy", "values_by_name"]
 
 
 def values_by_name(graph: ir.Graph) -> dict[str, ir.Value]:
@@ -51,3 +51,28 @@ def drop_unused_initializers(graph: ir.Graph) -> None:
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_output():
             del graph.initializers[name]
+
+
+def own_copy(model: ir.Model) -> ir.Model:
+    """Copy a model so that naming a constant in the copy does not rename the caller's tensor.
+
+    A clone shares its tensors with the original, and a tensor carries the name of its value. Here each is
+    wrapped; the numbers are not copied.
+    """
+    copy = model.clone()
+    for graph in copy.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                value.const_value = _wrapped(value.const_value)
+    for node in copy.graph.all_nodes():
+        constant = node.attributes.get("value") if node.op_type == "Constant" else None
+        if constant is not None and constant.type == ir.AttributeType.TENSOR:
+            node.attributes["value"] = ir.AttrTensor("value", _wrapped(constant.as_tensor()))
+    return copy
+
+
+def _wrapped(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    if tensor.dtype == ir.DataType.STRING:
+        return ir.StringTensor(tensor.numpy(), name=tensor.name)
+    shape = ir.Shape(tensor.shape.numpy())
+    return ir.LazyTensor(lambda: tensor, tensor.dtype, shape, name=tensor.name)

@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from calibrant.errors import ConfigValueError, ModelError, did_you_mean
-from calibrant.graph.load import own_copy
+from calibrant.graph.values import own_copy
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -86,6 +86,14 @@ def open_session(
             raise ModelError(f"ONNX Runtime cannot load the model: {text}") from e
 
 
+def _serialized(model: ir.Model) -> bytes:
+    try:
+        return bytes(ir.to_proto(model).SerializeToString())
+    except Exception as e:
+        text = " ".join(str(e).split())
+        raise ModelError(f"The model cannot be written as ONNX: {text}") from e
+
+
 def infer(
     session: ort.InferenceSession, names: Sequence[str], feeds: Mapping[str, Array]
 ) -> list[Array]:
@@ -132,7 +140,7 @@ def _source(model: str | Path | bytes | onnx.ModelProto | ir.Model) -> Iterator[
         if any(isinstance(w, ir.ExternalTensor) for w in weights):
             model = own_copy(model)  # bytes do not know where the files of weights are
         if sum(w.nbytes for w in weights if w is not None) <= _PROTOBUF_LIMIT:
-            yield ir.to_proto(model).SerializeToString()
+            yield _serialized(model)
             return
         with TemporaryDirectory(prefix="calibrant-") as folder:
             path = Path(folder) / "model.onnx"
