@@ -223,7 +223,11 @@ def test_recipe_reference_has_every_key_and_no_other():
     cells = re.findall(r"^\| (.+?) \|", page, re.MULTILINE)
     said = {name for cell in cells for name in re.findall(r"`([a-z_.]+)`", cell)}
     said |= set(re.findall(r"`((?:where|notes|search|limits)\.[a-z.]+)`", page))
-    told_once = ("rules.candidates.", "rules.where.all_of.", "limits.where.")  # as `rules` and `where`
+    told_once = (
+        "rules.candidates.",
+        "rules.where.all_of.",
+        "limits.where.",
+    )  # as `rules` and `where`
     keys = {k for k in recipe_keys(RecipeDocument) if not k.startswith(told_once)}
     shorter = {k.removeprefix("rules.") for k in keys}
     sections = {k for k in shorter if any(s.startswith(f"{k}.") for s in shorter)}

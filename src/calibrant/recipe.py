@@ -11,7 +11,7 @@ brings it together with a model and says which rule decided each field. Every ve
     ├── calibration  how much data, and whether on histograms or on raw values
     ├── fusion       batch normalization folding and its skip list
     ├── search, promote                                   what is decided by measuring
-    ├── bias_correction, equalize, rounding, joint, …     passes over the whole model
+    ├── bias_correction, equalize, joint, …               passes over the whole model
     └── notes        what a dialect asked for that cannot be honoured, and why
 
 What the core does not run yet is listed in `unsupported`.
@@ -243,7 +243,6 @@ class Recipe:
         fusion: Folding of batch normalization.
         bias_correction: Take the mean error of a layer out of its bias.
         equalize: Rescale channels between layers.
-        rounding: Choose the direction in which weights are rounded.
         joint: Tensors that an Add brings together share one range.
         scale_format: Format that activation scales are rounded through.
         output_precision: Type of the model's outputs.
@@ -260,7 +259,6 @@ class Recipe:
     fusion: Fusion = field(default_factory=Fusion)
     bias_correction: Switch = "auto"
     equalize: Switch = "auto"
-    rounding: Switch = "auto"
     joint: bool = False
     scale_format: Literal["float32", "float16"] = "float32"
     output_precision: Precision = "float32"

@@ -96,7 +96,7 @@ def test_a_layer_without_quant_enable_is_not_quantized() -> None:
 
 def test_the_core_is_left_as_the_vendor_has_it() -> None:
     recipe = load()
-    assert (recipe.bias_correction, recipe.equalize, recipe.rounding) == ("off", "off", "off")
+    assert (recipe.bias_correction, recipe.equalize) == ("off", "off")
     assert recipe.calibration.batch_num == 1
 
 

@@ -66,7 +66,7 @@ def test_defaults_are_the_vendors() -> None:
     assert (s.activation_symmetric, s.activation_per_channel) == (True, False)
     assert (s.weight, s.weight_per_channel) == (AlgorithmChoice("max"), True)
     assert recipe.target == "generic"
-    assert (recipe.bias_correction, recipe.equalize, recipe.rounding) == ("off", "off", "off")
+    assert (recipe.bias_correction, recipe.equalize) == ("off", "off")
     assert recipe.search is None
 
 

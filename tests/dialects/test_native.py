@@ -162,7 +162,6 @@ recipes = st.builds(
     fusion=st.builds(Fusion, st.booleans(), st.lists(texts, max_size=3).map(tuple)),
     bias_correction=switches,
     equalize=switches,
-    rounding=switches,
     notes=st.lists(st.builds(Note, texts, texts, st.booleans()), max_size=2).map(tuple),
 )
 
@@ -244,8 +243,8 @@ def test_rules_carry_their_line(tmp_path: Path) -> None:
     ],
 )
 def test_switches_take_both_spellings(text: str, value: str) -> None:
-    recipe = load(f"bias_correction: {text}\nequalize: {text}\nrounding: {text}\n")
-    assert (recipe.bias_correction, recipe.equalize, recipe.rounding) == (value, value, value)
+    recipe = load(f"bias_correction: {text}\nequalize: {text}\n")
+    assert (recipe.bias_correction, recipe.equalize) == (value, value)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,6 @@ fusion:
 # auto keeps what makes the outputs better; on and off decide
 bias_correction: auto       # take the mean error of a layer out of its bias
 equalize: auto              # balance channels between layers
-rounding: auto              # choose the direction in which weights are rounded
 
 rules:
   - where: all

@@ -37,7 +37,6 @@ NAIVE = Recipe(
     ),
     bias_correction="off",
     equalize="off",
-    rounding="off",
 )
 
 

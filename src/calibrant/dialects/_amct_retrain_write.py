@@ -61,7 +61,6 @@ def create_retrain_config(model: ModelLike, *, config: str | Path | Recipe | Non
         calibration=Calibration(batch_num=1),
         bias_correction="off",
         equalize="off",
-        rounding="off",
         training=True,
     )
     return write_for(recipe, model)

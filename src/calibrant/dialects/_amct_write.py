@@ -53,7 +53,6 @@ def default_recipe(*, batch_num: int = 1, activation_offset: bool = True) -> Rec
         calibration=Calibration(batch_num=batch_num),
         bias_correction="off",
         equalize="off",
-        rounding="off",
     )
 
 

@@ -42,7 +42,6 @@ def dump(recipe: Recipe) -> str:
     for key in (
         "bias_correction",
         "equalize",
-        "rounding",
         "joint",
         "scale_format",
         "output_precision",

@@ -278,7 +278,6 @@ class RecipeDocument(Section):
     fusion: FusionSection = FusionSection()
     bias_correction: Switch = "auto"
     equalize: Switch = "auto"
-    rounding: Switch = "auto"
     joint: Flag = False
     scale_format: Literal["float32", "float16"] = "float32"
     output_precision: Literal["int8", "int16", "float16", "float32"] = "float32"

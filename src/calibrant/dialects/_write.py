@@ -39,7 +39,7 @@ def refuse_wishes(recipe: Recipe, dialect: str, *, can: Collection[str]) -> None
     ]
     lost += [
         f"{name} on"
-        for name in ("bias_correction", "equalize", "rounding")
+        for name in ("bias_correction", "equalize")
         if name not in can and getattr(recipe, name) == "on"
     ]
     calibration = Calibration()

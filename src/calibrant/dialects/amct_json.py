@@ -112,7 +112,6 @@ def load(text: str, path: Path | None) -> Recipe:
         fusion=Fusion(content.do_fusion, tuple(content.skip_fusion_layers)),
         bias_correction="off",
         equalize="off",
-        rounding="off",
         joint=content.joint_quant,
         scale_format="float16"
         if content.fakequant_precision_mode == "FORCE_FP16_QUANT"

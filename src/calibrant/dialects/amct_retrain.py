@@ -122,7 +122,6 @@ def load(text: str, path: Path | None) -> Recipe:
         calibration=Calibration(batch_num=content.batch_num),
         bias_correction="off",
         equalize="off",
-        rounding="off",
         scale_format="float16"
         if content.fakequant_precision_mode == "FORCE_FP16_QUANT"
         else "float32",

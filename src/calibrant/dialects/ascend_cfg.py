@@ -158,7 +158,6 @@ def load(text: str, path: Path | None) -> Recipe:
         ),
         bias_correction="off",
         equalize="off",
-        rounding="off",
         notes=(*notes, *_notes(content, document)),
     )
 

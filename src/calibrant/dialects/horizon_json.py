@@ -97,7 +97,6 @@ def load(text: str, path: Path | None) -> Recipe:
         calibration=Calibration(random=random, sources=sources or ()),
         bias_correction="on" if corrects else "off",
         equalize="off",
-        rounding="off",
         output_precision=cast(Precision, model.model_output_type),
         search=search,
         promote=_promotion(model),

@@ -6,7 +6,6 @@
     fusion: {batch_norm: true, skip: []}
     bias_correction: auto         # auto, on, off
     equalize: auto
-    rounding: auto
     rules:                        # in order; the last match wins, field by field
       - where: all
         precision: int8           # int4, int8, int16, float16, float32; int leaves the widths to others
@@ -115,7 +114,7 @@ def load(text: str, path: Path | None) -> Recipe:
         rules += [Rule(where, settings, origin, rule.force) for where in _wheres(rule.where)]
     whole = {
         k: getattr(content, k)
-        for k in ("bias_correction", "equalize", "rounding", "joint", "scale_format", "training")
+        for k in ("bias_correction", "equalize", "joint", "scale_format", "training")
     }
     return Recipe(
         rules=tuple(rules),
