@@ -88,7 +88,7 @@ def quantize(
         float_model, plan = _prepare(original, r)
     with r.stage("probe"):
         stream = iter(batches)
-        probe = take_probe(float_model, stream, r)
+        probe = take_probe(float_model, plan, stream, r)
         if main_opset(original) != main_opset(float_model):
             check_raised(original, probe, r)
     with r.stage("decide"):

@@ -35,6 +35,8 @@ Array = npt.NDArray[Any]
 #: So many samples, and at most so many bytes of inputs and of outputs …
 PROBE_SAMPLES = 64
 PROBE_BYTES = 64 * 2**20
+#: … fewer where they only show how good the result is …
+QUALITY_SAMPLES = 16
 #: … in feeds of so many samples and bytes of inputs, since what a model computes on the way is larger still.
 PROBE_FEED = 16
 PROBE_FEED_BYTES = 4 * 2**20
@@ -87,14 +89,15 @@ class Probe:
         )
 
 
-def take_probe(model: ir.Model, stream: Iterator[Batch], r: Run) -> Probe:
+def take_probe(model: ir.Model, plan: Plan, stream: Iterator[Batch], r: Run) -> Probe:
     """Take the first samples, run the float model on them, and keep both."""
+    samples = PROBE_SAMPLES if _is_measured(plan, r) else QUALITY_SAMPLES
     batches: list[Batch] = []
     taken = 0
     for batch in stream:
         batches.append(batch)
         taken += batch.size
-        if taken >= PROBE_SAMPLES or _bytes(batches) > PROBE_BYTES:
+        if taken >= samples or _bytes(batches) > PROBE_BYTES:
             break
     if not batches:
         raise DataError("The calibration data is empty: it yields no batch.")
@@ -104,12 +107,12 @@ def take_probe(model: ir.Model, stream: Iterator[Batch], r: Run) -> Probe:
     session = open_session(expose(model, wanted), provider=r.provider, threads=r.threads)
     free = rows_are_free(model)
     try:
-        small, values = _answers(session, wanted, _slices(batches, free=free))
+        small, values = _answers(session, wanted, _slices(batches, samples, free=free))
     except ModelError:
         if not free:
             raise
         free = False  # somewhere inside, the model insists on its batch size
-        small, values = _answers(session, wanted, _slices(batches, free=free))
+        small, values = _answers(session, wanted, _slices(batches, samples, free=free))
     r.probe_samples = sum(b.size for b in small)
     return Probe(
         batches,
@@ -138,6 +141,16 @@ def _answers(
         if size > PROBE_BYTES and len(values) >= 2:
             break
     return done, values
+
+
+def _is_measured(plan: Plan, r: Run) -> bool:
+    """Say whether anything is decided, balanced or corrected by what the probe shows."""
+    return (
+        r.recipe.bias_correction != "off"
+        or (r.recipe.equalize != "off" and plan.target.equalize)
+        or any(d.algorithm.name == "auto" for d in plan.activations)
+        or any(d.settings.balance is not None for d in plan.layers)
+    )
 
 
 def check_raised(original: ir.Model, probe: Probe, r: Run) -> None:
@@ -199,8 +212,8 @@ def _bytes(batches: Iterable[Batch]) -> int:
     return sum(x.nbytes for b in batches for x in b.feeds.values())
 
 
-def _slices(batches: list[Batch], *, free: bool) -> Iterator[Batch]:
-    left = PROBE_SAMPLES
+def _slices(batches: list[Batch], samples: int, *, free: bool) -> Iterator[Batch]:
+    left = samples
     for batch in batches:
         feeds = dict(batch.feeds)
         if not free or batch.size <= 1:

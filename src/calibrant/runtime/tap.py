@@ -73,6 +73,17 @@ def expose(model: ir.Model, tensors: Sequence[str]) -> ir.Model:
 _Form = tuple[np.dtype[Any], tuple[int, ...]]
 
 
+@dataclass(frozen=True, slots=True)
+class _SampleForm:
+    """Type and shape of a tensor before its number of samples is known, which is None in the shape."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...]
+
+    def of(self, samples: int) -> _Form:
+        return self.dtype, tuple(samples if d is None else d for d in self.shape)
+
+
 @dataclass(slots=True)
 class _Page:
     """Memory for the tensors of one run, and the reader that is still busy with them."""
@@ -130,7 +141,13 @@ class Tap:
         self._model, self._tensors = model, list(tensors)
         self._provider, self._threads = provider, threads
         self._whole_batches = any(_has_fixed_rows(v) for v in model.graph.inputs)
-        self._sample_bytes = _inferred_bytes(model, tensors)
+        self._inferred = _inferred_forms(model, tensors)
+        self._sample_bytes: dict[str, float] | None = None
+        if self._inferred is not None:
+            one = {t: form.of(1) for t, form in self._inferred.items()}
+            self._sample_bytes = {
+                t: dt.itemsize * math.prod(shape) for t, (dt, shape) in one.items()
+            }
         self._has_run = False
         self._has_fixed_shapes = True
         self._pages = itertools.cycle((_Page(), _Page()))
@@ -165,7 +182,7 @@ class Tap:
                 feeds = {n: np.ascontiguousarray(batch.feeds[n]) for n in names}
                 if rows < batch.size:
                     feeds = {n: x[start : start + rows] for n, x in feeds.items()}
-                page, arrays = self._execute(group, feeds)
+                page, arrays = self._execute(group, feeds, rows)
                 values = dict(zip(group.tensors, arrays, strict=True))
                 page.busy = use(values, batch, start, rows)
                 measured |= {t: x.nbytes / rows for t, x in values.items()}
@@ -213,17 +230,24 @@ class Tap:
             groups[-1].append(t)
         return groups
 
-    def _execute(self, group: _Group, feeds: dict[str, Array]) -> tuple[_Page, list[Array]]:
-        """Run one group, into a page where the shapes of the outputs are known."""
+    def _execute(
+        self, group: _Group, feeds: dict[str, Array], rows: int
+    ) -> tuple[_Page, list[Array]]:
+        """Run one group, into a page where the shapes of the outputs are known or inferred."""
         page = next(self._pages)
         page.wait()
         key = tuple(x.shape for x in feeds.values())
         forms = group.forms.get(key)
-        if forms is not None and self._has_fixed_shapes:
-            arrays = page.lay_out(forms)
+        expected = forms
+        if expected is None and self._inferred is not None:
+            expected = [self._inferred[t].of(rows) for t in group.tensors]
+        if expected is not None and self._has_fixed_shapes:
+            arrays = page.lay_out(expected)
             if _run_into(group.session, feeds, group.tensors, arrays):
+                group.forms[key] = expected
                 return page, arrays
-            self._has_fixed_shapes = False  # they depend on the data
+            if forms is not None:
+                self._has_fixed_shapes = False  # they depend on the data
         arrays = infer(group.session, group.tensors, feeds)
         group.forms[key] = [(x.dtype, x.shape) for x in arrays]
         return page, arrays
@@ -241,7 +265,7 @@ def _run_into(
     try:
         session.run_with_iobinding(binding)
     except Exception:
-        logger.debug("outputs have other shapes than in the run before", exc_info=True)
+        logger.debug("outputs have other shapes than expected", exc_info=True)
         return False
     return True
 
@@ -250,16 +274,17 @@ def _has_fixed_rows(value: ir.Value) -> bool:
     return value.shape is not None and len(value.shape) > 0 and isinstance(value.shape[0], int)
 
 
-def _inferred_bytes(model: ir.Model, tensors: Sequence[str]) -> dict[str, float] | None:
-    """Return the bytes of one sample of each tensor, where all shapes are known but for the batch."""
+def _inferred_forms(model: ir.Model, tensors: Sequence[str]) -> dict[str, _SampleForm] | None:
+    """Return the form of each tensor, where all shapes are known but for the samples; else None."""
     values = values_by_name(model.graph)
     found = {}
     for t in tensors:
         shape, dtype = values[t].shape, values[t].dtype
         if shape is None or dtype is None:
             return None
-        dims = [d if isinstance(d, int) else 0 for d in shape]
-        if 0 in dims[1:]:
+        first = [d if isinstance(d, int) else None for d in shape[:1]]
+        rest = [d for d in shape[1:] if isinstance(d, int)]
+        if len(rest) != len(shape[1:]):
             return None
-        found[t] = float(math.prod(dims[1:]) * max(1, *dims[:1]) * dtype.itemsize)
+        found[t] = _SampleForm(dtype.numpy(), (*first, *rest))
     return found
