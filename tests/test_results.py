@@ -82,8 +82,8 @@ def test_a_full_disk_leaves_what_was_there(
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     save = ir.save
 
-    def full(model: ir.Model, path: Path, **options: str | None) -> None:
-        save(model, path, **options)
+    def full(model: ir.Model, path: Path, external_data: str | None) -> None:
+        save(model, path, external_data=external_data)
         if Path(path).name == failing:
             raise OSError(28, "No space left on device")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -187,9 +188,8 @@ def test_names_that_the_model_has_are_kept_and_others_speak() -> None:
 def test_constants_and_weights_in_another_layout_become_initializers() -> None:
     made = prepared(NETS["constant_weight"]())
     assert op_types(made) == ["MatMul", "Relu", "MatMul"]
-    assert all(
-        n.inputs[1].name in made.graph.initializers for n in made.graph if n.op_type == "MatMul"
-    )  # type: ignore[union-attr]
+    weights = [n.inputs[1] for n in made.graph if n.op_type == "MatMul"]
+    assert all(w is not None and w.is_initializer() for w in weights)
 
 
 def test_half_precision_weights_that_are_cast_become_float32() -> None:
@@ -201,10 +201,9 @@ def test_half_precision_weights_that_are_cast_become_float32() -> None:
     )
     made = prepared(model)
     assert op_types(made) == ["MatMul"]
-    np.testing.assert_array_equal(
-        made.graph.initializers["w"].const_value.numpy(),
-        half.astype(np.float32),  # type: ignore[union-attr]
-    )
+    weight = made.graph.initializers["w"].const_value
+    assert weight is not None
+    np.testing.assert_array_equal(weight.numpy(), half.astype(np.float32))
 
 
 @pytest.mark.parametrize(
@@ -303,9 +302,7 @@ def test_a_raised_opset_computes_the_same(opset: int, to: int) -> None:
     assert model.SerializeToString() == before
 
 
-def one_node(
-    op: str, opset: int, inits: dict[str, Array], **attributes: object
-) -> onnx.ModelProto:
+def one_node(op: str, opset: int, inits: dict[str, Array], **attributes: Any) -> onnx.ModelProto:
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4, 6, 6])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
     node = helper.make_node(op, ["x", *inits], ["y"], **attributes)

@@ -44,8 +44,8 @@ def test_a_model_beyond_the_limit_of_protobuf_goes_through_files(
     written: list[Path] = []
     save = ir.save
 
-    def watched(m: ir.Model, path: Path, **options: str) -> None:
-        save(m, path, **options)
+    def watched(m: ir.Model, path: Path, external_data: str) -> None:
+        save(m, path, external_data=external_data)
         written.extend(Path(path).parent.iterdir())
 
     monkeypatch.setattr(ir, "save", watched)
