@@ -193,17 +193,17 @@ def test_every_output_of_a_split_is_quantized() -> None:
 
 
 def test_an_activation_function_inside_a_body_is_not_fused_into_the_layer_outside() -> None:
-    text = """net (float[N,3,16,16] x) => (float[N,4,16,16] y) {
+    text = """net (float[N,3,16,16] x) => (float[N,3,16,16] y) {
         a = Conv (x, w1)
         m = ReduceMean <keepdims = 0> (x)
         g = Greater (m, zero)
         y = If (g) <
-            then_branch = yes () => (float[N,4,16,16] t) { t = Relu (a) },
-            else_branch = no () => (float[N,4,16,16] u) { u = Neg (a) }
+            then_branch = yes () => (float[N,3,16,16] t) { t = Relu (a) },
+            else_branch = no () => (float[N,3,16,16] u) { u = Neg (x) }
         >
     }"""
     model, feeds = build(
-        text, {"w1": W.conv(4, 3, 1), "zero": np.array(0, dtype=np.float32)}, IMAGE
+        text, {"w1": W.conv(3, 3, 1), "zero": np.array(0, dtype=np.float32)}, IMAGE
     )
     found = edges(points(prepared(model), "onnxruntime"))
     assert found == {"x": {"a:0"}, "a": {"-> a"}}
