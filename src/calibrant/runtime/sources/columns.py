@@ -57,8 +57,8 @@ class ArrayColumn:
 
     @property
     def samples(self) -> int:
-        """Length of axis 0."""
-        return len(self.array)
+        """Length of axis 0; a single number counts as one, and is refused for its shape when read."""
+        return len(self.array) if self.array.ndim else 1
 
     @property
     def uniform(self) -> bool:
@@ -67,7 +67,7 @@ class ArrayColumn:
 
     def read(self, start: int, stop: int) -> AnyArray:
         """Return a view."""
-        return self.array[start:stop]
+        return self.array[start:stop] if self.array.ndim else self.array
 
     def file(self, index: int) -> str:
         """Return nothing: the source has the name."""
