@@ -6,9 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
+from calibrant.cli.convert_config import EXAMPLES as CONVERT_EXAMPLES
+from calibrant.cli.convert_config import convert_config
 from calibrant.cli.demo import demo
 from calibrant.cli.evaluate import EXAMPLES as EVALUATE_EXAMPLES
 from calibrant.cli.evaluate import evaluate
+from calibrant.cli.explain import EXAMPLES as EXPLAIN_EXAMPLES
+from calibrant.cli.explain import explain
 from calibrant.cli.init import EXAMPLES as INIT_EXAMPLES
 from calibrant.cli.init import init
 from calibrant.cli.quantize import EXAMPLES as QUANTIZE_EXAMPLES
@@ -59,5 +63,7 @@ def command() -> Any:
     app.command(epilog=QUANTIZE_EXAMPLES)(quantize)
     app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
     app.command(epilog=INIT_EXAMPLES)(init)
+    app.command(epilog=EXPLAIN_EXAMPLES)(explain)
+    app.command("convert-config", epilog=CONVERT_EXAMPLES)(convert_config)
     app.command()(demo)
     return typer.main.get_command(app)

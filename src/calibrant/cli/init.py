@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calibrant.cli._options import OUTPUT_PANEL, Debug, Json, Model
+from calibrant.cli._files import Force, OutFile, check_free, write_whole
+from calibrant.cli._options import Debug, Json, Model
+
+if TYPE_CHECKING:
+    from calibrant.plan import LayerDecision
 
 __all__ = ["EXAMPLES", "init"]
 
@@ -16,77 +20,135 @@ EXAMPLES = """Examples:
 `calibrant init model.onnx -o recipe.yaml`
 
 `calibrant quantize model.onnx --data c.npz --recipe recipe.yaml --out run`
+
+`calibrant init model.onnx --dialect amct --from quant.cfg -o config.json`
 """
+
+DIALECTS = ("native", "amct", "amct-retrain", "horizon")
 
 
 def init(
     model: Model,
     *,
-    out: Annotated[
+    out: OutFile = None,
+    dialect: Annotated[
+        str,
+        typer.Option(
+            metavar="DIALECT",
+            help="What to write: native, amct (config.json), amct-retrain (config.json for training), horizon "
+            "(quant_config).",
+        ),
+    ] = "native",
+    source: Annotated[
         Path | None,
         typer.Option(
-            "-o",
-            "--out",
+            "--from",
             metavar="FILE",
-            help="File to write. Default: stdout.",
-            rich_help_panel=OUTPUT_PANEL,
+            help="A configuration in any dialect to start from, such as a simplified quant.cfg. Default: what "
+            "the vendor does when nothing is said.",
             show_default=False,
         ),
     ] = None,
     target: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="NAME", help="What the model will run on: generic, onnxruntime, layers-only."
+            metavar="NAME",
+            help="What the model will run on: generic, onnxruntime, layers-only. Default: generic; a vendor's "
+            "dialect has its own.",
+            show_default=False,
         ),
-    ] = "generic",
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force", help="Write over a file that is there.", rich_help_panel=OUTPUT_PANEL
-        ),
-    ] = False,
+    ] = None,
+    force: Force = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a commented recipe with every layer of this model, ready to edit.
+    """Write a configuration with every layer of this model, ready to edit.
 
-    As it comes it changes nothing; 'calibrant quantize … --recipe FILE' takes it.
+    The native recipe is commented, and as it comes it changes nothing. A vendor's file says what holds for
+    each layer. 'calibrant quantize … --recipe FILE' takes either.
     """
-    from calibrant.cli._starter import starter_recipe
     from calibrant.cli._summary import print_json
-    from calibrant.errors import OutputError
+    from calibrant.errors import ConfigValueError, did_you_mean
+
+    if dialect not in DIALECTS:
+        raise ConfigValueError(
+            f"--dialect is '{dialect}'; it is {', '.join(DIALECTS)}."
+            + did_you_mean(dialect, DIALECTS)
+        )
+    path = check_free(out, force=force)
+    notes: tuple[str, ...] = ()
+    if dialect == "native":
+        if source is not None:
+            raise ConfigValueError(
+                f"--from is for a vendor's dialect; 'calibrant convert-config {source} --to native' writes "
+                "a native recipe."
+            )
+        text, layers = _native(model, target or "generic")
+    else:
+        if target is not None:
+            raise ConfigValueError(
+                f"--target is for a native recipe; dialect '{dialect}' has its own target."
+            )
+        text, layers, notes = _vendor(model, dialect, source)
+    if path is not None:
+        write_whole(path, text)
+    if as_json:
+        file = str(path) if path is not None else None
+        listed = [_as_dict(d) for d in layers]
+        said: dict[str, Any] = {"file": file, "dialect": dialect, "recipe": text, "layers": listed}
+        print_json({**said, "notes": list(notes)})
+        return
+    if path is not None:
+        kind = "recipe" if dialect == "native" else f"configuration in dialect {dialect}"
+        typer.echo(f"{path}: a {kind} with the {len(layers)} layers of {model.name}.")
+    else:
+        typer.echo(text, nl=False)
+    for note in notes:
+        typer.echo(f"Note: {note}", err=True)
+
+
+def _native(model: Path, target: str) -> tuple[str, tuple[LayerDecision, ...]]:
+    """Return a recipe that changes nothing, and its layers."""
+    from calibrant.cli._starter import starter_recipe
     from calibrant.graph.load import load, prepare
     from calibrant.plan import resolve
     from calibrant.recipe import Recipe
 
-    if out is not None and out.exists() and not force:
-        raise OutputError(f"'{out}' exists; give another file, or --force to write over it.")
     prepared = prepare(load(model))
     plan = resolve(Recipe(target=target), prepared)
-    text = starter_recipe(prepared, plan, model.name)
-    if out is not None:
-        _write(out, text)
-    if as_json:
-        layers = [
-            {"layer": d.node, "op_type": d.op_type, "quantized": d.quantized, "reason": d.reason}
-            for d in plan.layers
-        ]
-        print_json(
-            {"file": str(out) if out is not None else None, "recipe": text, "layers": layers}
-        )
-    elif out is not None:
-        typer.echo(f"{out}: a recipe with the {len(plan.layers)} layers of {model.name}.")
+    return starter_recipe(prepared, plan, model.name), plan.layers
+
+
+def _vendor(
+    model: Path, dialect: str, source: Path | None
+) -> tuple[str, tuple[LayerDecision, ...], tuple[str, ...]]:
+    """Return a vendor's configuration, its layers as read back, and what gave way in `source`."""
+    import json
+
+    from calibrant.cli._prepared import prepared_for
+    from calibrant.dialects import load_recipe
+    from calibrant.dialects._amct_retrain_write import create_retrain_config
+    from calibrant.dialects._amct_write import create_config
+    from calibrant.dialects._horizon_write import effective_config
+    from calibrant.plan import explain
+
+    config = load_recipe(source) if source is not None else None
+    if dialect == "amct":
+        text = create_config(model, config=config)
+    elif dialect == "amct-retrain":
+        text = create_retrain_config(model, config=config)
     else:
-        typer.echo(text, nl=False)
+        text = effective_config(config or load_recipe({"model_config": {}}), model)
+    written = load_recipe(text)
+    content = json.loads(text)
+    listed = content.get("node_config", content)
+    found = explain(written, prepared_for(written, model)).layers
+    layers = tuple(d for d in found if d.node in listed)
+    if config is None:
+        return text, layers, ()
+    notes = explain(config, prepared_for(config, model)).notes
+    return text, layers, tuple(f"{n.where}: {n.message}" for n in notes)
 
 
-def _write(path: Path, text: str) -> None:
-    """Write the file whole or not at all."""
-    from calibrant.errors import OutputError
-
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as e:
-        raise OutputError(f"'{path}' cannot be written: {e.strerror}.") from e
+def _as_dict(d: LayerDecision) -> dict[str, Any]:
+    return {"layer": d.node, "op_type": d.op_type, "quantized": d.quantized, "reason": d.reason}

@@ -1,0 +1,63 @@
+"""One text file as a result: refused where it would hide another, and written whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calibrant.cli._options import OUTPUT_PANEL
+from calibrant.errors import OutputError
+
+__all__ = ["Force", "OutFile", "check_free", "write_whole"]
+
+OutFile = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--out",
+        metavar="FILE",
+        help="File to write; '-' is stdout. Default: stdout.",
+        rich_help_panel=OUTPUT_PANEL,
+        show_default=False,
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Write over a file that is there.", rich_help_panel=OUTPUT_PANEL),
+]
+
+STDOUT = Path("-")
+
+
+def check_free(out: Path | None, *, force: bool) -> Path | None:
+    """Return the file to write, or None for stdout.
+
+    Raises:
+        OutputError: It is a folder, or it exists and is not to be written over.
+    """
+    if out is None or out == STDOUT:
+        return None
+    if out.is_dir():
+        raise OutputError(f"'{out}' is a folder; give the name of a file.")
+    if out.exists() and not force:
+        raise OutputError(f"'{out}' exists; give another file, or --force to write over it.")
+    return out
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as e:
+        raise OutputError(f"'{path}' cannot be written: {e.strerror}.") from e

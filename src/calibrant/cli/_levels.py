@@ -1,0 +1,125 @@
+"""Which rule decided each setting of a layer, or of one of its inputs, and on which level it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from calibrant.graph.targets import get
+from calibrant.plan.decisions import LayerDecision
+from calibrant.plan.effective import Effective
+from calibrant.recipe import (
+    AllNodes,
+    AllOf,
+    InputOf,
+    Layer,
+    LayerInput,
+    MappedLayers,
+    OpType,
+    Recipe,
+    Rule,
+    Settings,
+    Subgraph,
+    Where,
+)
+
+__all__ = ["Decided", "Levels"]
+
+NAMES: dict[type[Where], str] = {
+    AllNodes: "model",
+    OpType: "type",
+    Subgraph: "subgraph",
+    Layer: "layer",
+    MappedLayers: "layer",
+    LayerInput: "input",
+    InputOf: "input",
+}
+
+#: How the dialects end the origin of what no line of a file says.
+UNWRITTEN = (": default", ": not asked for")
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """One setting and what decided it.
+
+    Args:
+        value: The setting, within the limits of the device.
+        level: `default`, `model`, `type`, `subgraph`, `layer` or `input`.
+        rule: Where the rule stands; the target's or calibrant's default where there is none.
+    """
+
+    value: Any
+    level: str
+    rule: str
+
+
+class Levels:
+    """What decided each setting of a prepared model.
+
+    Args:
+        recipe: What is wanted.
+        model: A prepared model; its names are those that rules see.
+    """
+
+    def __init__(self, recipe: Recipe, model: ir.Model) -> None:
+        """Match every rule."""
+        self._effective = Effective(recipe, model, get(recipe.target), [])
+        self._target = recipe.target
+        self._nodes = {node.name or "": node for node in model.graph}
+
+    def of_layer(self, layer: LayerDecision) -> dict[str, Decided]:
+        """Return every setting of a layer."""
+        return self._decided(layer.settings, layer.origin, layer.node, None)
+
+    def of_inputs(self, layer: LayerDecision) -> Iterator[tuple[int, str, dict[str, Decided]]]:
+        """Yield index, tensor and settings of each input for which other things hold than for its layer."""
+        node = self._nodes[layer.node]
+        for index, tensor in enumerate(node.inputs):
+            if tensor is None:
+                continue
+            settings, origin = self._effective.of(node, index)
+            own = dict(layer.settings.items())
+            other = {
+                name: decided
+                for name, decided in self._decided(settings, origin, layer.node, index).items()
+                if decided.value != own.get(name)
+            }
+            if other:
+                yield index, tensor.name or "", other
+
+    def _decided(
+        self, settings: Settings, origin: Any, node: str, index: int | None
+    ) -> dict[str, Decided]:
+        found = {}
+        for name, value in settings.items():
+            rule = self._decider(name, node, index) if name in origin else None
+            if rule is not None:
+                found[name] = Decided(value, _level(rule), origin[name])
+            else:
+                by = f"target '{self._target}'" if name == "activation_symmetric" else "calibrant"
+                found[name] = Decided(value, "default", by)
+        return found
+
+    def _decider(self, field: str, node: str, index: int | None) -> Rule | None:
+        """Return the last rule that matches and says something of this field."""
+        for rule, edges in reversed(self._effective.matched):
+            hit = (node, None) in edges or (index is not None and (node, index) in edges)
+            if hit and getattr(rule.settings, field) is not None:
+                return rule
+        return None
+
+
+def _level(rule: Rule) -> str:
+    """Return the level of a rule.
+
+    An implied rule whose origin is no place in a file is a default of the vendor's. Others of that kind
+    follow from a block that somebody wrote, and have its level.
+    """
+    if rule.force == "implied" and rule.origin.endswith(UNWRITTEN):
+        return "default"
+    where = rule.where
+    return NAMES[type(where.parts[-1] if isinstance(where, AllOf) else where)]

@@ -1,0 +1,83 @@
+"""`calibrant convert-config`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calibrant.cli._files import Force, OutFile, check_free, write_whole
+from calibrant.cli._options import Debug, Json
+
+__all__ = ["EXAMPLES", "convert_config"]
+
+EXAMPLES = """Examples:
+
+`calibrant convert-config quant.cfg --to native -o recipe.yaml`
+
+`calibrant convert-config quant.cfg --to amct --model model.onnx -o config.json`
+
+`calibrant convert-config quant_config.json --to horizon --model model.onnx`
+"""
+
+
+def convert_config(
+    config: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="A configuration in any dialect, recognised by what it says.",
+            show_default=False,
+        ),
+    ],
+    *,
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="DIALECT",
+            help="What to write: native, amct, amct-retrain, amct-retrain-cfg, horizon.",
+            show_default=False,
+        ),
+    ],
+    out: OutFile = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            metavar="FILE",
+            help="The ONNX model that it is for. Dialects that list layers then write out all of them, with "
+            "what holds for each.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a configuration in another dialect.
+
+    What the new dialect has no words for is an error that lists it. What the old one says and nothing here
+    can do is a note on stderr.
+    """
+    from calibrant.cli._summary import print_json
+    from calibrant.dialects import dump_recipe, load_recipe
+
+    path = check_free(out, force=force)
+    recipe = load_recipe(config)
+    text = dump_recipe(recipe, to, model=model)
+    if path is not None:
+        write_whole(path, text)
+    if as_json:
+        notes = [
+            {"where": n.where, "message": n.message, "honoured": n.honoured} for n in recipe.notes
+        ]
+        file = str(path) if path is not None else None
+        print_json({"file": file, "dialect": to, "config": text, "notes": notes})
+        return
+    if path is not None:
+        typer.echo(f"{path}: {config.name} in dialect {to}.")
+    else:
+        typer.echo(text, nl=False)
+    for note in recipe.notes:
+        typer.echo(f"Note: {note.where}: {note.message}", err=True)
