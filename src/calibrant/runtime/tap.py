@@ -33,7 +33,7 @@ __all__ = ["BUFFER_BYTES", "GROUP_BYTES", "Tap", "expose"]
 BUFFER_BYTES = 12 * 2**20
 
 #: Bytes of a page that one sample fills; a sample of more is run in groups of tensors.
-GROUP_BYTES = 96 * 2**20
+GROUP_BYTES = 64 * 2**20
 
 #: Distance of arrays in a page, in bytes: a line of the processor's cache.
 _ALIGNMENT = 64
