@@ -388,6 +388,9 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
                  "--symmetric", "--asymmetric", "--per-tensor", "--no-bias-correction", "--no-equalize",
                  "--exact", "--skip", "--preprocess", "--threads", "--provider"):  # fmt: skip
         assert part in text
+    for command in ("explain", "convert-config", "init"):
+        assert run(command, "--help") == 0
+        assert f"calibrant {command} " in capsys.readouterr().out
     assert run("--version") == 0
     assert capsys.readouterr().out.startswith("calibrant 0.")
 

@@ -1,4 +1,4 @@
-"""Configurations from the command line: explain, convert-config, init for a vendor, and runs from them."""
+"""Configurations on the command line: explain, convert-config, and init for a vendor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from tests.models import NETS
 
@@ -117,6 +116,43 @@ def test_explain_says_what_holds_for_one_input(
     assert bits["rule"].endswith(":4 node_config.conv3.input0")
     assert layers["conv3"]["settings"]["activation_bits"]["value"] == 8
     assert layers["conv1"]["inputs"] == []
+
+
+def test_explain_shows_what_a_rule_names_beside_the_layers_of_the_target(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx.save(NETS["residual"]()[0], "residual.onnx")
+    (files / "tensor.cfg").write_text(
+        'common_config { }\ntensor_quantize { layer_name: "add1" input_index: 1 hfmg_quantize { } }\n'
+    )
+    assert run("explain", "residual.onnx", "--recipe", "tensor.cfg", "--json") == 0
+    [add] = [d for d in printed_json(capsys)["layers"] if d["layer"] == "add1"]
+    assert (
+        add["reason"] == "target 'layers-only' quantizes no Add, but for inputs that a rule names"
+    )
+    [entry] = add["inputs"]
+    assert entry["input"] == 1
+    assert entry["settings"]["compute"] == {
+        "value": "int",
+        "level": "input",
+        "rule": "tensor.cfg:2 tensor_quantize 'add1'",
+    }
+    assert entry["settings"]["activation"]["value"] == "hfmg(bins=4096)"
+    assert run("explain", "residual.onnx", "--recipe", "tensor.cfg") == 0
+    assert re.search(r"input 1 'conv2'\n +compute +int +input ", capsys.readouterr().out)
+
+
+def test_explain_lists_each_candidate(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (files / "search.json").write_text(
+        '{"model_config": {"activation": {"calibration_type": ["max", "kl"]}}}'
+    )
+    content, layers = explained(capsys, "search.json")
+    tried = layers["conv1"]["settings"]["candidates"]["value"]
+    assert [t.partition("(")[0] for t in tried] == ["activation max", "activation kl-merge"]
+    assert content["whole_model"]["search"]["scope"] == "model"
+    assert run("explain", "pools.onnx", "--recipe", "search.json") == 0
+    out = capsys.readouterr().out
+    assert all(re.search(rf"^.* {re.escape(t)}$", out, re.MULTILINE) for t in tried)
 
 
 def test_explain_in_words(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -291,123 +327,3 @@ def test_bad_input_is_one_sentence_and_a_code(
     assert text in printed.err
     assert printed.out == ""
     assert {p: p.read_bytes() for p in files.iterdir()} == before
-
-
-# ---------------------------------------------------------------------------------------------- runs
-
-
-def records(path: Path) -> dict[str, dict[str, float]]:
-    """Read the activation side of record.txt by regular expressions, with no code of the package."""
-    found = {}
-    for block in re.findall(r"record \{.*?\n\}", path.read_text(), re.DOTALL):
-        key = re.search(r'key: "([^"]+)"', block)
-        assert key is not None
-        found[key[1]] = {
-            name: float(value) for name, value in re.findall(r"(scale_d|offset_d): (\S+)", block)
-        }
-    return found
-
-
-def layer_inputs(model: onnx.ModelProto, feeds: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Return the first input of each layer, as ONNX Runtime computes it in the float model."""
-    model = onnx.ModelProto.FromString(model.SerializeToString())
-    layers = [
-        n for n in model.graph.node if n.op_type in ("Conv", "Gemm", "MatMul", "AveragePool")
-    ]
-    tensors = dict.fromkeys(n.input[0] for n in layers)
-    known = {i.name for i in model.graph.input} | {o.name for o in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=t) for t in tensors if t not in known)
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    wanted = [t for t in tensors if t not in feeds]
-    values = feeds | dict(zip(wanted, session.run(wanted, feeds), strict=True))
-    return {n.name: values[n.input[0]] for n in layers}
-
-
-def ifmr(
-    x: np.ndarray, *, start: float, end: float, step: float, symmetric: bool
-) -> tuple[float, int]:
-    """Scale and offset of 8 bits by ascend.md 3.2 to 3.4, written down a second time."""
-    f32 = np.float32
-    x = x.ravel().astype(f32)
-    top, bottom = np.sort(x)[::-1], np.sort(x)
-    k = x.size - int(0.999999 * x.size)
-    high, low = max(f32(0), top[k - 1]), min(f32(0), bottom[k - 1])
-    best: tuple[float, np.float32] | None = None
-    for i in range(int(np.ceil((end - start) / step))):
-        r = f32(start + i * step)
-        if symmetric:
-            c = r * max(abs(high), abs(low))
-            s = f32(c / f32(128 if abs(high) < abs(low) else 127))
-            floor = -c
-        else:
-            c, floor = r * high, low
-            s = f32((c - low) / f32(255))
-        z = np.rint(np.clip(x, floor, c) / s) * s
-        loss = float(np.mean(np.square((z - x).astype(np.float64))))
-        if best is None or loss < best[0]:
-            best = (loss, s)
-    assert best is not None
-    scale = best[1]
-    return float(scale), 0 if symmetric else int(-np.rint(low / scale) - 128)
-
-
-@pytest.mark.parametrize("symmetric", [False, True], ids=["asymmetric", "symmetric"])
-@pytest.mark.parametrize("net", ["pools", "residual", "gemm_mlp", "matmul_mlp"])
-def test_an_amct_run_on_raw_values_has_the_factors_of_the_vendors_search(
-    net: str, symmetric: bool, files: Path
-) -> None:
-    model, feeds = NETS[net]()
-    data = feeds(batch=24, seed=3)
-    onnx.save(model, "net.onnx")
-    np.savez("net.npz", **data)
-    (files / "ifmr.cfg").write_text(
-        f"batch_num: 2\nactivation_offset: {str(not symmetric).lower()}\n"
-        "common_config { ifmr_quantize { search_range_start: 0.6 search_range_end: 1.2 search_step: 0.02 } }\n"
-    )
-    args = ("--data", "net.npz", "--recipe", "ifmr.cfg", "--exact", "--batch-size", "8")
-    assert run("quantize", "net.onnx", *args, "--out", "run") == 0
-    summary = json.loads(Path("run/summary.json").read_text())
-    assert summary["target"] == "layers-only"
-    assert summary["data"]["samples"] == 16
-    assert summary["passes"]["bias_corrected"] == []
-    assert summary["passes"]["equalized"] == []
-    seen = layer_inputs(model, {k: v[:16] for k, v in data.items()})
-    found = records(Path("run/record.txt"))
-    assert set(found) == set(seen)
-    for layer, x in seen.items():
-        scale, offset = ifmr(x, start=0.6, end=1.2, step=0.02, symmetric=symmetric)
-        assert found[layer]["scale_d"] == pytest.approx(scale, rel=1e-6), layer
-        assert found[layer]["offset_d"] == offset, layer
-
-
-def test_a_written_out_configuration_gives_the_run_of_the_simplified_one(files: Path) -> None:
-    np.savez("pools.npz", **NETS["pools"]()[1](batch=16, seed=1))
-    base = ("quantize", "pools.onnx", "--data", "pools.npz", "--batch-size", "8")
-    assert (
-        run("init", "pools.onnx", "--dialect", "amct", "--from", "quant.cfg", "-o", "c.json") == 0
-    )
-    assert run(*base, "--recipe", "quant.cfg", "--out", "short") == 0
-    assert run(*base, "--recipe", "c.json", "--out", "long") == 0
-    assert run(*base, "--out", "default") == 0
-    short, long, default = (
-        Path(d, "record.txt").read_text() for d in ("short", "long", "default")
-    )
-    assert short == long
-    assert short != default
-
-
-def test_a_run_from_a_file_of_the_older_converter(files: Path) -> None:
-    np.savez("pools.npz", **NETS["pools"]()[1](batch=16, seed=1))
-    (files / "calibration.cfg").write_text(
-        "device: USE_CPU\nquantize_algo: HALF_OFFSET\nweight_type: VECTOR_TYPE\nbin: 150\ntype: KL\nbatch_count: 1\n"
-        'exclude_op: "conv1"\n'
-    )
-    args = ("--data", "pools.npz", "--recipe", "calibration.cfg", "--batch-size", "8")
-    assert run("quantize", "pools.onnx", *args, "--out", "run") == 0
-    plan = json.loads(Path("run/plan.json").read_text())
-    assert {d["layer"] for d in plan["layers"] if not d["quantized"]} >= {"conv1"}
-    algorithms = {t["algorithm"] for t in plan["tensors"] if t["role"] == "activation"}
-    assert all(a.startswith("kl(") and "bins=150" in a for a in algorithms)
-    assert json.loads(Path("run/summary.json").read_text())["data"]["samples"] == 8

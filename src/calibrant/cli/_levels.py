@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,8 +91,26 @@ class Levels:
             if other:
                 yield index, tensor.name or "", other
 
+    def others(self, layers: Collection[LayerDecision]) -> Iterator[LayerDecision]:
+        """Yield the nodes that a rule names or selects, beside the layers that a target quantizes."""
+        known = {layer.node for layer in layers}
+        said = {
+            name
+            for rule, edges in self._effective.matched
+            for name, _ in edges
+            if rule.force != "implied" and not isinstance(rule.where, AllNodes)
+        }
+        inputs = self._effective.extra_inputs()
+        for name, node in self._nodes.items():
+            if name in said - known:
+                settings, origin = self._effective.of(node)
+                reason = f"target '{self._target}' quantizes no {node.op_type}"
+                if any(owner == name for owner, _ in inputs):
+                    reason += ", but for inputs that a rule names"
+                yield LayerDecision(name, node.op_type, settings, origin, False, reason)
+
     def _decided(
-        self, settings: Settings, origin: Any, node: str, index: int | None
+        self, settings: Settings, origin: Mapping[str, str], node: str, index: int | None
     ) -> dict[str, Decided]:
         found = {}
         for name, value in settings.items():

@@ -68,7 +68,7 @@ def _content(explanation: Explanation, recipe: Recipe, model: ir.Model) -> dict[
 
     levels = Levels(recipe, model)
     layers = []
-    for layer in explanation.layers:
+    for layer in (*explanation.layers, *levels.others(explanation.layers)):
         inputs = [
             {"input": index, "tensor": tensor, "settings": _settings(decided)}
             for index, tensor, decided in levels.of_inputs(layer)
@@ -113,7 +113,7 @@ def _settings(decided: Mapping[str, Any]) -> dict[str, Any]:
 def _value(value: Any) -> Any:
     """Return a setting as a number, a text or a list of candidates."""
     if isinstance(value, tuple):
-        return [", ".join(f"{k} {v}" for k, v in c.items()) for c in value]
+        return [", ".join(f"{_words(k)} {_shown(v)}" for k, v in c.items()) for c in value]
     return value if isinstance(value, bool | int | float) else str(value)
 
 
@@ -139,9 +139,10 @@ def _lines(content: Mapping[str, Any]) -> Iterator[str]:
         if not layer["quantized"]:  # what would hold is of no effect
             shown = {"compute": shown["compute"]}
         yield from _table(shown)
-        for entry in layer["inputs"] if layer["quantized"] else ():
-            yield f"  input {entry['input']} '{entry['tensor']}'"
-            yield from _table(entry["settings"], "  ")
+        for entry in layer["inputs"]:
+            if layer["quantized"] or "compute" in entry["settings"]:
+                yield f"  input {entry['input']} '{entry['tensor']}'"
+                yield from _table(entry["settings"], "  ")
     kept = [n for n in content["notes"] if not n["honoured"]]
     other = [n for n in content["notes"] if n["honoured"]]
     yield from _list("Not done as asked", [f"{n['where']}: {n['message']}" for n in kept])
@@ -152,10 +153,16 @@ def _lines(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _table(settings: Mapping[str, Mapping[str, Any]], indent: str = "") -> Iterator[str]:
-    values = {name: _shown(s["value"]) for name, s in settings.items()}
     for name, s in settings.items():
-        head = f"{indent}  {_words(name):<{22 - len(indent)}}  {values[name]:<{VALUE_WIDTH}}"
-        if len(values[name]) > VALUE_WIDTH:  # what decided it stands on a line of its own
+        *before, value = (
+            s["value"] if isinstance(s["value"], list) and s["value"] else [s["value"]]
+        )
+        head = f"{indent}  {_words(name):<{22 - len(indent)}}"
+        for line in before:
+            yield f"{head}  {line}"
+            head = " " * 24
+        head = f"{head}  {_shown(value):<{VALUE_WIDTH}}"
+        if len(_shown(value)) > VALUE_WIDTH:  # what decided it stands on a line of its own
             yield head
             head = " " * (26 + VALUE_WIDTH)
         yield f"{head}  {s['level']:<8}  {s['rule']}"
@@ -170,7 +177,7 @@ def _whole(value: Any) -> str:
 
 def _shown(value: Any) -> str:
     if isinstance(value, list):
-        return " | ".join(value) or "none"
+        return ", ".join(map(str, value)) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)

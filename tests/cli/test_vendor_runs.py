@@ -1,0 +1,160 @@
+"""Runs from a vendor's configuration: what its file asks for is what comes out."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from tests.models import NETS
+
+from calibrant.cli import main
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "dialects"
+
+CFG = """batch_num: 2
+activation_offset: true
+skip_layers: "conv2"
+common_config {
+  arq_quantize { channel_wise: true quant_bits: 7 }
+  ifmr_quantize { search_step: 0.02 }
+}
+override_layer_types {
+  layer_type: "Gemm"
+  calibration_config { hfmg_quantize { num_of_bins: 2048 } }
+}
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with pools.onnx (three Conv, AveragePool, Gemm) and quant.cfg."""
+    onnx.save(NETS["pools"]()[0], tmp_path / "pools.onnx")
+    (tmp_path / "quant.cfg").write_text(CFG)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*args: str | Path) -> int:
+    return main([str(a) for a in args])
+
+
+def records(path: Path) -> dict[str, dict[str, float]]:
+    """Read the activation side of record.txt by regular expressions, with no code of the package."""
+    found = {}
+    for block in re.findall(r"record \{.*?\n\}", path.read_text(), re.DOTALL):
+        key = re.search(r'key: "([^"]+)"', block)
+        assert key is not None
+        found[key[1]] = {
+            name: float(value) for name, value in re.findall(r"(scale_d|offset_d): (\S+)", block)
+        }
+    return found
+
+
+def layer_inputs(model: onnx.ModelProto, feeds: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Return the first input of each layer, as ONNX Runtime computes it in the float model."""
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    layers = [
+        n for n in model.graph.node if n.op_type in ("Conv", "Gemm", "MatMul", "AveragePool")
+    ]
+    tensors = dict.fromkeys(n.input[0] for n in layers)
+    known = {i.name for i in model.graph.input} | {o.name for o in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=t) for t in tensors if t not in known)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    wanted = [t for t in tensors if t not in feeds]
+    values = feeds | dict(zip(wanted, session.run(wanted, feeds), strict=True))
+    return {n.name: values[n.input[0]] for n in layers}
+
+
+def ifmr(
+    x: np.ndarray, *, start: float, end: float, step: float, symmetric: bool
+) -> tuple[float, int]:
+    """Scale and offset of 8 bits by ascend.md 3.2 to 3.4, written down a second time."""
+    f32 = np.float32
+    x = x.ravel().astype(f32)
+    top, bottom = np.sort(x)[::-1], np.sort(x)
+    k = x.size - int(0.999999 * x.size)
+    high, low = max(f32(0), top[k - 1]), min(f32(0), bottom[k - 1])
+    best: tuple[float, np.float32] | None = None
+    for i in range(int(np.ceil((end - start) / step))):
+        r = f32(start + i * step)
+        if symmetric:
+            c = r * max(abs(high), abs(low))
+            s = f32(c / f32(128 if abs(high) < abs(low) else 127))
+            floor = -c
+        else:
+            c, floor = r * high, low
+            s = f32((c - low) / f32(255))
+        z = np.rint(np.clip(x, floor, c) / s) * s
+        loss = float(np.mean(np.square((z - x).astype(np.float64))))
+        if best is None or loss < best[0]:
+            best = (loss, s)
+    assert best is not None
+    scale = best[1]
+    return float(scale), 0 if symmetric else int(-np.rint(low / scale) - 128)
+
+
+@pytest.mark.parametrize("symmetric", [False, True], ids=["asymmetric", "symmetric"])
+@pytest.mark.parametrize("net", ["pools", "residual", "gemm_mlp", "matmul_mlp"])
+def test_an_amct_run_on_raw_values_has_the_factors_of_the_vendors_search(
+    net: str, symmetric: bool, files: Path
+) -> None:
+    model, feeds = NETS[net]()
+    data = feeds(batch=24, seed=3)
+    onnx.save(model, "net.onnx")
+    np.savez("net.npz", **data)
+    (files / "ifmr.cfg").write_text(
+        f"batch_num: 2\nactivation_offset: {str(not symmetric).lower()}\n"
+        "common_config { ifmr_quantize { search_range_start: 0.6 search_range_end: 1.2 search_step: 0.02 } }\n"
+    )
+    args = ("--data", "net.npz", "--recipe", "ifmr.cfg", "--exact", "--batch-size", "8")
+    assert run("quantize", "net.onnx", *args, "--out", "run") == 0
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert summary["target"] == "layers-only"
+    assert summary["data"]["samples"] == 16
+    assert summary["passes"]["bias_corrected"] == []
+    assert summary["passes"]["equalized"] == []
+    seen = layer_inputs(model, {k: v[:16] for k, v in data.items()})
+    found = records(Path("run/record.txt"))
+    assert set(found) == set(seen)
+    for layer, x in seen.items():
+        scale, offset = ifmr(x, start=0.6, end=1.2, step=0.02, symmetric=symmetric)
+        assert found[layer]["scale_d"] == pytest.approx(scale, rel=1e-6), layer
+        assert found[layer]["offset_d"] == offset, layer
+
+
+def test_a_written_out_configuration_gives_the_run_of_the_simplified_one(files: Path) -> None:
+    np.savez("pools.npz", **NETS["pools"]()[1](batch=16, seed=1))
+    base = ("quantize", "pools.onnx", "--data", "pools.npz", "--batch-size", "8")
+    assert (
+        run("init", "pools.onnx", "--dialect", "amct", "--from", "quant.cfg", "-o", "c.json") == 0
+    )
+    assert run(*base, "--recipe", "quant.cfg", "--out", "short") == 0
+    assert run(*base, "--recipe", "c.json", "--out", "long") == 0
+    assert run(*base, "--out", "default") == 0
+    short, long, default = (
+        Path(d, "record.txt").read_text() for d in ("short", "long", "default")
+    )
+    assert short == long
+    assert short != default
+
+
+def test_a_run_from_a_file_of_the_older_converter(files: Path) -> None:
+    np.savez("pools.npz", **NETS["pools"]()[1](batch=16, seed=1))
+    text = (GOLDEN / "ascend_half_offset.cfg").read_text()
+    assert "batch_count: 10" in text
+    (files / "calibration.cfg").write_text(text.replace("batch_count: 10", "batch_count: 1"))
+    args = ("--data", "pools.npz", "--recipe", "calibration.cfg", "--batch-size", "8")
+    assert run("quantize", "pools.onnx", *args, "--out", "run") == 0
+    plan = json.loads(Path("run/plan.json").read_text())
+    assert {d["layer"] for d in plan["layers"] if not d["quantized"]} >= {"conv1"}
+    algorithms = {t["algorithm"] for t in plan["tensors"] if t["role"] == "activation"}
+    assert all(a.startswith("kl(") and "bins=150" in a for a in algorithms)
+    assert json.loads(Path("run/summary.json").read_text())["data"]["samples"] == 8
