@@ -74,13 +74,13 @@ def layer_inputs(model: onnx.ModelProto, feeds: dict[str, Any]) -> dict[str, np.
 
 
 def ifmr(
-    x: np.ndarray, *, start: float, end: float, step: float, symmetric: bool
+    x: np.ndarray, start: float, end: float, step: float, percentile: float, *, symmetric: bool
 ) -> tuple[float, int]:
     """Scale and offset of 8 bits by ascend.md 3.2 to 3.4, written down a second time."""
     f32 = np.float32
     x = x.ravel().astype(f32)
     top, bottom = np.sort(x)[::-1], np.sort(x)
-    k = x.size - int(0.999999 * x.size)
+    k = x.size - int(percentile * x.size)
     high, low = max(f32(0), top[k - 1]), min(f32(0), bottom[k - 1])
     best: tuple[float, np.float32] | None = None
     for i in range(int(np.ceil((end - start) / step))):
@@ -101,33 +101,62 @@ def ifmr(
     return float(scale), 0 if symmetric else int(-np.rint(low / scale) - 128)
 
 
-@pytest.mark.parametrize("symmetric", [False, True], ids=["asymmetric", "symmetric"])
-@pytest.mark.parametrize("net", ["pools", "residual", "gemm_mlp", "matmul_mlp"])
-def test_an_amct_run_on_raw_values_has_the_factors_of_the_vendors_search(
-    net: str, symmetric: bool, files: Path
-) -> None:
+def vendor_run(net: str, cfg: str, *options: str) -> tuple[Any, dict[str, np.ndarray]]:
+    """Quantize a network in the working folder; return the factors and the inputs of its layers."""
     model, feeds = NETS[net]()
-    data = feeds(batch=24, seed=3)
+    data = feeds(batch=80, seed=3)
     onnx.save(model, "net.onnx")
     np.savez("net.npz", **data)
-    (files / "ifmr.cfg").write_text(
-        f"batch_num: 2\nactivation_offset: {str(not symmetric).lower()}\n"
-        "common_config { ifmr_quantize { search_range_start: 0.6 search_range_end: 1.2 search_step: 0.02 } }\n"
-    )
-    args = ("--data", "net.npz", "--recipe", "ifmr.cfg", "--exact", "--batch-size", "8")
+    Path("ifmr.cfg").write_text(cfg)
+    args = ("--data", "net.npz", "--recipe", "ifmr.cfg", "--batch-size", "32", *options)
     assert run("quantize", "net.onnx", *args, "--out", "run") == 0
+    return records(Path("run/record.txt")), layer_inputs(
+        model, {k: v[:64] for k, v in data.items()}
+    )
+
+
+@pytest.mark.parametrize("symmetric", [False, True], ids=["asymmetric", "symmetric"])
+@pytest.mark.parametrize(
+    ("start", "end", "step", "percentile"),
+    [(0.7, 1.3, 0.01, 0.999999), (0.35, 0.62, 0.03, 0.999), (1.1, 1.4, 0.05, 0.99)],
+    ids=["default", "clipped", "widened"],
+)
+@pytest.mark.parametrize("net", ["pools", "residual", "gemm_mlp", "matmul_mlp"])
+def test_an_amct_run_on_raw_values_has_the_factors_of_the_vendors_search(
+    net: str,
+    start: float,
+    end: float,
+    step: float,
+    percentile: float,
+    symmetric: bool,
+    files: Path,
+) -> None:
+    """Two batches of 32 samples are asked for, of 80 that are there."""
+    cfg = (
+        f"batch_num: 2\nactivation_offset: {str(not symmetric).lower()}\n"
+        f"common_config {{ ifmr_quantize {{ search_range_start: {start} search_range_end: {end} "
+        f"search_step: {step} max_percentile: {percentile} min_percentile: {percentile} }} }}\n"
+    )
+    found, seen = vendor_run(net, cfg, "--exact")
     summary = json.loads(Path("run/summary.json").read_text())
     assert summary["target"] == "layers-only"
-    assert summary["data"]["samples"] == 16
+    assert summary["data"]["samples"] == 64
     assert summary["passes"]["bias_corrected"] == []
     assert summary["passes"]["equalized"] == []
-    seen = layer_inputs(model, {k: v[:16] for k, v in data.items()})
-    found = records(Path("run/record.txt"))
     assert set(found) == set(seen)
     for layer, x in seen.items():
-        scale, offset = ifmr(x, start=0.6, end=1.2, step=0.02, symmetric=symmetric)
+        scale, offset = ifmr(x, start, end, step, percentile, symmetric=symmetric)
         assert found[layer]["scale_d"] == pytest.approx(scale, rel=1e-6), layer
         assert found[layer]["offset_d"] == offset, layer
+
+
+def test_without_raw_values_the_factors_are_close_and_not_equal(files: Path) -> None:
+    cfg = "batch_num: 2\ncommon_config { ifmr_quantize { max_percentile: 0.999 min_percentile: 0.999 } }\n"
+    found, seen = vendor_run("residual", cfg)
+    wanted = {k: ifmr(x, 0.7, 1.3, 0.01, 0.999, symmetric=False)[0] for k, x in seen.items()}
+    scales = {layer: factors["scale_d"] for layer, factors in found.items()}
+    assert scales == pytest.approx(wanted, rel=0.02)
+    assert scales != pytest.approx(wanted, rel=1e-6)
 
 
 def test_a_written_out_configuration_gives_the_run_of_the_simplified_one(files: Path) -> None:
