@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from calibrant.auto.decide import corrected, decide
@@ -120,13 +119,19 @@ def quantize(
 
 
 def _quality(deploy: ir.Model, probe: Probe, r: Run) -> list[OutputQuality]:
-    """Compare the deployed model's outputs with the float ones, and what stands before a selection."""
+    """Compare the deployed model's outputs with the float ones.
+
+    Where one cannot be compared (labels, boxes that are left after a selection), the tensors that it is
+    selected from are compared besides.
+    """
     quality = compare(probe.reference, run(deploy, probe.feeds, **r.runtime))
-    if len(quality) == sum(np.asarray(x).dtype.kind == "f" for x in probe.reference[0].values()):
+    compared = {q.name for q in quality}
+    r.not_compared = [v.name or "" for v in deploy.graph.outputs if v.name not in compared]
+    if not r.not_compared or set(probe.scored) <= compared:
         return quality
     tapped = run(expose(deploy, probe.scored), probe.feeds, **r.runtime)
-    known = {q.name for q in quality}
-    return quality + [q for q in compare(probe.scored_reference, tapped) if q.name not in known]
+    inner = compare(probe.scored_reference, tapped)
+    return quality + [q for q in inner if q.name not in compared]
 
 
 def observe(

@@ -205,6 +205,7 @@ def summarize(source: Any, original: ir.Model, result: QuantizedModel, r: Run) -
             "outputs": {
                 q.name: {k: v for k, v in asdict(q).items() if k != "name"} for q in r.quality
             },
+            "not_compared": list(r.not_compared),
         },
         "decisions": [asdict(c) for c in r.candidates],
         "layers": {
@@ -247,7 +248,11 @@ def len_bytes(model: ir.Model) -> int:
 
 
 def _warnings(summary: dict[str, Any], r: Run) -> list[str]:
-    warnings = []
+    warnings = [
+        f"Output '{name}' was not compared: it is no floating point tensor, or its shape depends on the "
+        "values before it. What it is computed from was compared where that is a tensor."
+        for name in r.not_compared
+    ]
     for q in r.quality:
         if not math.isfinite(q.cosine):
             warnings.append(f"Output '{q.name}' of the quantized model is not finite.")

@@ -58,6 +58,7 @@ class Run:
     balanced: list[Balanced] = field(default_factory=list)
     corrections: list[Correction] = field(default_factory=list)
     quality: list[OutputQuality] = field(default_factory=list)
+    not_compared: list[str] = field(default_factory=list)
     latency: Latency | None = None
     samples: int = 0
     batches: int = 0

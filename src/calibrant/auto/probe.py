@@ -101,8 +101,14 @@ def take_probe(model: ir.Model, plan: Plan, stream: Iterator[Batch], r: Run) -> 
             break
     if not batches:
         raise DataError("The calibration data is empty: it yields no batch.")
-    outputs = [v.name or "" for v in model.graph.outputs]
-    scored = _scored(model)
+    outputs = [
+        v.name or ""
+        for v in model.graph.outputs
+        if v.producer() is not None and isinstance(v.type, (ir.TensorType, type(None)))
+    ]  # no sequences, and nothing that is an input as well
+    scored = tuple(n for n in _scored(model) if n in outputs or n not in _output_names(model))
+    if not outputs and not scored:
+        raise ModelError("The model has no output that is a tensor computed from its inputs.")
     wanted = list(dict.fromkeys([*outputs, *scored]))
     session = open_session(expose(model, wanted), provider=r.provider, threads=r.threads)
     free = rows_are_free(model)
@@ -169,11 +175,15 @@ def check_raised(original: ir.Model, probe: Probe, r: Run) -> None:
             )
 
 
+def _output_names(model: ir.Model) -> set[str]:
+    return {v.name or "" for v in model.graph.outputs}
+
+
 def _scored(model: ir.Model) -> tuple[str, ...]:
     """Tensors to compare two models by: their outputs, taken from before what makes them hard to compare.
 
     A final Softmax or Sigmoid is taken off; an output behind a selection (the boxes that are left) is
-    replaced by the floating point tensors that the selection reads.
+    replaced by the floating point tensors that the selection reads; labels and truths by what they come from.
     """
     found: dict[str, None] = {}
     for value in model.graph.outputs:
@@ -189,13 +199,16 @@ def _scored(model: ir.Model) -> tuple[str, ...]:
 def _before_selection(value: ir.Value) -> list[str]:
     """Computed floating point inputs of the selections that a value depends on; empty without any."""
     names: list[str] = []
+    is_label = value.dtype not in (None, ir.DataType.FLOAT, ir.DataType.FLOAT16)
     stack, seen = [value.producer()], set[ir.Node]()
     while stack:
         node = stack.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        if node.op_type in _SELECTING:
+        decides = is_label and node.op_type not in ("Shape", "Size")
+        reads_floats = any(v is not None and v.dtype == ir.DataType.FLOAT for v in node.inputs)
+        if node.op_type in _SELECTING or (decides and reads_floats):
             names += [
                 v.name or ""
                 for v in node.inputs

@@ -169,7 +169,7 @@ def _quality(quality: Mapping[str, Any]) -> Table:
             _number(q["max_error"], ".3g"),
             "-" if agreement is None else f"{agreement:.1%}",
         )
-    table.caption = f"quantized against float, on {quality['samples']} calibration samples"
+    table.caption = f"quantized against float, on {quality['samples']} of the calibration samples"
     table.caption_justify = "left"
     return table
 

@@ -76,7 +76,7 @@ def quantize(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="What the model will run on: generic (NPUs, TensorRT, OpenVINO), onnxruntime (its x86-64 "
+            help="What the model will run on: generic (NPUs, OpenVINO), onnxruntime (its x86-64 "
             "CPU kernels), layers-only (inputs of convolutions, matrix products and average pooling alone). Default: the "
             "recipe's, or generic.",
             rich_help_panel=HOW,

@@ -61,7 +61,7 @@ def sentences(outcome: Outcome) -> Iterator[str]:
     yield f"calibrant's default loses {change}. " + _what_was_done(default.summary)
     folder = default.file.parent.parent
     yield (
-        f"{default.file} is a standard ONNX file that ONNX Runtime, TensorRT or OpenVINO runs; "
+        f"{default.file} is a standard ONNX file that ONNX Runtime and OpenVINO run; "
         f"summary.json and plan.json beside it say what was decided and why. All results: {folder}/"
     )
     yield "Your own model:  calibrant quantize model.onnx --data samples.npz --out results/"

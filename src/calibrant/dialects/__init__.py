@@ -52,7 +52,8 @@ def load_recipe(source: str | Path | Mapping[str, Any] | Recipe) -> Recipe:
             return dialect.load(text, path)
     known = "; ".join(f"{d.name} ({d.title})" for d in dialects().values())
     raise ConfigValueError(
-        f"{path or 'The recipe'} is in no dialect that is known. Known: {known}."
+        f"{path or 'The recipe'} is in no dialect that is known. Known: {known}. A recipe of calibrant's own "
+        "begins with 'calibrant: 1'."
     )
 
 

@@ -10,6 +10,8 @@ Source: ascend.md 15.5 ([OURS]: standard QDQ; the zero point equals the offset).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,9 @@ from calibrant.numerics import QuantParams, dequantize
 from calibrant.plan import Plan, WeightDecision
 
 __all__ = ["emit_qdq", "emit_simulated"]
+
+#: What a weight has been stored as: its name, integers, scale and axis -> inputs of its DequantizeLinear.
+Stored = dict[tuple[str, bytes, bytes, int | None], Sequence[ir.Value | None]]
 
 _INT32_MAX = 2**31 - 1
 
@@ -56,11 +61,12 @@ def _emit(model: ir.Model, plan: Plan, params: Parameters, *, integers: bool) ->
     names = Names(graph)
     values = values_by_name(graph)
     nodes = {node.name or "": node for node in graph}
+    stored: Stored = {}
     for weight in plan.weights:
         node, chosen = nodes[weight.layer], params.layers[weight.layer]
         scale = _input_scale(node, weight, plan, params) if integers else None
         _emit_bias(graph, names, node, weight, chosen, scale, integers=integers)
-        _emit_weight(graph, names, node, weight, chosen, integers=integers)
+        _emit_weight(graph, names, node, weight, chosen, stored if integers else None)
     for decision in reversed(plan.activations):
         p = params.activations[decision.id]
 
@@ -109,10 +115,10 @@ def _emit_weight(
     node: ir.Node,
     weight: WeightDecision,
     chosen: LayerParameters,
-    *,
-    integers: bool,
+    stored: Stored | None,
 ) -> None:
-    if not integers:
+    """Put integers in the place of a weight; without `stored`, the floats that they stand for."""
+    if stored is None:
         value = add_constant(
             graph, names.fresh(f"{weight.layer}__weight"), dequantize(chosen.values, chosen.weight)
         )
@@ -121,6 +127,10 @@ def _emit_weight(
     data = _stored(chosen.values, chosen.weight.dtype.bits, unsigned=False)
     name, scale = f"{weight.layer}__weight", chosen.weight.scale
     dequantized = _dequantize(graph, names, name, data, scale, axis=chosen.weight.axis)
+    key = (weight.weight, data.tobytes(), scale.tobytes(), chosen.weight.axis)
+    # layers that share a weight share its integers
+    for index, same in enumerate(stored.setdefault(key, dequantized.inputs)):
+        dequantized.replace_input_with(index, same)
     node.prepend(dequantized)
     node.replace_input_with(weight.input_index, dequantized.outputs[0])
 

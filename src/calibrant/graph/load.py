@@ -7,6 +7,7 @@ unique name and the opset is one that QuantizeLinear needs. The numbers the mode
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,12 @@ def load(model: ModelLike) -> ir.Model:
         name = "the model"
         _check(model, name)
         loaded = ir.from_proto(model)
+    elif not isinstance(model, (str, os.PathLike)) or not str(model):
+        raise ModelError(
+            f"The model is a {type(model).__name__}; it is a path, an onnx.ModelProto or an onnx_ir.Model."
+            if not isinstance(model, str)
+            else "The path of the model is empty."
+        )
     else:
         path = Path(model)
         name = f"'{path}'"

@@ -76,6 +76,10 @@ def resolve(recipe: Recipe, model: ir.Model, *, check: bool = True) -> Plan:
     )
 
 
+#: Operators with weights or products inside that no target quantizes.
+_NOT_QUANTIZED = frozenset({"Attention", "DeformConv", "Einsum", "GRU", "LSTM", "RNN"})
+
+
 def _nothing(layers: list[LayerDecision], target: Target) -> str:
     """Say why a model has nothing to quantize."""
     if not layers:
@@ -192,6 +196,12 @@ def _layers(
     """One entry for each node that could have been quantized on some target."""
     decisions = []
     for node in model.graph:
+        if node.op_type in _NOT_QUANTIZED:
+            settings, origin = settings_of(node)
+            reason = f"calibrant does not quantize {node.op_type}"
+            decisions.append(
+                LayerDecision(node.name or "", node.op_type, settings, origin, False, reason)
+            )
         if node.op_type not in OP_RULES or rule_of(node).kind not in ("compute", "pool"):
             continue
         if rule_of(node).kind == "pool" and node.op_type not in target.anchors:

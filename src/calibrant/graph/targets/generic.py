@@ -1,4 +1,4 @@
-"""The arithmetic that NPUs, TensorRT and OpenVINO share.
+"""The arithmetic that NPUs and compilers for them (OpenVINO, with zero point 0 TensorRT) share.
 
 Quantizers stand at the inputs of operators that multiply and accumulate. A convolution, the batch
 normalization and the activation function behind it are one operation on such devices, with a wide
@@ -14,7 +14,7 @@ from calibrant.graph.targets import Target
 
 TARGET = Target(
     name="generic",
-    description="NPUs, TensorRT, OpenVINO: int8 at the inputs of Conv, ConvTranspose, Gemm, MatMul.",
+    description="NPUs, OpenVINO and their like: int8 at the inputs of Conv, ConvTranspose, Gemm, MatMul.",
     anchors=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}),
     fused=ACTIVATION_FUNCTIONS,
     shared=frozenset(
