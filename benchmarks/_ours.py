@@ -81,7 +81,7 @@ def quantize(
         rules = (Rule(AllNodes(), choice, "benchmark"),)
     recipe = Recipe(rules=rules, target=target, calibration=Calibration(batch_size=batch_size))
     if not search:
-        recipe = replace(recipe, equalize="off", bias_correction="off", rounding="off")
+        recipe = replace(recipe, equalize="off", bias_correction="off")
     run(model, data, recipe, threads=threads).save(out)
     return out / "deploy.onnx"
 

@@ -15,6 +15,9 @@ so the position in the array picks one of 8 addresses for them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from numba import njit
@@ -47,7 +50,15 @@ _U12 = np.uint64(12)
 _EXPONENT = np.uint64(0x7F800000)
 
 
-@njit(cache=True, nogil=True)
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile on first use; keep the machine code for other processes where some folder can be written."""
+    try:
+        return njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+    except RuntimeError:  # numba found no place for its cache
+        return njit(nogil=True)(function)  # type: ignore[no-any-return]
+
+
+@_compiled
 def count_bits(
     bits: npt.NDArray[np.int32], counts: npt.NDArray[np.uint32], state: npt.NDArray[np.int64]
 ) -> int:
@@ -109,7 +120,7 @@ def count_bits(
     return first
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def count_distinct(
     bits: npt.NDArray[np.int32],
     keys: npt.NDArray[np.int32],
@@ -155,7 +166,7 @@ def count_distinct(
     return bits.size
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def sum_channels(
     bits: npt.NDArray[np.int32],
     extremes: npt.NDArray[np.int64],
