@@ -53,9 +53,9 @@ _EXPONENT = np.uint64(0x7F800000)
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile on first use; keep the machine code for other processes where some folder can be written."""
     try:
-        return njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+        return njit(cache=True, nogil=True)(function)
     except RuntimeError:  # numba found no place for its cache
-        return njit(nogil=True)(function)  # type: ignore[no-any-return]
+        return njit(nogil=True)(function)
 
 
 @_compiled
