@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,7 +48,7 @@ def observe(
         channel_axes: Tensor -> axis to keep extremes and sums for.
         exact: Keep raw values instead of histograms.
         provider: Execution provider.
-        threads: Threads for inference; counting has two of its own.
+        threads: Threads for inference; counting has one of its own.
         progress: Called with the number of samples after each batch.
 
     Raises:
@@ -64,13 +62,9 @@ def observe(
     computed = [t for t in tensors if t not in inputs]
     tap = Tap(model, computed, provider=provider, threads=threads) if computed else None
     samples = 0
-    with ExitStack() as stack:
-        threads_of_one = [
-            stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="calibrant-count"))
-            for _ in range(COUNTING_THREADS)
-        ]
-        counting = _Counting(accumulators, threads_of_one)
-        inputs_counted: _Parts | None = None
+    with ThreadPoolExecutor(1, thread_name_prefix="calibrant-count") as pool:
+        counting = _Counting(accumulators, pool)
+        inputs_counted: Future[None] | None = None
         for batch in batches:
             if inputs_counted is not None:
                 inputs_counted.result()
@@ -136,50 +130,18 @@ def channel_magnitudes(
     return found
 
 
-#: Threads that count beside inference. Counting a tensor takes longer than computing it where a network
-#: has little arithmetic for its activations, so one thread would keep inference waiting.
-COUNTING_THREADS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """Counting under way on several threads."""
-
-    futures: tuple[Future[None], ...]
-
-    def result(self) -> None:
-        """Wait for all, and raise what the first one raised."""
-        for future in self.futures:
-            future.result()
-
-
 class _Counting:
-    """Counts arrays on threads of its own; a tensor stays on one thread, so it is counted in order."""
+    """Counts arrays on a thread of its own, in the order they come."""
 
-    def __init__(
-        self, accumulators: Mapping[str, Accumulator], threads: Sequence[ThreadPoolExecutor]
-    ) -> None:
+    def __init__(self, accumulators: Mapping[str, Accumulator], pool: ThreadPoolExecutor) -> None:
         self._accumulators = accumulators
-        self._threads = threads
-        self._thread_of: dict[str, int] = {}
-        self._loads = [0] * len(threads)
+        self._pool = pool
 
-    def submit(self, arrays: Mapping[str, Array], batch: Batch, first: int, size: int) -> _Parts:
+    def submit(
+        self, arrays: Mapping[str, Array], batch: Batch, first: int, size: int
+    ) -> Future[None]:
         """Count arrays that hold `size` samples of a batch from `first` on."""
-        shares: list[dict[str, Array]] = [{} for _ in self._threads]
-        for tensor, x in sorted(arrays.items(), key=lambda item: -item[1].size):
-            if tensor not in self._thread_of:
-                lightest = self._loads.index(min(self._loads))
-                self._thread_of[tensor] = lightest
-                self._loads[lightest] += x.size
-            shares[self._thread_of[tensor]][tensor] = x
-        return _Parts(
-            tuple(
-                thread.submit(self._count, share, batch, first, size)
-                for thread, share in zip(self._threads, shares, strict=True)
-                if share
-            )
-        )
+        return self._pool.submit(self._count, arrays, batch, first, size)
 
     def _count(self, arrays: Mapping[str, Array], batch: Batch, first: int, size: int) -> None:
         for tensor, x in arrays.items():
