@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["BUFFER_BYTES", "GROUP_BYTES", "Tap", "expose"]
 
 #: Bytes of a page that several samples share: few, so that values are read while they are in a cache.
-BUFFER_BYTES = 24 * 2**20
+BUFFER_BYTES = 12 * 2**20
 
 #: Bytes of a page that one sample fills; a sample of more is run in groups of tensors.
 GROUP_BYTES = 64 * 2**20
