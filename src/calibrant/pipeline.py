@@ -25,11 +25,13 @@ from calibrant.emit.fake_quant import emit_fake_quant
 from calibrant.emit.parameters import Parameters
 from calibrant.emit.qdq import emit_qdq
 from calibrant.errors import ConfigTypeError
+from calibrant.from_model import quantize_loaded
 from calibrant.graph.load import ModelLike, load, prepare
 from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
 from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
 from calibrant.graph.passes.half import to_half
 from calibrant.plan import Plan, resolve
+from calibrant.plan.loaded import keeps_scales
 from calibrant.recipe import Recipe
 from calibrant.results import QuantizedModel, summarize
 from calibrant.run import Progress, Run
@@ -60,7 +62,8 @@ def quantize(
 
     Args:
         model: Path of an ONNX file, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not changed.
-        data: Calibration data: a path, a dict of arrays by input name, or any iterable of feeds.
+        data: Calibration data: a path, a dict of arrays by input name, or any iterable of feeds. None where
+            nothing is calibrated: the recipe keeps the scales that the model has.
         recipe: What is wanted; None for the default.
         provider: Execution provider for every run of a model.
         threads: Threads inside an operator; None leaves it to ONNX Runtime.
@@ -81,6 +84,8 @@ def quantize(
         )
     r = Run(recipe, provider, threads, progress)
     start = time.perf_counter()
+    if keeps_scales(recipe):
+        return _with_own_scales(model, data, r, batch_size, batch_num, preprocess)
     with r.stage("load"):
         original = load(model)
         batches = _open(original, data, r, batch_size, batch_num, preprocess)
@@ -115,6 +120,32 @@ def quantize(
     r.data_notes = list(batches.notes)
     r.seconds["total"] = time.perf_counter() - start
     result = QuantizedModel(deploy, fake_quant, params, plan, Statistics(statistics))
+    return replace(result, summary=summarize(model, original, result, r))
+
+
+def _with_own_scales(
+    model: ModelLike,
+    data: Any,
+    r: Run,
+    batch_size: int | None,
+    batch_num: int | None,
+    preprocess: str | Path | None,
+) -> QuantizedModel:
+    """Write a trained model with the scales it has; data, if there is any, shows how good it is."""
+    start = time.perf_counter()
+    with r.stage("load"):
+        original = load(model, quantizers=True)
+        batches = (
+            _open(original, data, r, batch_size, batch_num, preprocess)
+            if data is not None
+            else None
+        )
+    result, probe = quantize_loaded(original, batches if batches is not None else (), r)
+    if probe is not None:
+        with r.stage("measure"):
+            r.quality = _quality(result.deploy, probe, r)
+    r.data_notes = list(batches.notes) if batches is not None else []
+    r.seconds["total"] = time.perf_counter() - start
     return replace(result, summary=summarize(model, original, result, r))
 
 

@@ -9,9 +9,12 @@ from typing import Any, Literal
 from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.numerics.dtype import INT_BITS
 
-__all__ = ["AlgorithmChoice", "Compute", "Settings"]
+__all__ = ["FROM_MODEL", "AlgorithmChoice", "Compute", "Settings"]
 
 Compute = Literal["int", "float16", "float32"]
+
+#: The activation algorithm that keeps the scales a trained model has.
+FROM_MODEL = "from-model"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,13 @@ from typing import Literal
 from calibrant import algorithms
 from calibrant.errors import UnsupportedError
 from calibrant.recipe import AlgorithmChoice, Recipe, Rule
+from calibrant.settings import FROM_MODEL
 
 __all__ = ["RESERVED", "check_supported", "unsupported"]
 
 #: Algorithms that a dialect may ask for and that nobody has written yet.
 RESERVED: dict[str, tuple[str, ...]] = {
-    "activation": ("ulq", "from-model"),
+    "activation": ("ulq",),
     "weight": ("nuq", "ada", "ulq"),
 }
 
@@ -72,7 +73,7 @@ def _for_layers(recipe: Recipe) -> Iterator[str]:
 def _algorithm(
     kind: Literal["activation", "weight"], choice: AlgorithmChoice | None, rule: Rule
 ) -> Iterator[str]:
-    known = ("auto", *algorithms.names()[kind])
+    known = ("auto", FROM_MODEL, *algorithms.names()[kind])
     if choice is not None and choice.name not in known:
         by = f" ({rule.origin})" if rule.origin else ""
         yield f"{kind} algorithm '{choice.name}'{by}"

@@ -22,7 +22,10 @@ def prepared_for(recipe: Recipe, model: Path) -> ir.Model:
     """
     from calibrant.graph.load import load, prepare
     from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
+    from calibrant.plan.loaded import keeps_scales
 
+    if keeps_scales(recipe):
+        return prepare(load(model, quantizers=True))
     prepared = prepare(load(model))
     if recipe.fusion.batch_norm:
         fuse_batchnorm(prepared, skip=recipe.fusion.skip)

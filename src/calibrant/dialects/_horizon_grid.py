@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from calibrant.dialects._horizon_schema import Activation
 from calibrant.recipe import AlgorithmChoice, Settings
+from calibrant.settings import FROM_MODEL
 
 __all__ = ["LOADED", "MOST", "candidate_name", "candidates", "hints"]
 
@@ -22,7 +23,7 @@ LEAST_BINS = 129
 LEAST_MAX_BINS = 258
 
 #: The parameters that the model itself holds.
-LOADED = AlgorithmChoice("from-model")
+LOADED = AlgorithmChoice(FROM_MODEL)
 
 _ORDER = ("max", "percentile", "min-max", "mse", "kl")
 

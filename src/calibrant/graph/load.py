@@ -31,10 +31,11 @@ __all__ = [
 
 ModelLike = str | Path | onnx.ModelProto | ir.Model
 
-_QUANTIZED_OPS = frozenset(
+#: Quantizers of a model whose operators read floats.
+_QDQ_OPS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+_QUANTIZED_OPS = _QDQ_OPS | frozenset(
     {
-        "QuantizeLinear",
-        "DequantizeLinear",
         "DynamicQuantizeLinear",
         "QLinearConv",
         "QLinearMatMul",
@@ -50,7 +51,7 @@ _QUANTIZED_OPS = frozenset(
 )
 
 
-def load(model: ModelLike) -> ir.Model:
+def load(model: ModelLike, *, quantizers: bool = False) -> ir.Model:
     """Read a model and check that it is one.
 
     Weights in external files are mapped, not read, so models over 2 GB load.
@@ -58,6 +59,7 @@ def load(model: ModelLike) -> ir.Model:
     Args:
         model: Path of an ONNX file, or a model in memory (returned as an `ir.Model`; an `ir.Model`
             is returned as it is).
+        quantizers: The model may hold QuantizeLinear and DequantizeLinear (a trained model's own scales).
 
     Raises:
         ModelError: The file does not exist, is not ONNX, is truncated, breaks a rule of ONNX, or is
@@ -81,7 +83,7 @@ def load(model: ModelLike) -> ir.Model:
         loaded = _read(path)
     if len(loaded.graph) == 0:
         raise ModelError(f"{name.capitalize() if name == 'the model' else name} has no operators.")
-    _refuse_quantized(loaded, name)
+    _refuse_quantized(loaded, name, _QUANTIZED_OPS - _QDQ_OPS if quantizers else _QUANTIZED_OPS)
     return loaded
 
 
@@ -146,13 +148,18 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _refuse_quantized(model: ir.Model, name: str) -> None:
+def _refuse_quantized(model: ir.Model, name: str, refused: frozenset[str]) -> None:
     for node in model.graph.all_nodes():
-        if node.op_type in _QUANTIZED_OPS:
+        if node.op_type in refused:
             label = node.name or (node.outputs[0].name if node.outputs else "")
+            keep = (
+                ", or keep the scales it has: activation 'from-model' (Horizon: calibration_type 'load')"
+                if node.op_type in _QDQ_OPS
+                else ""
+            )
             raise ModelError(
                 f"{name[0].upper() + name[1:]} is already quantized: node '{label}' is a {node.op_type}. "
-                "Give the float model."
+                f"Give the float model{keep}."
             )
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from calibrant.graph.passes.lift_qdq import lift_quantizers
 from calibrant.plan.decisions import LayerDecision
+from calibrant.plan.loaded import keeps_scales, resolve_loaded
 from calibrant.plan.resolve import resolve
 from calibrant.recipe import Note, Recipe
 from calibrant.unsupported import unsupported
@@ -30,11 +32,15 @@ class Explanation:
 
 
 def explain(recipe: Recipe, model: ir.Model) -> Explanation:
-    """Explain a recipe for a prepared model.
+    """Explain a recipe for a prepared model; for a recipe that keeps a model's scales, one with quantizers.
 
     Raises:
         ConfigError: The recipe names what the model does not have, requires what the device cannot do, or
             leaves nothing to quantize.
     """
-    plan = resolve(recipe, model, check=False)
+    if keeps_scales(recipe):
+        model = model.clone()
+        plan = resolve_loaded(recipe, model, lift_quantizers(model)).plan
+    else:
+        plan = resolve(recipe, model, check=False)
     return Explanation(plan.layers, plan.notes, tuple(unsupported(recipe)))

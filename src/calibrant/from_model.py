@@ -1,0 +1,117 @@
+"""Keep the scales of a model that was trained with quantizers: no data is needed, nothing is chosen.
+
+    load → prepare → lift → resolve → emit → measure
+
+Nothing is folded, equalised or corrected: each would change what the scales were trained for.
+
+Source: horizon.md 3.2 (`load`), 12.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from calibrant.auto.probe import Probe, take_probe
+from calibrant.choose import choose_layers, settled
+from calibrant.emit.fake_quant import emit_fake_quant
+from calibrant.emit.parameters import LayerParameters, Parameters
+from calibrant.emit.qdq import emit_qdq
+from calibrant.errors import ConfigValueError
+from calibrant.graph.load import prepare
+from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
+from calibrant.graph.passes.half import to_half
+from calibrant.graph.passes.lift_qdq import lift_quantizers
+from calibrant.numerics import quantize
+from calibrant.plan.loaded import Loaded, resolve_loaded
+from calibrant.recipe import Recipe
+from calibrant.results import QuantizedModel
+from calibrant.run import Run
+from calibrant.runtime.batch import Batch
+from calibrant.settings import FROM_MODEL
+from calibrant.stats import Statistics
+
+__all__ = ["quantize_loaded"]
+
+
+def quantize_loaded(
+    original: ir.Model, batches: Iterable[Batch], r: Run
+) -> tuple[QuantizedModel, Probe | None]:
+    """Write a model with the quantizers it came with.
+
+    Args:
+        original: A model with QuantizeLinear and DequantizeLinear.
+        batches: Samples to measure the result on against the model without its quantizers; may be empty.
+        r: The run.
+
+    Returns:
+        The result without a summary, and what was measured on.
+
+    Raises:
+        ConfigError: The recipe asks for what a model with scales of its own cannot be given.
+    """
+    _check(r.recipe)
+    with r.stage("lift"):
+        model, loaded = _lifted(original, r.recipe)
+        plan = loaded.plan
+    probe = None
+    stream = iter(batches)
+    first = next(stream, None)
+    if first is not None:
+        with r.stage("probe"):
+            probe = take_probe(model, plan, itertools.chain([first], stream), r)
+    base = model
+    if plan.half:
+        base = model.clone()
+        r.half = to_half(base, plan.half)
+    with r.stage("emit"):
+        params = Parameters(loaded.activations, _layers(loaded, base))
+        plan = settled(plan)
+        deploy = emit_qdq(base, plan, params)
+        fake_quant = emit_fake_quant(base, plan, params)
+    return QuantizedModel(deploy, fake_quant, params, plan, Statistics({})), probe
+
+
+def _check(recipe: Recipe) -> None:
+    """Refuse what would change the model under its scales."""
+    asked = {
+        "equalize": recipe.equalize == "on",
+        "bias correction": recipe.bias_correction == "on",
+        "joint quantization": recipe.joint,
+        "a search between candidates": recipe.search is not None,
+        "raising layers to a higher precision": recipe.promote is not None,
+    }
+    for what, is_asked in asked.items():
+        if is_asked:
+            raise ConfigValueError(
+                f"The recipe keeps the scales that the model has ('{FROM_MODEL}'), and asks for {what}, which "
+                "would change them."
+            )
+
+
+def _lifted(original: ir.Model, recipe: Recipe) -> tuple[ir.Model, Loaded]:
+    def shape(source: ir.Model) -> tuple[ir.Model, Loaded]:
+        model = prepare(source)
+        lifted = lift_quantizers(model)
+        return model, resolve_loaded(recipe, model, lifted)
+
+    model, loaded = shape(original)
+    if loaded.plan.needs_wide_types and main_opset(model) < WIDE_OPSET:
+        model, loaded = shape(raise_opset(original.clone(), WIDE_OPSET))
+    return model, loaded
+
+
+def _layers(loaded: Loaded, model: ir.Model) -> dict[str, LayerParameters]:
+    """Round each weight with its own scale; one without a scale gets what the recipe says."""
+    others = [w for w in loaded.plan.weights if w.layer not in loaded.weights]
+    layers = choose_layers(replace(loaded.plan, weights=tuple(others)), model)
+    for w in loaded.plan.weights:
+        if w.layer in loaded.weights:
+            const = model.graph.initializers[w.weight].const_value
+            assert const is not None
+            p = loaded.weights[w.layer]
+            layers[w.layer] = LayerParameters(p, quantize(const.numpy(), p))
+    return layers
