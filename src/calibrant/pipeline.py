@@ -33,6 +33,7 @@ from calibrant.graph.passes.half import to_half
 from calibrant.plan import Plan, resolve
 from calibrant.plan.loaded import keeps_scales
 from calibrant.recipe import Recipe
+from calibrant.refine.learned_rounding import learn_rounding, learns
 from calibrant.results import QuantizedModel, summarize
 from calibrant.run import Progress, Run
 from calibrant.runtime import observe as observation
@@ -107,6 +108,9 @@ def quantize(
     with r.stage("choose"):
         base, plan = chosen.model, settled(chosen.plan)
         params = Parameters(choose_activations(plan, statistics), choose_layers(plan, base))
+    if learns(plan):
+        with r.stage("learned rounding"):
+            params = _learned(base, plan, params, probe, r)
     with r.stage("bias correction"):
         params = corrected(chosen, params, statistics, probe, r)
     with r.stage("emit"):
@@ -121,6 +125,19 @@ def quantize(
     r.seconds["total"] = time.perf_counter() - start
     result = QuantizedModel(deploy, fake_quant, params, plan, Statistics(statistics))
     return replace(result, summary=summarize(model, original, result, r))
+
+
+def _learned(model: ir.Model, plan: Plan, params: Parameters, probe: Probe, r: Run) -> Parameters:
+    """Learn the rounding of the weights that ask for it."""
+
+    def advance(done: int, layers: int) -> None:
+        if r.progress is not None:
+            r.progress("learned rounding", done, layers)
+
+    params, r.learned = learn_rounding(
+        model, plan, params, probe.feeds, progress=advance, **r.runtime
+    )
+    return params
 
 
 def _with_own_scales(

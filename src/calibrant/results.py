@@ -223,6 +223,7 @@ def summarize(source: Any, original: ir.Model, result: QuantizedModel, r: Run) -
             "float16": [asdict(i) for i in r.half],
             "equalized": [asdict(e) for e in r.equalized],
             "balanced": [{"tensor": b.tensor, "layers": b.layers} for b in r.balanced],
+            "rounding_learned": [asdict(x) for x in r.learned],
             "bias_corrected": [asdict(c) for c in r.corrections],
         },
         "size": {

@@ -142,6 +142,12 @@ def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     ]
     if chosen:
         yield "chosen", ", ".join(chosen)
+    if learned := [x for x in passes["rounding_learned"] if not x["reason"]]:
+        gain = sum(x["learned"] / max(x["nearest"], 1e-30) for x in learned) / len(learned)
+        yield (
+            "rounding",
+            f"learned in {len(learned)} layers; their squared error is {gain:.0%} of that of rounding to nearest",
+        )
     yield (
         "size",
         f"{_bytes(size['float_bytes'])} -> {_bytes(size['deploy_bytes'])} ({size['ratio']:.0%})",
@@ -181,6 +187,16 @@ def _details(summary: Mapping[str, Any]) -> Iterator[Table]:
         decisions.add_row(d["stage"], d["name"], sqnr, "yes" if d["chosen"] else "")
     if decisions.row_count:
         yield decisions
+    if summary["passes"]["rounding_learned"]:
+        rounding = _table(
+            "layer", "nearest", "learned", "weights changed", title="Squared error by rounding"
+        )
+        for x in summary["passes"]["rounding_learned"]:
+            rounding.add_row(
+                _escaped(x["layer"]),
+                *([x["reason"], "", ""] if x["reason"] else _learned(x)),
+            )
+        yield rounding
     if summary["layers"]["float"]:
         left = _table("layer", "operator", "reason", title="Left in float")
         for layer in summary["layers"]["float"]:
@@ -190,6 +206,10 @@ def _details(summary: Mapping[str, Any]) -> Iterator[Table]:
     for stage, seconds in summary["time_s"].items():
         times.add_row(stage, f"{seconds:.2f}")
     yield times
+
+
+def _learned(x: Mapping[str, Any]) -> list[str]:
+    return [_number(x["nearest"], ".3g"), _number(x["learned"], ".3g"), f"{x['changed']:.1%}"]
 
 
 def _number(value: Any, form: str) -> str:

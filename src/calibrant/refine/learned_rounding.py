@@ -1,0 +1,258 @@
+"""Learned rounding (ADA) of every layer that asks for it, from the input to the output of the model.
+
+Each layer learns from what the model before it gives it, already quantized and already learned, and answers
+for what the float model makes there, behind the activation function that follows. An output channel keeps what
+was learned where that lowers its squared error on the samples; otherwise it is rounded to nearest.
+
+Rows are drawn from all positions of all samples with a fixed seed, as many as 64 MB hold.
+
+Source: ascend.md 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant import algorithms
+from calibrant.emit.parameters import LayerParameters, Parameters
+from calibrant.emit.qdq import emit_simulated
+from calibrant.graph.ops import bias_of, is_constant
+from calibrant.numerics import dequantize
+from calibrant.plan import Plan, WeightDecision
+from calibrant.refine._rounding import FUNCTIONS, Problem, learn
+from calibrant.refine._rows import LayerRows
+from calibrant.runtime.layerwise import walk
+from calibrant.runtime.measure import run
+from calibrant.runtime.tap import expose
+
+__all__ = ["Learned", "learn_rounding", "learns"]
+
+Array = npt.NDArray[Any]
+
+#: Values of the rows that a layer learns from.
+ROW_VALUES = 16_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What happened to the weight of one layer.
+
+    Args:
+        layer: Node name.
+        nearest: Mean squared error of the layer's output, rounded to nearest [output units squared].
+        learned: The same with what is kept.
+        changed: Share of the weights that are rounded another way.
+        kept: Share of the output channels that keep what was learned.
+        reason: Why nothing was learned, or an empty string.
+    """
+
+    layer: str
+    nearest: float
+    learned: float
+    changed: float
+    kept: float
+    reason: str = ""
+
+
+def learns(plan: Plan) -> bool:
+    """Say whether some layer of a plan learns its rounding."""
+    return any(w.algorithm.name == "ada" for w in plan.weights)
+
+
+def learn_rounding(
+    model: ir.Model,
+    plan: Plan,
+    params: Parameters,
+    feeds: Sequence[Mapping[str, Array]],
+    *,
+    provider: str = "cpu",
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Parameters, list[Learned]]:
+    """Learn the rounding of the weights whose algorithm is `ada`.
+
+    Args:
+        model: The prepared float model that `plan` belongs to.
+        plan: Where quantizers stand.
+        params: What they are, weights rounded to nearest.
+        feeds: Calibration samples.
+        provider: Execution provider.
+        threads: Threads inside an operator.
+        progress: Called with the layers that are done, and how many there are.
+
+    Returns:
+        New parameters, and one entry a layer.
+    """
+    asked = [w for w in plan.weights if w.algorithm.name == "ada"]
+    reasons = {w.layer: _unfit(model.graph.node(w.layer), w) for w in asked}
+    report = {n: Learned(n, 0.0, 0.0, 0.0, 0.0, why) for n, why in reasons.items() if why}
+    todo = [w for w in asked if not reasons[w.layer]]
+    simulated = emit_simulated(model, plan, params)
+    by_input: dict[str, list[WeightDecision]] = {}
+    for w in todo:
+        source = simulated.graph.node(w.layer).inputs[0]
+        assert source is not None
+        by_input.setdefault(source.name or "", []).append(w)
+    layers = dict(params.layers)
+    done = 0
+    for name, inputs in walk(simulated, list(by_input), feeds, provider=provider, threads=threads):
+        for w in by_input[name]:
+            node = model.graph.node(w.layer)
+            target = (place[0] if (place := bias_of(node)) else node).outputs[0]
+            outputs = run(
+                expose(model, [target.name or ""]), feeds, provider=provider, threads=threads
+            )
+            floats = [o[target.name or ""] for o in outputs]
+            layers[w.layer], report[w.layer] = _learned(
+                model, node, w, layers[w.layer], inputs, floats
+            )
+            # the rest of the walk goes on with the weight as it is now
+            weight = simulated.graph.node(w.layer).inputs[1]
+            assert weight is not None
+            values = dequantize(layers[w.layer].values, layers[w.layer].weight)
+            weight.const_value = ir.tensor(values, name=weight.name)
+            done += 1
+            if progress is not None:
+                progress(done, len(todo))
+    return replace(params, layers=layers), [report[w.layer] for w in asked]
+
+
+def _unfit(node: ir.Node, w: WeightDecision) -> str:
+    """Say why the rounding of a layer is not learned; empty where it is."""
+    if w.input_index != 1:
+        return "its weight is the left operand"
+    if node.op_type in ("Gemm", "MatMul") and len(node.inputs[1].shape or ()) != 2:  # type: ignore[union-attr]
+        return "its weight is a stack of matrices"
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        return f"a {node.op_type} does not learn its rounding"
+    third = node.inputs[2] if len(node.inputs) > 2 else None
+    if third is not None and not is_constant(third):
+        return "its third operand is computed"
+    return ""
+
+
+def _learned(
+    model: ir.Model,
+    node: ir.Node,
+    w: WeightDecision,
+    layer: LayerParameters,
+    inputs: Sequence[Array],
+    floats: Sequence[Array],
+) -> tuple[LayerParameters, Learned]:
+    shape = tuple(layer.values.shape)
+    rows = LayerRows(node, shape)
+    problem = _problem(model, node, w, layer, rows, inputs, floats)
+    options = dict(w.algorithm.options)
+    ada = algorithms.weight("ada", **options)
+    steps = learn(
+        problem,
+        iterations=ada.iterations,  # type: ignore[attr-defined]
+        regularization=ada.regularization,  # type: ignore[attr-defined]
+        beta_range=ada.beta_range,  # type: ignore[attr-defined]
+        warm_start=ada.warm_start,  # type: ignore[attr-defined]
+    )
+    before = rows.weight(layer.values.astype(np.float32))
+    nearest, learned = problem.errors(before), problem.errors(steps)  # (groups, out)
+    better = learned < nearest
+    steps = np.where(better[:, :, None], steps, before)
+    layer = replace(layer, values=rows.unweight(steps).astype(np.int32))
+    return layer, Learned(
+        w.layer,
+        float(nearest.mean()),
+        float(np.minimum(learned, nearest).mean()),
+        float(np.mean(steps != before)),
+        float(better.mean()),
+    )
+
+
+def _problem(
+    model: ir.Model,
+    node: ir.Node,
+    w: WeightDecision,
+    layer: LayerParameters,
+    rows: LayerRows,
+    inputs: Sequence[Array],
+    floats: Sequence[Array],
+) -> Problem:
+    """Draw rows from all samples, and bring weight, scale and bias into their form."""
+    const = model.graph.initializers[w.weight].const_value
+    assert const is not None
+    weight = const.numpy().astype(np.float32)
+    scale = layer.weight.scale
+    if layer.weight.axis is not None and scale.ndim:
+        axis = layer.weight.axis
+        scale = scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
+    matrix = rows.weight(weight)
+    counts = [rows.count(y) for y in floats]
+    wanted = max(1, ROW_VALUES // (rows.groups * (matrix.shape[1] + matrix.shape[2])))
+    rng = np.random.default_rng(0)
+    each = [min(n, -(-wanted * n // sum(counts))) for n in counts]
+    chosen = [np.sort(rng.choice(n, m, replace=False)) for n, m in zip(counts, each, strict=True)]
+    x = np.concatenate([rows.inputs(v, c) for v, c in zip(inputs, chosen, strict=True)], axis=1)
+    z = np.concatenate([rows.outputs(v, c) for v, c in zip(floats, chosen, strict=True)], axis=1)
+    function = _function(node, rows.groups)
+    return Problem(
+        x,
+        function(z)[0],
+        matrix,
+        rows.weight(np.broadcast_to(scale, weight.shape).astype(np.float32)),
+        _bias(model, node, w, layer, z.shape[-1] * rows.groups).reshape(rows.groups, 1, -1),
+        layer.weight.dtype,
+        function,
+    )
+
+
+def _bias(
+    model: ir.Model, node: ir.Node, w: WeightDecision, layer: LayerParameters, size: int
+) -> npt.NDArray[np.float32]:
+    bias = layer.bias
+    if bias is None and w.bias is not None:
+        const = model.graph.initializers[w.bias].const_value
+        assert const is not None
+        bias = const.numpy().astype(np.float32)
+    if bias is None:
+        return np.zeros(size, np.float32)
+    beta = node.attributes.get("beta")
+    factor = np.float32(beta.as_float() if beta is not None and node.op_type == "Gemm" else 1)
+    return np.broadcast_to(bias * factor, (size,)).astype(np.float32)
+
+
+def _function(node: ir.Node, groups: int) -> Callable[[Array], tuple[Array, Array]]:
+    """Return the activation function that alone reads a layer's output, or the identity."""
+    out = (place[0] if (place := bias_of(node)) else node).outputs[0]
+    uses = tuple(out.uses())
+    if len(uses) != 1 or out.is_graph_output():
+        return partial(_apply, FUNCTIONS[""], {})
+    reader = uses[0].node
+    options: dict[str, Any] = {}
+    constants = [v for v in reader.inputs[1:] if v is not None]
+    if reader.op_type not in FUNCTIONS or not all(is_constant(v) for v in constants):
+        return partial(_apply, FUNCTIONS[""], {})
+    if reader.op_type == "LeakyRelu":
+        alpha = reader.attributes.get("alpha")
+        options["alpha"] = alpha.as_float() if alpha is not None else 0.01
+    elif reader.op_type == "PRelu":
+        slope = constants[0].const_value.numpy()  # type: ignore[union-attr]
+        options["alpha"] = slope if slope.size == 1 else slope.reshape(groups, 1, -1)
+    elif reader.op_type == "Clip":
+        for i, (key, default) in enumerate((("min", -np.inf), ("max", np.inf)), start=1):
+            bound = reader.inputs[i] if len(reader.inputs) > i else None
+            options[key] = (
+                default if bound is None else np.float32(bound.const_value.numpy())  # type: ignore[union-attr]
+            )
+    return partial(_apply, FUNCTIONS[reader.op_type], options)
+
+
+def _apply(
+    function: Callable[[Array, dict[str, Any]], tuple[Array, Array]],
+    options: dict[str, Any],
+    z: Array,
+) -> tuple[Array, Array]:
+    return function(z, options)
