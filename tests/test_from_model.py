@@ -166,3 +166,22 @@ def test_the_vendors_load_does_it(tmp_path: Path) -> None:
     assert float(p.scale) == pytest.approx(0.02)
     values = {v.name for v in ir.from_proto(ir.to_proto(result.deploy)).graph.inputs}
     assert values == {"x"}
+
+
+def test_the_command_line_does_without_data_where_nothing_is_calibrated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from calibrant.cli import main
+
+    onnx.save(trained(), tmp_path / "trained.onnx")
+    recipe = tmp_path / "quant_config.json"
+    recipe.write_text('{"model_config": {"activation": {"calibration_type": "load"}}}')
+    model = str(tmp_path / "trained.onnx")
+    out = str(tmp_path / "run")
+    assert main(["quantize", model, "--recipe", str(recipe), "--out", out]) == 0
+    assert "Not measured" in capsys.readouterr().out
+    assert (tmp_path / "run" / "deploy.onnx").exists()
+    float_model, _ = NETS["gemm_mlp"]()
+    onnx.save(float_model, tmp_path / "float.onnx")
+    assert main(["quantize", str(tmp_path / "float.onnx"), "--out", out]) == 4
+    assert "no calibration data" in capsys.readouterr().err

@@ -24,7 +24,7 @@ from calibrant.choose import choose_activations, choose_layers, settled
 from calibrant.emit.fake_quant import emit_fake_quant
 from calibrant.emit.parameters import Parameters
 from calibrant.emit.qdq import emit_qdq
-from calibrant.errors import ConfigTypeError
+from calibrant.errors import ConfigTypeError, DataError
 from calibrant.from_model import quantize_loaded
 from calibrant.graph.load import ModelLike, load, prepare
 from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
@@ -215,6 +215,11 @@ def _open(
     preprocess: str | Path | None,
 ) -> Batches:
     """Open the data; arguments of the call are over the recipe's."""
+    if data is None:
+        raise DataError(
+            "There is no calibration data. Give some (--data); only a recipe that keeps the scales which the "
+            "model has does without."
+        )
     calibration = r.recipe.calibration
     return open_data(
         data,

@@ -281,7 +281,7 @@ def test_demo_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (["quantize", "model.onnx", "--data", "calib.npz", "--out", "calib.npz/x"], 7, "is a file"),
         (["quantize", "model.onnx", "--data", "calib.npz", "--batch-size", "0"], 2, "--batch-size"),
         (["quantize", "model.onnx", "--data", "calib.npz", "--frob"], 2, "No such option: --frob"),
-        (["quantize", "model.onnx"], 2, "--data"),
+        (["quantize", "model.onnx"], 4, "no calibration data. Give some (--data)"),
         (["frobnicate"], 2, "frobnicate"),
         (["evaluate", "gone.onnx", "--data", "eval.npz", "--metric", "top1"], 3, "does not exist"),
         (["evaluate", "model.onnx", "--data", "calib.npz", "--metric", "top1"], 4, "no array 'labels'"),

@@ -91,7 +91,10 @@ def print_summary(summary: Mapping[str, Any], files: Sequence[Path], *, verbose:
         f"[bold]{_escaped(summary['model'])}[/bold] quantized for target {summary['target']}"
     )
     console.print(rows)
-    console.print(_quality(summary["quality"]))
+    if summary["quality"]["outputs"] or summary["quality"]["not_compared"]:
+        console.print(_quality(summary["quality"]))
+    else:
+        console.print("Not measured: there is no data.")
     if verbose:
         for table in _details(summary):
             console.print(table)
@@ -133,7 +136,8 @@ def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     layers, passes, size = summary["layers"], summary["passes"], summary["size"]
     in_float = layers["float"]
     data = summary["data"]
-    yield "data", f"{data['samples']} samples in {data['batches']} batches"
+    if data["samples"]:
+        yield "data", f"{data['samples']} samples in {data['batches']} batches"
     folded = sum(1 for f in passes["folded"] if not f["reason"])
     text = f"{layers['quantized']} quantized, {len(in_float)} left in float"
     yield "layers", text + (f", {folded} batch normalizations folded" if folded else "")

@@ -10,7 +10,6 @@ import typer
 from calibrant.cli._options import (
     DATA_PANEL,
     BatchSize,
-    Data,
     Debug,
     Json,
     Model,
@@ -39,7 +38,18 @@ HOW = "How to quantize (over the recipe)"
 def quantize(
     model: Model,
     *,
-    data: Data,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            help="A .npz file (arrays by input name) or .npy file; a folder of .npy, .npz, .bin or image files "
+            "(images need a preprocessing file); or module:function, which yields batches. Needed unless the "
+            "recipe keeps the scales that the model has.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path,
         typer.Option(
