@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 
@@ -11,14 +11,22 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 import calibrant.algorithms as algorithms
-from calibrant.emit.parameters import LayerParameters
+from calibrant.emit.folding import float_weight
+from calibrant.emit.parameters import LayerParameters, Parameters
 from calibrant.errors import DataError
-from calibrant.numerics import QuantParams, quantize
+from calibrant.numerics import QuantParams, QuantSpec, quantize
+from calibrant.numerics.params import SCALE_EPS
 from calibrant.plan import ActivationDecision, Plan, WeightDecision
 from calibrant.recipe import AlgorithmChoice
 from calibrant.stats import TensorStats
 
-__all__ = ["choose_activations", "choose_layers", "settled", "with_algorithm"]
+__all__ = [
+    "choose_activations",
+    "choose_layers",
+    "choose_parameters",
+    "settled",
+    "with_algorithm",
+]
 
 #: What `auto` stands for where nothing is measured.
 AUTO_ACTIVATION = AlgorithmChoice("min-max")
@@ -55,27 +63,67 @@ def _choose(
     first = members[0]
     if first.fixed_range is not None:
         return QuantParams.from_range(*first.fixed_range, first.spec)
-    tensors = dict.fromkeys(d.tensor for d in members)
-    stats = reduce(TensorStats.merge, [statistics[t] for t in tensors])
-    if stats.count == 0:
+    seen = [statistics[t] for t in dict.fromkeys(d.tensor for d in members)]
+    if not any(s.count for s in seen):
         raise DataError(f"Tensor '{first.tensor}' had no values in the calibration data.")
     choice = _settled_activation(first.algorithm)
-    return algorithms.activation(choice.name, **dict(choice.options))(stats, first.spec)
+    algorithm = algorithms.activation(choice.name, **dict(choice.options))
+    axis = first.spec.axis
+    if axis is None:
+        return algorithm(reduce(TensorStats.merge, [s.whole for s in seen]), first.spec)
+    parts = zip(*(s.of_channels(axis) for s in seen), strict=True)
+    channels = [reduce(TensorStats.merge, part) for part in parts]
+    return _by_channel(algorithm, channels, first.spec)
 
 
-def choose_layers(plan: Plan, model: ir.Model) -> dict[str, LayerParameters]:
+def _by_channel(
+    algorithm: algorithms.ActivationAlgorithm, channels: Sequence[TensorStats], spec: QuantSpec
+) -> QuantParams:
+    """Choose a range for each channel by itself.
+
+    A channel in which nothing was seen but zeros (or less than the guard of the kernel lets through) says
+    nothing about its scale. It takes the smallest of the others: its column of the weight then stays
+    small where scales are folded into it, and disturbs nobody.
+    """
+    each = replace(spec, axis=None)
+    chosen = [algorithm(stats, each) for stats in channels]
+    scale = np.stack([p.scale for p in chosen])  # (channels,)
+    largest = np.array([max(abs(s.min), abs(s.max)) for s in channels])
+    alive = largest >= SCALE_EPS * (spec.dtype.qmax - spec.dtype.qmin)
+    if alive.any():
+        scale[~alive] = scale[alive].min()
+    return QuantParams(scale, np.stack([p.zero_point for p in chosen]), spec.dtype, spec.axis)
+
+
+def choose_layers(
+    plan: Plan, model: ir.Model, activations: Mapping[str, QuantParams] | None = None
+) -> dict[str, LayerParameters]:
     """Choose the scale of every weight and round it to its grid.
+
+    Args:
+        plan: Where quantizers stand.
+        model: The model that the plan belongs to.
+        activations: Parameters by quantizer id; where a layer's input has scales by channel that are
+            folded into its weight, the weight is scaled by them first (`plan.granularity`). Not needed
+            by a plan without such inputs.
 
     Returns:
         Parameters by node name.
     """
-    return {w.layer: _layer(w, model) for w in plan.weights}
+    return {
+        w.layer: _layer(w, float_weight(model, plan, w, activations or {})) for w in plan.weights
+    }
 
 
-def _layer(decision: WeightDecision, model: ir.Model) -> LayerParameters:
-    const = model.graph.initializers[decision.weight].const_value
-    assert const is not None
-    w: npt.NDArray[np.float32] = const.numpy().astype(np.float32)
+def choose_parameters(
+    plan: Plan, model: ir.Model, statistics: Mapping[str, TensorStats]
+) -> Parameters:
+    """Choose everything: activations first, since weights may take over the scales of their channels."""
+    activations = choose_activations(plan, statistics)
+    return Parameters(activations, choose_layers(plan, model, activations))
+
+
+def _layer(decision: WeightDecision, w: npt.NDArray[np.float32]) -> LayerParameters:
     if not np.isfinite(w).all():
         raise DataError(
             f"The weight '{decision.weight}' of layer '{decision.layer}' holds NaN or Inf."

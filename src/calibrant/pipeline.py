@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from calibrant.auto.decide import corrected, decide
 from calibrant.auto.probe import Probe, check_raised, take_probe
-from calibrant.choose import choose_activations, choose_layers, settled
+from calibrant.choose import choose_parameters, settled
 from calibrant.emit.fake_quant import emit_fake_quant
 from calibrant.emit.parameters import Parameters
 from calibrant.emit.qdq import emit_qdq
@@ -107,7 +107,7 @@ def quantize(
         statistics = _observe(chosen.model, chosen.plan, every, batches.samples, r)
     with r.stage("choose"):
         base, plan = chosen.model, settled(chosen.plan)
-        params = Parameters(choose_activations(plan, statistics), choose_layers(plan, base))
+        params = choose_parameters(plan, base, statistics)
     if learns(plan):
         with r.stage("learned rounding"):
             params = _learned(base, plan, params, probe, r)
@@ -265,6 +265,7 @@ def _observe(
         model,
         plan.observed_tensors,
         counted(),
+        per_channel=plan.channel_axes,
         exact=r.recipe.calibration.exact,
         progress=advance,
         **r.runtime,

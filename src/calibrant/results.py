@@ -124,17 +124,19 @@ def plan_table(plan: Plan, params: Parameters) -> dict[str, Any]:
     tensors: list[dict[str, Any]] = []
     for d in plan.activations:
         p = params.activations[d.id]
-        low, high = p.range
+        low, high = (end.tolist() for end in p.range)
         tensors.append(
             {
                 "tensor": d.tensor,
                 "role": "activation",
-                "type": _storage_name(d.spec.bits, plan),
+                "type": _storage_name(d, plan),
                 "algorithm": "fixed range" if d.fixed_range else str(d.algorithm),
                 "symmetric": d.spec.symmetric,
-                "scale": float(p.scale),
-                "zero_point": int(p.zero_point),
-                "range": [float(low), float(high)],
+                "axis": p.axis,
+                "scale": p.scale.tolist(),
+                "zero_point": p.zero_point.tolist(),
+                "range": [low, high],
+                "folded_into_weights": d.folded,
                 "readers": [f"{node}:{index}" for node, index in d.users],
                 "integer_output_of": d.producer,
                 "rule": _rule(d),
@@ -177,8 +179,9 @@ def plan_table(plan: Plan, params: Parameters) -> dict[str, Any]:
     }
 
 
-def _storage_name(bits: int, plan: Plan) -> str:
-    return f"{'u' if plan.target.unsigned else ''}int{bits}"
+def _storage_name(decision: ActivationDecision, plan: Plan) -> str:
+    unsigned = plan.target.unsigned and decision.spec.axis is None
+    return f"{'u' if unsigned else ''}int{decision.spec.bits}"
 
 
 def _rule(decision: ActivationDecision) -> Any:
@@ -289,7 +292,7 @@ def _lost_tensors(result: QuantizedModel) -> list[str]:
     lost = []
     for d in result.plan.activations:
         stats = result.statistics.get(d.tensor)
-        if stats is None or float(result.params.activations[d.id].scale) != 1.0:
+        if stats is None or not (result.params.activations[d.id].scale == 1.0).all():
             continue
         largest = max(abs(stats.min), abs(stats.max))
         if 0 < largest < 0.5:

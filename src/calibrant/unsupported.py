@@ -58,8 +58,6 @@ def _for_layers(recipe: Recipe) -> Iterator[str]:
     for rule in recipe.rules:
         s = rule.settings
         by = f" ({rule.origin})" if rule.origin else ""
-        if s.activation_per_channel:
-            yield f"activations with one scale a channel{by}"
         if s.compensation:
             yield f"error compensation of 8-bit values{by}"
         if s.candidates and recipe.search is None:

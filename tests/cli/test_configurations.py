@@ -167,7 +167,12 @@ def test_explain_in_words(files: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert run("explain", "pools.onnx", "--recipe", "quant_config.json") == 0
     out = capsys.readouterr().out
     assert re.search(r"input 0 '\w+'\n +activation bits +16 +input ", out)
-    assert "Not implemented yet, so 'calibrant quantize' refuses it\n  activations with one" in out
+    (files / "output.json").write_text('{"model_config": {"model_output_type": "int8"}}')
+    assert run("explain", "pools.onnx", "--recipe", "output.json") == 0
+    out = capsys.readouterr().out
+    assert (
+        "Not implemented yet, so 'calibrant quantize' refuses it\n  model outputs in int8" in out
+    )
 
 
 def test_explain_sees_the_model_as_the_pipeline_does(

@@ -180,8 +180,8 @@ def test_a_model_in_another_precision_says_so() -> None:
 
 
 def test_what_is_not_implemented_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="one scale a channel"):
-        plan("residual", rule(AllNodes(), activation_per_channel=True))
+    with pytest.raises(UnsupportedError, match="weight algorithm 'nuq'"):
+        plan("residual", rule(AllNodes(), weight=AlgorithmChoice("nuq")))
 
 
 def test_an_unknown_algorithm_is_refused() -> None:

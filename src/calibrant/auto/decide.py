@@ -9,7 +9,12 @@ import onnx_ir as ir
 
 from calibrant.auto.probe import Probe, score
 from calibrant.auto.variants import Variant, balance_as_asked, variants
-from calibrant.choose import choose_activations, choose_layers, with_algorithm
+from calibrant.choose import (
+    choose_activations,
+    choose_layers,
+    choose_parameters,
+    with_algorithm,
+)
 from calibrant.emit.parameters import LayerParameters, Parameters
 from calibrant.plan import Plan
 from calibrant.recipe import AlgorithmChoice
@@ -82,13 +87,22 @@ class _Trial:
     sample: Probe
     run: Run
     statistics: dict[str, TensorStats]
-    layers: dict[str, LayerParameters]
+    layers: dict[str, LayerParameters] | None
 
     @classmethod
     def of(cls, form: Variant, sample: Probe, r: Run) -> _Trial:
         """Observe a form on a sample, and round its weights."""
-        statistics = observe(form.model, form.plan.observed_tensors, sample.batches, **r.runtime)
-        return cls(form, sample, r, statistics, choose_layers(form.plan, form.model))
+        plan = form.plan
+        statistics = observe(
+            form.model,
+            plan.observed_tensors,
+            sample.batches,
+            per_channel=plan.channel_axes,
+            **r.runtime,
+        )
+        folds = any(d.folded for d in plan.activations)  # then weights depend on activations
+        layers = None if folds else choose_layers(plan, form.model)
+        return cls(form, sample, r, statistics, layers)
 
     def plan(self, algorithm: str) -> Plan:
         """Return the plan with an algorithm where the recipe leaves it open."""
@@ -98,7 +112,10 @@ class _Trial:
     def score(self, algorithm: str) -> float:
         """Score an algorithm [dB]."""
         plan = self.plan(algorithm)
-        params = Parameters(choose_activations(plan, self.statistics), self.layers)
+        if self.layers is None:
+            params = choose_parameters(plan, self.form.model, self.statistics)
+        else:
+            params = Parameters(choose_activations(plan, self.statistics), self.layers)
         return score(self.form.model, plan, params, self.sample, self.run)
 
 

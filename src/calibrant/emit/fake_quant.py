@@ -5,6 +5,9 @@ scales stand in the graph where a reader looks for them, and any runtime that in
 
     y = (clip(round(x / scale) + zero_point, qmin, qmax) - zero_point) * scale
 
+Where scales by channel are folded into the weights behind them (`plan.granularity`), a Mul by common scale /
+scale of the channel stands between.
+
 Run it with graph optimisation off for the arithmetic as written. Comparing it with the QDQ model separates
 quantization loss from kernel differences.
 """
@@ -56,8 +59,18 @@ def emit_fake_quant(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model
         source = values[decision.tensor]
         p = params.activations[decision.id]
 
-        def build(v: ir.Value, p: QuantParams = p, name: str = decision.id) -> Sequence[ir.Node]:
-            return _call(graph, names, v, p, name, v.shape)
+        def build(
+            v: ir.Value,
+            p: QuantParams = p,
+            name: str = decision.id,
+            folded: bool = decision.folded,
+        ) -> Sequence[ir.Node]:
+            call = _call(graph, names, v, p, name, v.shape)
+            return (
+                [*call, _at_one_scale(graph, names, call[-1].outputs[0], p, name)]
+                if folded
+                else call
+            )
 
         attach(graph, names, source, decision, build)
     drop_unused_initializers(graph)
@@ -88,12 +101,8 @@ def _call(
     shape: ir.Shape | None,
 ) -> list[ir.Node]:
     """Return the call of one quantizer; per-channel values are shaped to broadcast along their axis."""
-    scale, zero = p.scale, p.zero_point.astype(np.float32)
-    if scale.ndim and p.axis is not None:
-        assert shape is not None
-        broadcast = [1] * len(shape)
-        broadcast[p.axis] = -1
-        scale, zero = scale.reshape(broadcast), zero.reshape(broadcast)
+    scale = _along(p.scale, p, shape)
+    zero = _along(p.zero_point.astype(np.float32), p, shape)
     inputs = [
         source,
         add_constant(graph, names.fresh(f"{name}__scale"), scale),
@@ -107,6 +116,29 @@ def _call(
     node.outputs[0].name = names.fresh(f"{name}__fake_quantized")
     node.outputs[0].shape, node.outputs[0].type = source.shape, source.type
     return [node]
+
+
+def _along(
+    values: npt.NDArray[np.float32], p: QuantParams, shape: ir.Shape | None
+) -> npt.NDArray[np.float32]:
+    if not values.ndim or p.axis is None:
+        return values
+    assert shape is not None
+    broadcast = [1] * len(shape)
+    broadcast[p.axis] = -1
+    return values.reshape(broadcast)
+
+
+def _at_one_scale(
+    graph: ir.Graph, names: Names, source: ir.Value, p: QuantParams, name: str
+) -> ir.Node:
+    """Return the Mul that brings every channel to the common scale, as readers with folded weights take it."""
+    factors = _along((p.common_scale / p.scale).astype(np.float32), p, source.shape)
+    constant = add_constant(graph, names.fresh(f"{name}__to_common_scale"), factors)
+    node = ir.Node("", "Mul", [source, constant], name=names.fresh(f"{name}__at_common_scale"))
+    node.outputs[0].name = names.fresh(f"{name}__at_common_scale")
+    node.outputs[0].shape, node.outputs[0].type = source.shape, source.type
+    return node
 
 
 def _function(opset: int) -> ir.Function:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.emit._apart import keep_apart
 from calibrant.emit._rewire import attach
 from calibrant.emit.parameters import LayerParameters, Parameters
 from calibrant.graph.ops import bias_of
@@ -70,10 +71,17 @@ def _emit(model: ir.Model, plan: Plan, params: Parameters, *, integers: bool) ->
     for decision in reversed(plan.activations):
         p = params.activations[decision.id]
 
-        def build(source: ir.Value, p: QuantParams = p, name: str = decision.id) -> list[ir.Node]:
-            return _pair(graph, names, source, p, name, unsigned=plan.target.unsigned)
+        def build(
+            source: ir.Value,
+            p: QuantParams = p,
+            name: str = decision.id,
+            folded: bool = decision.folded,
+        ) -> list[ir.Node]:
+            unsigned = plan.target.unsigned
+            return _pair(graph, names, source, p, name, unsigned=unsigned, folded=folded)
 
         attach(graph, names, values[decision.tensor], decision, build)
+    keep_apart(graph, names)
     drop_unused_initializers(graph)
     graph.sort()
     return model
@@ -90,19 +98,47 @@ def _stored(q: npt.ArrayLike, bits: int, *, unsigned: bool) -> npt.NDArray[np.ge
 
 
 def _pair(
-    graph: ir.Graph, names: Names, source: ir.Value, p: QuantParams, name: str, *, unsigned: bool
+    graph: ir.Graph,
+    names: Names,
+    source: ir.Value,
+    p: QuantParams,
+    name: str,
+    *,
+    unsigned: bool,
+    folded: bool,
 ) -> list[ir.Node]:
+    """Return the pair of one quantizer; where scales are folded, it reads at their common one.
+
+    Pairs with scales by channel are signed on every target: no kernel computes with them, and a runtime
+    does not take them for ones that it has.
+    """
+    unsigned = unsigned and p.axis is None
     zero = _stored(p.zero_point, p.dtype.bits, unsigned=unsigned)
     scale = add_constant(graph, names.fresh(f"{name}__scale"), p.scale)
     zero_point = add_constant(graph, names.fresh(f"{name}__zero_point"), zero)
+    along = [ir.AttrInt64("axis", p.axis)] if p.axis is not None else []
     quantize = ir.Node(
-        "", "QuantizeLinear", [source, scale, zero_point], name=names.fresh(f"{name}__quantize")
+        "",
+        "QuantizeLinear",
+        [source, scale, zero_point],
+        along,
+        name=names.fresh(f"{name}__quantize"),
     )
     quantize.outputs[0].name = names.fresh(f"{name}__quantized")
+    if folded:
+        common: npt.NDArray[np.float32] = np.asarray(p.common_scale)
+        if p.is_symmetric:
+            zero = _stored(np.zeros((), dtype=np.int32), p.dtype.bits, unsigned=unsigned)
+            zero_point = add_constant(graph, names.fresh(f"{name}__common_zero_point"), zero)
+            along = []
+        else:
+            common = np.full_like(p.scale, p.common_scale)
+        scale = add_constant(graph, names.fresh(f"{name}__common_scale"), common)
     dequantize = ir.Node(
         "",
         "DequantizeLinear",
         [quantize.outputs[0], scale, zero_point],
+        [ir.AttrInt64("axis", a.as_int()) for a in along],
         name=names.fresh(f"{name}__dequantize"),
     )
     dequantize.outputs[0].name = names.fresh(f"{name}__dequantized")
@@ -138,11 +174,12 @@ def _emit_weight(
 def _input_scale(
     node: ir.Node, weight: WeightDecision, plan: Plan, params: Parameters
 ) -> npt.NDArray[np.float32] | None:
-    """Scale of the activation that a layer multiplies its weight with."""
+    """Scale of the activation that a layer multiplies its weight with; (in,) if it reads one a channel."""
     edge = (node.name, 1 - weight.input_index)
     for decision in plan.activations:
         if edge in decision.users:
-            return params.activations[decision.id].scale
+            p = params.activations[decision.id]
+            return np.asarray(p.common_scale) if decision.folded else p.scale
     return None
 
 
@@ -192,8 +229,10 @@ def _bias_steps(
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]] | None:
     """Return the bias as int32 and its scale (out,); None where it must stay float."""
     beta = node.attributes.get("beta")
-    if input_scale is None or input_scale.ndim or bias.ndim != 1:
+    if input_scale is None or bias.ndim != 1:
         return None
+    if input_scale.ndim:  # a depthwise layer, which has so many filters a channel
+        input_scale = np.repeat(input_scale, bias.size // input_scale.size)
     if chosen.weight.scale.shape not in ((), bias.shape):
         return None
     if beta is not None and beta.as_float() != 1.0:

@@ -23,7 +23,8 @@ def record_entries(plan: Plan, params: Parameters) -> dict[str, dict[str, Any]]:
 
     A layer with a weight has `scale_d`, `offset_d`, `scale_w`, `offset_w`, `act_type` and `wts_type`. An
     input without a weight beside it (the second operand of a MatMul of two activations, an average pooling)
-    stands under `<layer>` for input 0 and `<layer>:<input>` for others.
+    stands under `<layer>` for input 0 and `<layer>:<input>` for others. Where each channel of an input has a
+    scale of its own, `scale_d` and `offset_d` are lists.
     """
     weights = {w.layer: w for w in plan.weights}
     entries: dict[str, dict[str, Any]] = {}
@@ -37,8 +38,8 @@ def record_entries(plan: Plan, params: Parameters) -> dict[str, dict[str, Any]]:
             main = weight is None or index == 1 - weight.input_index
             key = node if index == 0 or (weight is not None and main) else f"{node}:{index}"
             entry: dict[str, Any] = {
-                "scale_d": float(p.scale),
-                "offset_d": int(p.zero_point),
+                "scale_d": p.scale.tolist(),
+                "offset_d": p.zero_point.tolist(),
                 "act_type": f"INT{p.dtype.bits}",
             }
             if weight is not None and main:

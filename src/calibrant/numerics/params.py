@@ -121,6 +121,11 @@ class QuantParams:
         )
 
     @property
+    def common_scale(self) -> np.float32:
+        """The largest scale: that of all channels once what sets them apart is folded into a weight."""
+        return np.float32(self.scale.max())
+
+    @property
     def is_symmetric(self) -> bool:
         """Whether every zero point is 0."""
         return not self.zero_point.any()

@@ -21,11 +21,14 @@ class ActivationDecision:
         tensor: Tensor that is quantized.
         users: Edges (node, input index) that read the quantized tensor.
         producer: Node that needs this quantizer to run in integers; then every reader takes it.
-        spec: Grid and symmetry.
+        spec: Grid and symmetry; `axis` is that of the channels where each has a scale of its own.
         algorithm: How its range is chosen.
         fixed_range: Range by definition; no statistics are used.
         group: Quantizers with equal groups share their parameters.
         origin: Field of the settings -> the rule that decided it.
+        folded: Whether the readers take the channels' scales into their weights, so that they read
+            every channel at one scale (`plan.granularity`).
+        channels: How many channels there are along `spec.axis`; None for one scale a tensor.
     """
 
     id: str
@@ -37,6 +40,8 @@ class ActivationDecision:
     fixed_range: tuple[float, float] | None
     group: str
     origin: Mapping[str, str] = field(default_factory=dict)
+    folded: bool = False
+    channels: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,15 @@ class Plan:
     def observed_tensors(self) -> tuple[str, ...]:
         """Tensors whose statistics are needed, in graph order."""
         return tuple(dict.fromkeys(d.tensor for d in self.activations if d.fixed_range is None))
+
+    @property
+    def channel_axes(self) -> dict[str, tuple[int, ...]]:
+        """Axes of the observed tensors along which each channel has a range of its own."""
+        found: dict[str, set[int]] = {}
+        for d in self.activations:
+            if d.spec.axis is not None and d.fixed_range is None:
+                found.setdefault(d.tensor, set()).add(d.spec.axis)
+        return {tensor: tuple(sorted(axes)) for tensor, axes in found.items()}
 
     @property
     def needs_wide_types(self) -> bool:

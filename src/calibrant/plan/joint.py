@@ -27,7 +27,8 @@ def join_additions(
 ) -> list[ActivationDecision]:
     """Return the decisions with one group for the quantizers of each sum.
 
-    Quantizers of another width, symmetry or algorithm, or with a fixed range, keep their own.
+    Quantizers of another width, symmetry, algorithm or number of channels, or with a fixed range, keep
+    their own.
     """
     sums = _Sets()
     for node in model.graph:
@@ -41,7 +42,11 @@ def join_additions(
     for d in activations:
         sizes[sums.root(d.tensor)] = sizes.get(sums.root(d.tensor), 0) + 1
     return [
-        replace(d, group=f"sum {root}|{d.spec.bits}|{d.spec.symmetric}|{d.algorithm}")
+        replace(
+            d,
+            group=f"sum {root}|{d.spec.bits}|{d.spec.symmetric}|{d.algorithm}"
+            + (f"|{d.channels} channels on {d.spec.axis}" if d.channels else ""),
+        )
         if d.fixed_range is None and sizes[root := sums.root(d.tensor)] > 1
         else d
         for d in activations

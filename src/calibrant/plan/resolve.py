@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import onnx_ir as ir
 
@@ -15,6 +16,7 @@ from calibrant.graph.targets import Target
 from calibrant.numerics import QuantSpec
 from calibrant.plan.decisions import ActivationDecision, LayerDecision, Plan, WeightDecision
 from calibrant.plan.effective import Effective
+from calibrant.plan.granularity import Channels, Granularity
 from calibrant.plan.joint import join_additions
 from calibrant.recipe import AlgorithmChoice, Note, Recipe, Settings
 from calibrant.unsupported import check_supported
@@ -51,12 +53,22 @@ def resolve(recipe: Recipe, model: ir.Model, *, check: bool = True) -> Plan:
 
     points = find_points(model, target, enabled=enabled, extra_inputs=effective.extra_inputs())
     nodes = {node.name or "": node for node in model.graph}
-    activations = [
-        d for p in points.activations for d in _activation(p, nodes, settings_of, target)
-    ]
     weights = [
         w for p in points.layers if (w := _weight(p, nodes, settings_of, target)) is not None
     ]
+
+    def by_channel(edge: tuple[str, int | None]) -> str | None:
+        settings, origin = settings_of(nodes[edge[0]], edge[1])
+        wanted = bool(settings.activation_per_channel)
+        return origin.get("activation_per_channel", "the recipe") if wanted else None
+
+    granularity = Granularity(nodes, {w.layer: w for w in weights}, target, by_channel)
+    activations = [
+        d
+        for p in points.activations
+        for d in _activation(p, nodes, settings_of, target, granularity)
+    ]
+    notes += granularity.notes()
     layers = _layers(model, target, settings_of, {p.node for p in points.layers})
     if recipe.joint:
         activations = join_additions(activations, model)
@@ -97,15 +109,28 @@ def _nothing(layers: list[LayerDecision], target: Target) -> str:
     return f"Nothing is left to quantize. Of the model's {len(layers)} layers, {listed}."
 
 
+class _Kind(NamedTuple):
+    """What readers of a tensor must agree on to share a quantizer."""
+
+    spec: QuantSpec
+    algorithm: AlgorithmChoice
+    channels: Channels | None
+
+
 def _activation(
-    point: ActivationPoint, nodes: Mapping[str, ir.Node], settings_of: SettingsOf, target: Target
+    point: ActivationPoint,
+    nodes: Mapping[str, ir.Node],
+    settings_of: SettingsOf,
+    target: Target,
+    granularity: Granularity,
 ) -> list[ActivationDecision]:
     """One decision for each distinct setting among the readers of a tensor."""
     edges: tuple[tuple[str, int | None], ...] = point.users
     if point.producer is not None and not edges:
         edges = ((point.producer, None),)
-    grouped: dict[tuple[QuantSpec, AlgorithmChoice], list[tuple[str, int | None]]] = {}
-    origins: dict[tuple[QuantSpec, AlgorithmChoice], dict[str, str]] = {}
+    grouped: dict[_Kind, list[tuple[str, int | None]]] = {}
+    origins: dict[_Kind, dict[str, str]] = {}
+    by_channel = granularity.of(point, edges)
     for name, index in edges:
         settings, origin = settings_of(nodes[name], index)
         bits, algorithm = settings.activation_bits, settings.activation
@@ -113,14 +138,18 @@ def _activation(
         assert algorithm is not None
         _check_bits("activation", bits, target.activation_bits, name, target)
         symmetric = bool(settings.activation_symmetric) and point.fixed_range is None
-        spec = QuantSpec(bits=bits, symmetric=symmetric)
-        grouped.setdefault((spec, algorithm), []).append((name, index))
-        origins.setdefault((spec, algorithm), origin)
+        channels = by_channel.get((name, index))
+        spec = QuantSpec(bits=bits, symmetric=symmetric, axis=channels.axis if channels else None)
+        kind = _Kind(spec, algorithm, channels)
+        grouped.setdefault(kind, []).append((name, index))
+        origins.setdefault(kind, origin)
     if point.producer is not None:  # one quantizer serves every reader of an integer output
-        widest = max(grouped, key=lambda key: key[0].bits)
+        widest = max(grouped, key=lambda kind: kind.spec.bits)
         grouped = {widest: [e for users in grouped.values() for e in users]}
     decisions = []
-    for n, ((spec, algorithm), users) in enumerate(grouped.items()):
+    for n, (kind, users) in enumerate(grouped.items()):
+        spec, algorithm, channels = kind
+        root = granularity.group(point, channels) if channels else point.root
         decisions.append(
             ActivationDecision(
                 id=point.tensor if n == 0 else f"{point.tensor}#{n + 1}",
@@ -130,8 +159,10 @@ def _activation(
                 spec=spec,
                 algorithm=algorithm,
                 fixed_range=point.fixed_range,
-                group=f"{point.root}|{spec.bits}|{spec.symmetric}|{algorithm}",
-                origin=origins[spec, algorithm],
+                group=f"{root}|{spec.bits}|{spec.symmetric}|{algorithm}",
+                origin=origins[kind],
+                folded=channels is not None and channels.folded,
+                channels=channels.count if channels else None,
             )
         )
     return decisions

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant import algorithms
+from calibrant.emit.folding import float_weight
 from calibrant.emit.parameters import LayerParameters, Parameters
 from calibrant.emit.qdq import emit_simulated
 from calibrant.graph.ops import bias_of, is_constant
@@ -101,6 +102,7 @@ def learn_rounding(
         assert source is not None
         by_input.setdefault(source.name or "", []).append(w)
     layers = dict(params.layers)
+    weights = {w.layer: float_weight(model, plan, w, params.activations) for w in todo}
     done = 0
     for name, inputs in walk(simulated, list(by_input), feeds, provider=provider, threads=threads):
         for w in by_input[name]:
@@ -111,7 +113,7 @@ def learn_rounding(
             )
             floats = [o[target.name or ""] for o in outputs]
             layers[w.layer], report[w.layer] = _learned(
-                model, node, w, layers[w.layer], inputs, floats
+                model, node, w, weights[w.layer], layers[w.layer], inputs, floats
             )
             # the rest of the walk goes on with the weight as it is now
             weight = simulated.graph.node(w.layer).inputs[1]
@@ -142,13 +144,14 @@ def _learned(
     model: ir.Model,
     node: ir.Node,
     w: WeightDecision,
+    weight: npt.NDArray[np.float32],
     layer: LayerParameters,
     inputs: Sequence[Array],
     floats: Sequence[Array],
 ) -> tuple[LayerParameters, Learned]:
     shape = tuple(layer.values.shape)
     rows = LayerRows(node, shape)
-    problem = _problem(model, node, w, layer, rows, inputs, floats)
+    problem = _problem(model, node, w, weight, layer, rows, inputs, floats)
     options = dict(w.algorithm.options)
     ada = algorithms.weight("ada", **options)
     steps = learn(
@@ -176,15 +179,13 @@ def _problem(
     model: ir.Model,
     node: ir.Node,
     w: WeightDecision,
+    weight: npt.NDArray[np.float32],
     layer: LayerParameters,
     rows: LayerRows,
     inputs: Sequence[Array],
     floats: Sequence[Array],
 ) -> Problem:
     """Draw rows from all samples, and bring weight, scale and bias into their form."""
-    const = model.graph.initializers[w.weight].const_value
-    assert const is not None
-    weight = const.numpy().astype(np.float32)
     scale = layer.weight.scale
     if layer.weight.axis is not None and scale.ndim:
         axis = layer.weight.axis

@@ -32,6 +32,7 @@ def observe(
     batches: Iterable[Batch],
     *,
     channel_axes: Mapping[str, int] | None = None,
+    per_channel: Mapping[str, Sequence[int]] | None = None,
     exact: bool = False,
     provider: str = "cpu",
     threads: int | None = None,
@@ -46,6 +47,7 @@ def observe(
         tensors: Names of tensors: graph inputs, or outputs of nodes.
         batches: The data.
         channel_axes: Tensor -> axis to keep extremes and sums for.
+        per_channel: Tensor -> axes to keep the distribution of each channel for (`stats.per_channel`).
         exact: Keep raw values instead of histograms.
         provider: Execution provider.
         threads: Threads for inference; counting has one of its own.
@@ -56,7 +58,11 @@ def observe(
             sample and the file.
     """
     axes = channel_axes or {}
-    accumulators = {t: Accumulator(channel_axis=axes.get(t), exact=exact) for t in tensors}
+    distributions = per_channel or {}
+    accumulators = {
+        t: Accumulator(channel_axis=axes.get(t), by_channel=distributions.get(t, ()), exact=exact)
+        for t in tensors
+    }
     inputs = {v.name or "" for v in model.graph.inputs}
     fed = [t for t in tensors if t in inputs]
     computed = [t for t in tensors if t not in inputs]

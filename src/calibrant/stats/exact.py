@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from calibrant.stats.histogram import Histogram
+from calibrant.stats.histogram import BIN_SHIFT, Histogram
 
 __all__ = ["ExactValues"]
 
@@ -58,9 +58,9 @@ class ExactValues:
         np.add.at(counts, place, np.concatenate([self.counts, other.counts]))
         return ExactValues(values, counts)
 
-    def histogram(self) -> Histogram:
-        """Return the histogram of the values."""
-        return Histogram.of(self.values, self.counts)
+    def histogram(self, shift: int = BIN_SHIFT) -> Histogram:
+        """Return the histogram of the values, of bins that leave out `shift` bits of a pattern."""
+        return Histogram.of(self.values, self.counts, shift)
 
     def edges(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return lower and upper ends, which are the values themselves; two arrays (values,)."""

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SUBNORMAL_BINS", "Histogram", "floats_of_order"]
+from calibrant.errors import DataError
+
+__all__ = ["BIN_SHIFT", "SUBNORMAL_BINS", "Histogram", "floats_of_order"]
 
 #: Bins of a magnitude below this hold zero and subnormals, which count as zero.
 SUBNORMAL_BINS = 2048
 
-_BIN_SHIFT = 12  # bits of a float32 pattern below its bin
+#: Bits of a float32 pattern below its bin.
+BIN_SHIFT = 12
 
 
 def floats_of_order(order: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -44,25 +47,33 @@ class Histogram:
         counts: (bins,) int64, above 0.
         min: Lowest value; inf when there is none.
         max: Highest value; -inf when there is none.
+        shift: Bits of a float32 pattern below its bin: each more halves the bins of a power of two.
     """
 
     keys: npt.NDArray[np.int32]
     counts: npt.NDArray[np.int64]
     min: float
     max: float
+    shift: int = BIN_SHIFT
 
     @classmethod
-    def of(cls, values: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]) -> Histogram:
+    def of(
+        cls,
+        values: npt.NDArray[np.float32],
+        counts: npt.NDArray[np.int64],
+        shift: int = BIN_SHIFT,
+    ) -> Histogram:
         """Count values (values,) that ascend, each as often as `counts` (values,) says."""
         if not values.size:
-            return cls(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64), np.inf, -np.inf)
+            none = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64)
+            return cls(*none, np.inf, -np.inf, shift)
         bits = values.view(np.int32)
-        magnitude = (bits & 0x7FFFFFFF) >> _BIN_SHIFT
-        magnitude[magnitude < SUBNORMAL_BINS] = 0
+        magnitude = (bits & 0x7FFFFFFF) >> shift
+        magnitude[magnitude < (1 << 23) >> shift] = 0
         keys = np.where(bits < 0, -magnitude, magnitude)
         first = _first_of_each(keys)
         totals = np.add.reduceat(counts, first)
-        return cls(keys[first], totals, float(values[0]), float(values[-1]))
+        return cls(keys[first], totals, float(values[0]), float(values[-1]), shift)
 
     @property
     def count(self) -> int:
@@ -70,7 +81,13 @@ class Histogram:
         return int(self.counts.sum())
 
     def merge(self, other: Histogram) -> Histogram:
-        """Return the histogram of both sets of values; exact, in any order."""
+        """Return the histogram of both sets of values; exact, in any order.
+
+        Raises:
+            DataError: The bins differ.
+        """
+        if self.shift != other.shift:
+            raise DataError("Histograms of bins of different width do not merge.")
         keys = np.concatenate([self.keys, other.keys])
         if not keys.size:
             return self
@@ -79,7 +96,7 @@ class Histogram:
         first = _first_of_each(keys)
         counts = np.add.reduceat(np.concatenate([self.counts, other.counts])[order], first)
         low, high = min(self.min, other.min), max(self.max, other.max)
-        return Histogram(keys[first], counts, low, high)
+        return Histogram(keys[first], counts, low, high, self.shift)
 
     def edges(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return the lower and upper end of each bin, ascending, within [min, max].
@@ -90,8 +107,8 @@ class Histogram:
             Two arrays (bins,) in float64.
         """
         magnitude = np.abs(self.keys).astype(np.uint32)
-        near = (magnitude << _BIN_SHIFT).view(np.float32).astype(np.float64)
-        far = ((magnitude + np.uint32(1)) << _BIN_SHIFT).view(np.float32).astype(np.float64)
+        near = (magnitude << self.shift).view(np.float32).astype(np.float64)
+        far = ((magnitude + np.uint32(1)) << self.shift).view(np.float32).astype(np.float64)
         far[magnitude == 0] = 0.0
         far[np.isinf(far)] = 2.0**128  # the last bin of the format; the maximum clips it
         lower = np.where(self.keys < 0, -far, near)
@@ -115,7 +132,7 @@ class Histogram:
         if not isinstance(other, Histogram):
             return NotImplemented
         return (
-            (self.min, self.max) == (other.min, other.max)
+            (self.min, self.max, self.shift) == (other.min, other.max, other.shift)
             and np.array_equal(self.keys, other.keys)
             and np.array_equal(self.counts, other.counts)
         )

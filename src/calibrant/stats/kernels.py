@@ -28,6 +28,7 @@ __all__ = [
     "SQUARE_LIMBS",
     "SUM_LIMBS",
     "count_bits",
+    "count_channels",
     "count_distinct",
     "sum_channels",
 ]
@@ -164,6 +165,40 @@ def count_distinct(
             state[0] += 1
         counts[slot] += 1
     return bits.size
+
+
+@_compiled
+def count_channels(
+    bits: npt.NDArray[np.int32],
+    shift: int,
+    counts: npt.NDArray[np.uint32],
+    extremes: npt.NDArray[np.int64],
+) -> None:
+    """Add values to the counts of their channels; NaN and Inf are left out.
+
+    Args:
+        bits: (outer, channels, inner) float32 values seen as int32.
+        shift: Bits of a pattern below its bin.
+        counts: (channels, 2**(32 - shift)) how often each bin occurred. Written.
+        extremes: (channels, 2) lowest and highest finite value as ordered integers. Written.
+    """
+    outer, channels, inner = bits.shape
+    drop = np.uint64(shift)
+    for o in range(outer):
+        for c in range(channels):
+            low = extremes[c, 0]
+            high = extremes[c, 1]
+            for i in range(inner):
+                b = bits[o, c, i]
+                magnitude = np.int64(b & 0x7FFFFFFF)
+                if magnitude >= 0x7F800000:
+                    continue
+                order = -magnitude if b < 0 else magnitude
+                low = min(low, order)
+                high = max(high, order)
+                counts[c, np.uint64(np.uint32(b)) >> drop] += np.uint32(1)
+            extremes[c, 0] = low
+            extremes[c, 1] = high
 
 
 @_compiled

@@ -20,7 +20,8 @@ import numpy.typing as npt
 from calibrant.errors import DataError, OutputError
 from calibrant.stats.channels import ChannelStats
 from calibrant.stats.exact import ExactValues
-from calibrant.stats.histogram import Histogram
+from calibrant.stats.histogram import BIN_SHIFT, Histogram
+from calibrant.stats.per_channel import ChannelDistributions
 from calibrant.stats.tensor import TensorStats
 
 __all__ = ["load_statistics", "save_statistics"]
@@ -121,16 +122,13 @@ def _put(
         "keep": stats.keep,
         "nonfinite": stats.nonfinite,
         "channels": None,
+        **_put_data(stats.data, parts),
     }
-    if isinstance(stats.data, Histogram):
-        entry |= {"kind": "histogram", "size": stats.data.keys.size}
-        parts.setdefault("keys", []).append(stats.data.keys)
-        parts.setdefault("counts", []).append(stats.data.counts)
-        parts.setdefault("extremes", []).append(np.array([stats.data.min, stats.data.max]))
-    else:
-        entry |= {"kind": "exact", "size": stats.data.values.size}
-        parts.setdefault("values", []).append(stats.data.values)
-        parts.setdefault("counts", []).append(stats.data.counts)
+    if stats.by_channel:
+        entry["by_channel"] = [
+            {"axis": d.axis, "data": [_put_data(each, parts, "distribution_") for each in d.data]}
+            for d in stats.by_channel
+        ]
     if stats.channels is not None:
         entry["channels"] = {"axis": stats.channels.axis, "size": stats.channels.min.size}
         for part in _CHANNEL_PARTS:
@@ -140,16 +138,35 @@ def _put(
     return entry
 
 
+def _put_data(
+    data: Histogram | ExactValues, parts: dict[str, list[npt.NDArray[Any]]], prefix: str = ""
+) -> dict[str, Any]:
+    """Append the arrays of one distribution to parts whose names begin with a prefix."""
+    parts.setdefault(f"{prefix}counts", []).append(data.counts)
+    if isinstance(data, ExactValues):
+        parts.setdefault(f"{prefix}values", []).append(data.values)
+        return {"kind": "exact", "size": data.values.size}
+    parts.setdefault(f"{prefix}keys", []).append(data.keys)
+    parts.setdefault(f"{prefix}extremes", []).append(np.array([data.min, data.max]))
+    return {"kind": "histogram", "size": data.keys.size, "shift": data.shift}
+
+
+def _get_data(
+    entry: dict[str, Any], take: Callable[[str, int], npt.NDArray[Any]], prefix: str = ""
+) -> Histogram | ExactValues:
+    """Read back what `_put_data` wrote."""
+    size = int(entry["size"])
+    if entry["kind"] != "histogram":
+        return ExactValues(take(f"{prefix}values", size), take(f"{prefix}counts", size))
+    keys, counts = take(f"{prefix}keys", size), take(f"{prefix}counts", size)
+    low, high = take(f"{prefix}extremes", 2)
+    shift = int(entry.get("shift", BIN_SHIFT))
+    return Histogram(keys, counts, float(low), float(high), shift)
+
+
 def _get(entry: dict[str, Any], take: Callable[[str, int], npt.NDArray[Any]]) -> TensorStats:
     """Read back what `_put` wrote, in the same order."""
-    size = int(entry["size"])
-    data: Histogram | ExactValues
-    if entry["kind"] == "histogram":
-        keys, counts = take("keys", size), take("counts", size)
-        low, high = take("extremes", 2)
-        data = Histogram(keys, counts, float(low), float(high))
-    else:
-        data = ExactValues(take("values", size), take("counts", size))
+    data = _get_data(entry, take)
     channels = None
     if entry["channels"] is not None:
         count = int(entry["channels"]["size"])
@@ -159,4 +176,11 @@ def _get(entry: dict[str, Any], take: Callable[[str, int], npt.NDArray[Any]]) ->
             for part, width in (("sum_limbs", 32), ("square_limbs", 34))
         )
         channels = ChannelStats(int(entry["channels"]["axis"]), low, high, counts, *limbs)
-    return TensorStats(data, bool(entry["keep"]), int(entry["nonfinite"]), channels)
+    by_channel = tuple(
+        ChannelDistributions(
+            int(found["axis"]),
+            tuple(_get_data(each, take, "distribution_") for each in found["data"]),
+        )
+        for found in entry.get("by_channel", ())
+    )
+    return TensorStats(data, bool(entry["keep"]), int(entry["nonfinite"]), channels, by_channel)

@@ -13,7 +13,8 @@ merging stays what it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from calibrant.stats.channels import ChannelStats, ChannelSums
 from calibrant.stats.counts import BitCounts, DistinctCounts
 from calibrant.stats.exact import ExactValues
 from calibrant.stats.histogram import Histogram
+from calibrant.stats.per_channel import ChannelCounts, ChannelDistributions
 
 __all__ = ["FEW", "Accumulator", "TensorStats"]
 
@@ -39,6 +41,7 @@ class TensorStats:
         keep: Keep all of them however many there are.
         nonfinite: How many values were NaN or infinite. They are in neither `data` nor `channels`.
         channels: Extremes and sums by channel, where they were asked for.
+        by_channel: Distributions by channel, one entry for each axis they were asked for.
 
     Example:
         >>> a = TensorStats.of(np.array([1.0, 2.0], dtype=np.float32))
@@ -52,26 +55,32 @@ class TensorStats:
     keep: bool = False
     nonfinite: int = 0
     channels: ChannelStats | None = None
+    by_channel: tuple[ChannelDistributions, ...] = ()
 
     @classmethod
-    def of(cls, x: npt.ArrayLike, *, channel_axis: int | None = None) -> TensorStats:
+    def of(
+        cls, x: npt.ArrayLike, *, channel_axis: int | None = None, by_channel: Sequence[int] = ()
+    ) -> TensorStats:
         """Count an array into a histogram, or by distinct value where these are few.
 
         Args:
             x: Values of any shape, float16, float32 or float64 (rounded to float32).
             channel_axis: Axis to keep extremes and sums for, too.
+            by_channel: Axes to keep distributions by channel for, too.
 
         Raises:
             DataError: Another dtype, or no such axis.
         """
-        accumulator = Accumulator(channel_axis=channel_axis)
+        accumulator = Accumulator(channel_axis=channel_axis, by_channel=by_channel)
         accumulator.add(x)
         return accumulator.result()
 
     @classmethod
-    def exact(cls, x: npt.ArrayLike, *, channel_axis: int | None = None) -> TensorStats:
+    def exact(
+        cls, x: npt.ArrayLike, *, channel_axis: int | None = None, by_channel: Sequence[int] = ()
+    ) -> TensorStats:
         """Keep all values of an array however many there are; otherwise as `of`."""
-        accumulator = Accumulator(channel_axis=channel_axis, exact=True)
+        accumulator = Accumulator(channel_axis=channel_axis, by_channel=by_channel, exact=True)
         accumulator.add(x)
         return accumulator.result()
 
@@ -100,6 +109,22 @@ class TensorStats:
         """Highest finite value, exact; -inf when there is none."""
         return self.data.max
 
+    @property
+    def whole(self) -> TensorStats:
+        """The statistics without those by channel."""
+        return replace(self, channels=None, by_channel=())
+
+    def of_channels(self, axis: int) -> tuple[TensorStats, ...]:
+        """Return the statistics of each channel along an axis that was asked for.
+
+        Raises:
+            DataError: It was not.
+        """
+        for found in self.by_channel:
+            if found.axis == axis:
+                return tuple(TensorStats(d, self.keep) for d in found.data)
+        raise DataError(f"No distributions were kept for the channels of axis {axis}.")
+
     def points(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Return weighted values, ascending: bin middles, or the distinct values, and their counts.
 
@@ -125,6 +150,7 @@ class TensorStats:
             self.keep,
             self.nonfinite + other.nonfinite,
             self._merge_channels(other),
+            self._merge_by_channel(other),
         )
 
     def _merge_channels(self, other: TensorStats) -> ChannelStats | None:
@@ -135,12 +161,27 @@ class TensorStats:
             raise DataError("Statistics with and without channels do not merge.")
         return self.channels or other.channels
 
+    def _merge_by_channel(self, other: TensorStats) -> tuple[ChannelDistributions, ...]:
+        mine, others = self.by_channel, other.by_channel
+        if [d.axis for d in mine] != [d.axis for d in others]:
+            alone = other if len(mine) > len(others) else self
+            if alone.count or alone.nonfinite or alone.by_channel:
+                raise DataError("Statistics by channel of different axes do not merge.")
+            return mine or others
+        return tuple(a.merge(b, keep=self.keep) for a, b in zip(mine, others, strict=True))
+
     def __eq__(self, other: object) -> bool:
         """Compare bit for bit."""
         if not isinstance(other, TensorStats):
             return NotImplemented
-        mine = (self.keep, self.nonfinite, self.data, self.channels)
-        return mine == (other.keep, other.nonfinite, other.data, other.channels)
+        mine = (self.keep, self.nonfinite, self.data, self.channels, self.by_channel)
+        return mine == (
+            other.keep,
+            other.nonfinite,
+            other.data,
+            other.channels,
+            other.by_channel,
+        )
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -153,6 +194,7 @@ class Accumulator:
 
     Args:
         channel_axis: Axis to keep extremes and sums for; negative counts from the end.
+        by_channel: Axes to keep distributions by channel for, from 0.
         exact: Keep the raw values instead of a histogram.
 
     Example:
@@ -163,11 +205,28 @@ class Accumulator:
         (4, 1)
     """
 
-    __slots__ = ("_axis", "_bins", "_channels", "_few", "_kept", "_nonfinite")
+    __slots__ = (
+        "_axes",
+        "_axis",
+        "_bins",
+        "_by_channel",
+        "_channels",
+        "_few",
+        "_kept",
+        "_nonfinite",
+    )
 
-    def __init__(self, *, channel_axis: int | None = None, exact: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        channel_axis: int | None = None,
+        by_channel: Sequence[int] = (),
+        exact: bool = False,
+    ) -> None:
         """Start without values."""
         self._axis = channel_axis
+        self._axes = tuple(sorted(set(by_channel)))
+        self._by_channel: list[ChannelCounts] = []
         self._channels: ChannelSums | None = None
         self._nonfinite = 0  # of what went elsewhere than into the counts in use
         self._kept: list[npt.NDArray[np.float32]] | None = [] if exact else None
@@ -187,6 +246,8 @@ class Accumulator:
         array = _as_float32(x)
         if self._axis is not None:
             self._add_channels(array, self._axis)
+        if self._axes:
+            self._add_by_channel(array)
         flat = array.reshape(-1)
         if self._bins is not None:
             first = self._bins.add(flat)
@@ -199,13 +260,15 @@ class Accumulator:
     def result(self) -> TensorStats:
         """Return the statistics of all that was added so far."""
         channels = self._channels.result() if self._channels is not None else None
+        by_channel = tuple(c.result() for c in self._by_channel)
         counted = self._bins or self._few
         nonfinite = self._nonfinite + (counted.nonfinite if counted else 0)
         if self._bins is not None:
-            return TensorStats(self._bins.histogram(), False, nonfinite, channels)
+            return TensorStats(self._bins.histogram(), False, nonfinite, channels, by_channel)
         if self._few is not None:
-            return TensorStats(self._few.values(), False, nonfinite, channels)
-        return TensorStats(ExactValues.of(*(self._kept or ())), True, nonfinite, channels)
+            return TensorStats(self._few.values(), False, nonfinite, channels, by_channel)
+        kept = ExactValues.of(*(self._kept or ()))
+        return TensorStats(kept, True, nonfinite, channels, by_channel)
 
     def _add_few(self, few: DistinctCounts, flat: npt.NDArray[np.float32]) -> int:
         end, first = few.add(flat)
@@ -230,6 +293,19 @@ class Accumulator:
             axis %= array.ndim
             self._channels = ChannelSums(axis, array.shape[axis])
         self._channels.add(array)
+
+    def _add_by_channel(self, array: npt.NDArray[np.float32]) -> None:
+        if not self._by_channel:
+            if self._axes[-1] >= array.ndim:
+                raise DataError(
+                    f"An array of shape {array.shape} has no channel axis {self._axes[-1]}."
+                )
+            self._by_channel = [
+                ChannelCounts(axis, array.shape[axis], exact=self._kept is not None)
+                for axis in self._axes
+            ]
+        for counts in self._by_channel:
+            counts.add(array)
 
 
 def _as_float32(x: npt.ArrayLike) -> npt.NDArray[np.float32]:

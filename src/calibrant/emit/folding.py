@@ -1,0 +1,47 @@
+"""The weights that are quantized: the model's, times the scales of their input's channels where these are folded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant.graph.input_channels import spread_over_weight
+from calibrant.numerics import QuantParams
+from calibrant.plan import Plan, WeightDecision
+
+__all__ = ["float_weight"]
+
+
+def float_weight(
+    model: ir.Model,
+    plan: Plan,
+    decision: WeightDecision,
+    activations: Mapping[str, QuantParams],
+) -> npt.NDArray[np.float32]:
+    """Return the weight of a layer as it is quantized.
+
+        w[:, c] * s_c / t        s_c scale of input channel c, t the largest of them
+
+    where the input has scales by channel that are folded (`plan.granularity`), and w elsewhere.
+
+    Args:
+        model: The model that the plan belongs to.
+        plan: Where quantizers stand.
+        decision: The weight.
+        activations: Parameters by quantizer id; read where something is folded.
+    """
+    const = model.graph.initializers[decision.weight].const_value
+    assert const is not None
+    w: npt.NDArray[np.float32] = const.numpy().astype(np.float32)
+    edge = (decision.layer, 1 - decision.input_index)
+    folded = next((d for d in plan.activations if d.folded and edge in d.users), None)
+    if folded is None:
+        return w
+    p = activations[folded.id]
+    relative = p.scale.astype(np.float64) / p.common_scale  # (in,)
+    node = model.graph.node(decision.layer)
+    scaled: npt.NDArray[np.float32] = w * spread_over_weight(node, w.shape, relative)
+    return scaled.astype(np.float32)
