@@ -17,6 +17,9 @@ def stats():
     x = rng.normal(size=(4, 5, 3000)).astype(np.float32)
     return {
         "bins": TensorStats.of(x, channel_axis=1),
+        "by channel": TensorStats.of(x, by_channel=(0, 1)),
+        "many by channel": TensorStats.of(np.tile(x, (20, 7, 1)), by_channel=(1,)),
+        "raw by channel": TensorStats.exact(x, channel_axis=2, by_channel=(1,)),
         "raw/1:0": TensorStats.exact(x[0], channel_axis=0),
         "few": TensorStats.of(x[0, 0, :7]),
         "empty": TensorStats.of(x[:0]),
