@@ -14,6 +14,7 @@ from calibrant.numerics import dequantize, fake_quantize
 from calibrant.plan import resolve
 from calibrant.recipe import AlgorithmChoice, AllNodes, Layer, LayerInput, Recipe, Rule, Settings
 from calibrant.results import QuantizedModel, plan_table
+from calibrant.settings import FROM_MODEL
 from calibrant.stats import TensorStats
 from tests.models import NETS, Model, Weights, build, normal
 from tests.road import TARGETS, batches, outputs, prepared, quantize, sqnr_db
@@ -472,3 +473,32 @@ def test_learned_rounding_learns_the_weight_that_the_scales_are_folded_into() ->
         feed = feeds(batch=4, seed=9)
         found.append(sqnr_db(outputs(model, feed), outputs(result.deploy, feed)))
     assert found[1] > found[0] + 1
+
+
+def test_scales_by_channel_that_a_model_came_with_are_kept_as_they_are() -> None:
+    """Trained elsewhere, with a pair of one axis before a dense Conv: its bias has no one scale, and stays float."""
+    w = Weights(9)
+    model, feeds = build(
+        """net (float[N,6,9,9] x) => (float[N,12,9,9] y) {
+            q = QuantizeLinear <axis = 1> (x, s, z)
+            d = DequantizeLinear <axis = 1> (q, s, z)
+            wd = DequantizeLinear <axis = 0> (wq, ws)
+            y = Conv <pads = [1,1,1,1]> (d, wd, b)
+        }""",
+        {
+            "s": np.geomspace(0.01, 0.03, 6).astype(np.float32),
+            "z": np.arange(-3, 3).astype(np.int8),
+            "wq": np.rint(w.conv(12, 6) * 100).astype(np.int8),
+            "ws": np.full(12, 0.01, np.float32),
+            "b": w.vector(12),
+        },
+        IMAGE,
+    )
+    keep = Rule(AllNodes(), Settings(activation=AlgorithmChoice(FROM_MODEL)))
+    result = quantize(model, None, Recipe(rules=(keep,)))
+    assert not [n for n in result.deploy.graph.initializers if n.endswith("bias_quantized")]
+    feed = feeds(batch=4, seed=0)
+    reference = outputs(model, feed, optimize=False)[0]
+    for other in (result.deploy, result.fake_quant):
+        found = outputs(other, feed, optimize=False)[0]
+        np.testing.assert_allclose(found, reference, atol=1e-5 * np.abs(reference).max())

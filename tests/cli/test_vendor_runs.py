@@ -187,3 +187,31 @@ def test_a_run_from_a_file_of_the_older_converter(files: Path) -> None:
     algorithms = {t["algorithm"] for t in plan["tensors"] if t["role"] == "activation"}
     assert all(a.startswith("kl(") and "bins=150" in a for a in algorithms)
     assert json.loads(Path("run/summary.json").read_text())["data"]["samples"] == 8
+
+
+def test_a_horizon_run_with_activations_by_channel(files: Path) -> None:
+    np.savez("pools.npz", **NETS["pools"]()[1](batch=16, seed=1))
+    tensors = {}
+    for flag in ("true", "false"):
+        (files / "quant_config.json").write_text(
+            '{"model_config": {"activation": {"calibration_type": "max", "per_channel": '
+            + flag
+            + '}}, "node_config": {"conv2": {"activation": {"per_channel": false}}}}'
+        )
+        args = ("--data", "pools.npz", "--recipe", "quant_config.json", "--out", flag)
+        assert run("quantize", "pools.onnx", *args) == 0
+        found = json.loads(Path(flag, "plan.json").read_text())["tensors"]
+        tensors[flag] = {t["readers"][0]: t for t in found if t["role"] == "activation"}
+    by_channel, whole = tensors["true"], tensors["false"]
+    assert by_channel.keys() == whole.keys()
+    for reader, entry in whole.items():
+        other = by_channel[reader]
+        if reader == "conv2:0":
+            assert other["scale"] == entry["scale"]
+            continue
+        assert other["folded_into_weights"]
+        assert len(other["scale"]) > 1
+        assert max(other["scale"]) == pytest.approx(entry["scale"], rel=0.01)
+        assert min(other["scale"]) < entry["scale"]
+    record = Path("true", "record.txt").read_text()
+    assert record.count("scale_d") > Path("false", "record.txt").read_text().count("scale_d")

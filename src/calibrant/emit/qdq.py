@@ -20,7 +20,7 @@ import onnx_ir as ir
 from calibrant.emit._apart import keep_apart
 from calibrant.emit._rewire import attach
 from calibrant.emit.parameters import LayerParameters, Parameters
-from calibrant.graph.ops import bias_of
+from calibrant.graph.ops import bias_of, is_depthwise
 from calibrant.graph.values import Names, add_constant, drop_unused_initializers, values_by_name
 from calibrant.numerics import QuantParams, dequantize
 from calibrant.plan import Plan, WeightDecision
@@ -231,7 +231,9 @@ def _bias_steps(
     beta = node.attributes.get("beta")
     if input_scale is None or bias.ndim != 1:
         return None
-    if input_scale.ndim:  # a depthwise layer, which has so many filters a channel
+    if input_scale.ndim:  # one a channel, of which a depthwise layer reads one for each filter
+        if node.op_type != "Conv" or not is_depthwise(node):
+            return None
         input_scale = np.repeat(input_scale, bias.size // input_scale.size)
     if chosen.weight.scale.shape not in ((), bias.shape):
         return None
