@@ -15,6 +15,7 @@ from calibrant.emit.folding import float_weight
 from calibrant.emit.parameters import LayerParameters, Parameters
 from calibrant.errors import DataError
 from calibrant.numerics import QuantParams, QuantSpec, quantize
+from calibrant.numerics.levels import nearest_level
 from calibrant.numerics.params import SCALE_EPS
 from calibrant.plan import ActivationDecision, Plan, WeightDecision
 from calibrant.recipe import AlgorithmChoice
@@ -129,8 +130,13 @@ def _layer(decision: WeightDecision, w: npt.NDArray[np.float32]) -> LayerParamet
             f"The weight '{decision.weight}' of layer '{decision.layer}' holds NaN or Inf."
         )
     choice = _settled_weight(decision.algorithm)
-    params = algorithms.weight(choice.name, **dict(choice.options))(w, decision.spec)
-    return LayerParameters(params, quantize(w, params))
+    algorithm = algorithms.weight(choice.name, **dict(choice.options))
+    params = algorithm(w, decision.spec)
+    values = quantize(w, params)
+    if isinstance(algorithm, algorithms.CodebookAlgorithm):
+        levels = algorithm.codebook(values)
+        return LayerParameters(params, nearest_level(values, levels), levels=levels)
+    return LayerParameters(params, values)
 
 
 def _settled_activation(choice: AlgorithmChoice) -> AlgorithmChoice:

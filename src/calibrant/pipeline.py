@@ -18,7 +18,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from calibrant.auto.decide import corrected, decide
+from calibrant.auto.decide import affordable, corrected, decide
 from calibrant.auto.probe import Probe, check_raised, take_probe
 from calibrant.choose import choose_parameters, settled
 from calibrant.emit.fake_quant import emit_fake_quant
@@ -28,12 +28,14 @@ from calibrant.errors import ConfigTypeError, DataError
 from calibrant.from_model import quantize_loaded
 from calibrant.graph.load import ModelLike, load, prepare
 from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
+from calibrant.graph.passes.balance import factors_by_layer
 from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
 from calibrant.graph.passes.half import to_half
 from calibrant.plan import Plan, resolve
 from calibrant.plan.loaded import keeps_scales
 from calibrant.recipe import Recipe
 from calibrant.refine.learned_rounding import learn_rounding, learns
+from calibrant.refine.nuq import refine_levels, refines
 from calibrant.results import QuantizedModel, summarize
 from calibrant.run import Progress, Run
 from calibrant.runtime import observe as observation
@@ -108,6 +110,11 @@ def quantize(
     with r.stage("choose"):
         base, plan = chosen.model, settled(chosen.plan)
         params = choose_parameters(plan, base, statistics)
+        params = replace(params, balance=factors_by_layer(r.balanced))
+    if refines(plan):
+        with r.stage("levels"):
+            feeds = probe.part(affordable(statistics, r)).feeds
+            params, r.refinements = refine_levels(base, plan, params, feeds, **r.runtime)
     if learns(plan):
         with r.stage("learned rounding"):
             params = _learned(base, plan, params, probe, r)

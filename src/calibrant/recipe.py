@@ -188,6 +188,8 @@ class Calibration:
             last digit. Memory grows with the data.
         random: Random values stand in for data, to see whether a model goes through; ranges mean nothing.
         sources: Data that the configuration names, in the order of the inputs.
+        balance_batches: Batches, from the first, that show how uneven the input of a layer to balance is;
+            None takes the samples that candidates are measured on.
     """
 
     batch_size: int | None = None
@@ -195,9 +197,10 @@ class Calibration:
     exact: bool = False
     random: bool = False
     sources: tuple[Source, ...] = ()
+    balance_batches: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "batch_num"):
+        for name in ("batch_size", "batch_num", "balance_batches"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or value < 1):
                 raise ConfigValueError(f"calibration.{name} is {value!r}; it is 1 or more.")

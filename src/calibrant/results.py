@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from calibrant._version import __version__
+from calibrant.emit.few_levels import few_levels
 from calibrant.emit.parameters import Parameters
 from calibrant.emit.record import record_entries, record_text
 from calibrant.folder import written_together
@@ -151,6 +152,7 @@ def plan_table(plan: Plan, params: Parameters) -> dict[str, Any]:
                 "type": f"int{w.spec.bits}",
                 "algorithm": str(w.algorithm),
                 "axis": layer.weight.axis,
+                "levels": list(layer.levels) if layer.levels is not None else None,
                 "scale": [float(s) for s in np.atleast_1d(layer.weight.scale)],
                 "zero_point": 0,
                 "readers": [f"{w.layer}:{w.input_index}"],
@@ -227,12 +229,14 @@ def summarize(source: Any, original: ir.Model, result: QuantizedModel, r: Run) -
             "equalized": [asdict(e) for e in r.equalized],
             "balanced": [{"tensor": b.tensor, "layers": b.layers} for b in r.balanced],
             "rounding_learned": [asdict(x) for x in r.learned],
+            "levels_refined": [asdict(x) for x in r.refinements],
             "bias_corrected": [asdict(c) for c in r.corrections],
         },
         "size": {
             "float_bytes": float_bytes,
             "deploy_bytes": deploy_bytes,
             "ratio": deploy_bytes / max(1, float_bytes),
+            "few_levels": few_levels(plan, result.params),
         },
         "opset": {"before": main_opset(original), "after": main_opset(deploy)},
         "time_s": {k: round(v, 4) for k, v in r.seconds.items()},

@@ -16,6 +16,7 @@ from calibrant.graph.passes.half import Island
 from calibrant.recipe import Recipe
 from calibrant.refine.bias_correction import Correction
 from calibrant.refine.learned_rounding import Learned
+from calibrant.refine.nuq import Refinement
 from calibrant.runtime.measure import Latency, OutputQuality
 
 __all__ = ["Candidate", "Progress", "Run"]
@@ -58,6 +59,7 @@ class Run:
     equalized: list[Equalized] = field(default_factory=list)
     balanced: list[Balanced] = field(default_factory=list)
     learned: list[Learned] = field(default_factory=list)
+    refinements: list[Refinement] = field(default_factory=list)
     corrections: list[Correction] = field(default_factory=list)
     quality: list[OutputQuality] = field(default_factory=list)
     not_compared: list[str] = field(default_factory=list)

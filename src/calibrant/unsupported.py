@@ -19,7 +19,7 @@ __all__ = ["RESERVED", "check_supported", "unsupported"]
 #: Algorithms that a dialect may ask for and that nobody has written yet.
 RESERVED: dict[str, tuple[str, ...]] = {
     "activation": ("ulq",),
-    "weight": ("nuq", "ulq"),
+    "weight": ("ulq",),
 }
 
 

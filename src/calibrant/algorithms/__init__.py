@@ -19,6 +19,7 @@ adds its own with the entry point `calibrant.algorithms` (a module that register
 
 from calibrant.algorithms._registry import (
     ActivationAlgorithm,
+    CodebookAlgorithm,
     Option,
     WeightAlgorithm,
     activation,
@@ -31,6 +32,7 @@ from calibrant.algorithms._registry import (
 
 __all__ = [
     "ActivationAlgorithm",
+    "CodebookAlgorithm",
     "Option",
     "WeightAlgorithm",
     "activation",

@@ -7,8 +7,9 @@ import pkgutil
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast, runtime_checkable
 
+import numpy as np
 import numpy.typing as npt
 
 from calibrant.errors import ConfigValueError, did_you_mean
@@ -22,6 +23,7 @@ else:
 
 __all__ = [
     "ActivationAlgorithm",
+    "CodebookAlgorithm",
     "Option",
     "WeightAlgorithm",
     "activation",
@@ -59,6 +61,25 @@ class WeightAlgorithm(Protocol):
             DataError: There are no values, or some are NaN or infinite.
             ConfigValueError: The algorithm cannot do what the spec asks.
         """
+        ...
+
+
+@runtime_checkable
+class CodebookAlgorithm(Protocol):
+    """A weight algorithm that keeps a few values of the grid."""
+
+    rounds: int
+
+    def __call__(self, values: npt.ArrayLike, spec: QuantSpec, /) -> QuantParams:
+        """Return the parameters, as any weight algorithm."""
+        ...
+
+    def codebook(
+        self,
+        values: npt.NDArray[np.int32],
+        weights: npt.NDArray[np.float64] | None = None,
+    ) -> tuple[int, ...]:
+        """Return the values to keep, sorted; `weights` is what an error of one step counts."""
         ...
 
 

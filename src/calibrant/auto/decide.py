@@ -23,7 +23,7 @@ from calibrant.run import Candidate, Run
 from calibrant.runtime.observe import observe
 from calibrant.stats import TensorStats
 
-__all__ = ["corrected", "decide"]
+__all__ = ["affordable", "corrected", "decide"]
 
 #: Activation algorithms that `auto` measures.
 AUTO_ALGORITHMS = ("min-max", "mse")
@@ -127,6 +127,12 @@ def _sample(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> Probe:
     return probe.part(max(SCORE_SAMPLES, int(SCORE_VALUES / max(1.0, values))))
 
 
+def affordable(statistics: Mapping[str, TensorStats], r: Run) -> int:
+    """Return for how many samples the tensors between two layers can be held at once."""
+    largest = max((s.count for s in statistics.values()), default=0) / max(1, r.samples)
+    return max(CORRECTION_SAMPLES, int(CORRECTION_VALUES / max(1.0, largest)))
+
+
 def corrected(
     form: Variant,
     params: Parameters,
@@ -142,9 +148,8 @@ def corrected(
     mode = r.recipe.bias_correction
     if mode == "off" or len(probe.feeds) < 2:
         return params
-    largest = max((s.count for s in statistics.values()), default=0) / max(1, r.samples)
-    affordable = max(CORRECTION_SAMPLES, int(CORRECTION_VALUES / max(1.0, largest)))
-    improved, report = correct_bias(model, plan, params, probe.part(affordable).feeds, **r.runtime)
+    feeds = probe.part(affordable(statistics, r)).feeds
+    improved, report = correct_bias(model, plan, params, feeds, **r.runtime)
     r.corrections = report
     if mode == "on" or not any(c.kept for c in report):
         return improved

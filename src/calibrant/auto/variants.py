@@ -144,7 +144,9 @@ def balance_as_asked(
         assert source is not None
         tensors[name] = source.name or ""
         axes[tensors[name]] = channel_axis(node)
-    magnitudes = channel_magnitudes(model, axes, probe.small, **r.runtime)
+    count = r.recipe.calibration.balance_batches
+    seen = probe.small if count is None else probe.batches[:count]
+    magnitudes = channel_magnitudes(model, axes, seen, **r.runtime)
     done = []
     for name, strength in asked.items():
         w = weight_magnitudes(changed.graph.node(name))

@@ -50,7 +50,7 @@ def default_recipe(*, batch_num: int = 1, activation_offset: bool = True) -> Rec
         rules=tuple(rules),
         target="layers-only",
         limits=LIMITS,
-        calibration=Calibration(batch_num=batch_num),
+        calibration=Calibration(batch_num=batch_num, balance_batches=1),
         bias_correction="off",
         equalize="off",
     )
@@ -167,6 +167,11 @@ def _globals(recipe: Recipe, tensors: list[dict[str, Any]]) -> dict[str, Any]:
     symmetric = merge(
         r for r in recipe.rules if r.force == "implied" and isinstance(r.where, AllNodes)
     ).activation_symmetric
+    batches = recipe.calibration.balance_batches
+    if batches is not None and batches > 1:
+        raise UnsupportedError(
+            f"config.json cannot say calibration.balance_batches {batches}: AMCT looks at one batch."
+        )
     document: dict[str, Any] = {
         "version": 1,
         "batch_num": recipe.calibration.batch_num or 1,
@@ -232,6 +237,8 @@ def _weight(settings: Settings, where: str) -> dict[str, Any]:
     algorithm = settings.weight.name if settings.weight is not None else None
     options = dict(settings.weight.options) if settings.weight is not None else {}
     if algorithm == "nuq":
+        if options.get("storage", "int8") != "int8":
+            raise UnsupportedError(f"config.json cannot say how weights are stored ({where}).")
         section["num_steps"] = options.get("levels", 32)
         section["num_of_iteration"] = options.get("rounds", 1)
     elif algorithm == "ada":

@@ -114,6 +114,7 @@ class CalibrationSection(Section):
     batch_num: Count | None = None
     exact: Flag = False
     random: Flag = False
+    balance_batches: Count | None = None
     sources: list[SourceSection] = []
 
 

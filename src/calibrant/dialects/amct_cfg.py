@@ -44,6 +44,7 @@ from calibrant.errors import ConfigValueError
 from calibrant.recipe import (
     AllNodes,
     Calibration,
+    Force,
     Fusion,
     Layer,
     LayerInput,
@@ -89,7 +90,7 @@ def load(text: str, path: Path | None) -> Recipe:
         rules=(*base, *_blocks(content, document, path), *_skips(content, document), *tensors),
         target="layers-only",
         limits=LIMITS,
-        calibration=Calibration(batch_num=content.batch_num),
+        calibration=Calibration(batch_num=content.batch_num, balance_batches=1),
         fusion=Fusion(content.do_fusion, tuple(content.skip_fusion_layers)),
         bias_correction="off",
         equalize="off",
@@ -123,18 +124,20 @@ def _blocks(content: AMCTConfig, document: Document, path: Path | None) -> list[
     if content.nuq_config is not None:
         mapped = mapped_layers(content.nuq_config.mapping_file, path)
         rules.append(
-            _nuq(mapped, content.nuq_config.nuq_quantize, origin_of(document, "nuq_config"))
+            _nuq(
+                mapped, content.nuq_config.nuq_quantize, origin_of(document, "nuq_config"), "wished"
+            )
         )
         rules += [
-            _nuq(where, block.nuq_quantize, origin)
+            _nuq(where, block.nuq_quantize, origin, "required")
             for where, origin, block in blocks
             if block.nuq_quantize is not None
         ]
     return rules
 
 
-def _nuq(where: Where, nuq: NUQuantize, origin: str) -> Rule:
-    return Rule(where, nuq.settings(), origin, "wished")
+def _nuq(where: Where, nuq: NUQuantize, origin: str, force: Force) -> Rule:
+    return Rule(where, nuq.settings(), origin, force)
 
 
 def _inherited_symmetry(block: CalibrationConfig, content: AMCTConfig) -> bool:

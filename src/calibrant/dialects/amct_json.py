@@ -108,7 +108,7 @@ def load(text: str, path: Path | None) -> Recipe:
         rules=(*rules, *tensors),
         target="layers-only",
         limits=LIMITS,
-        calibration=Calibration(batch_num=content.batch_num),
+        calibration=Calibration(batch_num=content.batch_num, balance_batches=1),
         fusion=Fusion(content.do_fusion, tuple(content.skip_fusion_layers)),
         bias_correction="off",
         equalize="off",

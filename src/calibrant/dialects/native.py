@@ -136,7 +136,12 @@ def _calibration(section: CalibrationSection) -> Calibration:
         for s in section.sources
     )
     return Calibration(
-        section.batch_size, section.batch_num, section.exact, section.random, sources
+        section.batch_size,
+        section.batch_num,
+        section.exact,
+        section.random,
+        sources,
+        section.balance_batches,
     )
 
 

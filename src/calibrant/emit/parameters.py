@@ -21,16 +21,26 @@ class LayerParameters:
         weight: Scale of the weight.
         values: The weight on the grid, int32, of the weight's shape [steps].
         bias: The bias after correction, float32 (out,), or None for the bias the model has.
+        levels: The values of the grid that the weight keeps, sorted; None where it may take all.
     """
 
     weight: QuantParams
     values: npt.NDArray[np.int32]
     bias: npt.NDArray[np.float32] | None = None
+    levels: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parameters:
-    """Parameters of a model: by quantizer id for activations, by node name for layers."""
+    """Parameters of a model: by quantizer id for activations, by node name for layers.
+
+    Args:
+        activations: Scale and zero point by quantizer id.
+        layers: Weight and bias by node name.
+        balance: What the input of a balanced layer is divided by, channel by channel, float32 (in,), by
+            node name; the division is a node of the model.
+    """
 
     activations: Mapping[str, QuantParams] = field(default_factory=dict)
     layers: Mapping[str, LayerParameters] = field(default_factory=dict)
+    balance: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)

@@ -3,7 +3,8 @@
 Each activation quantizer becomes a pair on its edges; each weight becomes integers with a
 DequantizeLinear behind them; a bias becomes int32 with scale `scale_x * scale_w` where it fits. Signed
 grids are stored unsigned on targets that want it: the zero point moves by half the grid. 6 and 7 bit
-weights are int8 that use fewer values; 4 and 16 bits need opset 21.
+weights are int8 that use fewer values; 4 and 16 bits need opset 21. A weight of 16 levels may be stored as 4-bit
+indices, which a Gather turns into int8 when the model is loaded.
 
 Source: ascend.md 15.5 ([OURS]: standard QDQ; the zero point equals the offset).
 """
@@ -18,6 +19,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.emit._apart import keep_apart
+from calibrant.emit._levels import gather_levels
 from calibrant.emit._rewire import attach
 from calibrant.emit.parameters import LayerParameters, Parameters
 from calibrant.graph.ops import bias_of, is_depthwise
@@ -164,6 +166,10 @@ def _emit_weight(
     name, scale = f"{weight.layer}__weight", chosen.weight.scale
     dequantized = _dequantize(graph, names, name, data, scale, axis=chosen.weight.axis)
     key = (weight.weight, data.tobytes(), scale.tobytes(), chosen.weight.axis)
+    if key not in stored and weight.stores_indices and chosen.levels is not None:
+        gathered = gather_levels(graph, names, name, chosen.values, chosen.levels)
+        dequantized.replace_input_with(0, gathered[-1].outputs[0])
+        node.prepend(gathered)
     # layers that share a weight share its integers
     for index, same in enumerate(stored.setdefault(key, dequantized.inputs)):
         dequantized.replace_input_with(index, same)

@@ -18,10 +18,25 @@ from calibrant.plan import Plan
 __all__ = ["record_entries", "record_text"]
 
 
+#: Fields of an entry, in the order in which they are written.
+_FIELDS = (
+    "scale_d",
+    "offset_d",
+    "scale_w",
+    "offset_w",
+    "tensor_balance_factor",
+    "act_type",
+    "wts_type",
+    "cluster",
+)
+
+
 def record_entries(plan: Plan, params: Parameters) -> dict[str, dict[str, Any]]:
     """Return the record as plain values.
 
-    A layer with a weight has `scale_d`, `offset_d`, `scale_w`, `offset_w`, `act_type` and `wts_type`. An
+    A layer with a weight has `scale_d`, `offset_d`, `scale_w`, `offset_w`, `act_type` and `wts_type`; a
+    balanced one has `tensor_balance_factor` besides (its scales are those of the divided input and the
+    multiplied weight), and one whose weight keeps a few levels has them as `cluster`. An
     input without a weight beside it (the second operand of a MatMul of two activations, an average pooling)
     stands under `<layer>` for input 0 and `<layer>:<input>` for others. Where each channel of an input has a
     scale of its own, `scale_d` and `offset_d` are lists.
@@ -48,6 +63,11 @@ def record_entries(plan: Plan, params: Parameters) -> dict[str, dict[str, Any]]:
                 entry["scale_w"] = [float(s) for s in scales]
                 entry["offset_w"] = [0] * scales.size
                 entry["wts_type"] = f"INT{w.dtype.bits}"
+                if node in params.balance:
+                    entry["tensor_balance_factor"] = params.balance[node].tolist()
+                levels = params.layers[node].levels
+                if levels is not None:
+                    entry["cluster"] = list(levels)
             else:
                 entry["is_tensor_quantize"] = True
             entries[key] = entry
@@ -59,7 +79,7 @@ def record_text(entries: dict[str, dict[str, Any]]) -> str:
     lines: list[str] = []
     for key, entry in entries.items():
         lines += ["record {", f"  key: {_quoted(key)}", "  value {"]
-        for field in ("scale_d", "offset_d", "scale_w", "offset_w", "act_type", "wts_type"):
+        for field in _FIELDS:
             if field in entry:
                 values = entry[field] if isinstance(entry[field], list) else [entry[field]]
                 lines += [f"    {field}: {_text(v)}" for v in values]

@@ -68,6 +68,11 @@ class WeightDecision:
     algorithm: AlgorithmChoice
     origin: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def stores_indices(self) -> bool:
+        """Whether the deployed weight is 4-bit indices into its levels."""
+        return ("storage", "indices") in self.algorithm.options
+
 
 @dataclass(frozen=True, slots=True)
 class LayerDecision:
@@ -130,4 +135,4 @@ class Plan:
     def needs_wide_types(self) -> bool:
         """Whether a quantizer uses a type that came with opset 21."""
         bits = [d.spec.bits for d in self.activations] + [d.spec.bits for d in self.weights]
-        return any(b in (4, 16) for b in bits)
+        return any(b in (4, 16) for b in bits) or any(w.stores_indices for w in self.weights)

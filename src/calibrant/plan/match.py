@@ -6,6 +6,7 @@ Names that the model does not have fail here, with a near name.
 from __future__ import annotations
 
 import fnmatch
+import logging
 from collections.abc import Iterable
 
 import onnx_ir as ir
@@ -27,6 +28,8 @@ from calibrant.recipe import (
 )
 
 __all__ = ["Edges", "at", "match_rule"]
+
+logger = logging.getLogger(__name__)
 
 #: (node, input) pairs; input None is the whole node.
 Edges = frozenset[tuple[str, int | None]]
@@ -101,7 +104,11 @@ def _mapped(
 ) -> set[str]:
     if names is None:
         raise ConfigValueError(f"{at(origin)}the mapping file '{file}' does not exist.")
-    found = {n.name or "" for n in nodes} & set(names)
+    known = {n.name or "" for n in nodes}
+    found = known & set(names)
+    for name in names:
+        if name not in known:
+            logger.debug("%s names '%s', which is not in the model", file, name)
     if not found:
         raise ConfigValueError(
             f"{at(origin)}the mapping file '{file}' names {len(names)} layers, and none of them is in the "

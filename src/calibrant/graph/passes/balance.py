@@ -8,15 +8,16 @@ the layer, and the quantizer behind the Mul sees even channels.
 
     f_j = X_j**a / W_j**(1 - a)        X_j = max |activation|, W_j = max |weight| of input channel j
 
-Channels that are zero: with xo = max X_j / f_j and wo = max W_j f_j over the others, X_j = W_j = 0 gives f_j = 1,
-X_j = 0 gives wo / W_j, W_j = 0 gives X_j / xo; all ones where the whole activation or weight is zero.
+Channels that are zero (below the float32 epsilon): with xo = max X_j / f_j and wo = max W_j f_j over the others,
+X_j = W_j = 0 gives f_j = 1, X_j = 0 gives wo / W_j, W_j = 0 gives X_j / xo; all ones where the whole activation or
+weight is zero. Where every channel is zero on one of the two sides, xo = wo = 1 (the source does not say).
 
 Source: ascend.md 8 (DMQ balancer). Also known as: Xiao et al., "SmoothQuant", ICML 2023.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +28,14 @@ from calibrant.errors import ConfigValueError, DataError
 from calibrant.graph.ops import is_constant
 from calibrant.graph.values import values_by_name
 
-__all__ = ["Balanced", "balance", "balance_factors", "channel_axis", "weight_magnitudes"]
+__all__ = [
+    "Balanced",
+    "balance",
+    "balance_factors",
+    "channel_axis",
+    "factors_by_layer",
+    "weight_magnitudes",
+]
 
 EPS = 1.192092896e-07
 
@@ -78,19 +86,22 @@ def balance_factors(x: npt.ArrayLike, w: npt.ArrayLike, strength: float = 0.5) -
     no_x, no_w = act < EPS, weight < EPS
     if no_x.all() or no_w.all():
         return np.ones_like(act)
-    f = np.ones_like(act)
-    both = ~no_x & ~no_w
-    f[both] = act[both] ** strength / weight[both] ** (1 - strength)
-    if both.any():
-        largest_x, largest_w = (act[both] / f[both]).max(), (weight[both] * f[both]).max()
-    else:
-        largest_x, largest_w = 1.0, 1.0
+    f = np.zeros_like(act)
+    f[~no_w] = act[~no_w] ** strength / weight[~no_w] ** (1 - strength)
+    valid = f >= EPS
+    largest_x, largest_w = 1.0, 1.0
+    if valid.any():
+        largest_x, largest_w = (act[valid] / f[valid]).max(), (weight[valid] * f[valid]).max()
+    f[no_x & no_w] = 1.0
     only_w, only_x = no_x & ~no_w, no_w & ~no_x
     f[only_w] = largest_w / weight[only_w]
     f[only_x] = act[only_x] / largest_x
-    if ((f <= EPS) | (f >= 1 / EPS)).any():
+    bad = (f <= EPS) | (f >= 1 / EPS)
+    if bad.any():
+        j = int(np.flatnonzero(bad)[0])
         raise DataError(
-            "A balance factor is outside (2**-23, 2**23): the channels are too uneven."
+            f"The balance factor of channel {j} is {f[j]:.3g}, from a largest activation of {act[j]:.3g} and a "
+            f"largest weight of {weight[j]:.3g}; it lies in (2**-23, 2**23)."
         )
     return f
 
@@ -106,6 +117,11 @@ def weight_magnitudes(node: ir.Node) -> FloatArray | None:
     return None if rows is None else np.abs(rows).max(axis=1).astype(np.float64)
 
 
+def factors_by_layer(balanced: Iterable[Balanced]) -> dict[str, npt.NDArray[np.float32]]:
+    """Return what the input of each balanced layer is divided by, channel by channel, by node name."""
+    return {layer: b.factors for b in balanced for layer in b.layers}
+
+
 def balance(model: ir.Model, tensor: str, layers: Sequence[str], factors: FloatArray) -> Balanced:
     """Put a Mul by 1/f in front of layers that read one tensor, and multiply their weights, in place.
 
@@ -118,15 +134,12 @@ def balance(model: ir.Model, tensor: str, layers: Sequence[str], factors: FloatA
     graph = model.graph
     source = values_by_name(graph)[tensor]
     nodes = [graph.node(name) for name in layers]
-    rank = len(source.shape) if source.shape is not None else None
     f = factors.astype(np.float32)
-    shape = [-1]
-    if channel_axis(nodes[0]) == 1:
-        shape = [-1, *[1] * ((rank if rank is not None else _weight_rank(nodes[0])) - 2)]
+    shape = [1, -1, *[1] * (_weight_rank(nodes[0]) - 2)]  # a matrix has rank 2
+    if source.shape is not None and len(source.shape) == 1:
+        shape = [-1]  # a vector stays one
     name = _fresh(graph, f"{tensor}__balance" if len(layers) > 1 else f"{layers[0]}__balance")
-    inverse = _initializer(
-        graph, f"{name}_factor", (1.0 / factors).astype(np.float32).reshape(shape)
-    )
+    inverse = _initializer(graph, f"{name}_factor", (np.float32(1) / f).reshape(shape))
     mul = ir.Node("", "Mul", [source, inverse], name=name)
     mul.outputs[0].name = f"{name}_output"
     mul.outputs[0].shape, mul.outputs[0].type = source.shape, source.type
