@@ -21,7 +21,7 @@ from calibrant.auto import decide, probe, variants
 from calibrant.demo import digits
 from calibrant.dialects._native_schema import RecipeDocument
 from calibrant.graph.passes import equalize
-from calibrant.recipe import Layer, OpType, Rule, Settings
+from calibrant.recipe import AlgorithmChoice, Layer, OpType, Rule, Settings
 from calibrant.results import COLLAPSE_COSINE, COLLAPSE_SQNR_DB
 from calibrant.stats.tensor import FEW
 
@@ -270,6 +270,7 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         Rule(Layer("stem_conv"), Settings(compute="float16")),
         Rule(Layer("pw1_conv"), Settings(balance=0.5)),
         Rule(OpType("LSTM"), Settings(weight_bits=16), force="wished"),
+        Rule(Layer("pw2_conv"), Settings(weight=AlgorithmChoice.of("nuq", {"levels": 16}))),
     )
     busy = calibrant.Recipe(rules=rules, target="onnxruntime")
     found: dict[str, set[str]] = {}

@@ -180,8 +180,8 @@ def test_a_model_in_another_precision_says_so() -> None:
 
 
 def test_what_is_not_implemented_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="weight algorithm 'nuq'"):
-        plan("residual", rule(AllNodes(), weight=AlgorithmChoice("nuq")))
+    with pytest.raises(UnsupportedError, match="activation algorithm 'ulq'"):
+        plan("residual", rule(AllNodes(), activation=AlgorithmChoice("ulq")))
 
 
 def test_an_unknown_algorithm_is_refused() -> None:
@@ -194,6 +194,9 @@ def test_wide_types_are_known_before_anything_is_emitted() -> None:
     assert plan("residual", rule(Layer("conv1"), weight_bits=4)).needs_wide_types
     assert plan("residual", rule(Layer("conv1"), activation_bits=16)).needs_wide_types
     assert not plan("residual", rule(Layer("conv1"), weight_bits=6)).needs_wide_types
+    for storage, wide in (("int8", False), ("indices", True)):
+        choice = AlgorithmChoice.of("nuq", {"levels": 16, "storage": storage})
+        assert plan("residual", rule(Layer("conv1"), weight=choice)).needs_wide_types is wide
 
 
 def test_a_fixed_range_needs_no_statistics() -> None:

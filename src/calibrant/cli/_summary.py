@@ -156,6 +156,8 @@ def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         "size",
         f"{_bytes(size['float_bytes'])} -> {_bytes(size['deploy_bytes'])} ({size['ratio']:.0%})",
     )
+    if few := size["few_levels"]["layers"]:
+        yield "weights", _few_levels(size["few_levels"], len(few))
     if latency := summary.get("latency"):
         yield (
             "latency",
@@ -165,6 +167,14 @@ def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield (
         "time",
         f"{summary['time_s']['total']:.1f} s, peak memory {summary['peak_memory_mb']:.0f} MB",
+    )
+
+
+def _few_levels(few: Mapping[str, Any], layers: int) -> str:
+    int8, packed = few["int8_bytes"], few["packed_bytes"]
+    return (
+        f"{layers} keep few levels: {_bytes(int8)} as int8 -> {_bytes(packed)} as indices and levels "
+        f"({packed / int8:.0%})"
     )
 
 
@@ -201,6 +211,27 @@ def _details(summary: Mapping[str, Any]) -> Iterator[Table]:
                 *([x["reason"], "", ""] if x["reason"] else _learned(x)),
             )
         yield rounding
+    if summary["size"]["few_levels"]["layers"]:
+        few = _table(
+            "layer",
+            "levels",
+            "int8, bytes",
+            "indices and levels, bytes",
+            "stored as",
+            "rounds kept",
+            title="Weights of few levels",
+        )
+        kept = [x["layer"] for x in summary["passes"]["levels_refined"] if x["kept"]]
+        for x in summary["size"]["few_levels"]["layers"]:
+            few.add_row(
+                _escaped(x["layer"]),
+                str(x["levels"]),
+                str(x["int8_bytes"]),
+                str(x["packed_bytes"]),
+                x["stored"],
+                str(kept.count(x["layer"])),
+            )
+        yield few
     if summary["layers"]["float"]:
         left = _table("layer", "operator", "reason", title="Left in float")
         for layer in summary["layers"]["float"]:

@@ -107,7 +107,7 @@ def quantize(
         str | None,
         typer.Option(
             metavar="ALGO",
-            help="How scales of weights are chosen: ada (with learned rounding), arq, max, mse. Default: mse, the least squared error.",
+            help="How scales of weights are chosen: ada (with learned rounding), arq, max, mse, nuq (32 levels). Default: mse, the least squared error.",
             rich_help_panel=HOW,
             show_default=False,
         ),

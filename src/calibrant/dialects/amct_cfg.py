@@ -125,7 +125,10 @@ def _blocks(content: AMCTConfig, document: Document, path: Path | None) -> list[
         mapped = mapped_layers(content.nuq_config.mapping_file, path)
         rules.append(
             _nuq(
-                mapped, content.nuq_config.nuq_quantize, origin_of(document, "nuq_config"), "wished"
+                mapped,
+                content.nuq_config.nuq_quantize,
+                origin_of(document, "nuq_config"),
+                "wished",
             )
         )
         rules += [

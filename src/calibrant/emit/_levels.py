@@ -43,8 +43,6 @@ def gather_levels(
         name=names.fresh(f"{name}_unpack"),
     )
     cast.outputs[0].name = names.fresh(f"{name}_unpacked")
-    gather = ir.Node(
-        "", "Gather", [table, cast.outputs[0]], name=names.fresh(f"{name}_look_up")
-    )
+    gather = ir.Node("", "Gather", [table, cast.outputs[0]], name=names.fresh(f"{name}_look_up"))
     gather.outputs[0].name = names.fresh(f"{name}_looked_up")
     return [cast, gather]

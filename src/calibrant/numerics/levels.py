@@ -8,9 +8,7 @@ import numpy.typing as npt
 __all__ = ["index_bits", "indices", "nearest_level", "packed_bytes"]
 
 
-def nearest_level(
-    values: npt.NDArray[np.int32], levels: tuple[int, ...]
-) -> npt.NDArray[np.int32]:
+def nearest_level(values: npt.NDArray[np.int32], levels: tuple[int, ...]) -> npt.NDArray[np.int32]:
     """Return each value's nearest level; of two that are as near, the one of smaller magnitude.
 
     Args:
@@ -25,7 +23,8 @@ def nearest_level(
     grid = np.arange(-128, 128)
     distance = np.abs(grid[:, None] - by_magnitude[None, :])  # (256, levels)
     table = by_magnitude[distance.argmin(axis=1)]  # argmin takes the first, smaller one of equals
-    return table[values + 128]
+    found: npt.NDArray[np.int32] = table[values + 128]
+    return found
 
 
 def indices(values: npt.NDArray[np.int32], levels: tuple[int, ...]) -> npt.NDArray[np.int64]:

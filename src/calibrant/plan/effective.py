@@ -167,9 +167,7 @@ class Effective:
                 self._notes.append(note)
         return replace(settings, **{limit.setting: nearest})
 
-    def _fitting(
-        self, settings: Settings, deciders: dict[str, Rule], node: ir.Node
-    ) -> Settings:
+    def _fitting(self, settings: Settings, deciders: dict[str, Rule], node: ir.Node) -> Settings:
         """Return the settings without the few levels, or the balancing, that a layer cannot have."""
         if not settings.balance:
             settings = replace(settings, balance=None)

@@ -25,8 +25,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 import calibrant.algorithms as algorithms
+from calibrant.emit.folding import float_weight
 from calibrant.emit.parameters import LayerParameters, Parameters
 from calibrant.emit.qdq import emit_simulated
+from calibrant.graph.input_channels import spread_over_weight
 from calibrant.numerics import dequantize, quantize
 from calibrant.numerics.levels import nearest_level
 from calibrant.plan import Plan, WeightDecision
@@ -96,7 +98,8 @@ def refine_levels(
         changed = False
         for name, inputs in _inputs(model, plan, params, list(due), feeds, runtime):
             weight, algorithm = due[name]
-            found = _better(model, weight, algorithm, layers[name], inputs, runtime)
+            w = float_weight(model, plan, weight, params.activations)
+            found = _better(model, weight, w, algorithm, layers[name], inputs, runtime)
             if found is None:
                 continue
             refined, before, after = found
@@ -149,15 +152,13 @@ def _inputs(
 def _better(
     model: ir.Model,
     weight: WeightDecision,
+    w: npt.NDArray[np.float32],
     algorithm: algorithms.CodebookAlgorithm,
     layer: LayerParameters,
     inputs: Sequence[Array],
     runtime: dict[str, Any],
 ) -> tuple[LayerParameters, float, float] | None:
     """Return the layer with new levels, and the output's error before and after; None for the same ones."""
-    const = model.graph.initializers[weight.weight].const_value
-    assert const is not None
-    w = const.numpy().astype(np.float32)
     node = model.graph.node(weight.layer)
     uniform = quantize(w, layer.weight)
     mass = _moments(node, inputs, w.shape) * _squared_scale(layer, w.ndim)
@@ -193,9 +194,7 @@ def _moments(node: ir.Node, inputs: Sequence[Array], shape: tuple[int, ...]) -> 
     if not totals.any() or not np.isfinite(totals).all():
         return np.ones(1)
     moments = totals / max(1.0, count)
-    flag = node.attributes.get("transB")
-    place = 1 if node.op_type == "Conv" or (flag is not None and flag.as_int()) else 0
-    return moments.reshape([-1 if i == place else 1 for i in range(len(shape))])
+    return spread_over_weight(node, shape, moments)
 
 
 def _powers(
@@ -212,9 +211,7 @@ def _powers(
     y.name, y.type = "y", ir.TensorType(ir.DataType.FLOAT)
     opset = {"": model.graph.opset_imports[""]}
     graph = ir.Graph(values, [y], nodes=[alone], opset_imports=opset, name="layer")
-    session = open_session(
-        ir.Model(graph, ir_version=model.ir_version), integers=False, **runtime
-    )
+    session = open_session(ir.Model(graph, ir_version=model.ir_version), integers=False, **runtime)
     powers = []
     for w in weights:
         total, count = 0.0, 0
