@@ -19,7 +19,7 @@ def main() -> None:
     print("Measured while deciding:")
     for tried in result.summary["decisions"]:
         mark = "*" if tried["chosen"] else " "
-        print(f"  {mark} {tried['stage']:<16} {tried['name']:<20} {tried['sqnr_db']:6.1f} dB")
+        print(f"  {mark} {tried['stage']:<16} {tried['name']:<20} {tried['score']:6.1f} dB")
 
     output = result.summary["quality"]["outputs"]["logits"]
     print(f"Output: SQNR {output['sqnr_db']:.1f} dB, cosine {output['cosine']:.5f}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from calibrant.auto.decide import affordable, corrected, decide
 from calibrant.auto.probe import Probe, check_raised, take_probe
+from calibrant.auto.search import prepare_search
 from calibrant.choose import choose_parameters, settled
 from calibrant.emit.fake_quant import emit_fake_quant
 from calibrant.emit.parameters import Parameters
@@ -104,9 +105,17 @@ def quantize(
             base = float_model.clone()
             r.half = to_half(base, plan.half)
         chosen = decide(base, plan, probe, r)
+        searching = prepare_search(chosen.model, chosen.plan, r)
     with r.stage("observe"):
         every = itertools.chain(probe.batches, stream)
-        statistics = _observe(chosen.model, chosen.plan, every, batches.samples, r)
+        tensors, axes = chosen.plan.observed_tensors, chosen.plan.channel_axes
+        if searching is not None:
+            tensors, axes = searching.tensors, dict(searching.axes)
+        statistics = _observe(chosen.model, tensors, axes, every, batches.samples, r)
+    if searching is not None:
+        with r.stage("search"):
+            found = searching.choose(chosen.model, chosen.plan, statistics, probe, r)
+            chosen = replace(chosen, plan=found)
     with r.stage("choose"):
         base, plan = chosen.model, settled(chosen.plan)
         params = choose_parameters(plan, base, statistics)
@@ -130,7 +139,10 @@ def quantize(
             r.latency = measure_latency(original, deploy, feed, **r.runtime)
     r.data_notes = list(batches.notes)
     r.seconds["total"] = time.perf_counter() - start
-    result = QuantizedModel(deploy, fake_quant, params, plan, Statistics(statistics))
+    choices = r.search.rows if r.search is not None else ()
+    result = QuantizedModel(
+        deploy, fake_quant, params, plan, Statistics(statistics), choices=choices
+    )
     return replace(result, summary=summarize(model, original, result, r))
 
 
@@ -210,7 +222,8 @@ def observe(
     original = load(model)
     batches = _open(original, data, r, batch_size, batch_num, preprocess)
     float_model, plan = _prepare(original, r)
-    return Statistics(_observe(float_model, plan, batches, batches.samples, r))
+    tensors, axes = plan.observed_tensors, plan.channel_axes
+    return Statistics(_observe(float_model, tensors, axes, batches, batches.samples, r))
 
 
 def _open(
@@ -254,7 +267,12 @@ def _prepare(original: ir.Model, r: Run) -> tuple[ir.Model, Plan]:
 
 
 def _observe(
-    model: ir.Model, plan: Plan, batches: Iterable[Batch], samples: int | None, r: Run
+    model: ir.Model,
+    tensors: Sequence[str],
+    axes: Mapping[str, Sequence[int]],
+    batches: Iterable[Batch],
+    samples: int | None,
+    r: Run,
 ) -> dict[str, TensorStats]:
     """Run over all data once."""
 
@@ -270,9 +288,9 @@ def _observe(
 
     return observation.observe(
         model,
-        plan.observed_tensors,
+        tensors,
         counted(),
-        per_channel=plan.channel_axes,
+        per_channel=axes,
         exact=r.recipe.calibration.exact,
         progress=advance,
         **r.runtime,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,12 +27,15 @@ from calibrant.plan import ActivationDecision, Plan
 from calibrant.stats import Statistics
 
 if TYPE_CHECKING:
-    from calibrant.run import Run
+    from calibrant.run import NodeChoice, Run, SearchReport
 
 __all__ = ["QuantizedModel", "plan_table", "summarize"]
 
 #: Names of the two models, without `.onnx`.
 MODELS = ("deploy", "fake_quant")
+
+#: What a search node by node found.
+CHOICES = "layerwise_search.csv"
 
 #: Files over this go beside the model, as ONNX external data (protobuf ends at 2 GiB).
 EXTERNAL_BYTES = 1_500_000_000
@@ -51,6 +56,7 @@ class QuantizedModel:
         plan: Where quantizers stand and which rule decided each.
         statistics: What was seen of each tensor.
         summary: What was done and how good it is; plain values, as in `summary.json`.
+        choices: What a search node by node found, every candidate of every node.
     """
 
     deploy: ir.Model
@@ -59,12 +65,14 @@ class QuantizedModel:
     plan: Plan
     statistics: Statistics
     summary: dict[str, Any] = field(default_factory=dict)
+    choices: tuple[NodeChoice, ...] = ()
 
     def save(self, directory: str | Path) -> list[Path]:
         """Write every result into a folder.
 
-        `deploy.onnx`, `fake_quant.onnx`, `record.txt`, `record.json`, `plan.json`, `summary.json`. All
-        are there or none: a full disk or an interrupted run leaves what was there before.
+        `deploy.onnx`, `fake_quant.onnx`, `record.txt`, `record.json`, `plan.json`, `summary.json`, and
+        `layerwise_search.csv` where candidates were chosen node by node. All are there or none: a full disk
+        or an interrupted run leaves what was there before.
 
         Returns:
             The files.
@@ -73,7 +81,8 @@ class QuantizedModel:
             OutputError: The folder cannot be made or written.
         """
         folder = Path(directory)
-        with written_together(folder, instead_of=[f"{n}.onnx.data" for n in MODELS]) as temporary:
+        old = [*(f"{n}.onnx.data" for n in MODELS), CHOICES]
+        with written_together(folder, instead_of=old) as temporary:
             self._write(temporary)
             names = sorted(p.name for p in temporary.iterdir())
         return [folder / name for name in names]
@@ -89,8 +98,21 @@ class QuantizedModel:
             "plan.json": _json(plan_table(self.plan, self.params)),
             "summary.json": _json(self.summary),
         }
+        if self.choices:
+            texts[CHOICES] = _choices_table(self.choices)
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
+
+
+def _choices_table(choices: Sequence[NodeChoice]) -> str:
+    """Return a search node by node as CSV; no number where all candidates of a node are equal."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["node", "op", "candidate", "metric", "chosen"])
+    for c in choices:
+        score = "" if c.score is None else repr(c.score)
+        table.writerow([c.node, c.op_type, c.candidate, score, str(c.chosen).lower()])
+    return text.getvalue()
 
 
 def model_bytes(model: ir.Model) -> int:
@@ -213,6 +235,7 @@ def summarize(source: Any, original: ir.Model, result: QuantizedModel, r: Run) -
             "not_compared": list(r.not_compared),
         },
         "decisions": [asdict(c) for c in r.candidates],
+        "search": _search(r.search),
         "layers": {
             "quantized": len(quantized),
             "float": [
@@ -248,6 +271,14 @@ def summarize(source: Any, original: ir.Model, result: QuantizedModel, r: Run) -
     }
     summary["warnings"] = _warnings(summary, r) + _lost_tensors(result)
     return _plain(summary)  # type: ignore[no-any-return]
+
+
+def _search(report: SearchReport | None) -> dict[str, Any] | None:
+    if report is None:
+        return None
+    found = asdict(report)
+    nodes = found.pop("rows")
+    return {**found, "nodes": len({row["node"] for row in nodes})}
 
 
 def len_bytes(model: ir.Model) -> int:

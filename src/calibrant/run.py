@@ -19,7 +19,7 @@ from calibrant.refine.learned_rounding import Learned
 from calibrant.refine.nuq import Refinement
 from calibrant.runtime.measure import Latency, OutputQuality
 
-__all__ = ["Candidate", "Progress", "Run"]
+__all__ = ["Candidate", "NodeChoice", "Progress", "Run", "SearchReport"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,16 +32,63 @@ class Candidate:
     """One setting that was built and measured.
 
     Args:
-        stage: What is being decided: `ranges` (equalization and algorithm) or `bias correction`.
+        stage: What is being decided: `ranges` (equalization and algorithm), `search` (the recipe's own
+            candidates) or `bias correction`.
         name: The setting.
-        sqnr_db: Mean SQNR of the outputs on the probe [dB].
+        score: What it reached.
         chosen: Whether it was taken.
+        metric: What the score is: a metric's name; `sqnr` is the mean over the outputs [dB].
     """
 
     stage: str
     name: str
-    sqnr_db: float
+    score: float
     chosen: bool = False
+    metric: str = "sqnr"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeChoice:
+    """One candidate of one node in a search node by node.
+
+    Args:
+        node: Its name.
+        op_type: Its operator.
+        candidate: The candidate.
+        score: What it reached; None where all candidates of the node have equal numbers.
+        chosen: Whether it was taken.
+    """
+
+    node: str
+    op_type: str
+    candidate: str
+    score: float | None
+    chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SearchReport:
+    """A search between the candidates of a recipe.
+
+    Args:
+        scope: `model` or `layer`.
+        metric: What decided.
+        samples: How many samples it was taken from.
+        selected: The candidate of the model; empty for a search node by node.
+        rows: Node by node, every candidate.
+        nodes_run: Nodes that a search node by node ran.
+        nodes_of_full_runs: Nodes that it would have run with the whole model for each candidate.
+        seconds: Wall time [s].
+    """
+
+    scope: str
+    metric: str
+    samples: int
+    selected: str
+    rows: tuple[NodeChoice, ...] = ()
+    nodes_run: int = 0
+    nodes_of_full_runs: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -54,6 +101,7 @@ class Run:
     progress: Progress | None
     seconds: dict[str, float] = field(default_factory=dict)
     candidates: list[Candidate] = field(default_factory=list)
+    search: SearchReport | None = None
     folded: list[Folded] = field(default_factory=list)
     half: list[Island] = field(default_factory=list)
     equalized: list[Equalized] = field(default_factory=list)

@@ -44,8 +44,6 @@ def _for_the_model(recipe: Recipe) -> Iterator[str]:
         yield f"activation scales rounded through {recipe.scale_format}"
     if recipe.output_precision != "float32":
         yield f"model outputs in {recipe.output_precision}"
-    if recipe.search is not None:
-        yield f"a search between candidates for each {recipe.search.scope}"
     if recipe.promote is not None:
         yield "raising the layers that lose most to a higher precision"
     if recipe.training:
@@ -60,8 +58,6 @@ def _for_layers(recipe: Recipe) -> Iterator[str]:
         by = f" ({rule.origin})" if rule.origin else ""
         if s.compensation:
             yield f"error compensation of 8-bit values{by}"
-        if s.candidates and recipe.search is None:
-            yield f"a search between candidates{by}"
         if s.bias_samples is not None:
             yield f"bias correction with its own samples and metric{by}"
         yield from _algorithm("activation", s.activation, rule)

@@ -92,6 +92,8 @@ class Probe:
 def take_probe(model: ir.Model, plan: Plan, stream: Iterator[Batch], r: Run) -> Probe:
     """Take the first samples, run the float model on them, and keep both."""
     samples = PROBE_SAMPLES if _is_measured(plan, r) else QUALITY_SAMPLES
+    if r.recipe.search is not None:
+        samples = max(samples, r.recipe.search.samples)
     batches: list[Batch] = []
     taken = 0
     for batch in stream:

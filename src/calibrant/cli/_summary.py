@@ -146,6 +146,13 @@ def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     ]
     if chosen:
         yield "chosen", ", ".join(chosen)
+    search = summary["search"]
+    if search is not None and search["scope"] == "layer":
+        share = search["nodes_run"] / max(1, search["nodes_of_full_runs"])
+        yield (
+            "searched",
+            f"{search['nodes']} nodes by {search['metric']}, {share:.0%} of the work of whole models",
+        )
     if learned := [x for x in passes["rounding_learned"] if not x["reason"]]:
         gain = sum(x["learned"] / max(x["nearest"], 1e-30) for x in learned) / len(learned)
         yield (
@@ -195,10 +202,11 @@ def _quality(quality: Mapping[str, Any]) -> Table:
 
 
 def _details(summary: Mapping[str, Any]) -> Iterator[Table]:
-    decisions = _table("tried", "setting", "SQNR, dB", "chosen", title="Choices")
+    decisions = _table("tried", "setting", "metric", "score", "chosen", title="Choices")
     for d in summary["decisions"]:
-        sqnr = _number(d["sqnr_db"], ".2f")
-        decisions.add_row(d["stage"], d["name"], sqnr, "yes" if d["chosen"] else "")
+        metric = "SQNR, dB" if d["metric"] == "sqnr" else d["metric"]
+        score = _number(d["score"], ".2f" if d["metric"] == "sqnr" else ".6f")
+        decisions.add_row(d["stage"], d["name"], metric, score, "yes" if d["chosen"] else "")
     if decisions.row_count:
         yield decisions
     if summary["passes"]["rounding_learned"]:

@@ -78,7 +78,7 @@ def _what_was_done(summary: dict[str, Any]) -> str:
             f"corrects the biases of {_count(corrected, 'layer')} for the mean error of rounding"
         )
     text = done[0] if len(done) == 1 else ", ".join(done[:-1]) + " and " + done[-1]
-    tried = [d["sqnr_db"] for d in summary["decisions"]]
+    tried = [d["score"] for d in summary["decisions"]]
     final = summary["quality"]["outputs"]["logits"]["sqnr_db"]
     if not tried:
         return f"It {text}."

@@ -11,7 +11,8 @@ Source: ascend.md 15.5 ([OURS]: standard QDQ; the zero point equals the offset).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -27,10 +28,13 @@ from calibrant.graph.values import Names, add_constant, drop_unused_initializers
 from calibrant.numerics import QuantParams, dequantize
 from calibrant.plan import Plan, WeightDecision
 
-__all__ = ["emit_qdq", "emit_simulated"]
+__all__ = ["Put", "emit_qdq", "emit_simulated", "emit_with", "pair_values"]
 
 #: What a weight has been stored as: its name, integers, scale and axis -> inputs of its DequantizeLinear.
 Stored = dict[tuple[str, bytes, bytes, int | None], Sequence[ir.Value | None]]
+
+#: Puts a number of a quantizer or a weight into a graph, under a name: whose it is, and which.
+Put = Callable[[ir.Graph, str, npt.NDArray[Any], tuple[str, str]], ir.Value]
 
 _INT32_MAX = 2**31 - 1
 
@@ -46,7 +50,7 @@ def emit_qdq(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model:
     Returns:
         A new model; the input is unchanged.
     """
-    return _emit(model, plan, params, integers=True)
+    return _emit(model, plan, params, integers=True, put=_constant)
 
 
 def emit_simulated(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model:
@@ -55,10 +59,26 @@ def emit_simulated(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model:
     It computes what the deployable model computes (but for the rounding of biases to int32), with less
     work for a runtime that has no integer kernels for it; measurements during quantization use it.
     """
-    return _emit(model, plan, params, integers=False)
+    return _emit(model, plan, params, integers=False, put=_constant)
 
 
-def _emit(model: ir.Model, plan: Plan, params: Parameters, *, integers: bool) -> ir.Model:
+def emit_with(model: ir.Model, plan: Plan, params: Parameters, put: Put) -> ir.Model:
+    """Emit the simulated model; `put` decides what becomes of the numbers of quantizers and of weights."""
+    return _emit(model, plan, params, integers=False, put=put)
+
+
+def _constant(graph: ir.Graph, name: str, data: npt.NDArray[Any], of: tuple[str, str]) -> ir.Value:
+    return add_constant(graph, name, data)
+
+
+def _emit(
+    model: ir.Model,
+    plan: Plan,
+    params: Parameters,
+    *,
+    integers: bool,
+    put: Put,
+) -> ir.Model:
     model = model.clone()
     graph = model.graph
     names = Names(graph)
@@ -69,7 +89,7 @@ def _emit(model: ir.Model, plan: Plan, params: Parameters, *, integers: bool) ->
         node, chosen = nodes[weight.layer], params.layers[weight.layer]
         scale = _input_scale(node, weight, plan, params) if integers else None
         _emit_bias(graph, names, node, weight, chosen, scale, integers=integers)
-        _emit_weight(graph, names, node, weight, chosen, stored if integers else None)
+        _emit_weight(graph, names, node, weight, chosen, stored if integers else None, put)
     for decision in reversed(plan.activations):
         p = params.activations[decision.id]
 
@@ -80,7 +100,12 @@ def _emit(model: ir.Model, plan: Plan, params: Parameters, *, integers: bool) ->
             folded: bool = decision.folded,
         ) -> list[ir.Node]:
             unsigned = plan.target.unsigned
-            return _pair(graph, names, source, p, name, unsigned=unsigned, folded=folded)
+            constants = pair_values(p, unsigned=unsigned, folded=folded)
+            put_in = {
+                k: put(graph, names.fresh(f"{name}__{k}"), v, (name, k))
+                for k, v in constants.items()
+            }
+            return _pair(names, source, put_in, name, p.axis)
 
         attach(graph, names, values[decision.tensor], decision, build)
     keep_apart(graph, names)
@@ -99,48 +124,56 @@ def _stored(q: npt.ArrayLike, bits: int, *, unsigned: bool) -> npt.NDArray[np.ge
     return (steps + 128).astype(np.uint8) if unsigned else steps.astype(np.int8)
 
 
-def _pair(
-    graph: ir.Graph,
-    names: Names,
-    source: ir.Value,
-    p: QuantParams,
-    name: str,
-    *,
-    unsigned: bool,
-    folded: bool,
-) -> list[ir.Node]:
-    """Return the pair of one quantizer; where scales are folded, it reads at their common one.
+def pair_values(
+    p: QuantParams, *, unsigned: bool, folded: bool
+) -> dict[str, npt.NDArray[np.generic]]:
+    """Return what the two nodes of one quantizer read: scales and zero points as they are stored.
 
-    Pairs with scales by channel are signed on every target: no kernel computes with them, and a runtime
-    does not take them for ones that it has.
+    Where scales are folded, the second node reads at their common one. Pairs with scales by channel are
+    signed on every target: no kernel computes with them, and a runtime does not take them for ones that
+    it has.
     """
     unsigned = unsigned and p.axis is None
-    zero = _stored(p.zero_point, p.dtype.bits, unsigned=unsigned)
-    scale = add_constant(graph, names.fresh(f"{name}__scale"), p.scale)
-    zero_point = add_constant(graph, names.fresh(f"{name}__zero_point"), zero)
-    along = [ir.AttrInt64("axis", p.axis)] if p.axis is not None else []
+    bits = p.dtype.bits
+    found: dict[str, npt.NDArray[np.generic]] = {
+        "scale": p.scale,
+        "zero_point": _stored(p.zero_point, bits, unsigned=unsigned),
+    }
+    if folded and p.is_symmetric:
+        found["common_scale"] = np.asarray(p.common_scale)
+        found["common_zero_point"] = _stored(np.zeros((), np.int32), bits, unsigned=unsigned)
+    elif folded:
+        found["common_scale"] = np.full_like(p.scale, p.common_scale)
+    return found
+
+
+def _pair(
+    names: Names,
+    source: ir.Value,
+    values: Mapping[str, ir.Value],
+    name: str,
+    axis: int | None,
+) -> list[ir.Node]:
+    """Return the two nodes of one quantizer, which read what `pair_values` says."""
+    along = [ir.AttrInt64("axis", axis)] if axis is not None else []
     quantize = ir.Node(
         "",
         "QuantizeLinear",
-        [source, scale, zero_point],
+        [source, values["scale"], values["zero_point"]],
         along,
         name=names.fresh(f"{name}__quantize"),
     )
     quantize.outputs[0].name = names.fresh(f"{name}__quantized")
-    if folded:
-        common: npt.NDArray[np.float32] = np.asarray(p.common_scale)
-        if p.is_symmetric:
-            zero = _stored(np.zeros((), dtype=np.int32), p.dtype.bits, unsigned=unsigned)
-            zero_point = add_constant(graph, names.fresh(f"{name}__common_zero_point"), zero)
-            along = []
-        else:
-            common = np.full_like(p.scale, p.common_scale)
-        scale = add_constant(graph, names.fresh(f"{name}__common_scale"), common)
+    one = "common_zero_point" in values  # one scale and zero point for all channels
     dequantize = ir.Node(
         "",
         "DequantizeLinear",
-        [quantize.outputs[0], scale, zero_point],
-        [ir.AttrInt64("axis", a.as_int()) for a in along],
+        [
+            quantize.outputs[0],
+            values.get("common_scale", values["scale"]),
+            values.get("common_zero_point", values["zero_point"]),
+        ],
+        [] if one or axis is None else [ir.AttrInt64("axis", axis)],
         name=names.fresh(f"{name}__dequantize"),
     )
     dequantize.outputs[0].name = names.fresh(f"{name}__dequantized")
@@ -154,12 +187,13 @@ def _emit_weight(
     weight: WeightDecision,
     chosen: LayerParameters,
     stored: Stored | None,
+    put: Put,
 ) -> None:
     """Put integers in the place of a weight; without `stored`, the floats that they stand for."""
     if stored is None:
-        value = add_constant(
-            graph, names.fresh(f"{weight.layer}__weight"), dequantize(chosen.values, chosen.weight)
-        )
+        values = dequantize(chosen.values, chosen.weight)
+        name = names.fresh(f"{weight.layer}__weight")
+        value = put(graph, name, values, (weight.layer, "weight"))
         node.replace_input_with(weight.input_index, value)
         return
     data = _stored(chosen.values, chosen.weight.dtype.bits, unsigned=False)

@@ -21,19 +21,26 @@ from calibrant.plan.joint import join_additions
 from calibrant.recipe import AlgorithmChoice, Note, Recipe, Settings
 from calibrant.unsupported import check_supported
 
-__all__ = ["resolve"]
+__all__ = ["Pick", "resolve"]
 
 #: Settings of a node (or of one of its inputs), and the rule that decided each field.
 SettingsOf = Callable[..., tuple[Settings, dict[str, str]]]
 
 
-def resolve(recipe: Recipe, model: ir.Model, *, check: bool = True) -> Plan:
+#: Changes the settings of a node or of one of its inputs: name, input, settings -> settings.
+Pick = Callable[[str, int | None, Settings], Settings]
+
+
+def resolve(
+    recipe: Recipe, model: ir.Model, *, check: bool = True, pick: Pick | None = None
+) -> Plan:
     """Bring a recipe together with a prepared model.
 
     Args:
         recipe: What is wanted.
         model: A prepared model.
         check: Refuse what is not implemented; without it the plan is for reading alone.
+        pick: Puts one of the candidates into the place of the settings of a node or input.
 
     Raises:
         ConfigValueError: A rule names a layer, type, input or subgraph that the model does not have,
@@ -44,7 +51,13 @@ def resolve(recipe: Recipe, model: ir.Model, *, check: bool = True) -> Plan:
     target = targets.get(recipe.target)
     notes = list(recipe.notes)
     effective = Effective(recipe, model, target, notes)
-    settings_of = effective.of
+
+    def settings_of(node: ir.Node, index: int | None = None) -> tuple[Settings, dict[str, str]]:
+        settings, origin = effective.of(node, index)
+        if pick is not None and settings.candidates:
+            settings = pick(node.name or "", index, settings)
+        return settings, origin
+
     if check:
         check_supported(recipe)
 

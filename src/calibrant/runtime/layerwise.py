@@ -17,7 +17,7 @@ import onnx_ir as ir
 from calibrant.graph.values import values_by_name
 from calibrant.runtime.session import infer, open_session
 
-__all__ = ["walk"]
+__all__ = ["piece", "reads", "walk"]
 
 Array = npt.NDArray[Any]
 
@@ -44,9 +44,9 @@ def walk(
     """
     nodes = list(model.graph)
     order = {v.name: i for i, node in enumerate(nodes) for v in node.outputs}
-    reads = [_reads(node) for node in nodes]
+    reading = [reads(node) for node in nodes]
     last_use: dict[str, int] = {}
-    for i, names in enumerate(reads):
+    for i, names in enumerate(reading):
         for name in names:
             last_use[name] = i
     for name in stops:  # a stop is looked at, whether or not a node reads it
@@ -79,36 +79,9 @@ def _advance(
 ) -> None:
     """Compute nodes start to end for every sample and keep what is read later."""
     made = {v.name or "": v for node in nodes for v in node.outputs if v.name}
-    values = values_by_name(model.graph)
-    needed = dict.fromkeys(
-        name
-        for node in nodes
-        for name in _reads(node)
-        if name not in made and name not in model.graph.initializers
-    )
     wanted = [n for n in made if n == stop or last_use.get(n, -1) >= end]
-    piece = ir.GraphView(
-        [values[n] for n in needed],
-        [values[n] for n in wanted],
-        nodes=nodes,
-        initializers=tuple(
-            model.graph.initializers[n]
-            for n in dict.fromkeys(name for node in nodes for name in _reads(node))
-            if n in model.graph.initializers
-        ),
-        opset_imports=model.graph.opset_imports,
-        name=f"piece_{start}",
-    ).clone()
-    for value in piece.inputs:  # a piece may be fed any batch
-        value.shape = None
-    for value in piece.outputs:
-        value.shape = None
-    session = open_session(
-        ir.Model(piece, ir_version=model.ir_version, functions=tuple(model.functions.values())),
-        provider=provider,
-        threads=threads,
-        integers=False,
-    )
+    part, needed = piece(model, nodes, wanted)
+    session = open_session(part, provider=provider, threads=threads, integers=False)
     for state in states:
         results = infer(session, wanted, {n: state[n] for n in needed})
         state.update(
@@ -117,8 +90,37 @@ def _advance(
         )
 
 
-def _reads(node: ir.Node) -> list[str]:
-    """Names that a node reads, those that its bodies take from outside too."""
+def piece(
+    model: ir.Model, nodes: Sequence[ir.Node], outputs: Sequence[str]
+) -> tuple[ir.Model, list[str]]:
+    """Return some nodes as a model of their own, and the tensors that it must be fed.
+
+    Args:
+        model: The model.
+        nodes: Some of its nodes, in graph order.
+        outputs: Tensors that they make.
+    """
+    made = {v.name for node in nodes for v in node.outputs}
+    names = list(dict.fromkeys(name for node in nodes for name in reads(node)))
+    values = values_by_name(model.graph)
+    initializers = model.graph.initializers
+    needed = [n for n in names if n not in made and n not in initializers]
+    part = ir.GraphView(
+        [values[n] for n in needed],
+        [values[n] for n in outputs],
+        nodes=nodes,
+        initializers=tuple(initializers[n] for n in names if n in initializers),
+        opset_imports=model.graph.opset_imports,
+        name="piece",
+    ).clone()
+    for value in (*part.inputs, *part.outputs):  # a piece may be fed any batch
+        value.shape = None
+    functions = tuple(model.functions.values())
+    return ir.Model(part, ir_version=model.ir_version, functions=functions), needed
+
+
+def reads(node: ir.Node) -> list[str]:
+    """Return the names that a node reads, those that its bodies take from outside too."""
     names = [v.name for v in node.inputs if v is not None and v.name]
     inner: set[str] = set()
     outer: list[str] = []

@@ -1,0 +1,124 @@
+"""The candidates of a recipe, each as a plan of the whole model.
+
+A candidate of the model stands at every node whose own list has it; a node whose list lacks it has the first
+of its own. What no list speaks of is the same in all plans.
+
+Source: horizon.md 3.5, 4.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from calibrant.plan import Plan, resolve
+from calibrant.recipe import Recipe, Search, Settings
+
+__all__ = ["Trial", "observed", "search_of", "trial", "trials"]
+
+Edge = tuple[str, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One candidate.
+
+    Args:
+        candidate: What it sets.
+        plan: The plan of the model with it.
+        lists: Node or input -> its own candidates.
+    """
+
+    candidate: Settings
+    plan: Plan
+    lists: dict[Edge, tuple[Settings, ...]]
+
+    @property
+    def name(self) -> str:
+        """Its name: `kl-merge:bins=1024,asymmetric,per_channel`."""
+        return label(self.candidate)
+
+
+def label(candidate: Settings) -> str:
+    """Name a candidate: `max:max_percentile=0.99995,asymmetric,per_channel`."""
+    choice = candidate.activation
+    details = [f"{k}={v}" for k, v in choice.options] if choice is not None else []
+    details += ["asymmetric"] if candidate.activation_symmetric is False else []
+    details += ["per_channel"] if candidate.activation_per_channel else []
+    details += [f"{candidate.activation_bits} bits"] if candidate.activation_bits else []
+    name = choice.name if choice is not None else "as set"
+    return ":".join(filter(None, (name, ",".join(details))))
+
+
+def search_of(recipe: Recipe) -> Search | None:
+    """Return the search that a recipe asks for; lists without one are chosen between for the model."""
+    if not _every(recipe):
+        return None
+    return recipe.search or Search()
+
+
+def _every(recipe: Recipe) -> list[Settings]:
+    """Candidates of all rules, each once, in order."""
+    return list(dict.fromkeys(c for rule in recipe.rules for c in rule.settings.candidates or ()))
+
+
+def trials(recipe: Recipe, model: ir.Model, decided: Plan) -> list[Trial]:
+    """Return every candidate with its plan, in the order in which they are tried.
+
+    Args:
+        recipe: A recipe for which `search_of` answers.
+        model: The model that is quantized.
+        decided: Its plan so far, with the algorithms that were chosen where the recipe says `auto`.
+    """
+    found = [trial(recipe, model, decided, c) for c in _every(recipe)]
+    used = {c for t in found for listed in t.lists.values() for c in listed}
+    return [t for t in found if t.candidate in used] or found[:1]
+
+
+def trial(
+    recipe: Recipe,
+    model: ir.Model,
+    decided: Plan,
+    candidate: Settings,
+    change: Callable[[Edge, Settings], Settings] | None = None,
+) -> Trial:
+    """Return the plan with one candidate.
+
+    Args:
+        recipe: The recipe.
+        model: The model.
+        decided: Its plan so far.
+        candidate: The candidate.
+        change: Chooses at each node or input; without it the candidate stands wherever it is listed.
+    """
+    lists: dict[Edge, tuple[Settings, ...]] = {}
+
+    def pick(node: str, index: int | None, settings: Settings) -> Settings:
+        listed = settings.candidates or ()
+        lists[node, index] = listed
+        chosen = candidate if candidate in listed else listed[0]
+        if change is not None:
+            chosen = change((node, index), chosen)
+        return replace(chosen.over(settings), candidates=())
+
+    plan = resolve(recipe, model, pick=pick)
+    algorithms = {d.tensor: d.algorithm for d in decided.activations}
+    activations = tuple(
+        replace(d, algorithm=algorithms.get(d.tensor, d.algorithm))
+        if d.algorithm.name == "auto"
+        else d
+        for d in plan.activations
+    )
+    return Trial(candidate, replace(plan, activations=activations), lists)
+
+
+def observed(plans: Sequence[Plan]) -> tuple[list[str], dict[str, tuple[int, ...]]]:
+    """Return the tensors that some plan observes, and the axes that have ranges by channel in some."""
+    tensors = list(dict.fromkeys(t for p in plans for t in p.observed_tensors))
+    axes: dict[str, set[int]] = {}
+    for plan in plans:
+        for tensor, found in plan.channel_axes.items():
+            axes.setdefault(tensor, set()).update(found)
+    return tensors, {t: tuple(sorted(a)) for t, a in axes.items()}
