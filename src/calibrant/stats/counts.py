@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calibrant.stats.exact import ExactValues
-from calibrant.stats.histogram import SUBNORMAL_BINS, Histogram, floats_of_order
+from calibrant.stats.histogram import BIN_SHIFT, SUBNORMAL_BINS, Histogram, floats_of_order
 
 __all__ = ["NO_VALUE", "BitCounts", "DistinctCounts", "demand_zero", "kernels"]
 
@@ -100,7 +100,7 @@ class BitCounts:
             self._counts = demand_zero(self._counts.size)
             self._room = _FULL
         self._room -= x.size
-        return int(kernels().count_bits(x.view(np.int32), self._counts, self._state))
+        return int(kernels().count_bits(x.view(np.int32), self._counts, self._state, BIN_SHIFT))
 
     def histogram(self) -> Histogram:
         """Return the counts so far as a value."""

@@ -47,7 +47,6 @@ _HASH_SHIFT = np.uint64(32 - 16)
 _SLOT = np.uint64(SLOTS - 1)
 _U32 = np.uint64(0xFFFFFFFF)
 _U7 = np.uint64(7)
-_U12 = np.uint64(12)
 _EXPONENT = np.uint64(0x7F800000)
 
 
@@ -61,21 +60,26 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @_compiled
 def count_bits(
-    bits: npt.NDArray[np.int32], counts: npt.NDArray[np.uint32], state: npt.NDArray[np.int64]
+    bits: npt.NDArray[np.int32],
+    counts: npt.NDArray[np.uint32],
+    state: npt.NDArray[np.int64],
+    shift: int,
 ) -> int:
     """Add values to the counts.
 
     Args:
         bits: (values,) float32 values seen as int32.
-        counts: (BINS,) how often each bin occurred. Written.
+        counts: (2**(32 - shift),) how often each bin occurred. Written.
         state: (4,) lowest and highest finite value as ordered integers (the bits of the magnitude, with
             the value's sign), how many values are not finite, and the least magnitude above 0 as bits.
             Written.
+        shift: Bits of a pattern below its bin, at most 20.
 
     Returns:
         The index of the first value that is not finite; -1 when there is none.
     """
     n = bits.size
+    drop = np.uint64(shift)
     first = -1
     for start in range(0, n, _BLOCK):
         # a slice counts from 0, which lets the compiler vectorise
@@ -102,7 +106,7 @@ def count_bits(
             for j in range(np.uint64(block.size)):
                 u = np.uint64(np.uint32(block[j]))
                 spread = _U7 if (u & _EXPONENT) == 0 else np.uint64(0)
-                counts[(u >> _U12) ^ (j & spread)] += np.uint32(1)
+                counts[(u >> drop) ^ (j & spread)] += np.uint32(1)
         else:  # the slow road, taken by blocks that hold NaN or Inf
             for k in range(block.size):
                 b = block[k]
@@ -117,7 +121,7 @@ def count_bits(
                 state[1] = max(state[1], order)
                 if magnitude > 0:
                     state[3] = min(state[3], magnitude)
-                counts[np.uint64(np.uint32(b)) >> _U12] += np.uint32(1)
+                counts[np.uint64(np.uint32(b)) >> drop] += np.uint32(1)
     return first
 
 
@@ -170,35 +174,22 @@ def count_distinct(
 @_compiled
 def count_channels(
     bits: npt.NDArray[np.int32],
-    shift: int,
     counts: npt.NDArray[np.uint32],
-    extremes: npt.NDArray[np.int64],
+    state: npt.NDArray[np.int64],
+    shift: int,
 ) -> None:
-    """Add values to the counts of their channels; NaN and Inf are left out.
+    """Add values to the counts of their channels, as `count_bits` does for one.
 
     Args:
         bits: (outer, channels, inner) float32 values seen as int32.
+        counts: (channels, 2**(32 - shift)). Written.
+        state: (channels, 4). Written.
         shift: Bits of a pattern below its bin.
-        counts: (channels, 2**(32 - shift)) how often each bin occurred. Written.
-        extremes: (channels, 2) lowest and highest finite value as ordered integers. Written.
     """
-    outer, channels, inner = bits.shape
-    drop = np.uint64(shift)
+    outer, channels, _ = bits.shape
     for o in range(outer):
         for c in range(channels):
-            low = extremes[c, 0]
-            high = extremes[c, 1]
-            for i in range(inner):
-                b = bits[o, c, i]
-                magnitude = np.int64(b & 0x7FFFFFFF)
-                if magnitude >= 0x7F800000:
-                    continue
-                order = -magnitude if b < 0 else magnitude
-                low = min(low, order)
-                high = max(high, order)
-                counts[c, np.uint64(np.uint32(b)) >> drop] += np.uint32(1)
-            extremes[c, 0] = low
-            extremes[c, 1] = high
+            count_bits(bits[o, c], counts[c], state[c], shift)
 
 
 @_compiled

@@ -35,6 +35,7 @@ FEW_VALUES = 1 << 18
 _FINE_CHANNELS = 64  # so many have the finest histograms
 _FINEST, _COARSEST = BIN_SHIFT + 2, BIN_SHIFT + 5
 _FULL = (1 << 32) - 1  # what a uint32 counter holds
+_RUN = 64  # values of a channel side by side; fewer are brought together first, which is faster
 
 
 def channel_shift(channels: int) -> int:
@@ -107,7 +108,7 @@ class ChannelCounts:
         exact: Keep all values however many there are.
     """
 
-    __slots__ = ("_counts", "_exact", "_extremes", "_flushed", "_raw", "_room", "_size", "axis")
+    __slots__ = ("_counts", "_exact", "_flushed", "_raw", "_room", "_size", "_state", "axis")
 
     def __init__(self, axis: int, channels: int, *, exact: bool = False) -> None:
         """Start without values."""
@@ -116,14 +117,15 @@ class ChannelCounts:
         self._raw: list[npt.NDArray[np.float32]] = []  # (channels, values) each
         self._size = 0
         self._counts: npt.NDArray[np.uint32] | None = None  # (channels, bins)
-        self._extremes = np.tile(np.array(NO_VALUE, dtype=np.int64), (channels, 1))
+        none = np.array([*NO_VALUE, 0, NO_VALUE[0]], dtype=np.int64)
+        self._state = np.tile(none, (channels, 1))  # (channels, 4), see kernels.count_bits
         self._room = _FULL
         self._flushed: ChannelDistributions | None = None
 
     @property
     def channels(self) -> int:
         """Number of channels."""
-        return len(self._extremes)
+        return len(self._state)
 
     def add(self, x: npt.NDArray[np.float32]) -> None:
         """Add a contiguous array whose axis `axis` has the channels; NaN and Inf are left out.
@@ -150,7 +152,10 @@ class ChannelCounts:
                 self._count(self._counts, rows[None])
             self._raw = []
         outer = int(np.prod(x.shape[: self.axis]))
-        self._count(self._counts, x.reshape(outer, self.channels, -1))
+        parts = x.reshape(outer, self.channels, -1)
+        if parts.shape[2] < _RUN:
+            parts = np.ascontiguousarray(parts.swapaxes(0, 1)).reshape(1, self.channels, -1)
+        self._count(self._counts, parts)
 
     def result(self) -> ChannelDistributions:
         """Return the distributions so far as a value."""
@@ -162,7 +167,7 @@ class ChannelCounts:
             finite = [r[np.isfinite(r)].astype(np.float32) for r in rows]
             return ChannelDistributions(self.axis, tuple(ExactValues.of(r) for r in finite))
         shift = channel_shift(self.channels)
-        data = tuple(map(_histogram, self._counts, self._extremes, [shift] * self.channels))
+        data = tuple(map(_histogram, self._counts, self._state, [shift] * self.channels))
         found = ChannelDistributions(self.axis, data)
         return found.merge(self._flushed, keep=False) if self._flushed else found
 
@@ -175,24 +180,27 @@ class ChannelCounts:
             self._room = _FULL
         self._room -= each
         shift = channel_shift(self.channels)
-        kernels().count_channels(x.view(np.int32), shift, counts, self._extremes)
+        kernels().count_channels(x.view(np.int32), counts, self._state, shift)
 
 
 def _histogram(
-    counts: npt.NDArray[np.uint32], extremes: npt.NDArray[np.int64], shift: int
+    counts: npt.NDArray[np.uint32], state: npt.NDArray[np.int64], shift: int
 ) -> Histogram:
     """Return the counts (bins,) of one channel as a value."""
-    if extremes[0] > extremes[1]:
+    if state[0] > state[1]:
         return Histogram(
             np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64), np.inf, -np.inf, shift
         )
-    low, high = floats_of_order(extremes)
-    first = (1 << 23) >> shift  # bins of zero and subnormals
-    last = int(np.abs(extremes).max() >> shift) + 1
+    low, high = floats_of_order(state[:2])
     positive, negative = counts.reshape(2, -1)  # magnitudes ascend in both
-    zeros = positive[:first].sum(dtype=np.int64) + negative[:first].sum(dtype=np.int64)
-    below = np.flatnonzero(negative[first:last])[::-1] + first
-    above = np.flatnonzero(positive[first:last]) + first
+    subnormal = (1 << 23) >> shift
+    zeros = positive[:subnormal].sum(dtype=np.int64) + negative[:subnormal].sum(dtype=np.int64)
+    # only bins between the least and the greatest magnitude are read: the rest is not in memory
+    first = min(max(int(state[3]) >> shift, subnormal), positive.size)
+    last = int(np.abs(state[:2]).max() >> shift) + 1
+    # flatnonzero of a comparison is faster than that of the counts
+    below = np.flatnonzero(negative[first:last] != 0)[::-1] + first
+    above = np.flatnonzero(positive[first:last] != 0) + first
     keys = np.concatenate([-below, [0][: int(zeros > 0)], above]).astype(np.int32)
     found = np.concatenate([negative[below], [zeros][: int(zeros > 0)], positive[above]])
     return Histogram(keys, found.astype(np.int64), float(low), float(high), shift)
