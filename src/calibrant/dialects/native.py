@@ -34,6 +34,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from calibrant.dialects._dialect import Dialect
+from calibrant.dialects._mapping_file import mapped_layers
 from calibrant.dialects._native_dump import dump
 from calibrant.dialects._native_schema import (
     NAMES,
@@ -111,7 +112,8 @@ def load(text: str, path: Path | None) -> Recipe:
                 for n, c in enumerate(rule.candidates)
             )
             settings = Settings(candidates=tried).over(settings)
-        rules += [Rule(where, settings, origin, rule.force) for where in _wheres(rule.where)]
+        wheres = _wheres(rule.where, path)
+        rules += [Rule(where, settings, origin, rule.force) for where in wheres]
     whole = {
         k: getattr(content, k)
         for k in ("bias_correction", "equalize", "joint", "scale_format", "training")
@@ -154,14 +156,19 @@ def _limit(section: LimitSection) -> Limit:
     return Limit(where, section.setting, tuple(section.allowed), section.reason, section.condition)
 
 
-def _wheres(where: WhereSection) -> list[Where]:
-    """Return what a `where` selects, one for each name in it."""
+def _wheres(where: WhereSection, path: Path | None) -> list[Where]:
+    """Return what a `where` selects, one for each name in it.
+
+    A mapping file whose names do not stand in the recipe is read, beside the recipe or from where we are.
+    """
     parts = [part for section in where.all_of or () for part in _parts(section)]
     if parts:
         return [AllOf(tuple(parts))]
     if where.mapped is not None:
-        names = where.mapped.names
-        return [MappedLayers(where.mapped.file, None if names is None else tuple(names))]
+        mapped = where.mapped
+        if mapped.names is None:
+            return [mapped_layers(mapped.file, path)]
+        return [MappedLayers(mapped.file, tuple(mapped.names))]
     found = _parts(where)
     if where.input is None:
         return [*found] or [AllNodes()]
