@@ -502,3 +502,34 @@ def test_scales_by_channel_that_a_model_came_with_are_kept_as_they_are() -> None
     for other in (result.deploy, result.fake_quant):
         found = outputs(other, feed, optimize=False)[0]
         np.testing.assert_allclose(found, reference, atol=1e-5 * np.abs(reference).max())
+
+
+@pytest.mark.parametrize(
+    ("symmetric", "positive", "axis"), [(True, False, 0), (False, True, 0), (False, False, 1)]
+)
+def test_a_folded_tensor_is_read_at_one_scale_and_at_one_zero_point_where_there_is_one(
+    symmetric: bool, positive: bool, axis: int
+) -> None:
+    model, data = uneven(one_layer("conv"), shift=0.0 if positive else 3.0)
+    if positive:
+        data = [{"x": np.abs(feed["x"])} for feed in data]
+    result = quantize(model, data, recipe(activation_symmetric=symmetric))
+    p = result.params.activations["x"]
+    nodes = {n.op_type: n for n in result.deploy.graph if n.name.startswith("x__")}
+    quantize_, dequantize_ = nodes["QuantizeLinear"], nodes["DequantizeLinear"]
+
+    def constant(node: ir.Node, index: int) -> np.ndarray:
+        return node.inputs[index].const_value.numpy()  # type: ignore[union-attr]
+
+    np.testing.assert_array_equal(constant(quantize_, 1), p.scale)
+    np.testing.assert_array_equal(constant(quantize_, 2), p.zero_point)
+    assert quantize_.attributes["axis"].as_int() == 1
+    assert constant(dequantize_, 1).ndim == constant(dequantize_, 2).ndim == axis
+    assert (constant(dequantize_, 1) == p.scale.max()).all()
+    assert (constant(dequantize_, 2) == p.zero_point).all()
+    simulated = emit_simulated(prepared(model), result.plan, result.params)
+    for optimize in (False, True):
+        found, meant = (
+            outputs(m, data[0], optimize=optimize)[0] for m in (result.deploy, simulated)
+        )
+        np.testing.assert_allclose(found, meant, atol=3e-5 * np.abs(meant).max())

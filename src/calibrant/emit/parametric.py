@@ -43,7 +43,8 @@ class Parametric:
         found: dict[str, npt.NDArray[np.generic]] = {}
         for d in self.plan.activations:
             p = params.activations[d.id]
-            values = pair_values(p, unsigned=self.plan.target.unsigned, folded=d.folded)
+            unsigned = self.plan.target.unsigned
+            values = pair_values(p, unsigned=unsigned, folded=d.folded, compact=False)
             found |= {self.names[d.id, key]: np.asarray(v) for key, v in values.items()}
         for layer in self.free:
             chosen = params.layers[layer]
@@ -61,7 +62,6 @@ def form_of(plan: Plan) -> tuple[object, ...]:
             d.spec.bits,
             d.spec.axis,
             d.folded,
-            d.folded and d.spec.symmetric,
         )
         for d in plan.activations
     )

@@ -64,7 +64,7 @@ def emit_simulated(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model:
 
 def emit_with(model: ir.Model, plan: Plan, params: Parameters, put: Put) -> ir.Model:
     """Emit the simulated model; `put` decides what becomes of the numbers of quantizers and of weights."""
-    return _emit(model, plan, params, integers=False, put=put)
+    return _emit(model, plan, params, integers=False, put=put, compact=False)
 
 
 def _constant(graph: ir.Graph, name: str, data: npt.NDArray[Any], of: tuple[str, str]) -> ir.Value:
@@ -78,6 +78,7 @@ def _emit(
     *,
     integers: bool,
     put: Put,
+    compact: bool = True,
 ) -> ir.Model:
     model = model.clone()
     graph = model.graph
@@ -100,7 +101,7 @@ def _emit(
             folded: bool = decision.folded,
         ) -> list[ir.Node]:
             unsigned = plan.target.unsigned
-            constants = pair_values(p, unsigned=unsigned, folded=folded)
+            constants = pair_values(p, unsigned=unsigned, folded=folded, compact=compact)
             put_in = {
                 k: put(graph, names.fresh(f"{name}__{k}"), v, (name, k))
                 for k, v in constants.items()
@@ -125,11 +126,12 @@ def _stored(q: npt.ArrayLike, bits: int, *, unsigned: bool) -> npt.NDArray[np.ge
 
 
 def pair_values(
-    p: QuantParams, *, unsigned: bool, folded: bool
+    p: QuantParams, *, unsigned: bool, folded: bool, compact: bool
 ) -> dict[str, npt.NDArray[np.generic]]:
     """Return what the two nodes of one quantizer read: scales and zero points as they are stored.
 
-    Where scales are folded, the second node reads at their common one. Pairs with scales by channel are
+    Where scales are folded, the second node reads at their common one: a number, with the zero point that all
+    channels have, where they have one and `compact` allows it, else the same for each channel. Pairs with scales by channel are
     signed on every target: no kernel computes with them, and a runtime does not take them for ones that
     it has.
     """
@@ -139,9 +141,9 @@ def pair_values(
         "scale": p.scale,
         "zero_point": _stored(p.zero_point, bits, unsigned=unsigned),
     }
-    if folded and p.is_symmetric:
+    if folded and compact and (p.zero_point == p.zero_point[0]).all():
         found["common_scale"] = np.asarray(p.common_scale)
-        found["common_zero_point"] = _stored(np.zeros((), np.int32), bits, unsigned=unsigned)
+        found["common_zero_point"] = found["zero_point"][0]
     elif folded:
         found["common_scale"] = np.full_like(p.scale, p.common_scale)
     return found
