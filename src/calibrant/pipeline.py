@@ -34,16 +34,17 @@ from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
 from calibrant.graph.passes.half import to_half
 from calibrant.plan import Plan, resolve
 from calibrant.plan.loaded import keeps_scales
-from calibrant.recipe import Recipe
+from calibrant.recipe import Note, Recipe
 from calibrant.refine.learned_rounding import learn_rounding, learns
 from calibrant.refine.nuq import refine_levels, refines
-from calibrant.results import QuantizedModel, summarize
+from calibrant.results import NOT_FOR_ACCURACY, QuantizedModel, summarize
 from calibrant.run import Progress, Run
 from calibrant.runtime import observe as observation
 from calibrant.runtime.batch import Batch
 from calibrant.runtime.data import Batches, open_data
 from calibrant.runtime.inputs import model_inputs
 from calibrant.runtime.measure import OutputQuality, compare, measure_latency, run
+from calibrant.runtime.sources.random import random_arrays
 from calibrant.runtime.tap import expose
 from calibrant.stats import Statistics, TensorStats
 
@@ -129,9 +130,14 @@ def quantize(
             params = _learned(base, plan, params, probe, r)
     with r.stage("bias correction"):
         params = corrected(chosen, params, statistics, probe, r)
+    if recipe.calibration.random:
+        plan = replace(plan, notes=(*plan.notes, Note("calibration", NOT_FOR_ACCURACY, True)))
     with r.stage("emit"):
         deploy = emit_qdq(base, plan, params)
         fake_quant = emit_fake_quant(base, plan, params)
+        if recipe.calibration.random:
+            for written in (deploy, fake_quant):
+                written.metadata_props["calibrant.calibration"] = NOT_FOR_ACCURACY
     with r.stage("measure"):
         r.quality = _quality(deploy, probe, r)
         if plan.target.measures_latency:
@@ -235,19 +241,35 @@ def _open(
     preprocess: str | Path | None,
 ) -> Batches:
     """Open the data; arguments of the call are over the recipe's."""
-    if data is None:
-        raise DataError(
-            "There is no calibration data. Give some (--data); only a recipe that keeps the scales which the "
-            "model has does without."
-        )
     calibration = r.recipe.calibration
-    return open_data(
+    inputs = model_inputs(model)
+    notes = []
+    if calibration.random:
+        if data is not None:
+            notes.append("The recipe asks for random values: the data that was given is not read.")
+        data, preprocess = random_arrays(inputs), None
+    elif data is None and calibration.sources:
+        data = calibration.sources
+        notes.append(f"Data as the configuration names it: {', '.join(s.path for s in data)}.")
+    elif data is None:
+        raise DataError(
+            "There is no calibration data. Give some (--data), or name it in the recipe; only a recipe that "
+            "keeps the scales which the model has does without."
+        )
+    elif calibration.sources:
+        named = ", ".join(s.path for s in calibration.sources)
+        notes.append(
+            f"The data that was given is used, not what the configuration names ({named})."
+        )
+    batches = open_data(
         data,
-        model_inputs(model),
+        inputs,
         batch_size=batch_size if batch_size is not None else calibration.batch_size,
         batch_num=batch_num if batch_num is not None else calibration.batch_num,
         preprocess=preprocess,
     )
+    batches.notes[:0] = notes
+    return batches
 
 
 def _prepare(original: ir.Model, r: Run) -> tuple[ir.Model, Plan]:

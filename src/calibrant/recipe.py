@@ -126,6 +126,7 @@ class Source:
         color: Order of an image's channels.
         mean: Subtracted, one for each channel or one for all [units of a pixel].
         std: Divided by.
+        beside: Folder of the configuration, where a relative path is looked for first.
     """
 
     path: str
@@ -133,6 +134,7 @@ class Source:
     color: str | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    beside: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

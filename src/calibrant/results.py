@@ -37,6 +37,9 @@ MODELS = ("deploy", "fake_quant")
 #: What a search node by node found.
 CHOICES = "layerwise_search.csv"
 
+#: Said in every file of a run on random values (horizon.md 3.1).
+NOT_FOR_ACCURACY = "Calibrated on random values: for structure and speed, not for accuracy."
+
 #: Files over this go beside the model, as ONNX external data (protobuf ends at 2 GiB).
 EXTERNAL_BYTES = 1_500_000_000
 
@@ -87,6 +90,10 @@ class QuantizedModel:
             names = sorted(p.name for p in temporary.iterdir())
         return [folder / name for name in names]
 
+    @property
+    def _is_random(self) -> bool:
+        return bool(self.summary.get("data", {}).get("random"))
+
     def _write(self, folder: Path) -> None:
         for name, model in zip(MODELS, (self.deploy, self.fake_quant), strict=True):
             external = f"{name}.onnx.data" if model_bytes(model) > EXTERNAL_BYTES else None
@@ -98,6 +105,8 @@ class QuantizedModel:
             "plan.json": _json(plan_table(self.plan, self.params)),
             "summary.json": _json(self.summary),
         }
+        if self._is_random:
+            texts["record.txt"] = f"# {NOT_FOR_ACCURACY}\n{texts['record.txt']}"
         if self.choices:
             texts[CHOICES] = _choices_table(self.choices)
         for name, text in texts.items():
@@ -226,7 +235,12 @@ def summarize(source: Any, original: ir.Model, result: QuantizedModel, r: Run) -
         "calibrant": __version__,
         "model": str(source) if isinstance(source, (str, Path)) else "(in memory)",
         "target": plan.target.name,
-        "data": {"samples": r.samples, "batches": r.batches, "notes": r.data_notes},
+        "data": {
+            "samples": r.samples,
+            "batches": r.batches,
+            "random": r.recipe.calibration.random,
+            "notes": r.data_notes,
+        },
         "quality": {
             "samples": r.probe_samples,
             "outputs": {
@@ -287,7 +301,8 @@ def len_bytes(model: ir.Model) -> int:
 
 
 def _warnings(summary: dict[str, Any], r: Run) -> list[str]:
-    warnings = [
+    warnings = [NOT_FOR_ACCURACY] if r.recipe.calibration.random else []
+    warnings += [
         f"Output '{name}' was not compared: it is no floating point tensor, or its shape depends on the "
         "values before it. What it is computed from was compared where that is a tensor."
         for name in r.not_compared

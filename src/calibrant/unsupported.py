@@ -48,8 +48,6 @@ def _for_the_model(recipe: Recipe) -> Iterator[str]:
         yield "raising the layers that lose most to a higher precision"
     if recipe.training:
         yield "ranges learned by training"
-    if recipe.calibration.random:
-        yield "calibration without data"
 
 
 def _for_layers(recipe: Recipe) -> Iterator[str]:

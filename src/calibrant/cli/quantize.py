@@ -45,7 +45,7 @@ def quantize(
             metavar="DATA",
             help="A .npz file (arrays by input name) or .npy file; a folder of .npy, .npz, .bin or image files "
             "(images need a preprocessing file); or module:function, which yields batches. Needed unless the "
-            "recipe keeps the scales that the model has.",
+            "recipe names data, asks for random values, or keeps the scales that the model has.",
             rich_help_panel=DATA_PANEL,
             show_default=False,
         ),

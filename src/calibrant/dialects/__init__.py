@@ -10,6 +10,7 @@ import importlib
 import json
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,12 +50,21 @@ def load_recipe(source: str | Path | Mapping[str, Any] | Recipe) -> Recipe:
     text, path = _text(source)
     for dialect in dialects().values():
         if dialect.recognises(text, path):
-            return dialect.load(text, path)
+            return _located(dialect.load(text, path), path)
     known = "; ".join(f"{d.name} ({d.title})" for d in dialects().values())
     raise ConfigValueError(
         f"{path or 'The recipe'} is in no dialect that is known. Known: {known}. A recipe of calibrant's own "
         "begins with 'calibrant: 1'."
     )
+
+
+def _located(recipe: Recipe, path: Path | None) -> Recipe:
+    """Remember where a recipe stands, if it names data by relative paths."""
+    sources = recipe.calibration.sources
+    if path is None or not sources:
+        return recipe
+    placed = tuple(replace(s, beside=str(path.parent)) for s in sources)
+    return replace(recipe, calibration=replace(recipe.calibration, sources=placed))
 
 
 def dump_recipe(recipe: Recipe, dialect: str = "native", *, model: ModelLike | None = None) -> str:

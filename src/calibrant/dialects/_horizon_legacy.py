@@ -167,9 +167,6 @@ class _Legacy:
         if "cal_data_dir" not in section:
             return None
         folders = self._names(section["cal_data_dir"] or "", (LEGACY_SECTION, "cal_data_dir"), ";")
-        if folders:
-            text = "Calibration data is what is given for it; cal_data_dir is kept as calibration.sources."
-            self._note((LEGACY_SECTION, "cal_data_dir"), text)
         return tuple(Source(path=folder, kind="numbers") for folder in folders)
 
     def _merged(self, inline: dict[str, Any]) -> dict[str, Any]:

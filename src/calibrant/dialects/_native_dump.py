@@ -77,7 +77,7 @@ def _calibration(calibration: Calibration) -> dict[str, Any]:
             {
                 k: list(v) if isinstance(v, tuple) else v
                 for k, v in asdict(s).items()
-                if v not in (None, ())
+                if k != "beside" and v not in (None, ())
             }
             for s in calibration.sources
         ]

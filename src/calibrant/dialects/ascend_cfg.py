@@ -205,14 +205,7 @@ def _excluded(content: CalibrationFile, document: Document) -> list[Rule]:
 
 
 def _notes(content: CalibrationFile, document: Document) -> list[Note]:
-    place = document.where(("preprocess_parameter",))
-    notes = [
-        Note(
-            place,
-            "Calibration data is what is given for it; input_file_path, mean_value and standard_deviation "
-            "are kept in the recipe as calibration.sources and are not read.",
-        )
-    ]
+    notes = []
     if content.batch_count == 1:
         place = document.where(("batch_count",))
         notes.append(

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from calibrant.errors import CalibrantError, ConfigValueError, DataError, did_you_mean
+from calibrant.recipe import Source
 from calibrant.runtime.batch import Batch, InputInfo
 from calibrant.runtime.batches import Batches, rows_of
 from calibrant.runtime.check import as_samples, to_array
@@ -28,6 +29,7 @@ from calibrant.runtime.sources.arrays import mapping_table, npy_table, npz_table
 from calibrant.runtime.sources.columns import ArrayColumn, FileColumn, PreparedColumn, Table
 from calibrant.runtime.sources.feeds import FeedStream
 from calibrant.runtime.sources.folder import folder_table, sample_files
+from calibrant.runtime.sources.named import named_table
 from calibrant.runtime.transform import finish_arrays
 
 __all__ = ["DATA_FORMS", "Batch", "Batches", "InputInfo", "open_data"]
@@ -78,6 +80,8 @@ def _source(
     data: Any, rows: Sequence[InputInfo], steps: Preprocess | None
 ) -> tuple[Table | FeedStream, Preprocess | None]:
     """Open any data; tables come back with preprocessing built in."""
+    if isinstance(data, tuple) and data and all(isinstance(s, Source) for s in data):
+        return named_table(data, rows, steps), steps
     if isinstance(data, str) and is_function_name(data) and not Path(data).exists():
         function = import_function(data, what="Data", error=DataError)
         return _called(function, data, rows, steps)

@@ -15,7 +15,7 @@ go well there may be written `_`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from calibrant.runtime.sources.columns import (
 from calibrant.runtime.sources.labels import LABELS, add_labels
 from calibrant.runtime.transform import finish_arrays, finish_images, images_module, stored_shape
 
-__all__ = ["folder_table", "sample_files"]
+__all__ = ["IMAGES", "column_of", "folder_table", "in_natural_order", "sample_files"]
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm")
 SAMPLES = (".npy", ".bin", *IMAGES)
@@ -87,7 +87,7 @@ def folder_table(
                 f"{folder} holds files of one input, and the model has {len(inputs)}; make a sub-folder "
                 f"for each ({', '.join(_plain(i.name) + '/0.npy' for i in inputs)}), or use .npz files."
             )
-        columns = {inputs[0].name: _column(used, inputs[0], preprocess, str(folder))}
+        columns = {inputs[0].name: column_of(used, inputs[0], preprocess, str(folder))}
     add_labels(columns, folder, used)
     left = [p.name for p in (*files, *folders) if p not in used]
     notes = (
@@ -96,6 +96,11 @@ def folder_table(
         else ()
     )
     return Table(columns, str(folder), notes)
+
+
+def in_natural_order(paths: Iterable[Path]) -> list[Path]:
+    """Sort files so that `2.npy` comes before `10.npy`."""
+    return sorted(paths, key=_natural)
 
 
 def _natural(path: Path) -> list[tuple[bool, int, str]]:
@@ -136,7 +141,7 @@ def _by_folder(
                 f"{path} holds no samples: it needs {', '.join('*' + s for s in SAMPLES)} files."
             )
         if info is not None:
-            columns[name] = _column(files, info, preprocess, str(path))
+            columns[name] = column_of(files, info, preprocess, str(path))
         else:
             columns[name] = FileColumn([_extra_file(p) for p in files])
     return columns
@@ -165,7 +170,7 @@ def _by_index(
         files = [paths[i] for i in sorted(paths)]
         info = next((i for i in inputs if i.name == name), None)
         columns[name] = (
-            _column(files, info, preprocess, str(folder))
+            column_of(files, info, preprocess, str(folder))
             if info is not None
             else FileColumn([_extra_file(p) for p in files])
         )
@@ -197,9 +202,14 @@ def _archive_samples(path: Path, name: str, info: InputInfo | None) -> AnyArray:
 # --------------------------------------------------------------------------------------------- files
 
 
-def _column(
+def column_of(
     files: Sequence[Path], info: InputInfo, preprocess: Preprocess | None, where: str
 ) -> Column:
+    """Return the samples of one input in files of one kind.
+
+    Raises:
+        DataError: The kinds are mixed, or a file cannot be read.
+    """
     kinds = {"image" if p.suffix.lower() in IMAGES else p.suffix.lower() for p in files}
     if len(kinds) > 1:
         raise DataError(
