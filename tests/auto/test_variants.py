@@ -8,7 +8,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from calibrant import QuantizedModel, Recipe, quantize
-from calibrant.recipe import Layer, Rule, Settings
+from calibrant.auto.variants import _balanceable
+from calibrant.errors import DataError
+from calibrant.graph.load import load, prepare
+from calibrant.graph.passes.balance import balance_factors, weight_magnitudes
+from calibrant.plan import resolve
+from calibrant.recipe import AllNodes, Layer, Rule, Settings
 
 CHANNELS = 32
 
@@ -65,3 +70,52 @@ def test_a_rule_balances_a_layer_with_its_strength(strength):
     asked, plain = quantized(recipe), quantized(replace(recipe, rules=()))
     assert muls(asked) == 1
     assert sqnr(asked) > sqnr(plain) + 3
+
+
+def test_what_a_rule_balances_is_no_candidate_for_balancing():
+    model = prepare(load(network()))
+    rule = Rule(Layer("product"), Settings(balance=0.2))
+    found = [
+        _balanceable(model, resolve(Recipe(rules=rules), model), exclude=set())
+        for rules in ((), (rule,))
+    ]
+    assert found == [{"n": (-1, ("product",))}, {}]
+
+
+def two_readers() -> onnx.ModelProto:
+    """A convolution and a matrix product read one tensor, whose channels they have on axes 1 and 3."""
+    rng = np.random.default_rng(0)
+    values = {"v": rng.normal(size=(6, 6, 1, 1)), "w": rng.normal(size=(6, 6))}
+    nodes = [
+        helper.make_node("Conv", ["x", "v"], ["a"], name="conv"),
+        helper.make_node("MatMul", ["x", "w"], ["b"], name="product"),
+    ]
+    x, a, b = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 6, 4, 6]) for n in "xab")
+    weights = [numpy_helper.from_array(v.astype(np.float32), k) for k, v in values.items()]
+    graph = helper.make_graph(nodes, "g", [x], [a, b], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_readers_with_channels_on_different_axes_have_factors_of_their_own():
+    x = np.random.default_rng(1).normal(size=(32, 6, 4, 6)).astype(np.float32)
+    x *= 10.0 ** np.linspace(-1, 1, 6).reshape(-1, 1, 1)
+    recipe = Recipe(equalize="off", rules=(Rule(AllNodes(), Settings(balance=0.5)),))
+    result = quantize(two_readers(), {"x": x}, recipe)
+    model = load(two_readers())
+    for layer, axis in (("conv", 1), ("product", 3)):
+        seen = np.abs(np.moveaxis(x, axis, 0).reshape(6, -1)).max(axis=1)
+        w = weight_magnitudes(model.graph.node(layer))
+        assert w is not None
+        np.testing.assert_allclose(
+            result.params.balance[layer], balance_factors(seen, w), rtol=1e-6
+        )
+
+
+def test_a_layer_that_is_too_uneven_is_named():
+    x = np.random.default_rng(1).normal(size=(32, 6, 4, 6)).astype(np.float32)
+    x[:, 0] *= 1e16
+    recipe = Recipe(equalize="off", rules=(Rule(Layer("conv"), Settings(balance=0.5)),))
+    with pytest.raises(
+        DataError, match=r"Layer 'conv' cannot be balanced: The balance factor of channel 0"
+    ):
+        quantize(two_readers(), {"x": x}, recipe)

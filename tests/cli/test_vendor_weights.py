@@ -222,9 +222,10 @@ def test_rounds_of_a_configuration_are_done() -> None:
     clusters = {}
     for rounds in (0, 1, 5):
         Path("quant.cfg").write_text(
-            f"common_config {{ nuq_quantize {{ num_steps: 16 num_of_iteration: {rounds} }} }}"
+            f"batch_num: 2 common_config {{ nuq_quantize {{ num_steps: 16 num_of_iteration: {rounds} }} }}"
         )
         summary = quantize("residual", "quant.cfg", f"run{rounds}")
+        assert summary["quality"]["samples"] == (64 if rounds else 16)  # both batches
         tried = {e["round"] for e in summary["passes"]["levels_refined"]}
         assert tried <= set(range(1, rounds + 1))
         assert bool(tried) == bool(rounds)

@@ -147,6 +147,14 @@ def test_a_wish_gives_way_with_a_note_and_the_grid_that_levels_are_of() -> None:
         assert any(f"groups: layer '{name}' goes without" in m for m in notes)
 
 
+def test_operators_without_a_weight_are_not_spoken_of() -> None:
+    assert plan("pools", nuq(AllNodes())).notes == ()
+    assert plan("attention_where", nuq(AllNodes())).notes == ()
+    own = Recipe(rules=(nuq(Layer("avg1"), "required"),), target="layers-only")
+    with pytest.raises(ConfigValueError, match=r"Conv, Gemm and MatMul alone.* in layer avg1$"):
+        resolve(own, prepared(NETS["pools"]()))
+
+
 def test_what_a_layer_requires_and_cannot_have_is_an_error() -> None:
     group = next(w.layer for w in plan("grouped", nuq(AllNodes())).weights if w.algorithm != NUQ)
     with pytest.raises(

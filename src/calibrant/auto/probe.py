@@ -19,6 +19,8 @@ from calibrant.emit.qdq import emit_simulated
 from calibrant.errors import DataError, ModelError
 from calibrant.graph.opset import MIN_OPSET, main_opset
 from calibrant.plan import Plan
+from calibrant.refine.learned_rounding import learns
+from calibrant.refine.nuq import refines
 from calibrant.run import Run
 from calibrant.runtime.batch import Batch
 from calibrant.runtime.measure import compare, mean_sqnr_db, run
@@ -152,12 +154,14 @@ def _answers(
 
 
 def _is_measured(plan: Plan, r: Run) -> bool:
-    """Say whether anything is decided, balanced or corrected by what the probe shows."""
+    """Say whether anything is decided, balanced, refined or corrected by what the probe shows."""
     return (
         r.recipe.bias_correction != "off"
         or (r.recipe.equalize != "off" and plan.target.equalize)
         or any(d.algorithm.name == "auto" for d in plan.activations)
         or any(d.settings.balance is not None for d in plan.layers)
+        or refines(plan)
+        or learns(plan)
     )
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.auto.probe import Probe
-from calibrant.errors import ConfigValueError
+from calibrant.errors import DataError
 from calibrant.graph.passes.balance import (
     Balanced,
     balance,
@@ -93,14 +93,18 @@ def variants(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> list[Variant]
 def _balanceable(
     model: ir.Model, plan: Plan, *, exclude: set[str]
 ) -> dict[str, tuple[int, tuple[str, ...]]]:
-    """Quantized tensors that only layers with weights read quantized: tensor -> (axis, layers)."""
+    """Quantized tensors that only layers with weights read quantized: tensor -> (axis, layers).
+
+    Layers for which the recipe gives a strength are balanced by it already.
+    """
     found = {}
+    asked = {d.node for d in plan.layers if d.settings.balance is not None}
     weights = {w.layer for w in plan.weights}
     for d in plan.activations:
         layers = tuple(node for node, _ in d.users)
         if d.tensor in exclude or d.producer is not None or d.fixed_range is not None:
             continue
-        if not layers or any(i != 0 or n not in weights for n, i in d.users):
+        if not layers or any(i != 0 or n not in weights or n in asked for n, i in d.users):
             continue
         nodes = [model.graph.node(n) for n in layers]
         axes = {channel_axis(n) for n in nodes}
@@ -124,7 +128,11 @@ def _even_factors(
 def balance_as_asked(
     model: ir.Model, plan: Plan, probe: Probe, r: Run
 ) -> tuple[ir.Model, Plan, tuple[Balanced, ...]]:
-    """Balance the layers for which the recipe gives a strength."""
+    """Balance the layers for which the recipe gives a strength.
+
+    Raises:
+        DataError: The channels of a layer are too uneven; the message names it.
+    """
     asked = {d.node: d.settings.balance for d in plan.layers if d.settings.balance is not None}
     asked = {
         n: a for n, a in asked.items() if any(d.node == n and d.quantized for d in plan.layers)
@@ -132,26 +140,30 @@ def balance_as_asked(
     if not asked:
         return model, plan, ()
     changed = model.clone()
-    tensors, axes = {}, {}
+    tensors: dict[str, str] = {}
+    passes: list[dict[str, int]] = []  # tensor -> axis; a Conv and a MatMul may read one tensor
+    of_pass = {}
     for name in asked:
         node = changed.graph.node(name)
-        if weight_magnitudes(node) is None:
-            raise ConfigValueError(
-                f"balance is set for layer '{name}', a {node.op_type} that cannot be balanced; a layer with "
-                "a constant weight (Conv, ConvTranspose, Gemm, MatMul) can."
-            )
-        source = node.inputs[0]
-        assert source is not None
-        tensors[name] = source.name or ""
-        axes[tensors[name]] = channel_axis(node)
+        assert node.inputs[0] is not None
+        tensor, axis = node.inputs[0].name or "", channel_axis(node)
+        tensors[name] = tensor
+        fitting = (i for i, axes in enumerate(passes) if axes.get(tensor, axis) == axis)
+        of_pass[name] = next(fitting, len(passes))
+        if of_pass[name] == len(passes):
+            passes.append({})
+        passes[of_pass[name]][tensor] = axis
     count = r.recipe.calibration.balance_batches
     seen = probe.small if count is None else probe.batches[:count]
-    magnitudes = channel_magnitudes(model, axes, seen, **r.runtime)
+    magnitudes = [channel_magnitudes(model, axes, seen, **r.runtime) for axes in passes]
     done = []
     for name, strength in asked.items():
         w = weight_magnitudes(changed.graph.node(name))
         assert w is not None
         assert strength is not None
-        factors = balance_factors(magnitudes[tensors[name]], w, strength)
+        try:
+            factors = balance_factors(magnitudes[of_pass[name]][tensors[name]], w, strength)
+        except DataError as e:
+            raise DataError(f"Layer '{name}' cannot be balanced: {e}") from e
         done.append(balance(changed, tensors[name], [name], factors))
     return changed, resolve(r.recipe, changed), tuple(done)

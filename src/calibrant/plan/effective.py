@@ -8,9 +8,9 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from calibrant.errors import ConfigValueError
-from calibrant.graph.ops import bias_of, matches_type, rule_of, weight_index
+from calibrant.graph.ops import bias_of, matches_type, weight_index
 from calibrant.graph.targets import Target
-from calibrant.plan.fit import LEVELS_ALGORITHM, why_no_balance, why_no_levels
+from calibrant.plan.fit import check_mapped, fitting
 from calibrant.plan.match import Edges, at, match_rule
 from calibrant.recipe import (
     AlgorithmChoice,
@@ -19,7 +19,6 @@ from calibrant.recipe import (
     Layer,
     LayerInput,
     Limit,
-    MappedLayers,
     Note,
     OpType,
     Recipe,
@@ -41,9 +40,6 @@ DEFAULTS = Settings(
     weight_bits=8,
     weight_per_channel=True,
 )
-
-#: What a weight has that cannot keep a few levels: the grid that these are levels of.
-UNIFORM = AlgorithmChoice("arq")
 
 #: Inputs whose 8-bit value may get a second one beside it (horizon.md 6.2).
 COMPENSATED = {
@@ -87,7 +83,7 @@ class Effective:
         for rule, edges in self.matched:
             _check_required(rule, edges, nodes, target)
             _check_compensation(rule, edges, nodes)
-            _check_mapped(rule, edges, nodes)
+            check_mapped(rule, edges, nodes)
         _check_exclusive(self.matched)
 
     def of(self, node: ir.Node, index: int | None = None) -> tuple[Settings, dict[str, str]]:
@@ -139,7 +135,7 @@ class Effective:
         for limit in self._recipe.limits:
             if _applies(limit, node, index):
                 settings = self._within(limit, settings, deciders, node)
-        settings = self._fitting(settings, deciders, node)
+        settings = fitting(settings, deciders, node, self._notes)
         if settings.compensation and index not in (None, *COMPENSATED.get(node.op_type, ())):
             settings = replace(settings, compensation=False)
         origin = {name: r.origin or str(r.where) for name, r in deciders.items()}
@@ -166,44 +162,6 @@ class Effective:
             if rule.force == "wished" and note not in self._notes:
                 self._notes.append(note)
         return replace(settings, **{limit.setting: nearest})
-
-    def _fitting(self, settings: Settings, deciders: dict[str, Rule], node: ir.Node) -> Settings:
-        """Return the settings without the few levels, or the balancing, that a layer cannot have."""
-        if not settings.balance:
-            settings = replace(settings, balance=None)
-        if settings.compute != "int" or rule_of(node).kind not in ("compute", "pool"):
-            return settings
-        if settings.weight is not None and settings.weight.name == LEVELS_ALGORITHM:
-            reason = why_no_levels(node, settings)
-            if reason:
-                _give_way("weight", settings.weight, reason, deciders, node, self._notes)
-                settings = replace(settings, weight=UNIFORM)
-        if settings.balance is not None:
-            reason = why_no_balance(node)
-            if reason:
-                _give_way("balance", settings.balance, reason, deciders, node, self._notes)
-                settings = replace(settings, balance=None)
-        return settings
-
-
-def _give_way(
-    field: str,
-    value: object,
-    reason: str,
-    deciders: dict[str, Rule],
-    node: ir.Node,
-    notes: list[Note],
-) -> None:
-    """Refuse what a rule requires, and note what one wishes, for a layer that cannot have it."""
-    rule = deciders[field]
-    where = rule.origin or str(rule.where)
-    what = f"{field} is {value} for a {node.op_type}, but {reason}"
-    one_rule = field == "weight" and rule.settings.weight_bits not in (None, 8)
-    if rule.force == "required" or one_rule:
-        raise ConfigValueError(f"{where}: {what} in layer {node.name}")
-    note = Note(where, f"{what}: layer '{node.name}' goes without.")
-    if rule.force == "wished" and note not in notes:
-        notes.append(note)
 
 
 def _applies(limit: Limit, node: ir.Node, index: int | None) -> bool:
@@ -255,22 +213,6 @@ def _check_compensation(rule: Rule, edges: Edges, nodes: dict[str, ir.Node]) -> 
                 f"{at(rule.origin)}{'' if index is None else f'input {index} of '}node '{name}' "
                 f"({nodes[name].op_type}) has no place for error compensation. Places: {places}."
             )
-
-
-def _check_mapped(rule: Rule, edges: Edges, nodes: dict[str, ir.Node]) -> None:
-    """Refuse a mapping file for few levels that names no layer which can keep them."""
-    choice = rule.settings.weight
-    if not isinstance(rule.where, MappedLayers) or choice is None:
-        return
-    if choice.name != LEVELS_ALGORITHM:
-        return
-    why = {n: why_no_levels(nodes[n], Settings(weight_bits=8)) for n, _ in edges}
-    if all(why.values()):
-        name = sorted(why)[0]
-        raise ConfigValueError(
-            f"{at(rule.origin)}the mapping file '{rule.where.file}' names {len(why)} nodes of the model, and "
-            f"none can have weights of few levels ('{name}': {why[name]})."
-        )
 
 
 def _check_exclusive(matched: Sequence[tuple[Rule, Edges]]) -> None:

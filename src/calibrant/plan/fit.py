@@ -1,20 +1,98 @@
-"""What a layer has to be for a weight of few levels, and for balancing.
+"""What a layer has to be for a weight of few levels, and for balancing, and what becomes of a request elsewhere.
+
+A rule that requires it is an error there, one that wishes it leaves a note, and an implied one gives way without
+a word: the weight has the whole grid, the layer is not balanced.
 
 Source: ascend.md 7 (layers that NUQ takes) and 8 (weights with input channels).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import onnx_ir as ir
 
-from calibrant.graph.ops import is_constant, rule_of
+from calibrant.errors import ConfigValueError
+from calibrant.graph.ops import is_constant, rule_of, weight_index
 from calibrant.graph.passes.balance import weight_magnitudes
-from calibrant.recipe import Settings
+from calibrant.plan.match import Edges, at
+from calibrant.recipe import AlgorithmChoice, MappedLayers, Note, Rule, Settings
 
-__all__ = ["LEVELS_ALGORITHM", "why_no_balance", "why_no_levels"]
+__all__ = ["check_mapped", "fitting", "why_no_balance", "why_no_levels"]
 
 #: The weight algorithm that keeps a few levels of the grid.
 LEVELS_ALGORITHM = "nuq"
+
+#: What the weight of another layer has then: the grid that these are levels of.
+UNIFORM = AlgorithmChoice("arq")
+
+
+def fitting(
+    settings: Settings, deciders: Mapping[str, Rule], node: ir.Node, notes: list[Note]
+) -> Settings:
+    """Return the settings of a node without the few levels, or the balancing, that it cannot have.
+
+    Args:
+        settings: What the rules say.
+        deciders: Field of the settings -> the rule that decided it.
+        node: The node.
+        notes: Gets what gives way.
+
+    Raises:
+        ConfigValueError: A rule requires what the node cannot have, or asks for few levels and for another
+            width than 8 bits.
+    """
+    if not settings.balance:
+        settings = replace(settings, balance=None)
+    if settings.compute != "int" or rule_of(node).kind not in ("compute", "pool"):
+        return settings
+    if settings.weight is not None and settings.weight.name == LEVELS_ALGORITHM:
+        reason = why_no_levels(node, settings)
+        if reason:
+            _give_way("weight", settings.weight, reason, deciders["weight"], node, notes)
+            settings = replace(settings, weight=UNIFORM)
+    if settings.balance is not None:
+        reason = why_no_balance(node)
+        if reason:
+            _give_way("balance", settings.balance, reason, deciders["balance"], node, notes)
+            settings = replace(settings, balance=None)
+    return settings
+
+
+def _give_way(
+    field: str, value: object, reason: str, rule: Rule, node: ir.Node, notes: list[Note]
+) -> None:
+    where = rule.origin or str(rule.where)
+    what = f"{field} is {value} for a {node.op_type}, but {reason}"
+    contradicts_itself = field == "weight" and rule.settings.weight_bits not in (None, 8)
+    if rule.force == "required" or contradicts_itself:
+        raise ConfigValueError(f"{where}: {what} in layer {node.name}")
+    if field == "weight" and weight_index(node) is None:
+        return  # there is no weight to speak of
+    note = Note(where, f"{what}: layer '{node.name}' goes without.")
+    if rule.force == "wished" and note not in notes:
+        notes.append(note)
+
+
+def check_mapped(rule: Rule, edges: Edges, nodes: Mapping[str, ir.Node]) -> None:
+    """Refuse a mapping file for few levels that names no layer which can keep them.
+
+    Raises:
+        ConfigValueError: It is one; the message has the reason for the first of its layers.
+    """
+    choice = rule.settings.weight
+    if not isinstance(rule.where, MappedLayers) or choice is None:
+        return
+    if choice.name != LEVELS_ALGORITHM:
+        return
+    why = {n: why_no_levels(nodes[n], Settings(weight_bits=8)) for n, _ in edges}
+    if all(why.values()):
+        name = sorted(why)[0]
+        raise ConfigValueError(
+            f"{at(rule.origin)}the mapping file '{rule.where.file}' names {len(why)} nodes of the model, and "
+            f"none can have weights of few levels ('{name}': {why[name]})."
+        )
 
 
 def why_no_levels(node: ir.Node, settings: Settings) -> str:
