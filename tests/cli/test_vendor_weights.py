@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,13 @@ EPS = 2.0**-23
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Work in a folder of its own, and leave no log that writes to a closed stream behind."""
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    yield tmp_path
+    log = logging.getLogger("calibrant")
+    log.handlers.clear()
+    log.setLevel(logging.NOTSET)
 
 
 def run(*args: str | Path) -> int:

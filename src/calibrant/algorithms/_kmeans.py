@@ -55,7 +55,7 @@ def codebook(mass: npt.ArrayLike, size: int, *, keep: int | None = None) -> tupl
     """Return the integers that lose the least squared error, sorted.
 
     Where fewer values have mass than there are levels, these values are the codebook, filled up with the
-    unused integers next to them (next to the one of smaller magnitude, and of smaller magnitude, first).
+    unused integers nearest to them (of those that are as near, the one of smaller magnitude first).
     Of codebooks with the same loss, the one with the lowest last centre is returned, then the one with
     the lowest last but one, and so on.
 
