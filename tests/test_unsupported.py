@@ -36,6 +36,10 @@ def test_the_default_and_what_the_core_runs_are_supported() -> None:
     [
         Settings(activation=AlgorithmChoice("no such")),
         Settings(weight=AlgorithmChoice("no such")),
+        Settings(candidates=(Settings(activation=AlgorithmChoice("no such")),)),
+        Settings(candidates=(Settings(activation=AlgorithmChoice("from-model")),)),
+        Settings(candidates=(Settings(weight_bits=4),)),
+        Settings(candidates=(Settings(compute="float32"),)),
     ],
     ids=str,
 )

@@ -23,6 +23,7 @@ from calibrant.stats import TensorStats
 
 __all__ = [
     "choose_activations",
+    "choose_for_each",
     "choose_layers",
     "choose_parameters",
     "settled",
@@ -44,37 +45,72 @@ def choose_activations(
     Returns:
         Parameters by quantizer id.
     """
-    groups: dict[str, list[ActivationDecision]] = {}
-    for decision in plan.activations:
-        groups.setdefault(_key(decision), []).append(decision)
-    chosen: dict[str, QuantParams] = {}
-    for members in groups.values():
-        params = _choose(members, statistics)
-        chosen |= {d.id: params for d in members}
-    return chosen
+    return choose_for_each([plan], statistics)[0]
+
+
+def choose_for_each(
+    plans: Sequence[Plan], statistics: Mapping[str, TensorStats]
+) -> list[dict[str, QuantParams]]:
+    """Choose the ranges of several plans for one model.
+
+    The plans take turns at each tensor, so that what they ask of its statistics is worked out once and
+    then forgotten.
+
+    Returns:
+        For each plan, parameters by quantizer id.
+    """
+    found: list[dict[str, QuantParams]] = [{} for _ in plans]
+    by_source: dict[tuple[str, ...], list[tuple[int, list[ActivationDecision]]]] = {}
+    for n, plan in enumerate(plans):
+        groups: dict[str, list[ActivationDecision]] = {}
+        for decision in plan.activations:
+            groups.setdefault(_key(decision), []).append(decision)
+        for members in groups.values():
+            source = tuple(dict.fromkeys(d.tensor for d in members))
+            by_source.setdefault(source, []).append((n, members))
+    for source, entries in by_source.items():
+        seen = _Seen([statistics[t] for t in source if t in statistics])
+        for n, members in entries:
+            params = seen.choose(members[0])
+            found[n] |= {d.id: params for d in members}
+    return found
 
 
 def _key(decision: ActivationDecision) -> str:
     return f"{decision.group}|{decision.fixed_range}"
 
 
-def _choose(
-    members: list[ActivationDecision], statistics: Mapping[str, TensorStats]
-) -> QuantParams:
-    first = members[0]
-    if first.fixed_range is not None:
-        return QuantParams.from_range(*first.fixed_range, first.spec)
-    seen = [statistics[t] for t in dict.fromkeys(d.tensor for d in members)]
-    if not any(s.count for s in seen):
-        raise DataError(f"Tensor '{first.tensor}' had no values in the calibration data.")
-    choice = _settled_activation(first.algorithm)
-    algorithm = algorithms.activation(choice.name, **dict(choice.options))
-    axis = first.spec.axis
-    if axis is None:
-        return algorithm(reduce(TensorStats.merge, [s.whole for s in seen]), first.spec)
-    parts = zip(*(s.of_channels(axis) for s in seen), strict=True)
-    channels = [reduce(TensorStats.merge, part) for part in parts]
-    return _by_channel(algorithm, channels, first.spec)
+class _Seen:
+    """The statistics of the tensors of a group, merged when they are asked for."""
+
+    def __init__(self, statistics: Sequence[TensorStats]) -> None:
+        self._statistics = statistics
+        self._whole: TensorStats | None = None
+        self._channels: dict[int, list[TensorStats]] = {}
+        self._chosen: dict[tuple[AlgorithmChoice, QuantSpec], QuantParams] = {}
+
+    def choose(self, decision: ActivationDecision) -> QuantParams:
+        """Choose the range of a quantizer."""
+        if decision.fixed_range is not None:
+            return QuantParams.from_range(*decision.fixed_range, decision.spec)
+        if not any(s.count for s in self._statistics):
+            raise DataError(f"Tensor '{decision.tensor}' had no values in the calibration data.")
+        choice = _settled_activation(decision.algorithm)
+        key = choice, decision.spec
+        if key not in self._chosen:
+            self._chosen[key] = self._choose(choice, decision.spec)
+        return self._chosen[key]
+
+    def _choose(self, choice: AlgorithmChoice, spec: QuantSpec) -> QuantParams:
+        algorithm = algorithms.activation(choice.name, **dict(choice.options))
+        if spec.axis is None:
+            if self._whole is None:
+                self._whole = reduce(TensorStats.merge, [s.whole for s in self._statistics])
+            return algorithm(self._whole, spec)
+        if spec.axis not in self._channels:
+            parts = zip(*(s.of_channels(spec.axis) for s in self._statistics), strict=True)
+            self._channels[spec.axis] = [reduce(TensorStats.merge, part) for part in parts]
+        return _by_channel(algorithm, self._channels[spec.axis], spec)
 
 
 def _by_channel(

@@ -18,6 +18,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from calibrant.auto.candidates import asks_wide_types
 from calibrant.auto.decide import affordable, corrected, decide
 from calibrant.auto.probe import Probe, check_raised, take_probe
 from calibrant.auto.search import prepare_search
@@ -229,6 +230,9 @@ def observe(
     batches = _open(original, data, r, batch_size, batch_num, preprocess)
     float_model, plan = _prepare(original, r)
     tensors, axes = plan.observed_tensors, plan.channel_axes
+    searching = prepare_search(float_model, plan, r)
+    if searching is not None:
+        tensors, axes = searching.tensors, dict(searching.axes)
     return Statistics(_observe(float_model, tensors, axes, batches, batches.samples, r))
 
 
@@ -283,7 +287,8 @@ def _prepare(original: ir.Model, r: Run) -> tuple[ir.Model, Plan]:
         return prepared, resolve(r.recipe, prepared)
 
     prepared, plan = shape(original)
-    if plan.needs_wide_types and main_opset(prepared) < WIDE_OPSET:
+    wide = plan.needs_wide_types or asks_wide_types(r.recipe)
+    if wide and main_opset(prepared) < WIDE_OPSET:
         prepared, plan = shape(raise_opset(original.clone(), WIDE_OPSET))
     return prepared, plan
 

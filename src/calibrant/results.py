@@ -291,8 +291,15 @@ def _search(report: SearchReport | None) -> dict[str, Any] | None:
     if report is None:
         return None
     found = asdict(report)
-    nodes = found.pop("rows")
-    return {**found, "nodes": len({row["node"] for row in nodes})}
+    rows, work, full = (found.pop(key) for key in ("rows", "work", "full"))
+    return {
+        **found,
+        "nodes": len({row["node"] for row in rows}),
+        "nodes_run": work["nodes"],
+        "nodes_of_full_runs": full["nodes"],
+        "macs_run": work["macs"],
+        "macs_of_full_runs": full["macs"],
+    }
 
 
 def len_bytes(model: ir.Model) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ from calibrant.recipe import Recipe
 from calibrant.refine.bias_correction import Correction
 from calibrant.refine.learned_rounding import Learned
 from calibrant.refine.nuq import Refinement
+from calibrant.runtime.downstream import Work
 from calibrant.runtime.measure import Latency, OutputQuality
 
 __all__ = ["Candidate", "NodeChoice", "Progress", "Run", "SearchReport"]
@@ -38,6 +39,8 @@ class Candidate:
         score: What it reached.
         chosen: Whether it was taken.
         metric: What the score is: a metric's name; `sqnr` is the mean over the outputs [dB].
+        outputs: What each output reached, where a search looked at them one by one.
+        seconds: What a search took for it [s].
     """
 
     stage: str
@@ -45,6 +48,8 @@ class Candidate:
     score: float
     chosen: bool = False
     metric: str = "sqnr"
+    outputs: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +81,18 @@ class SearchReport:
         samples: How many samples it was taken from.
         selected: The candidate of the model; empty for a search node by node.
         rows: Node by node, every candidate.
-        nodes_run: Nodes that a search node by node ran.
-        nodes_of_full_runs: Nodes that it would have run with the whole model for each candidate.
+        work: What a search node by node ran: nodes, and multiplications in layers and matrix products.
+        full: What it would have run with the whole model for each candidate of each node.
         seconds: Wall time [s].
     """
 
     scope: str
     metric: str
     samples: int
-    selected: str
+    selected: str = ""
     rows: tuple[NodeChoice, ...] = ()
-    nodes_run: int = 0
-    nodes_of_full_runs: int = 0
+    work: Work = field(default_factory=Work)
+    full: Work = field(default_factory=Work)
     seconds: float = 0.0
 
 

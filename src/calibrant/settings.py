@@ -57,8 +57,8 @@ class Settings:
             back what an earlier rule asks for.
         compensation: An 8-bit value gets a second 8-bit value, for what the rounding of the first
             leaves, beside it (horizon.md 6).
-        candidates: Activation settings to try, each laid over these; () for none. `Recipe.search` says
-            how one of them is chosen.
+        candidates: Activation settings to try, each laid over these and under those of later rules; () for
+            none. `Recipe.search` says how one of them is chosen.
         bias_samples: Samples that the correction of the bias is taken from; 0 leaves the bias.
         bias_metric: Metric by which a corrected bias must be better to be kept.
 

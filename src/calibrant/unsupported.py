@@ -22,6 +22,14 @@ RESERVED: dict[str, tuple[str, ...]] = {
     "weight": ("ulq",),
 }
 
+#: What candidates may differ in.
+_OF_CANDIDATES = (
+    "activation",
+    "activation_bits",
+    "activation_symmetric",
+    "activation_per_channel",
+)
+
 
 def unsupported(recipe: Recipe) -> list[str]:
     """List what is asked for and not implemented, one clause each, with the rule that asks."""
@@ -58,6 +66,13 @@ def _for_layers(recipe: Recipe) -> Iterator[str]:
             yield f"error compensation of 8-bit values{by}"
         if s.bias_samples is not None:
             yield f"bias correction with its own samples and metric{by}"
+        for candidate in s.candidates or ():
+            others = [name for name, _ in candidate.items() if name not in _OF_CANDIDATES]
+            if others:
+                yield f"candidates with settings of their own for {', '.join(others)}{by}"
+            if candidate.activation is not None and candidate.activation.name == FROM_MODEL:
+                yield f"a candidate that keeps the scales of the model{by}"
+            yield from _algorithm("activation", candidate.activation, rule)
         yield from _algorithm("activation", s.activation, rule)
         yield from _algorithm("weight", s.weight, rule)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import onnx_ir as ir
 import pytest
-from tests.models import NETS
+from tests.models import NETS, build, normal
 from tests.road import batches, every_net, outputs, quantize
 
 from calibrant.auto.candidates import trials
@@ -21,13 +23,23 @@ from calibrant.emit.qdq import emit_simulated
 from calibrant.errors import ConfigRuntimeError
 from calibrant.graph.load import load, prepare
 from calibrant.numerics.metrics import METRICS, get_metric
+from calibrant.pipeline import observe as observe_all
 from calibrant.plan import resolve
-from calibrant.recipe import AlgorithmChoice, AllNodes, Recipe, Rule, Search, Settings
+from calibrant.recipe import (
+    AlgorithmChoice,
+    AllNodes,
+    Layer,
+    Limit,
+    OpType,
+    Recipe,
+    Rule,
+    Search,
+    Settings,
+)
 from calibrant.results import QuantizedModel
-from calibrant.runtime.downstream import Downstream, behind
+from calibrant.runtime.downstream import Whole, Work
 from calibrant.runtime.observe import observe
 from calibrant.runtime.session import infer, open_session
-from calibrant.runtime.tap import expose
 
 GRID = {
     "calibration_type": ["max", "kl"],
@@ -153,7 +165,114 @@ def test_a_node_with_a_list_of_its_own_keeps_to_it(tmp_path: Path) -> None:
     assert d.algorithm == AlgorithmChoice.of("max", {"max_percentile": 0.5})
 
 
+def native(*candidates: Settings, then: tuple[Rule, ...] = (), **fields: Any) -> Recipe:
+    """Return a recipe with candidates for every node, and rules behind it."""
+    base = Settings(activation=AlgorithmChoice("min-max"), candidates=candidates)
+    search = fields.pop("search", Search(metric="mse"))
+    options: dict[str, Any] = {"bias_correction": "off", "equalize": "off", **fields}
+    return Recipe((Rule(AllNodes(), base, "all"), *then), search=search, **options)
+
+
+MAX, PERCENTILE, MSE = (
+    Settings(activation=AlgorithmChoice(n)) for n in ("max", "percentile", "mse")
+)
+
+
+def algorithms_at(result: QuantizedModel, node: str) -> set[str]:
+    return {d.algorithm.name for d in result.plan.activations for n, _ in d.users if n == node}
+
+
+@pytest.mark.parametrize("scope", ["model", "layer"])
+def test_a_later_rule_stands_over_candidates(scope: Literal["model", "layer"]) -> None:
+    later = Rule(Layer("conv1"), Settings(activation=AlgorithmChoice("kl-merge")), "later")
+    search = Search(scope=scope, metric="mse")
+    found = run("residual", native(MAX, MSE, then=(later,), search=search))
+    assert algorithms_at(found, "conv1") == {"kl-merge"}
+    assert algorithms_at(found, "conv2") <= {"max", "mse"}
+
+
+@pytest.mark.parametrize("scope", ["model", "layer"])
+def test_limits_hold_for_candidates(scope: Literal["model", "layer"]) -> None:
+    limit = Limit(OpType("Conv"), "activation_symmetric", (True,), "the device has no offsets")
+    lists = [Settings(activation_symmetric=flag) for flag in (False, True)]
+    search = Search(scope=scope, metric="mse")
+    found = run("residual", native(*lists, limits=(limit,), search=search))
+    at_conv = [d for d in found.plan.activations if any("conv" in n for n, _ in d.users)]
+    assert at_conv
+    assert all(d.spec.symmetric for d in at_conv)
+
+
+def test_the_only_candidate_is_taken() -> None:
+    found = run("residual", native(MSE))
+    assert found.summary["search"] is None
+    assert algorithms_at(found, "conv1") == {"mse"}
+
+
+def test_a_search_of_nothing_is_noted() -> None:
+    found = run("residual", Recipe(search=Search()))
+    assert any("nothing to search" in n["message"] for n in found.summary["notes"])
+
+
+def test_candidates_of_16_bits_are_better_and_raise_the_opset() -> None:
+    found = run("residual", native(*(Settings(activation_bits=b) for b in (8, 16))))
+    assert selected(found) == "as set:16 bits"
+    assert found.summary["opset"]["after"] == 21
+    assert {d.spec.bits for d in found.plan.activations} == {16}
+
+
+def test_statistics_are_those_of_every_candidate() -> None:
+    model, feeds = NETS["residual"]()
+    wanted = native(MAX, Settings(activation_per_channel=True))
+    seen = observe_all(model, batches(feeds), wanted)
+    alone = observe_all(model, batches(feeds), native(MAX))
+    assert any(s.by_channel for s in seen.values())
+    assert not any(s.by_channel for s in alone.values())
+
+
+def test_an_output_without_samples_in_its_rows_is_compared() -> None:
+    graph = """g (float[n, 4] x) => (float[4] y) {
+        h = MatMul (x, w)
+        y = ReduceSum <keepdims = 0> (h, axes)
+    }"""
+    w = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
+    model, feeds = build(graph, {"w": w, "axes": np.array([0])}, normal(4))
+    found = quantize(model, [feeds(batch=16)], native(MAX, PERCENTILE, search=Search(samples=3)))
+    assert found.summary["search"]["samples"] == 3
+    assert all(d["score"] > 0.99 for d in found.summary["decisions"])
+
+
+def test_candidates_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "calibrant"):
+        found = run("residual", native(MAX, MSE))
+    rows = [d for d in found.summary["decisions"] if d["stage"] == "search"]
+    for row in rows:
+        assert any(r.message.startswith(row["name"]) for r in caplog.records)
+        assert row["outputs"].keys() == found.summary["quality"]["outputs"].keys()
+        assert row["seconds"] > 0
+    assert f"Select {selected(found)}" in caplog.messages
+
+
 # ------------------------------------------------------------------------------------------- layerwise
+
+
+def test_the_winner_of_a_node_is_tried_by_channel() -> None:
+    search = Search(scope="layer", metric="mse", samples=8, then_per_channel=True)
+    found = run("residual", native(MAX, PERCENTILE, search=search))
+    by_node: dict[str, list[str]] = {}
+    for c in found.choices:
+        by_node.setdefault(c.node, []).append(c.candidate)
+    assert all(len(names) == 3 and "per_channel" in names[2] for names in by_node.values())
+    taken = {c.node for c in found.choices if c.chosen and c.candidate.endswith("per_channel")}
+    assert taken
+    by_channel = {n for d in found.plan.activations if d.spec.axis is not None for n, _ in d.users}
+    assert by_channel & taken
+
+
+def test_a_good_enough_score_ends_the_search_of_a_node() -> None:
+    search = Search(scope="layer", metric="sqnr", good_enough=1.0)
+    found = run("residual", native(MAX, PERCENTILE, MSE, search=search))
+    tried = {c.candidate for c in found.choices if c.score is not None}
+    assert tried == {"max"}
 
 
 def test_layerwise_wins_over_modelwise(tmp_path: Path) -> None:
@@ -229,24 +348,53 @@ def test_running_what_lies_behind_a_node_equals_running_all(name: str) -> None:
     model, feeds = NETS[name]()
     prepared = prepare(load(model))
     feed = feeds(batch=3, seed=5)
-    names = [v.name or "" for n in prepared.graph for v in n.outputs if v.name]
-    session = open_session(expose(prepared, names), optimize=False)
-    inputs = [i.name for i in session.get_inputs()]
-    full = feed | dict(
-        zip(names, infer(session, names, {n: feed[n] for n in inputs}), strict=True)
-    )
-    final = {v.name for v in prepared.graph.outputs}
+    final = [v.name or "" for v in prepared.graph.outputs]
+    whole = Whole.of(prepared, final, [feed])
+    rng = np.random.default_rng(0)
     for node in prepared.graph:
-        if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Resize"):
-            continue
         source = node.inputs[0]
-        if source is None or source.name not in full:
+        if node.op_type not in ANCHORS or source is None or source.name not in whole.values[0]:
             continue
-        part = Downstream.of(prepared, node.name or "", [0], optimize=False)
-        assert part.nodes == len(behind(prepared, node.name or "")) <= len(prepared.graph)
-        for out, value in part.run(full, {0: full[source.name]}).items():
-            assert out in final
-            np.testing.assert_array_equal(value, full[out])
+        changed = whole.values[0][source.name]
+        changed = changed + rng.normal(0, 0.1, changed.shape).astype(np.float32)
+        part = whole.part(node.name or "", [0])
+        assert part.work.nodes <= len(whole.behind(node.name or "")) <= len(prepared.graph)
+        found = whole.reference()[0] | part.run(0, {0: changed})
+        expected = _with_input(prepared, node.name or "", final, feed, changed)
+        for out in final:
+            np.testing.assert_array_equal(found[out], expected[out])
+
+
+ANCHORS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Resize")
+
+
+def _with_input(
+    model: ir.Model, name: str, names: list[str], feed: dict[str, np.ndarray], x: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Run the whole model with other values at the first input of one node."""
+    model = model.clone()
+    own = ir.Value(name="other_values", type=ir.TensorType(ir.DataType.FLOAT))
+    model.graph.inputs.append(own)
+    model.graph.node(name).replace_input_with(0, own)
+    session = open_session(model, optimize=False)
+    inputs = [i.name for i in session.get_inputs()]
+    fed = {n: v for n, v in {**feed, "other_values": x}.items() if n in inputs}
+    return dict(zip(names, infer(session, names, fed), strict=True))
+
+
+def test_work_is_counted_in_nodes_and_multiplications() -> None:
+    model, feeds = NETS["residual"]()
+    prepared = prepare(load(model))
+    whole = Whole.of(prepared, [v.name or "" for v in prepared.graph.outputs], [feeds(batch=2)])
+    macs = 0
+    for node in prepared.graph:
+        if node.op_type in ("Conv", "Gemm"):
+            weight = node.inputs[1].const_value.numpy()  # type: ignore[union-attr]
+            out = whole.values[0][node.outputs[0].name or ""]
+            macs += out.size * int(np.prod(weight.shape[1:]))
+    assert whole.work == Work(len(prepared.graph), macs)
+    first = next(n.name for n in prepared.graph if n.op_type == "Conv")
+    assert whole.part(first or "", [0]).work.macs == macs
 
 
 # ------------------------------------------------------------------------------------ one model for all
@@ -293,9 +441,9 @@ def test_a_model_fed_with_parameters_computes_what_one_with_them_inside_does(nam
 # ------------------------------------------------------------------------------------------------ judge
 
 
-def judge(aggregate: str, metric: str = "mse") -> Judge:
+def judge(aggregate: Literal["worst", "mean"], metric: str = "mse") -> Judge:
     reference = [{"a": np.array([[1.0, 2.0]]), "b": np.array([[3.0, 4.0]])}]
-    return Judge(get_metric(metric), aggregate, [{}], reference, True, ())
+    return Judge(Search(aggregate=aggregate, metric=metric), [{}], reference, rows=True)
 
 
 def test_several_outputs_count_by_the_worst_or_the_mean() -> None:
@@ -315,17 +463,17 @@ def test_equal_worst_outputs_are_decided_by_the_mean() -> None:
 
 
 def test_outputs_that_say_nothing_are_left_out() -> None:
-    from calibrant.auto.probe import Probe
-    from calibrant.runtime.batch import Batch
-
-    def probe(**outs: np.ndarray) -> Probe:
-        batch = Batch({"x": np.zeros((2, 1), np.float32)}, {}, 0, 2, "test", ())
-        return Probe([batch], [batch], True, [outs], (), [])
-
     same = np.ones((2, 3), np.float32)
     labels = np.array([1, 2])
     scores = np.array([[1.0], [2.0]], np.float32)
-    found = Judge.of(Search(samples=2), probe(same=same, labels=labels, scores=scores))
-    assert found.names == ["scores"]
+    bare = Judge(Search(), [{}], [], rows=True)
+    assert bare.against([{"a": same, "b": labels, "c": scores}]).names == ["c"]
+    assert bare.against([{"c": scores[:1]}]).names == ["c"]  # one number is a result, too
     with pytest.raises(ConfigRuntimeError, match="no output to compare"):
-        Judge.of(Search(), probe(same=same, labels=labels))
+        bare.against([{"a": same, "b": labels}])
+
+
+def test_an_output_of_another_shape_is_the_worst() -> None:
+    found = judge("worst").judge([{"a": np.ones((3, 2)), "b": np.array([[3.0, 4.0]])}])
+    assert np.isnan(found.score)
+    assert not judge("worst").better(found, judge("worst").judge([{}]))

@@ -15,7 +15,7 @@ from calibrant.errors import ConfigValueError, DataError
 from calibrant.numerics import QuantSpec
 from calibrant.stats import TensorStats
 
-__all__ = ["Distribution", "check", "distribution", "percentile_rank"]
+__all__ = ["Distribution", "check", "distribution", "magnitudes", "percentile_rank"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -128,6 +128,15 @@ class Distribution:
 
 def distribution(stats: TensorStats) -> Distribution:
     """Return the distribution of the values seen, which `check` has passed."""
+    return stats.derived("distribution", _distribution)
+
+
+def magnitudes(stats: TensorStats) -> Distribution:
+    """Return the distribution of their magnitudes."""
+    return stats.derived("magnitudes", lambda s: distribution(s).folded())
+
+
+def _distribution(stats: TensorStats) -> Distribution:
     _, counts = stats.points()
     return _sums(*stats.edges(), counts)
 

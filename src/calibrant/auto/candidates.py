@@ -1,7 +1,8 @@
 """The candidates of a recipe, each as a plan of the whole model.
 
 A candidate of the model stands at every node whose own list has it; a node whose list lacks it has the first
-of its own. What no list speaks of is the same in all plans.
+of its own. What no list speaks of is the same in all plans. A later rule that sets a field stands over what the
+candidates of an earlier one say of it, and so does what the device cannot do.
 
 Source: horizon.md 3.5, 4.2.
 """
@@ -16,7 +17,7 @@ import onnx_ir as ir
 from calibrant.plan import Plan, resolve
 from calibrant.recipe import Recipe, Search, Settings
 
-__all__ = ["Trial", "observed", "search_of", "trial", "trials"]
+__all__ = ["Trial", "asks_wide_types", "observed", "search_of", "trial", "trials"]
 
 Edge = tuple[str, int | None]
 
@@ -40,6 +41,10 @@ class Trial:
         """Its name: `kl-merge:bins=1024,asymmetric,per_channel`."""
         return label(self.candidate)
 
+    def listed(self, edge: Edge) -> tuple[Settings, ...]:
+        """Return the candidates of an input of a node."""
+        return self.lists.get(edge) or self.lists.get((edge[0], None)) or ()
+
 
 def label(candidate: Settings) -> str:
     """Name a candidate: `max:max_percentile=0.99995,asymmetric,per_channel`."""
@@ -62,6 +67,11 @@ def search_of(recipe: Recipe) -> Search | None:
 def _every(recipe: Recipe) -> list[Settings]:
     """Candidates of all rules, each once, in order."""
     return list(dict.fromkeys(c for rule in recipe.rules for c in rule.settings.candidates or ()))
+
+
+def asks_wide_types(recipe: Recipe) -> bool:
+    """Whether some candidate has a width that came with opset 21."""
+    return any(c.activation_bits in (4, 16) for c in _every(recipe))
 
 
 def trials(recipe: Recipe, model: ir.Model, decided: Plan) -> list[Trial]:
@@ -95,15 +105,12 @@ def trial(
     """
     lists: dict[Edge, tuple[Settings, ...]] = {}
 
-    def pick(node: str, index: int | None, settings: Settings) -> Settings:
-        listed = settings.candidates or ()
+    def chosen(node: str, index: int | None, listed: tuple[Settings, ...]) -> Settings:
         lists[node, index] = listed
-        chosen = candidate if candidate in listed else listed[0]
-        if change is not None:
-            chosen = change((node, index), chosen)
-        return replace(chosen.over(settings), candidates=())
+        taken = candidate if candidate in listed else listed[0]
+        return change((node, index), taken) if change is not None else taken
 
-    plan = resolve(recipe, model, pick=pick)
+    plan = resolve(recipe, model, chosen=chosen)
     algorithms = {d.tensor: d.algorithm for d in decided.activations}
     activations = tuple(
         replace(d, algorithm=algorithms.get(d.tensor, d.algorithm))

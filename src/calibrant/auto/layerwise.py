@@ -11,31 +11,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.auto.candidates import Trial
 from calibrant.auto.judge import Judge, Verdict
 from calibrant.auto.modelwise import same_params
-from calibrant.choose import choose_activations
-from calibrant.graph.values import values_by_name
 from calibrant.numerics import QuantParams, fake_quantize
 from calibrant.recipe import Settings
 from calibrant.run import NodeChoice, Run
-from calibrant.runtime.downstream import Downstream
-from calibrant.runtime.session import infer, open_session
-from calibrant.runtime.tap import expose
-from calibrant.stats import TensorStats
+from calibrant.runtime.downstream import Downstream, Whole, Work
 
 __all__ = ["Layerwise", "layerwise"]
 
-Array = npt.NDArray[Any]
-
 logger = logging.getLogger(__name__)
+
+#: A candidate, and the parameters that it means for inputs of a node.
+Option = tuple[Trial, Mapping[int, QuantParams]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +39,21 @@ class Layerwise:
     Args:
         chosen: Node -> its best candidate.
         rows: Every candidate of every node, and what it reached.
-        nodes_run: Nodes that were run for it.
-        nodes_of_full_runs: Nodes that would have been run with the whole model for each candidate.
+        work: What was run, the float model among it.
+        full: What running the whole model for each candidate of each node would have been.
     """
 
     chosen: dict[str, Settings]
     rows: tuple[NodeChoice, ...]
-    nodes_run: int
-    nodes_of_full_runs: int
+    work: Work
+    full: Work
 
 
 def layerwise(
     model: ir.Model,
     tried: Sequence[Trial],
-    statistics: Mapping[str, TensorStats],
+    later: Mapping[Settings, Trial],
+    params: Callable[[Trial], Mapping[str, QuantParams]],
     judge: Judge,
     r: Run,
     progress: Callable[[int, int], None],
@@ -68,104 +63,126 @@ def layerwise(
     Args:
         model: The model that is quantized.
         tried: All candidates.
-        statistics: What was seen of every tensor that some candidate quantizes.
+        later: Candidate -> what is tried at the nodes where it wins.
+        params: Gives the parameters of a candidate's activations by quantizer id.
         judge: The samples, and the metric.
         r: The run.
         progress: Called with nodes done, and how many there are.
     """
-    by_edge = [_by_edge(t, statistics) for t in tried]
-    inputs: dict[str, list[int]] = {}
-    for reader, index in sorted({e for edges in by_edge for e in edges}):
-        if any((t.lists.get((reader, index)) or t.lists.get((reader, None))) for t in tried):
-            inputs.setdefault(reader, []).append(index)
+    by_edge = {t.candidate: _by_edge(t, params) for t in (*tried, *later.values())}
+    inputs = _searched_inputs(tried, by_edge)
     nodes = [n for n in model.graph if n.name in inputs]
-    values = _float_values(model, judge, r)
+    whole = Whole.of(model, judge.names, judge.feeds, **r.runtime)
+    judge = judge.against(whole.reference())
     rows: list[NodeChoice] = []
     chosen: dict[str, Settings] = {}
-    ran = full = 0
-    size = len(model.graph)
+    work, full = whole.work, Work()
     for done, node in enumerate(nodes):
         name = node.name or ""
-        listed = tried[0].lists.get((name, inputs[name][0])) or tried[0].lists[name, None]
-        options = [
-            (t, {i: edges[name, i] for i in inputs[name] if (name, i) in edges})
-            for t, edges in zip(tried, by_edge, strict=True)
-            if t.candidate in listed
-        ]
-        verdicts, runs, behind = _verdicts(model, node, options, values, judge, r)
-        ran += runs * behind
-        full += len(options) * len(judge.feeds) * size
-        best = 0
-        for i, verdict in enumerate(verdicts):
-            if verdict is not None and judge.better(verdict, verdicts[best] or verdict):
-                best = i
-        chosen[name] = options[best][0].candidate
-        rows += [
-            NodeChoice(name, node.op_type, t.name, v.score if v is not None else None, i == best)
-            for i, ((t, _), v) in enumerate(zip(options, verdicts, strict=True))
-        ]
-        logger.info("%s (%s): Select %s", name, node.op_type, options[best][0].name)
+        listed = {c for i in inputs[name] for c in tried[0].listed((name, i))}
+        indices = inputs[name]
+
+        def option(t: Trial, name: str = name, indices: Sequence[int] = indices) -> Option:
+            edges = by_edge[t.candidate]
+            return t, {i: edges[name, i] for i in indices if (name, i) in edges}
+
+        options = [option(t) for t in tried if t.candidate in listed]
+        again = {c: option(t) for c, t in later.items() if c in listed}
+        table = _Table(whole, node, judge)
+        best = table.fill(options, again)
+        chosen[name] = best.candidate
+        rows += table.rows(best)
+        work += table.work
+        full += whole.work * len(table.tried)
+        logger.info("%s (%s): Select %s", name, node.op_type, best.name)
         progress(done + 1, len(nodes))
-    return Layerwise(chosen, tuple(rows), ran, full)
+    return Layerwise(chosen, tuple(rows), work, full)
 
 
 def _by_edge(
-    trial: Trial, statistics: Mapping[str, TensorStats]
+    trial: Trial, params: Callable[[Trial], Mapping[str, QuantParams]]
 ) -> dict[tuple[str, int], QuantParams]:
-    params = choose_activations(trial.plan, statistics)
-    return {edge: params[d.id] for d in trial.plan.activations for edge in d.users}
+    found = params(trial)
+    return {edge: found[d.id] for d in trial.plan.activations for edge in d.users}
 
 
-def _verdicts(
-    model: ir.Model,
-    node: ir.Node,
-    options: Sequence[tuple[Trial, dict[int, QuantParams]]],
-    values: Sequence[Mapping[str, Array]],
-    judge: Judge,
-    r: Run,
-) -> tuple[list[Verdict | None], int, int]:
-    """Return what each candidate of a node reaches (None where all are one), runs, and nodes of a run."""
-    first_of = [
-        next(j for j, (_, other) in enumerate(options) if _same(other, mine))
-        for _, mine in options
-    ]
-    if len(set(first_of)) == 1:
-        return [None] * len(options), 0, 0
-    indices = sorted({i for _, params in options for i in params})
-    part = Downstream.of(model, node.name or "", indices, **r.runtime)
-    found: dict[int, Verdict] = {}
-    for j in dict.fromkeys(first_of):
+def _searched_inputs(
+    tried: Sequence[Trial], by_edge: Mapping[Settings, Mapping[tuple[str, int], QuantParams]]
+) -> dict[str, list[int]]:
+    """Return the nodes that have candidates, and their inputs that some candidate quantizes."""
+    found: dict[str, list[int]] = {}
+    for reader, index in sorted({e for edges in by_edge.values() for e in edges}):
+        if tried[0].listed((reader, index)):
+            found.setdefault(reader, []).append(index)
+    return found
+
+
+@dataclass(slots=True, eq=False)
+class _Table:
+    """The candidates of one node, and what each reached."""
+
+    whole: Whole
+    node: ir.Node
+    judge: Judge
+    tried: list[tuple[Option, Verdict | None]] = field(default_factory=list)
+    work: Work = field(default_factory=Work)
+    _part: Downstream | None = None
+
+    def fill(self, options: Sequence[Option], again: Mapping[Settings, Option]) -> Trial:
+        """Try candidates, and what is tried where the best of them wins; return the best."""
+        second = again.get(options[0][0].candidate)
+        compared = [*options, *([second] if second is not None else [])]
+        if all(_same(options[0][1], other) for _, other in compared[1:]):
+            self.tried = [(o, None) for o in compared]
+            return options[0][0]
+        best, reached = options[0], self._verdict(options[0])
+        for other in options[1:]:
+            if self.judge.is_enough(reached):
+                break
+            verdict = self._verdict(other)
+            if self.judge.better(verdict, reached):
+                best, reached = other, verdict
+        second = again.get(best[0].candidate)
+        if second is None or self.judge.is_enough(reached):
+            return best[0]
+        return second[0] if self.judge.better(self._verdict(second), reached) else best[0]
+
+    def rows(self, best: Trial) -> list[NodeChoice]:
+        """Return the table; no score where all candidates of the node have equal numbers."""
+        return [
+            NodeChoice(
+                self.node.name or "",
+                self.node.op_type,
+                t.name,
+                verdict.score if verdict is not None else None,
+                t is best,
+            )
+            for (t, _), verdict in self.tried
+        ]
+
+    def _verdict(self, option: Option) -> Verdict:
+        equal = (v for (_, p), v in self.tried if v is not None and _same(p, option[1]))
+        verdict = next(equal, None)
+        if verdict is None:
+            verdict = self._measured(option[1])
+        self.tried.append((option, verdict))
+        return verdict
+
+    def _measured(self, params: Mapping[int, QuantParams]) -> Verdict:
+        indices = sorted(params)
+        if self._part is None or sorted(self._part.renamed) != indices:
+            self._part = self.whole.part(self.node.name or "", indices)
         outputs = []
-        for known in values:
+        for feed, known in enumerate(self.whole.values):
             changed = {}
-            for i in indices:
-                source = node.inputs[i]
-                x = known[source.name or ""]  # type: ignore[union-attr]
-                params = options[j][1].get(i)
-                changed[i] = x if params is None else fake_quantize(x, params).astype(np.float32)
-            outputs.append(part.run(known, changed))
-        found[j] = judge.judge(outputs)
-    return [found[j] for j in first_of], len(found) * len(values), part.nodes
+            for i, p in params.items():
+                source = self.node.inputs[i]
+                assert source is not None
+                changed[i] = fake_quantize(known[source.name or ""], p).astype(np.float32)
+            outputs.append(self._part.run(feed, changed))
+        self.work += self._part.work
+        return self.judge.judge(outputs)
 
 
 def _same(one: Mapping[int, QuantParams], other: Mapping[int, QuantParams]) -> bool:
     return one.keys() == other.keys() and all(same_params(one[i], other[i]) for i in one)
-
-
-def _float_values(model: ir.Model, judge: Judge, r: Run) -> list[dict[str, Array]]:
-    """Run the float model once and keep every tensor, for each feed of the search."""
-    names = [
-        v.name or ""
-        for node in model.graph
-        for v in node.outputs
-        if v.name and isinstance(v.type, (ir.TensorType, type(None)))
-    ]
-    session = open_session(expose(model, names), integers=False, **r.runtime)
-    inputs = [i.name for i in session.get_inputs()]
-    every = set(values_by_name(model.graph))
-    found = []
-    for feed in judge.feeds:
-        outputs = infer(session, names, {n: feed[n] for n in inputs})
-        kept = {n: x for n, x in feed.items() if n in every}
-        found.append(kept | dict(zip(names, outputs, strict=True)))
-    return found

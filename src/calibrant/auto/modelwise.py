@@ -9,7 +9,8 @@ Source: horizon.md 4.2.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -18,64 +19,119 @@ import onnx_ir as ir
 
 from calibrant.auto.candidates import Trial
 from calibrant.auto.judge import Judge, Verdict
-from calibrant.choose import choose_activations, choose_layers
+from calibrant.choose import choose_layers
 from calibrant.emit.parameters import LayerParameters, Parameters
 from calibrant.emit.parametric import Parametric, emit_parametric, form_of
 from calibrant.numerics import QuantParams
 from calibrant.plan import Plan, WeightDecision
-from calibrant.run import Run
+from calibrant.recipe import Settings
+from calibrant.run import Candidate, Run
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import expose
-from calibrant.stats import TensorStats
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-__all__ = ["Modelwise", "same_params"]
+__all__ = ["modelwise", "same_params"]
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
-class Modelwise:
-    """Scores candidates for the whole model.
+def modelwise(
+    model: ir.Model,
+    tried: Sequence[Trial],
+    later: Mapping[Settings, Trial],
+    params: Callable[[Trial], Mapping[str, QuantParams]],
+    judge: Judge,
+    r: Run,
+    progress: Callable[[int, int], None],
+) -> Trial:
+    """Return the best candidate, of equal ones the first; all that were tried are entered into the run.
 
     Args:
         model: The model that is quantized.
-        statistics: What was seen of every tensor that some candidate quantizes.
+        tried: All candidates, in order.
+        later: Candidate -> what is tried besides where it wins.
+        params: Gives the parameters of a candidate's activations by quantizer id.
         judge: The samples, and the metric.
-        run: The run.
+        r: The run.
+        progress: Called with candidates done, and how many there are.
     """
+    measure = _Measure(model, judge, r)
+    scored: list[tuple[Trial, Verdict, float]] = []
+
+    def verdict(trial: Trial) -> Verdict:
+        start = time.perf_counter()
+        found = measure.verdict(trial.plan, params(trial))
+        scored.append((trial, found, time.perf_counter() - start))
+        progress(len(scored), len(tried) + bool(later))
+        return found
+
+    best, reached = tried[0], verdict(tried[0])
+    for other in tried[1:]:
+        if judge.is_enough(reached):
+            break
+        found = verdict(other)
+        if judge.better(found, reached):
+            best, reached = other, found
+    again = later.get(best.candidate)
+    if (
+        again is not None
+        and not judge.is_enough(reached)
+        and judge.better(verdict(again), reached)
+    ):
+        best = again
+    entries = [
+        Candidate("search", t.name, v.score, t is best, judge.metric.name, v.outputs, s)
+        for t, v, s in scored
+    ]
+    r.candidates += entries
+    _log(entries, judge)
+    return best
+
+
+def _log(entries: Sequence[Candidate], judge: Judge) -> None:
+    """Write the table of candidates and the choice to the log."""
+    width = max(len(e.name) for e in entries)
+    columns = [f"{n:>14}" for n in (*judge.names, judge.search.aggregate)]
+    logger.info("%-*s %s  seconds", width, judge.metric.name, " ".join(columns))
+    for e in entries:
+        cells = zip(columns, (*e.outputs.values(), e.score), strict=True)
+        numbers = " ".join(f"{v:{len(c)}.8g}" for c, v in cells)
+        logger.info("%-*s %s  %7.3f", width, e.name, numbers, e.seconds)
+    logger.info("Select %s", next(e.name for e in entries if e.chosen))
+
+
+@dataclass(slots=True, eq=False)
+class _Measure:
+    """Scores parameters for the whole model; what was scored before is not run again."""
 
     model: ir.Model
-    statistics: Mapping[str, TensorStats]
     judge: Judge
     run: Run
     _layers: dict[str, LayerParameters] = field(default_factory=dict)
     _sessions: dict[object, tuple[Parametric, ort.InferenceSession]] = field(default_factory=dict)
-    _seen: list[tuple[Plan, Mapping[str, QuantParams], Verdict]] = field(default_factory=list)
+    _seen: list[tuple[object, Mapping[str, QuantParams], Verdict]] = field(default_factory=list)
 
-    def verdict(self, trial: Trial) -> Verdict:
-        """Return what a candidate reaches; one whose numbers were tried before is not run again."""
-        plan = trial.plan
-        activations = choose_activations(plan, self.statistics)
+    def verdict(self, plan: Plan, activations: Mapping[str, QuantParams]) -> Verdict:
+        """Return what a plan reaches with these parameters of its activations."""
+        form = form_of(plan)
         for other, params, verdict in self._seen:
-            if form_of(other) == form_of(plan) and same(params, activations):
+            if other == form and same(params, activations):
                 return verdict
-        verdict = self._measured(plan, activations)
-        self._seen.append((plan, activations, verdict))
-        outputs = ", ".join(f"{n} {v:.6f}" for n, v in verdict.outputs.items())
-        logger.info("%s: %s %s", trial.name, self.judge.metric.name, outputs)
+        verdict = self._measured(plan, form, activations)
+        self._seen.append((form, activations, verdict))
         return verdict
 
-    def _measured(self, plan: Plan, activations: Mapping[str, QuantParams]) -> Verdict:
+    def _measured(
+        self, plan: Plan, form: object, activations: Mapping[str, QuantParams]
+    ) -> Verdict:
         folding = {n for d in plan.activations if d.folded for n, _ in d.users}
         free = [w for w in plan.weights if w.layer in folding]
         fixed = [w for w in plan.weights if w.layer not in folding and w.layer not in self._layers]
         self._layers |= choose_layers(_of_weights(plan, fixed), self.model)
         own = choose_layers(_of_weights(plan, free), self.model, activations)
         params = Parameters(activations, {**self._layers, **own})
-        form = form_of(plan)
         if form not in self._sessions:
             made = emit_parametric(self.model, plan, params, free=[w.layer for w in free])
             session = open_session(

@@ -30,7 +30,7 @@ from calibrant.runtime.tap import expose
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-__all__ = ["Probe", "check_raised", "rows_are_free", "score", "take_probe"]
+__all__ = ["Probe", "before_selection", "check_raised", "rows_are_free", "score", "take_probe"]
 
 Array = npt.NDArray[Any]
 
@@ -198,12 +198,12 @@ def _scored(model: ir.Model) -> tuple[str, ...]:
             source = producer.inputs[0]
             if source is not None and source.producer() is not None:
                 value = source
-        found |= dict.fromkeys(_before_selection(value) or [value.name or ""])
+        found |= dict.fromkeys(before_selection(value) or [value.name or ""])
     return tuple(found)
 
 
-def _before_selection(value: ir.Value) -> list[str]:
-    """Computed floating point inputs of the selections that a value depends on; empty without any."""
+def before_selection(value: ir.Value) -> list[str]:
+    """Return computed floating point inputs of the selections that a value depends on; empty without any."""
     names: list[str] = []
     is_label = value.dtype not in (None, ir.DataType.FLOAT, ir.DataType.FLOAT16)
     stack, seen = [value.producer()], set[ir.Node]()

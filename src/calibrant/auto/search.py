@@ -1,6 +1,7 @@
 """Choose between the candidates of a recipe: for the model, or for each node.
 
-Statistics are taken once for all of them.
+Statistics are taken once for all of them, and what candidates ask of the statistics of a tensor is worked out
+once.
 
 Source: horizon.md 4.
 """
@@ -10,18 +11,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
 from calibrant.auto.candidates import Trial, observed, search_of, trial, trials
 from calibrant.auto.judge import Judge
 from calibrant.auto.layerwise import layerwise
-from calibrant.auto.modelwise import Modelwise
+from calibrant.auto.modelwise import modelwise
 from calibrant.auto.probe import Probe
+from calibrant.choose import choose_for_each
+from calibrant.numerics import QuantParams
 from calibrant.plan import Plan
 from calibrant.recipe import Search, Settings
-from calibrant.run import Candidate, Run, SearchReport
+from calibrant.run import Run, SearchReport
 from calibrant.stats import TensorStats
 
 __all__ = ["Searching", "prepare_search"]
@@ -36,14 +39,14 @@ class Searching:
     Args:
         search: How candidates are chosen between.
         tried: The candidates.
-        later: Those that may be tried after the winner is known: its own with scales by channel.
+        later: Candidate -> what is tried where it wins: itself with scales by channel.
         tensors: What has to be observed.
         axes: Tensor -> axes along which each channel is observed by itself.
     """
 
     search: Search
     tried: tuple[Trial, ...]
-    later: tuple[Trial, ...]
+    later: Mapping[Settings, Trial]
     tensors: tuple[str, ...]
     axes: Mapping[str, tuple[int, ...]]
 
@@ -56,83 +59,49 @@ class Searching:
         r: Run,
     ) -> Plan:
         """Return the plan with what was chosen, and leave a report in the run."""
-        judge = Judge.of(self.search, probe)
         start = time.perf_counter()
+
+        def progress(done: int, of: int) -> None:
+            if r.progress is not None:
+                r.progress("search", done, of)
+
+        judge = Judge.of(self.search, model, probe, r)
+        report = SearchReport(self.search.scope, judge.metric.name, judge.samples)
+        chosen = _Chosen(statistics)
+        if self.search.good_enough is None:  # then all of them are tried
+            chosen.prepare(self.tried)
         if self.search.scope == "layer":
-            plan, report = self._for_each_node(model, decided, statistics, judge, r)
+            found = layerwise(model, self.tried, self.later, chosen, judge, r, progress)
+
+            def change(edge: tuple[str, int | None], otherwise: Settings) -> Settings:
+                return found.chosen.get(edge[0], otherwise)
+
+            plan = trial(r.recipe, model, decided, self.tried[0].candidate, change).plan
+            report = replace(report, rows=found.rows, work=found.work, full=found.full)
         else:
-            plan, report = self._for_the_model(model, statistics, judge, r)
+            best = modelwise(model, self.tried, self.later, chosen, judge, r, progress)
+            plan, report = best.plan, replace(report, selected=best.name)
         r.search = replace(report, seconds=time.perf_counter() - start)
         return replace(plan, notes=(*plan.notes, *judge.notes))
 
-    def _for_the_model(
-        self, model: ir.Model, statistics: Mapping[str, TensorStats], judge: Judge, r: Run
-    ) -> tuple[Plan, SearchReport]:
-        modelwise = Modelwise(model, statistics, judge, r)
-        best, reached = self.tried[0], modelwise.verdict(self.tried[0])
-        scored = [(best, reached)]
-        self._advance(r, 1)
-        for other in self.tried[1:]:
-            if self._is_enough(judge, reached.score):
-                break
-            verdict = modelwise.verdict(other)
-            scored.append((other, verdict))
-            self._advance(r, len(scored))
-            if judge.better(verdict, reached):
-                best, reached = other, verdict
-        for other in self.later:
-            if other.candidate == replace(best.candidate, activation_per_channel=True):
-                verdict = modelwise.verdict(other)
-                scored.append((other, verdict))
-                if judge.better(verdict, reached):
-                    best, reached = other, verdict
-                break
-        logger.info("Select %s", best.name)
-        r.candidates += [
-            Candidate("search", t.name, v.score, t is best, judge.metric.name) for t, v in scored
-        ]
-        return best.plan, SearchReport("model", judge.metric.name, self._samples(judge), best.name)
 
-    def _for_each_node(
-        self,
-        model: ir.Model,
-        decided: Plan,
-        statistics: Mapping[str, TensorStats],
-        judge: Judge,
-        r: Run,
-    ) -> tuple[Plan, SearchReport]:
-        def progress(done: int, nodes: int) -> None:
-            if r.progress is not None:
-                r.progress("search", done, nodes)
+@dataclass(slots=True, eq=False)
+class _Chosen:
+    """Parameters of candidates' activations by quantizer id, chosen when they are asked for."""
 
-        found = layerwise(model, self.tried, statistics, judge, r, progress)
+    statistics: Mapping[str, TensorStats]
+    _known: dict[Settings, dict[str, QuantParams]] = field(default_factory=dict)
 
-        def change(edge: tuple[str, int | None], otherwise: Settings) -> Settings:
-            return found.chosen.get(edge[0], otherwise)
+    def prepare(self, tried: tuple[Trial, ...]) -> None:
+        """Choose for several candidates at once."""
+        chosen = choose_for_each([t.plan for t in tried], self.statistics)
+        self._known |= {t.candidate: c for t, c in zip(tried, chosen, strict=True)}
 
-        plan = trial(r.recipe, model, decided, self.tried[0].candidate, change).plan
-        report = SearchReport(
-            "layer",
-            judge.metric.name,
-            self._samples(judge),
-            "",
-            found.rows,
-            found.nodes_run,
-            found.nodes_of_full_runs,
-        )
-        return plan, report
-
-    def _is_enough(self, judge: Judge, score: float) -> bool:
-        enough = self.search.good_enough
-        return enough is not None and not judge.metric.better(enough, score)
-
-    def _samples(self, judge: Judge) -> int:
-        sizes = [next(iter(f.values())).shape[:1] for f in judge.feeds]
-        return sum(s[0] if s and judge.rows else 1 for s in sizes)
-
-    def _advance(self, r: Run, done: int) -> None:
-        if r.progress is not None:
-            r.progress("search", done, len(self.tried))
+    def __call__(self, asked: Trial) -> Mapping[str, QuantParams]:
+        """Return those of one."""
+        if asked.candidate not in self._known:
+            self.prepare((asked,))
+        return self._known[asked.candidate]
 
 
 def prepare_search(model: ir.Model, decided: Plan, r: Run) -> Searching | None:
@@ -149,11 +118,13 @@ def prepare_search(model: ir.Model, decided: Plan, r: Run) -> Searching | None:
     tried = trials(r.recipe, model, decided)
     if len(tried) < 2 and not search.then_per_channel:
         return None
-    later: list[Trial] = []
-    if search.then_per_channel and search.scope == "model":
-        later = [_by_channel(t, model, decided, r) for t in tried]
-    tensors, axes = observed([t.plan for t in (*tried, *later)])
-    return Searching(search, tuple(tried), tuple(later), tuple(tensors), axes)
+    later: dict[Settings, Trial] = {}
+    if search.then_per_channel:
+        known = {t.candidate for t in tried}
+        again = {t.candidate: _by_channel(t, model, decided, r) for t in tried}
+        later = {c: t for c, t in again.items() if t.candidate not in known}
+    tensors, axes = observed([t.plan for t in (*tried, *later.values())])
+    return Searching(search, tuple(tried), later, tuple(tensors), axes)
 
 
 def _by_channel(tried: Trial, model: ir.Model, decided: Plan, r: Run) -> Trial:

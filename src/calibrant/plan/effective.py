@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -27,7 +27,10 @@ from calibrant.recipe import (
     Subgraph,
 )
 
-__all__ = ["DEFAULTS", "Effective"]
+__all__ = ["DEFAULTS", "Chosen", "Effective"]
+
+#: Node, one of its inputs or None, and its candidates -> the one that it takes.
+Chosen = Callable[[str, int | None, tuple[Settings, ...]], Settings]
 
 #: What holds where no rule says otherwise.
 DEFAULTS = Settings(
@@ -60,14 +63,23 @@ class Effective:
         model: A prepared model.
         target: The device.
         notes: Gets what gives way to a limit, or matches nothing.
+        chosen: Says which of its candidates a node takes. It is laid over the settings of the rule that lists
+            it; later rules stand over it, and limits hold for it. Without it none is taken.
 
     Raises:
         ConfigValueError: A rule names what the model does not have, or requires what the device cannot do.
     """
 
-    def __init__(self, recipe: Recipe, model: ir.Model, target: Target, notes: list[Note]) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: ir.Model,
+        target: Target,
+        notes: list[Note],
+        chosen: Chosen | None = None,
+    ) -> None:
         """Match every rule."""
-        self._recipe, self._notes = recipe, notes
+        self._recipe, self._notes, self._chosen = recipe, notes, chosen
         self._base = replace(DEFAULTS, activation_symmetric=target.symmetric)
         self._known: dict[tuple[str, int | None], tuple[Settings, dict[str, str]]] = {}
         self.matched: list[tuple[Rule, Edges]] = [
@@ -128,10 +140,16 @@ class Effective:
     def _merge(self, node: ir.Node, index: int | None) -> tuple[Settings, dict[str, str]]:
         settings = self._base
         deciders: dict[str, Rule] = {}
-        for rule, edges in self.matched:
-            if (node.name, None) in edges or (index is not None and (node.name, index) in edges):
-                settings = rule.settings.over(settings)
-                deciders |= {name: rule for name, _ in rule.settings.items()}
+        matching = [
+            rule
+            for rule, edges in self.matched
+            if (node.name, None) in edges or (index is not None and (node.name, index) in edges)
+        ]
+        for rule in self._with_candidate(matching, node, index):
+            settings = rule.settings.over(settings)
+            deciders |= {name: rule for name, _ in rule.settings.items()}
+        if self._chosen is not None:
+            settings = replace(settings, candidates=None)
         for limit in self._recipe.limits:
             if _applies(limit, node, index):
                 settings = self._within(limit, settings, deciders, node)
@@ -140,6 +158,18 @@ class Effective:
             settings = replace(settings, compensation=False)
         origin = {name: r.origin or str(r.where) for name, r in deciders.items()}
         return settings, origin
+
+    def _with_candidate(self, rules: list[Rule], node: ir.Node, index: int | None) -> list[Rule]:
+        """Return the rules of a node with the candidate it takes behind the one that lists it."""
+        listing = max(
+            (n for n, rule in enumerate(rules) if rule.settings.candidates is not None), default=-1
+        )
+        listed = rules[listing].settings.candidates if listing >= 0 else None
+        if self._chosen is None or not listed:
+            return rules
+        candidate = self._chosen(node.name or "", index, listed)
+        taken = replace(rules[listing], settings=candidate)
+        return [*rules[: listing + 1], taken, *rules[listing + 1 :]]
 
     def _within(
         self, limit: Limit, settings: Settings, deciders: dict[str, Rule], node: ir.Node

@@ -15,24 +15,20 @@ from calibrant.graph.points import ActivationPoint, LayerPoint, find_points
 from calibrant.graph.targets import Target
 from calibrant.numerics import QuantSpec
 from calibrant.plan.decisions import ActivationDecision, LayerDecision, Plan, WeightDecision
-from calibrant.plan.effective import Effective
+from calibrant.plan.effective import Chosen, Effective
 from calibrant.plan.granularity import Channels, Granularity
 from calibrant.plan.joint import join_additions
 from calibrant.recipe import AlgorithmChoice, Note, Recipe, Settings
 from calibrant.unsupported import check_supported
 
-__all__ = ["Pick", "resolve"]
+__all__ = ["resolve"]
 
 #: Settings of a node (or of one of its inputs), and the rule that decided each field.
 SettingsOf = Callable[..., tuple[Settings, dict[str, str]]]
 
 
-#: Changes the settings of a node or of one of its inputs: name, input, settings -> settings.
-Pick = Callable[[str, int | None, Settings], Settings]
-
-
 def resolve(
-    recipe: Recipe, model: ir.Model, *, check: bool = True, pick: Pick | None = None
+    recipe: Recipe, model: ir.Model, *, check: bool = True, chosen: Chosen | None = None
 ) -> Plan:
     """Bring a recipe together with a prepared model.
 
@@ -40,7 +36,7 @@ def resolve(
         recipe: What is wanted.
         model: A prepared model.
         check: Refuse what is not implemented; without it the plan is for reading alone.
-        pick: Puts one of the candidates into the place of the settings of a node or input.
+        chosen: Says which of its candidates a node or input takes; without it, the first.
 
     Raises:
         ConfigValueError: A rule names a layer, type, input or subgraph that the model does not have,
@@ -50,16 +46,15 @@ def resolve(
     """
     target = targets.get(recipe.target)
     notes = list(recipe.notes)
-    effective = Effective(recipe, model, target, notes)
-
-    def settings_of(node: ir.Node, index: int | None = None) -> tuple[Settings, dict[str, str]]:
-        settings, origin = effective.of(node, index)
-        if pick is not None and settings.candidates:
-            settings = pick(node.name or "", index, settings)
-        return settings, origin
-
+    if chosen is None and check:
+        chosen = _first
+    effective = Effective(recipe, model, target, notes, chosen)
+    settings_of = effective.of
     if check:
         check_supported(recipe)
+    if recipe.search is not None and not any(rule.settings.candidates for rule in recipe.rules):
+        message = "There is nothing to search: no rule lists candidates."
+        notes.append(Note("search", message, honoured=True))
 
     def enabled(node: ir.Node, index: int | None) -> bool:
         return settings_of(node, index)[0].compute == "int"
@@ -120,6 +115,10 @@ def _nothing(layers: list[LayerDecision], target: Target) -> str:
         for reason, names in reasons.items()
     )
     return f"Nothing is left to quantize. Of the model's {len(layers)} layers, {listed}."
+
+
+def _first(node: str, index: int | None, candidates: tuple[Settings, ...]) -> Settings:
+    return candidates[0]
 
 
 class _Kind(NamedTuple):

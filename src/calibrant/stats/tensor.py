@@ -13,8 +13,9 @@ merging stays what it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ from calibrant.stats.histogram import Histogram
 from calibrant.stats.per_channel import ChannelCounts, ChannelDistributions
 
 __all__ = ["FEW", "Accumulator", "TensorStats"]
+
+T = TypeVar("T")
 
 #: Most distinct values that are kept without being asked to; 400 kB.
 FEW = 1 << 15
@@ -56,6 +59,7 @@ class TensorStats:
     nonfinite: int = 0
     channels: ChannelStats | None = None
     by_channel: tuple[ChannelDistributions, ...] = ()
+    _derived: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(
@@ -124,6 +128,17 @@ class TensorStats:
             if found.axis == axis:
                 return tuple(TensorStats(d, self.keep) for d in found.data)
         raise DataError(f"No distributions were kept for the channels of axis {axis}.")
+
+    def derived(self, key: Hashable, compute: Callable[[TensorStats], T]) -> T:
+        """Return `compute(self)`; it is worked out once for a key, and kept as long as this object.
+
+        For what several algorithms, or one with several options, ask of the same statistics. Nothing may
+        change the result.
+        """
+        if key not in self._derived:
+            self._derived[key] = compute(self)
+        found: T = self._derived[key]
+        return found
 
     def points(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Return weighted values, ascending: bin middles, or the distinct values, and their counts.

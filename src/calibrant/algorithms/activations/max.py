@@ -15,7 +15,7 @@ from typing import Annotated
 from pydantic import Field
 
 from calibrant.algorithms import register_activation
-from calibrant.algorithms._distribution import check, distribution
+from calibrant.algorithms._distribution import check, magnitudes
 from calibrant.algorithms._search import within
 from calibrant.algorithms.options import options
 from calibrant.numerics import QuantParams, QuantSpec
@@ -36,9 +36,8 @@ class Max:
     def __call__(self, stats: TensorStats, spec: QuantSpec) -> QuantParams:
         """Return the parameters of the threshold."""
         check(stats, spec)
-        x = distribution(stats)
         if self.max_percentile < 1:
-            threshold = x.folded().quantile(self.max_percentile)
+            threshold = magnitudes(stats).quantile(self.max_percentile)
         else:
             threshold = max(abs(stats.min), abs(stats.max))
         return within(stats, threshold, spec)
