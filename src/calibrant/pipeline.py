@@ -283,7 +283,8 @@ def _prepare(original: ir.Model, r: Run) -> tuple[ir.Model, Plan]:
         prepared = prepare(model)
         r.folded = []
         if r.recipe.fusion.batch_norm:
-            r.folded = fuse_batchnorm(prepared, skip=r.recipe.fusion.skip)
+            fusion = r.recipe.fusion
+            r.folded = fuse_batchnorm(prepared, skip=fusion.skip, origin=fusion.origin)
         return prepared, resolve(r.recipe, prepared)
 
     prepared, plan = shape(original)

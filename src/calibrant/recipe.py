@@ -66,7 +66,16 @@ __all__ = [
 
 Switch = Literal["auto", "on", "off"]
 Force = Literal["implied", "wished", "required"]
-Condition = Literal["always", "no bias", "grouped or odd inputs"]
+Condition = Literal[
+    "always",
+    "no bias",
+    "grouped or odd inputs",
+    "dilated in depth",
+    "transposed input",
+    "no constant weight",
+    "shared weight",
+    "no plain recurrence",
+]
 Precision = Literal["int8", "int16", "float16", "float32"]
 
 
@@ -82,12 +91,19 @@ class Rule:
         force: What becomes of it where a limit forbids it. `wished` takes the nearest that is allowed,
             and notes it; `required` is an error, and so is a layer that the target does not quantize;
             `implied` stands for what nobody wrote, and gives way without a word.
+        places: (setting, where it stands), for settings whose place is known more exactly than `origin`.
+            Says nothing about what is wanted, so rules that differ in it alone are equal.
     """
 
     where: Where
     settings: Settings
     origin: str = ""
     force: Force = "wished"
+    places: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+
+    def place(self, setting: str) -> str:
+        """Return where one setting of this rule stands, for messages."""
+        return dict(self.places).get(setting) or self.origin or str(self.where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +113,10 @@ class Limit:
     Args:
         where: Which nodes, or which input of them.
         setting: Field of `Settings`.
-        allowed: Its values.
+        allowed: Its values; for `activation` and `weight` the names of algorithms.
         reason: Why, one clause.
-        condition: Which of these nodes: all, those without a bias, or those whose weight has groups or
-            an odd number of input channels.
+        condition: Which of these nodes (`plan.conditions`): all, those without a bias, those whose weight
+            has groups or an odd number of input channels, and so on.
     """
 
     where: OpType | AllNodes | InputOf
@@ -109,8 +125,14 @@ class Limit:
     reason: str
     condition: Condition = "always"
 
+    def allows(self, value: Any) -> bool:
+        """Say whether a value is allowed; an algorithm is by its name, whatever its options."""
+        return (value.name if isinstance(value, AlgorithmChoice) else value) in self.allowed
+
     def nearest(self, value: Any) -> Any:
-        """Return the allowed value nearest to one that is not; the larger of two, the first of texts."""
+        """Return the allowed value nearest to one that is not; the larger of two, the first of others."""
+        if isinstance(value, AlgorithmChoice):
+            return AlgorithmChoice(self.allowed[0])
         if isinstance(value, str):
             return self.allowed[0]
         return min(self.allowed, key=lambda v: (abs(v - value), -v))
@@ -215,10 +237,12 @@ class Fusion:
     Args:
         batch_norm: Fold where possible.
         skip: Layers whose batch normalization stays.
+        origin: Where `skip` stands, for messages.
     """
 
     batch_norm: bool = True
     skip: tuple[str, ...] = ()
+    origin: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +252,8 @@ class Note:
     Args:
         where: Key path or file and line.
         message: One sentence.
-        honoured: False when the request is dropped; True when it is met in another way.
+        honoured: False when what was asked for does not hold: it is dropped, or the nearest that the device
+            takes holds in its place. True when it is met, if in another way or with a remark.
     """
 
     where: str

@@ -117,7 +117,7 @@ def test_places_of_fields_inside_repeated_messages() -> None:
         ("count: 1.5", ConfigTypeError, "a.cfg:1:8: count is 1.5; it is a whole number."),
         ("count: 'x'", ConfigTypeError, "a.cfg:1:8: count is 'x'; it is a whole number."),
         ("ratio: much", ConfigTypeError, "a.cfg:1:8: ratio is much; it is a number."),
-        ("high: HIGH", ConfigTypeError, "high is HIGH; it is a number or PERCENTILE_MID."),
+        ("high: HIGH", ConfigValueError, "high is HIGH; it is a number or PERCENTILE_MID."),
         ("parts { key: 'a' flag: maybe }", ConfigTypeError, "a.cfg:1:24: parts[0].flag is maybe; it is true or"),
         ("kind: INT9", ConfigValueError, "a.cfg:1:7: kind is INT9; it is one of INT8, INT16. Did you mean"),
         ("kind: 7", ConfigValueError, "kind is 7; it is one of INT8, INT16."),

@@ -28,5 +28,5 @@ def prepared_for(recipe: Recipe, model: Path) -> ir.Model:
         return prepare(load(model, quantizers=True))
     prepared = prepare(load(model))
     if recipe.fusion.batch_norm:
-        fuse_batchnorm(prepared, skip=recipe.fusion.skip)
+        fuse_batchnorm(prepared, skip=recipe.fusion.skip, origin=recipe.fusion.origin)
     return prepared

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
+from calibrant.dialects._schema import FieldsError
 from calibrant.errors import ConfigValueError
 from calibrant.recipe import (
     AlgorithmChoice,
@@ -30,8 +31,10 @@ __all__ = [
     "DEFAULT_ACTIVATION",
     "DEFAULT_WEIGHT",
     "GLOBAL_KEYS",
+    "LAYER_LIMITS",
     "LIMITS",
     "QUANTIZABLE",
+    "RECURRENT",
     "TENSOR_TYPES",
     "TRAINING_FIELDS",
     "TRAINING_KEYS",
@@ -45,7 +48,8 @@ __all__ = [
     "nuq",
 ]
 
-#: Layers that are quantized (ascend.md 10.8), but for recurrent ones, which the core leaves in float.
+#: Layers that are quantized (ascend.md 10.8). The core leaves recurrent ones in float, and says so.
+RECURRENT = ("LSTM", "GRU")
 QUANTIZABLE = (
     "Conv1d",
     "Conv2d",
@@ -54,6 +58,7 @@ QUANTIZABLE = (
     "ConvTranspose2d",
     "Linear",
     "AveragePool",
+    *RECURRENT,
 )
 
 #: Nodes of which one input may be quantized for its own sake (ascend.md 10.3).
@@ -97,8 +102,41 @@ TRAINING_FIELDS = frozenset(
 _NO_CHANNELS = "it has no channels to give a scale each"
 _NO_16 = "its activations run in 8 bits alone"
 _WINOGRAD = "6 and 7 bits are for Conv2d alone"
+_ROUNDED = "rounding is learned for Conv2d, ConvTranspose2d and Linear alone"
+_RECURRENCE = "it does not run forward from a given state, with the GRU's reset behind its product"
+_FLOAT = ("float32",)
+
+#: What a layer has to be to be quantized at all (ascend.md 10.8); these come before what it may be set to.
+LAYER_LIMITS = (
+    Limit(
+        OpType("Conv3d"), "compute", _FLOAT, "its filter is dilated in depth", "dilated in depth"
+    ),
+    Limit(OpType("Gemm"), "compute", _FLOAT, "its input is transposed", "transposed input"),
+    *(
+        limit
+        for t in ("Conv", "ConvTranspose", "Gemm", "MatMul")
+        for limit in (
+            Limit(
+                OpType(t),
+                "compute",
+                _FLOAT,
+                "its second input is no constant weight",
+                "no constant weight",
+            ),
+            Limit(
+                OpType(t),
+                "compute",
+                _FLOAT,
+                "its weight belongs to another layer too",
+                "shared weight",
+            ),
+        )
+    ),
+    *(Limit(OpType(t), "compute", _FLOAT, _RECURRENCE, "no plain recurrence") for t in RECURRENT),
+)
 
 LIMITS = (
+    *LAYER_LIMITS,
     *(
         Limit(OpType(t), "weight_per_channel", (False,), _NO_CHANNELS)
         for t in ("Linear", "AveragePool")
@@ -108,6 +146,12 @@ LIMITS = (
     Limit(OpType("Conv3d"), "activation_symmetric", (True,), "its activations are symmetric"),
     *(Limit(OpType(t), "weight_bits", (4, 8), _WINOGRAD) for t in QUANTIZABLE if t != "Conv2d"),
     Limit(OpType("AveragePool"), "balance", (0.0,), "it has no weight to move difficulty to"),
+    *(Limit(OpType(t), "balance", (0.0,), "recurrent layers are not balanced") for t in RECURRENT),
+    *(
+        Limit(OpType(t), "weight", ("arq", "nuq"), _ROUNDED)
+        for t in QUANTIZABLE
+        if t not in ("Conv2d", "ConvTranspose2d", "Linear")
+    ),
 )
 
 
@@ -194,17 +238,31 @@ def base_rules(
     return rules
 
 
-def check_search(start: float, end: float, step: float) -> None:
+def check_search(start: float, end: float, step: float, *, pair: bool) -> None:
     """Check a search range; the step is compared in decimal, so that 0.6 fits into [0.7, 1.3].
 
+    Args:
+        start: Least ratio.
+        end: Largest ratio.
+        step: Distance of two ratios.
+        pair: Whether the range is one field `search_range` or two, `search_range_start` and `_end`.
+
     Raises:
-        ValueError: The range is empty or begins at or below 0, or the step does not fit into it.
+        FieldsError: The range is empty or begins at or below 0, or the step does not fit into it.
     """
     if not 0 < start < end:
-        raise ValueError(f"the search range is [{start}, {end}]; 0 < start < end")
+        if pair:
+            raise FieldsError(
+                "it is [start, end] with 0 < start < end", "search_range", [start, end]
+            )
+        if not start > 0:
+            raise FieldsError("it is above 0", "search_range_start", start)
+        raise FieldsError(
+            f"it is above search_range_start, which is {start}", "search_range_end", end
+        )
     width = Decimal(str(end)) - Decimal(str(start))
     if not 0 < Decimal(str(step)) <= width:
-        raise ValueError(f"search_step is {step}; it lies in (0, {width}]")
+        raise FieldsError(f"it lies in (0, {width}]", "search_step", step)
 
 
 def add_tensor(

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from calibrant.dialects._amct import ada, check_search, hfmg, ifmr, nuq
 from calibrant.dialects._fields import interval, one_of, unique
+from calibrant.dialects._schema import FieldsError
 from calibrant.dialects._textproto_schema import Enum, Int32, Message, UInt32
 from calibrant.recipe import AlgorithmChoice, Settings
 
@@ -69,9 +70,10 @@ class ADAquantize(Message):
     @model_validator(mode="after")
     def _falls(self) -> ADAquantize:
         if not self.beta_range_start > self.beta_range_end:
-            raise ValueError(
-                f"beta_range_start is {self.beta_range_start} and beta_range_end "
-                f"{self.beta_range_end}; the first is larger"
+            raise FieldsError(
+                f"it is above beta_range_end, which is {self.beta_range_end}",
+                "beta_range_start",
+                self.beta_range_start,
             )
         return self
 
@@ -97,7 +99,7 @@ class FMRQuantize(Message):
 
     @model_validator(mode="after")
     def _range(self) -> FMRQuantize:
-        check_search(self.search_range_start, self.search_range_end, self.search_step)
+        check_search(self.search_range_start, self.search_range_end, self.search_step, pair=False)
         return self
 
     def choice(self) -> AlgorithmChoice:

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from calibrant.dialects._amct import ada, check_search, hfmg, ifmr, nuq
 from calibrant.dialects._fields import Section, interval, one_of, unique
+from calibrant.dialects._schema import FieldsError
 from calibrant.recipe import AlgorithmChoice, Settings
 
 __all__ = ["ActivationParams", "ConfigDocument", "LayerParams", "TensorQuantize", "WeightParams"]
@@ -57,12 +58,12 @@ class ActivationParams(Section):
         of_ifmr = [k for k in _IFMR if k in said] + ["act_algo"] * (self.act_algo == "ifmr")
         of_hfmg = [k for k in _HFMG if k in said] + ["act_algo"] * (self.act_algo == "hfmg")
         if of_ifmr and of_hfmg:
-            raise ValueError(
-                f"the keys of ifmr ({', '.join(of_ifmr)}) and those of hfmg ({', '.join(of_hfmg)}) "
+            raise FieldsError(
+                f"has keys of ifmr ({', '.join(of_ifmr)}) and keys of hfmg ({', '.join(of_hfmg)}), which "
                 "exclude each other"
             )
         if self.search_range is not None or self.search_step is not None:
-            check_search(*self._search())
+            check_search(*self._search(), pair=True)
         return self
 
     def _search(self) -> tuple[float, float, float]:
@@ -109,11 +110,13 @@ class WeightParams(Section):
         for algorithm, keys in others.items():
             stray = [k for k in keys if k in self.model_fields_set]
             if stray and self.wts_algo != algorithm:
-                raise ValueError(
-                    f"{', '.join(stray)} is for {algorithm}, and wts_algo is {self.wts_algo}"
+                raise FieldsError(
+                    f"it is for {algorithm}, and wts_algo is {self.wts_algo}",
+                    stray[0],
+                    getattr(self, stray[0]),
                 )
         if self.wts_algo != "arq_quantize" and self.num_bits not in (None, 8):
-            raise ValueError(f"num_bits is 8 with {self.wts_algo}")
+            raise FieldsError(f"it is 8 with {self.wts_algo}", "num_bits", self.num_bits)
         return self
 
     def settings(self) -> Settings:

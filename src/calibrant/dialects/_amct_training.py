@@ -8,6 +8,7 @@ Source: ascend.md 6, 13 and 14.
 
 from __future__ import annotations
 
+from calibrant.dialects._amct import LAYER_LIMITS, QUANTIZABLE
 from calibrant.recipe import (
     AlgorithmChoice,
     AllNodes,
@@ -31,8 +32,8 @@ __all__ = [
     "ulq",
 ]
 
-#: Layers that training quantizes (ascend.md 10.8), but for recurrent ones.
-TRAINING_TYPES = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "Linear")
+#: Layers that training quantizes (ascend.md 10.8).
+TRAINING_TYPES = tuple(t for t in QUANTIZABLE if t != "AveragePool")
 
 BITS = {"INT4": 4, "INT8": 8, "INT16": 16}
 WEIGHTS = {"arq_retrain": AlgorithmChoice("arq"), "ulq_retrain": AlgorithmChoice("ulq")}
@@ -41,6 +42,7 @@ WEIGHTS = {"arq_retrain": AlgorithmChoice("arq"), "ulq_retrain": AlgorithmChoice
 PAIRS = ((8, 8), (4, 4), (16, 8), (8, 4))
 
 TRAINING_LIMITS = (
+    *LAYER_LIMITS,
     Limit(OpType("AveragePool"), "compute", ("float32",), "training does not quantize it"),
     Limit(
         OpType("Linear"), "weight_per_channel", (False,), "it has no channels to give a scale each"

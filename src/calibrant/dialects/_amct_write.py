@@ -107,7 +107,7 @@ def write_for(recipe: Recipe, model: ModelLike) -> str:
     refuse_wishes(recipe, "amct", can=_CAN_SAY)
     prepared = prepare(load(model))
     if recipe.fusion.batch_norm:
-        fuse_batchnorm(prepared, skip=recipe.fusion.skip)
+        fuse_batchnorm(prepared, skip=recipe.fusion.skip, origin=recipe.fusion.origin)
     effective = Effective(recipe, prepared, get(recipe.target), [])
     layers = {
         node.name or "": effective.of(node)[0]

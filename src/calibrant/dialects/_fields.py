@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from calibrant.dialects._schema import config_error
+from calibrant.dialects._schema import config_error, value_text
 from calibrant.dialects._yaml import Document, KeyPath, path_text
 from calibrant.errors import ConfigTypeError, did_you_mean
 
@@ -66,6 +66,9 @@ def interval(text: str) -> AfterValidator:
                 f"it is {found[2]} or more" if found[1] == "[" else f"it is above {found[2]}"
             )
             raise ValueError(at_least)
+        if low == -math.inf:
+            at_most = f"it is {found[3]} or less" if found[4] == "]" else f"it is below {found[3]}"
+            raise ValueError(at_most)
         raise ValueError(f"it lies in {text}")
 
     return AfterValidator(check)
@@ -124,7 +127,7 @@ def read_section(model: type[M], document: Document, at: KeyPath = (), *, layer:
         content = content[key]
     if not isinstance(content, dict):
         raise ConfigTypeError(
-            f"{document.where(at)}: {path_text(at) or 'the document'} is {content!r}; it is a mapping."
+            f"{document.where(at)}: {path_text(at) or 'the document'} is {value_text(content)}; it is a mapping."
             + (f" Found in layer {layer}" if layer else "")
         )
     try:

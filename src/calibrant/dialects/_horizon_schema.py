@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from calibrant.dialects._fields import Section, interval, one_of
+from calibrant.dialects._schema import FieldsError
 from calibrant.numerics.metrics import METRICS
 
 __all__ = [
@@ -68,7 +69,7 @@ class Activation(Section):
         methods = self.calibration_type or []
         alone = next((m for m in methods if m in ALONE), None)
         if alone is not None and len(methods) > 1:
-            raise ValueError(f"calibration_type {alone} stands alone, not in a list")
+            raise FieldsError(f"{alone} stands alone, not in a list", "calibration_type", methods)
         return self
 
     def over(self, base: Activation) -> Activation:
@@ -118,7 +119,7 @@ class LayerSearch(Section):
         said = [k for k in ("topk", "threshold", "budget") if getattr(self, k) is not None]
         if len(said) != 1:
             given = " and ".join(said) or "none of them"
-            raise ValueError(f"one of topk, threshold and budget is given, not {given}")
+            raise FieldsError(f"has one of topk, threshold and budget, not {given}")
         return self
 
 

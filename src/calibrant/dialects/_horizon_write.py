@@ -89,7 +89,7 @@ def effective_config(recipe: Recipe, model: ModelLike) -> str:
     refuse_wishes(recipe, "horizon", can=_CAN_SAY)
     prepared = prepare(load(model))
     if recipe.fusion.batch_norm:
-        fuse_batchnorm(prepared, skip=recipe.fusion.skip)
+        fuse_batchnorm(prepared, skip=recipe.fusion.skip, origin=recipe.fusion.origin)
     target = get(recipe.target)
     effective = Effective(recipe, prepared, target, [])
     own = {

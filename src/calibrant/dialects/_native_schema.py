@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from calibrant.dialects._fields import interval, one_of
 from calibrant.numerics.metrics import METRICS
+from calibrant.recipe import Condition
 from calibrant.settings import Settings
 
 __all__ = [
@@ -226,7 +227,7 @@ class LimitSection(Section):
     setting: Annotated[str, one_of(*(f.name for f in fields(Settings)))]
     allowed: Annotated[list[bool | int | float | str], Field(min_length=1)]
     reason: str
-    condition: Literal["always", "no bias", "grouped or odd inputs"] = "always"
+    condition: Condition = "always"
 
     @model_validator(mode="after")
     def _for_types(self) -> LimitSection:

@@ -9,7 +9,23 @@ from pydantic import BaseModel, ValidationError
 from calibrant.dialects._yaml import Document, KeyPath, path_text
 from calibrant.errors import ConfigError, ConfigTypeError, ConfigValueError, did_you_mean
 
-__all__ = ["config_error"]
+__all__ = ["FieldsError", "config_error", "value_text"]
+
+
+class FieldsError(ValueError):
+    """What a validator of several fields finds.
+
+    Args:
+        text: What is allowed, for a field; otherwise all that is wrong, as what follows the key path.
+        field: The field that is to blame, if it is one.
+        value: Its value, given or by default.
+    """
+
+    def __init__(self, text: str, field: str | None = None, value: Any = None) -> None:
+        """Keep what is wrong, and where."""
+        super().__init__(text)
+        self.field, self.value = field, value
+
 
 _WRONG_TYPE = {
     "bool_type": "true or false",
@@ -30,6 +46,9 @@ def config_error(
     """Return the first problem of a document, or of its section `at`, as one sentence."""
     first = error.errors()[0]
     path = _keys((*at, *first["loc"]), document)
+    found = first.get("ctx", {}).get("error")
+    if isinstance(found, FieldsError):
+        return _of_several(found, path, document)
     where = f"{document.where(path)}: {path_text(path) or 'the recipe'}"
     kind = first["type"]
     if kind == "extra_forbidden":
@@ -41,13 +60,13 @@ def config_error(
     if kind == "missing":
         return ConfigValueError(f"{where} is missing.")
     value = first["input"]
-    shown = (
-        f"{value!r}"
-        if not isinstance(value, dict)
-        else "a mapping with " + (", ".join(map(str, value)) or "nothing")
-    )
+    shown = value_text(value)
     if kind in _WRONG_TYPE:
         return ConfigTypeError(f"{where} is {shown}; it is {_WRONG_TYPE[kind]}.")
+    if kind in ("too_short", "too_long"):
+        length = first["ctx"]["min_length" if kind == "too_short" else "max_length"]
+        least = "at least" if kind == "too_short" else "at most"
+        return ConfigValueError(f"{where} is {shown}; it has {least} {_counted(length)}.")
     text = first["msg"].removeprefix("Value error, ").replace("Input should be", "it has to be")
     near = ""
     if kind == "literal_error" and isinstance(value, str):
@@ -55,6 +74,29 @@ def config_error(
         near = did_you_mean(value, allowed)
     end = "" if text.endswith("?") else "."
     return ConfigValueError(f"{where} is {shown}; {text}{end}{near}")
+
+
+def _of_several(problem: FieldsError, path: KeyPath, document: Document) -> ConfigError:
+    at = path if problem.field is None else (*path, problem.field)
+    where = f"{document.where(at)}: {path_text(at) or 'the recipe'}"
+    if problem.field is None:
+        return ConfigValueError(f"{where} {problem}.")
+    return ConfigValueError(f"{where} is {value_text(problem.value)}; {problem}.")
+
+
+def value_text(value: Any) -> str:
+    """Return a value as a file has it: texts in quotes, true and false in small letters."""
+    if isinstance(value, dict):
+        return "a mapping with " + (", ".join(map(str, value)) or "nothing")
+    if isinstance(value, list):
+        return f"[{', '.join(map(value_text, value))}]"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _counted(length: int) -> str:
+    return "1 element" if length == 1 else f"{length} elements"
 
 
 def _keys(loc: tuple[int | str, ...], document: Document) -> KeyPath:

@@ -41,6 +41,7 @@ _WRONG_TYPE = {
     "Couldn't parse integer": "a whole number",
     "Couldn't parse float": "a number",
     'Expected "true" or "false"': "true or false",
+    "Expected string": "a text in quotes",
 }
 
 
@@ -219,6 +220,11 @@ def _parse_error(
         is_value = f"{where}: {path_text(path_or_none)} is {token}"
         for start, allowed in _WRONG_TYPE.items():
             if what.startswith(start):
+                if kind is not None and kind.named and re.fullmatch(r"[A-Za-z_]\w*", token):
+                    return ConfigValueError(
+                        f"{is_value}; it is a number or {', '.join(kind.named)}."
+                        + did_you_mean(token, kind.named)
+                    )
                 names = ", ".join(kind.named) if kind is not None else ""
                 return ConfigTypeError(
                     f"{is_value}; it is {allowed}{f' or {names}' if names else ''}."

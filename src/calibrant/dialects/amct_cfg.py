@@ -91,7 +91,11 @@ def load(text: str, path: Path | None) -> Recipe:
         target="layers-only",
         limits=LIMITS,
         calibration=Calibration(batch_num=content.batch_num, balance_batches=1),
-        fusion=Fusion(content.do_fusion, tuple(content.skip_fusion_layers)),
+        fusion=Fusion(
+            content.do_fusion,
+            tuple(content.skip_fusion_layers),
+            origin_of(document, "skip_fusion_layers"),
+        ),
         bias_correction="off",
         equalize="off",
         joint=content.joint_quant,

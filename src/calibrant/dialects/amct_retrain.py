@@ -37,6 +37,7 @@ from calibrant.dialects._amct_training import (
 from calibrant.dialects._dialect import Dialect
 from calibrant.dialects._fields import Section, interval, no_null, one_of, read_section
 from calibrant.dialects._json import json_keys, read_json
+from calibrant.dialects._schema import FieldsError
 from calibrant.dialects._yaml import Document
 from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.recipe import Calibration, Layer, Note, Recipe, Rule, Settings
@@ -66,7 +67,12 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _both_or_neither(self) -> DataConfig:
         if (self.clip_max is None) != (self.clip_min is None):
-            raise ValueError("clip_max and clip_min are given both, or neither")
+            alone, other = (
+                ("clip_max", "clip_min") if self.clip_min is None else ("clip_min", "clip_max")
+            )
+            raise FieldsError(
+                f"it is given with {other}, or not at all", alone, getattr(self, alone)
+            )
         return self
 
 

@@ -26,6 +26,7 @@ from pydantic import AfterValidator, Field, model_validator
 from calibrant.dialects._dialect import Dialect
 from calibrant.dialects._fields import interval, unique
 from calibrant.dialects._json import is_json
+from calibrant.dialects._schema import FieldsError
 from calibrant.dialects._textproto import field_names, origin_of, parse
 from calibrant.dialects._textproto_schema import Enum, Message, Named, UInt32
 from calibrant.dialects._yaml import Document
@@ -70,11 +71,15 @@ class PreprocessParameter(Message):
         for name in ("mean_value", "standard_deviation"):
             count = len(getattr(self, name))
             if channels is not None and count not in (0, 1, channels):
-                raise ValueError(
-                    f"{name} has {count} values; it has one, or one for each of {channels} channels"
+                raise FieldsError(
+                    f"it has one value, or one for each of {channels} channels",
+                    name,
+                    getattr(self, name),
                 )
         if self.input_type == "BINARY" and self.image_format is not None:
-            raise ValueError("image_format is for input_type IMAGE")
+            raise FieldsError(
+                "it is for input_type IMAGE alone", "image_format", self.image_format
+            )
         return self
 
     def source(self) -> Source:
@@ -109,14 +114,19 @@ class CalibrationFile(Message):
     @model_validator(mode="after")
     def _consistent(self) -> CalibrationFile:
         if 0 < self.bin < 16:
-            raise ValueError(f"bin is {self.bin}; it is 16 or more, or 0 for {_DEFAULT_BINS}")
+            raise FieldsError(f"it is 16 or more, or 0 for {_DEFAULT_BINS}", "bin", self.bin)
         if not self.start_ratio < self.end_ratio:
-            raise ValueError(
-                f"start_ratio is {self.start_ratio} and end_ratio {self.end_ratio}; the first is smaller"
+            raise FieldsError(
+                f"it is above start_ratio, which is {self.start_ratio}",
+                "end_ratio",
+                self.end_ratio,
             )
         if round(self.step_ratio, 9) > round(self.end_ratio - self.start_ratio, 9):
-            raise ValueError(
-                f"step_ratio is {self.step_ratio}; it is at most end_ratio - start_ratio"
+            width = round(self.end_ratio - self.start_ratio, 9)
+            raise FieldsError(
+                f"it is at most end_ratio - start_ratio, which is {width}",
+                "step_ratio",
+                self.step_ratio,
             )
         return self
 

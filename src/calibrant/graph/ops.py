@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 __all__ = [
     "ACTIVATION_FUNCTIONS",
     "OP_RULES",
+    "RECURRENT",
     "OpRule",
     "bias_of",
     "fixed_output_range",
     "is_constant",
     "is_depthwise",
     "matches_type",
+    "operators_of",
     "rule_of",
     "type_names",
     "weight_axis",
@@ -119,6 +121,9 @@ ACTIVATION_FUNCTIONS = frozenset(op for op, rule in OP_RULES.items() if rule.kin
 
 _OTHER = OpRule("other", ())
 
+#: Layers that vendors' tools quantize and calibrant leaves in float: a configuration may name them.
+RECURRENT = frozenset({"LSTM", "GRU"})
+
 #: Spellings of other frameworks: name -> (ONNX operator, kernel rank or None, depthwise or None).
 _SPELLINGS: dict[str, tuple[tuple[str, ...], int | None, bool | None]] = {
     "Conv1d": (("Conv",), 1, None),
@@ -153,6 +158,11 @@ def rule_of(node: ir.Node) -> OpRule:
 def type_names() -> list[str]:
     """Return every operator type a recipe may name, in all spellings."""
     return sorted({*OP_RULES, *_SPELLINGS})
+
+
+def operators_of(name: str) -> tuple[str, ...]:
+    """Return the ONNX operators that a type, in any edition's spelling, may be."""
+    return _SPELLINGS[name][0] if name in _SPELLINGS else (name,)
 
 
 def matches_type(node: ir.Node, name: str) -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
 
 from calibrant.errors import ConfigValueError
-from calibrant.graph.ops import bias_of, matches_type, weight_index
+from calibrant.graph.ops import RECURRENT, matches_type, operators_of
+from calibrant.graph.passes.fuse_batchnorm import check_foldable
 from calibrant.graph.targets import Target
+from calibrant.plan.conditions import holds
 from calibrant.plan.fit import check_mapped, fitting
 from calibrant.plan.match import Edges, at, match_rule
 from calibrant.recipe import (
@@ -86,6 +88,8 @@ class Effective:
             (rule, match_rule(rule, model, notes)) for rule in recipe.rules
         ]
         nodes = {node.name or "": node for node in model.graph}
+        if not recipe.fusion.batch_norm:
+            check_foldable(model, recipe.fusion.skip, recipe.fusion.origin)
         sources, inputs = recipe.calibration.sources, model.graph.inputs
         if sources and len(sources) != len(inputs):
             raise ConfigValueError(
@@ -137,6 +141,18 @@ class Effective:
                 message = f"Target '{target.name}' quantizes nothing of {rule.where}."
                 self._notes.append(Note(rule.origin or str(rule.where), message))
 
+    def skipped(self, layers: Iterable[str]) -> bool:
+        """Say whether one of these layers stays in float because a rule requires it."""
+        return any(self._decides_float(name) for name in layers)
+
+    def _decides_float(self, name: str) -> bool:
+        said = [
+            rule
+            for rule, edges in self.matched
+            if rule.settings.compute is not None and (name, None) in edges
+        ]
+        return bool(said) and said[-1].force == "required" and said[-1].settings.compute != "int"
+
     def _merge(self, node: ir.Node, index: int | None) -> tuple[Settings, dict[str, str]]:
         settings = self._base
         deciders: dict[str, Rule] = {}
@@ -156,7 +172,7 @@ class Effective:
         settings = fitting(settings, deciders, node, self._notes)
         if settings.compensation and index not in (None, *COMPENSATED.get(node.op_type, ())):
             settings = replace(settings, compensation=False)
-        origin = {name: r.origin or str(r.where) for name, r in deciders.items()}
+        origin = {name: rule.place(name) for name, rule in deciders.items()}
         return settings, origin
 
     def _with_candidate(self, rules: list[Rule], node: ir.Node, index: int | None) -> list[Rule]:
@@ -176,14 +192,18 @@ class Effective:
     ) -> Settings:
         """Return the settings with one field brought within a limit."""
         value = getattr(settings, limit.setting)
-        if value is None or value in limit.allowed:
+        if value is None or limit.allows(value):
             return settings
         rule = deciders.get(limit.setting)
         nearest = limit.nearest(value)
         if rule is not None and settings.compute == "int":
-            where = rule.origin or str(rule.where)
+            where = rule.place(limit.setting)
             what = f"{limit.setting.replace('_', ' ')} is {value} for a {node.op_type}"
             if rule.force == "required":
+                if limit.setting == "compute":
+                    raise ConfigValueError(
+                        f"{where}: a {node.op_type} is not quantized where {limit.reason}, as in layer {node.name}"
+                    )
                 allowed = " or ".join(map(str, limit.allowed))
                 raise ConfigValueError(
                     f"{where}: {what}, but {limit.reason}: it is {allowed} in layer {node.name}"
@@ -202,30 +222,28 @@ def _applies(limit: Limit, node: ir.Node, index: int | None) -> bool:
         where = where.nodes if isinstance(where.nodes, OpType) else AllNodes()
     if isinstance(where, OpType) and not matches_type(node, where.name):
         return False
-    if limit.condition == "no bias":
-        return bias_of(node) is None
-    if limit.condition == "grouped or odd inputs":
-        group = node.attributes.get("group")
-        index = weight_index(node)
-        weight = node.inputs[index] if index is not None else None
-        if weight is None or weight.shape is None:
-            return False
-        channels = weight.shape[0 if node.op_type in ("ConvTranspose", "MatMul") else 1]
-        odd = isinstance(channels, int) and channels % 2 == 1
-        return odd or (group is not None and group.as_int() > 1)
-    return True
+    return holds(limit.condition, node)
 
 
 def _check_required(rule: Rule, edges: Edges, nodes: dict[str, ir.Node], target: Target) -> None:
     """Refuse a layer of its own rule that the target does not quantize."""
     if rule.force != "required" or not isinstance(rule.where, Layer | OpType):
         return
-    others = [n for n, _ in edges if nodes[n].op_type not in target.anchors]
+    taken = target.anchors | RECURRENT
+    others = [n for n, _ in edges if nodes[n].op_type not in taken]
+    listed = f"{', '.join(sorted(taken))} are."
     if others and len(others) == len(edges):
         name = sorted(others)[0]
         raise ConfigValueError(
-            f"{at(rule.origin)}layer '{name}' is a {nodes[name].op_type}, which is not quantized; "
-            f"{', '.join(sorted(target.anchors))} are."
+            f"{at(rule.origin)}layer '{name}' is a {nodes[name].op_type}, which is not quantized; {listed}"
+        )
+    if (
+        isinstance(rule.where, OpType)
+        and not edges
+        and not taken & {*operators_of(rule.where.name)}
+    ):
+        raise ConfigValueError(
+            f"{at(rule.origin)}type '{rule.where.name}' is not quantized; {listed}"
         )
 
 

@@ -14,9 +14,9 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from calibrant.errors import ConfigValueError
-from calibrant.graph.ops import is_constant, rule_of, weight_index
+from calibrant.graph.ops import RECURRENT, is_constant, rule_of, weight_index
 from calibrant.graph.passes.balance import weight_magnitudes
-from calibrant.plan.match import Edges, at
+from calibrant.plan.match import Edges, an, at
 from calibrant.recipe import AlgorithmChoice, MappedLayers, Note, Rule, Settings
 
 __all__ = ["check_mapped", "fitting", "why_no_balance", "why_no_levels"]
@@ -45,7 +45,8 @@ def fitting(
     """
     if not settings.balance:
         settings = replace(settings, balance=None)
-    if settings.compute != "int" or rule_of(node).kind not in ("compute", "pool"):
+    layer = rule_of(node).kind in ("compute", "pool") or node.op_type in RECURRENT
+    if settings.compute != "int" or not layer:
         return settings
     if settings.weight is not None and settings.weight.name == LEVELS_ALGORITHM:
         reason = why_no_levels(node, settings)
@@ -63,8 +64,8 @@ def fitting(
 def _give_way(
     field: str, value: object, reason: str, rule: Rule, node: ir.Node, notes: list[Note]
 ) -> None:
-    where = rule.origin or str(rule.where)
-    what = f"{field} is {value} for a {node.op_type}, but {reason}"
+    where = rule.place(field)
+    what = f"{field} is {value} for {an(node.op_type)}, but {reason}"
     contradicts_itself = field == "weight" and rule.settings.weight_bits not in (None, 8)
     if rule.force == "required" or contradicts_itself:
         raise ConfigValueError(f"{where}: {what} in layer {node.name}")

@@ -27,7 +27,7 @@ from calibrant.recipe import (
     Where,
 )
 
-__all__ = ["Edges", "at", "match_rule"]
+__all__ = ["Edges", "an", "at", "match_rule"]
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +120,11 @@ def _mapped(
 def at(origin: str) -> str:
     """Return a rule's origin as the head of a message."""
     return f"{origin}: " if origin else ""
+
+
+def an(op_type: str) -> str:
+    """Return an operator with its article, for messages."""
+    return f"{'an' if op_type[0] in 'AEIOU' or op_type == 'LSTM' else 'a'} {op_type}"
 
 
 def _layer_names(pattern: str, nodes: list[ir.Node], origin: str) -> set[str]:

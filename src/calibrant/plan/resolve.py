@@ -41,7 +41,8 @@ def resolve(
     Raises:
         ConfigValueError: A rule names a layer, type, input or subgraph that the model does not have,
             or asks for a width that the target does not run.
-        ConfigRuntimeError: Nothing is left to quantize.
+        ConfigValueError: A vendor's configuration skips every layer (ascend.md 10.4).
+        ConfigRuntimeError: Nothing is left to quantize; without `check` the plan is empty.
         UnsupportedError: A setting that is understood and not implemented.
     """
     target = targets.get(recipe.target)
@@ -84,7 +85,11 @@ def resolve(
     read = {(n, i) for d in activations for n, i in d.users}
     effective.note_unheard(read | {(w.layer, w.input_index) for w in weights}, target)
     if not points.layers and not activations and not half:
-        raise ConfigRuntimeError(_nothing(layers, target))
+        nothing = _nothing(layers, target)
+        if effective.skipped(layer.node for layer in layers):
+            raise ConfigValueError(nothing)
+        if check:
+            raise ConfigRuntimeError(nothing)
     return Plan(
         target,
         tuple(activations),

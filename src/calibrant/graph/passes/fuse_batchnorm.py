@@ -22,7 +22,7 @@ from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.graph.ops import is_constant
 from calibrant.graph.values import Names, add_constant
 
-__all__ = ["Folded", "fuse_batchnorm"]
+__all__ = ["Folded", "check_foldable", "fuse_batchnorm"]
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm")
 
@@ -41,19 +41,23 @@ class Folded:
         return not self.reason
 
 
-def fuse_batchnorm(model: ir.Model, *, skip: tuple[str, ...] = ()) -> list[Folded]:
+def fuse_batchnorm(
+    model: ir.Model, *, skip: tuple[str, ...] = (), origin: str = ""
+) -> list[Folded]:
     """Fold each BatchNormalization that stands behind a layer, in place.
 
     Args:
         model: A prepared model.
         skip: Names of layers to leave as they are.
+        origin: Where they stand, for messages.
 
     Returns:
         One entry for each pair found.
 
     Raises:
-        ConfigValueError: A name in `skip` is no layer with a batch normalization behind it.
+        ConfigValueError: A name in `skip` is no layer that can have a batch normalization behind it.
     """
+    check_foldable(model, skip, origin)
     results: list[Folded] = []
     names = Names(model.graph)
     for node in list(model.graph):
@@ -65,14 +69,24 @@ def fuse_batchnorm(model: ir.Model, *, skip: tuple[str, ...] = ()) -> list[Folde
             continue
         reason = _why_not(layer, node, skip) or _fold(model.graph, names, layer, node)
         results.append(Folded(layer.name or "", node.name or "", reason))
-    known = [f.layer for f in results]
-    for name in skip:
-        if name not in known:
-            raise ConfigValueError(
-                f"fusion.skip names '{name}', which is no layer with a batch normalization behind it "
-                f"({len(known)} such layers).{did_you_mean(name, known)}"
-            )
     return results
+
+
+def check_foldable(model: ir.Model, names: tuple[str, ...], origin: str = "") -> None:
+    """Check that names are those of layers of a type that a normalization can be folded into.
+
+    Raises:
+        ConfigValueError: One is not.
+    """
+    known = {n.name or "": n.op_type for n in model.graph}
+    layers = [name for name, op_type in known.items() if op_type in _LAYERS]
+    for name in names:
+        if name not in layers:
+            what = f"is a {known[name]}" if name in known else "is not in the model"
+            raise ConfigValueError(
+                f"{origin or 'fusion.skip'} names '{name}', which {what}; batch normalization is folded into "
+                f"{', '.join(_LAYERS)} ({len(layers)} such layers).{did_you_mean(name, layers)}"
+            )
 
 
 def _why_not(layer: ir.Node, norm: ir.Node, skip: tuple[str, ...]) -> str:
