@@ -31,7 +31,7 @@ from calibrant.dialects._yaml import Document, KeyPath, path_text
 from calibrant.errors import ConfigError, ConfigTypeError, ConfigValueError, did_you_mean
 from calibrant.recipe import Note
 
-__all__ = ["field_names", "origin_of", "parse"]
+__all__ = ["field_names", "origin_of", "parse", "place_of"]
 
 M = TypeVar("M", bound=Message)
 
@@ -89,6 +89,12 @@ def origin_of(document: Document, field: str, index: int | None = None, name: st
     at: KeyPath = (field,) if index is None else (field, index)
     line = f":{document.lines[at]}" if at in document.lines else ""
     return " ".join(filter(None, (f"{Path(document.source).name}{line}", field, name)))
+
+
+def place_of(document: Document, path: KeyPath, text: str) -> str:
+    """Return the file and line of a key, with a text of its own: `quant.cfg:15 conv1 quant_bits`."""
+    line = f":{document.lines[path]}" if path in document.lines else ""
+    return f"{Path(document.source).name}{line} {text}"
 
 
 # ------------------------------------------------------------------------------------ before reading

@@ -38,8 +38,8 @@ from calibrant.dialects._amct_cfg_schema import (
 from calibrant.dialects._dialect import Dialect
 from calibrant.dialects._json import is_json
 from calibrant.dialects._mapping_file import mapped_layers
-from calibrant.dialects._textproto import field_names, origin_of, parse
-from calibrant.dialects._yaml import Document
+from calibrant.dialects._textproto import field_names, origin_of, parse, place_of
+from calibrant.dialects._yaml import Document, KeyPath, path_text
 from calibrant.errors import ConfigValueError
 from calibrant.recipe import (
     AllNodes,
@@ -112,19 +112,29 @@ def _blocks(content: AMCTConfig, document: Document, path: Path | None) -> list[
     rules = []
     written = common.settings()
     if written != Settings():
-        rules.append(Rule(AllNodes(), written, origin_of(document, "common_config")))
-    blocks: list[tuple[Where, str, CalibrationConfig]] = []
+        at: KeyPath = ("common_config",)
+        places = _places(common, document, at, "common_config")
+        rules.append(
+            Rule(AllNodes(), written, origin_of(document, "common_config"), "wished", places)
+        )
+    blocks: list[tuple[Where, str, CalibrationConfig, KeyPath]] = []
     for i, by_type in enumerate(content.override_layer_types):
         origin = origin_of(document, "override_layer_types", i, f"'{by_type.layer_type}'")
-        blocks.append((OpType(by_type.layer_type), origin, by_type.calibration_config))
+        at = ("override_layer_types", i, "calibration_config")
+        blocks.append((OpType(by_type.layer_type), origin, by_type.calibration_config, at))
     for i, by_name in enumerate(content.override_layer_configs):
         origin = origin_of(document, "override_layer_configs", i, f"'{by_name.layer_name}'")
-        blocks.append((Layer(by_name.layer_name), origin, by_name.calibration_config))
-    _refuse_doubled([(where, origin) for where, origin, _ in blocks])
-    for where, origin, block in blocks:
+        at = ("override_layer_configs", i, "calibration_config")
+        blocks.append((Layer(by_name.layer_name), origin, by_name.calibration_config, at))
+    _refuse_doubled([(where, origin) for where, origin, *_ in blocks])
+    for where, origin, block, at in blocks:
         symmetric = _inherited_symmetry(block, content)
         rules.append(Rule(where, default_settings(symmetric=symmetric), origin, "implied"))
-        rules.append(Rule(where, block.settings(), origin, "required"))
+        if isinstance(where, Layer):  # a layer that cannot be quantized has no block of its own
+            rules.append(Rule(where, Settings(compute="int"), origin, "required"))
+        name = origin.removeprefix(Path(document.source).name)
+        places = _places(block, document, at, name[name.index(" ") + 1 :])
+        rules.append(Rule(where, block.settings(), origin, "required", places))
     if content.nuq_config is not None:
         mapped = mapped_layers(content.nuq_config.mapping_file, path)
         rules.append(
@@ -137,10 +147,33 @@ def _blocks(content: AMCTConfig, document: Document, path: Path | None) -> list[
         )
         rules += [
             _nuq(where, block.nuq_quantize, origin, "required")
-            for where, origin, block in blocks
+            for where, origin, block, _ in blocks
             if block.nuq_quantize is not None
         ]
     return rules
+
+
+def _places(
+    block: CalibrationConfig, document: Document, at: KeyPath, name: str
+) -> tuple[tuple[str, str], ...]:
+    """Return where each setting of a block stands."""
+    weights = ("nuq_quantize", "ada_quantize")
+    weight = next((n for n in weights if getattr(block, n) is not None), "arq_quantize")
+    activation = "hfmg_quantize" if block.hfmg_quantize is not None else "ifmr_quantize"
+    keys = {
+        "activation": (activation,),
+        "activation_bits": (activation, "dst_type"),
+        "activation_symmetric": (activation, "asymmetric"),
+        "weight": (weight,),
+        "weight_bits": (weight, "quant_bits"),
+        "weight_per_channel": (weight, "channel_wise"),
+        "balance": ("dmq_balancer",),
+    }
+    return tuple(
+        (setting, place_of(document, (*at, *key), f"{name} {path_text(key)}"))
+        for setting, key in keys.items()
+        if (*at, *key) in document.lines
+    )
 
 
 def _nuq(where: Where, nuq: NUQuantize, origin: str, force: Force) -> Rule:

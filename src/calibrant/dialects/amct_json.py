@@ -20,6 +20,7 @@ Source: ascend.md 11; 10.5 for `asymmetric`.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from calibrant.dialects._amct import (
     GLOBAL_KEYS,
@@ -40,7 +41,7 @@ from calibrant.dialects._amct_write import write_for, write_recipe
 from calibrant.dialects._dialect import Dialect
 from calibrant.dialects._fields import no_null, read_section
 from calibrant.dialects._json import json_keys, read_json
-from calibrant.dialects._yaml import Document, KeyPath
+from calibrant.dialects._yaml import Document, KeyPath, path_text
 from calibrant.errors import ConfigRuntimeError, ConfigValueError, did_you_mean
 from calibrant.recipe import (
     Calibration,
@@ -60,6 +61,22 @@ _OF_A_LAYER = {
     "dmq_balancer_param",
     "activation_quant_params",
     "weight_quant_params",
+}
+
+
+_ACTIVATION = "activation_quant_params"
+_WEIGHT = "weight_quant_params"
+
+#: Key of a layer that says a setting; of several, the first that is written.
+_PLACES: dict[str, tuple[KeyPath, ...]] = {
+    "compute": (("quant_enable",),),
+    "balance": (("dmq_balancer_param",),),
+    "activation_bits": ((_ACTIVATION, "num_bits"),),
+    "activation_symmetric": ((_ACTIVATION, "asymmetric"),),
+    "activation": ((_ACTIVATION, "act_algo"), (_ACTIVATION, "num_of_bins"), (_ACTIVATION,)),
+    "weight_bits": ((_WEIGHT, "num_bits"),),
+    "weight_per_channel": ((_WEIGHT, "channel_wise"),),
+    "weight": ((_WEIGHT, "wts_algo"),),
 }
 
 
@@ -143,7 +160,23 @@ def _layer(name: str, document: Document) -> list[Rule]:
     if layer.weight_quant_params is not None:
         weight = read_section(WeightParams, document, (*at, "weight_quant_params"), layer=name)
         settings = settings.over(weight.settings())
-    return [Rule(Layer(name), settings, _origin(document, at, f"'{name}'"), "required")]
+    said = document.content[name]
+    places = []
+    for setting, keys in _PLACES.items():
+        key = next((k for k in keys if _says(said, k)), None)
+        if key is not None:
+            places.append((setting, _origin(document, (name, *key), path_text((name, *key)))))
+    origin = _origin(document, at, f"'{name}'")
+    return [Rule(Layer(name), settings, origin, "required", tuple(places))]
+
+
+def _says(content: Any, key: KeyPath) -> bool:
+    """Say whether a layer's object has a key."""
+    for step in key:
+        if step not in content:
+            return False
+        content = content[step]
+    return True
 
 
 def _tensors(

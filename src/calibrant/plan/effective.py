@@ -198,11 +198,11 @@ class Effective:
         nearest = limit.nearest(value)
         if rule is not None and settings.compute == "int":
             where = rule.place(limit.setting)
-            what = f"{limit.setting.replace('_', ' ')} is {value} for a {node.op_type}"
+            what = f"{limit.setting.replace('_', ' ')} is {value} for {an(node.op_type)}"
             if rule.force == "required":
                 if limit.setting == "compute":
                     raise ConfigValueError(
-                        f"{where}: a {node.op_type} is not quantized where {limit.reason}, as in layer {node.name}"
+                        f"{where}: {an(node.op_type)} is not quantized where {limit.reason}, as in layer {node.name}"
                     )
                 allowed = " or ".join(map(str, limit.allowed))
                 raise ConfigValueError(
@@ -235,7 +235,7 @@ def _check_required(rule: Rule, edges: Edges, nodes: dict[str, ir.Node], target:
     if others and len(others) == len(edges):
         name = sorted(others)[0]
         raise ConfigValueError(
-            f"{at(rule.origin)}layer '{name}' is a {nodes[name].op_type}, which is not quantized; {listed}"
+            f"{at(rule.origin)}layer '{name}' is {an(nodes[name].op_type)}, which is not quantized; {listed}"
         )
     if (
         isinstance(rule.where, OpType)
