@@ -76,7 +76,7 @@ def test_explain_names_value_level_and_rule(
     assert conv["weight_bits"] == {
         "value": 7,
         "level": "model",
-        "rule": "quant.cfg:4 common_config",
+        "rule": "quant.cfg:5 common_config arq_quantize.quant_bits",
     }
     assert conv["activation_symmetric"]["rule"] == "quant.cfg:2 activation_offset"
     assert conv["activation_symmetric"]["level"] == "model"
@@ -86,7 +86,7 @@ def test_explain_names_value_level_and_rule(
     assert gemm == {
         "value": "hfmg(bins=2048)",
         "level": "type",
-        "rule": "quant.cfg:8 override_layer_types 'Gemm'",
+        "rule": "quant.cfg:10 override_layer_types 'Gemm' hfmg_quantize",
     }
     assert layers["conv2"]["quantized"] is False
     assert layers["conv2"]["settings"]["compute"]["level"] == "layer"
@@ -160,9 +160,11 @@ def test_explain_in_words(files: Path, capsys: pytest.CaptureFixture[str]) -> No
     out = capsys.readouterr().out
     assert "quant.cfg for pools.onnx, target layers-only" in out
     assert "5 layers: 4 quantized, 1 left in float" in out
-    assert re.search(r"weight bits +7 +model +quant\.cfg:4 common_config", out)
+    assert re.search(
+        r"weight bits +7 +model +quant\.cfg:5 common_config arq_quantize\.quant_bits", out
+    )
     assert "conv2 (Conv), stays in float: float32 asked for by" in out
-    assert "Not done as asked\n  quant.cfg:4 common_config: " in out
+    assert "Not done as asked\n  quant.cfg:5 common_config arq_quantize." in out
     assert max(map(len, out.splitlines())) < 200
     assert run("explain", "pools.onnx", "--recipe", "quant_config.json") == 0
     out = capsys.readouterr().out
@@ -293,7 +295,10 @@ def test_init_from_a_simplified_configuration(
     assert content["conv2"]["quant_enable"] is False
     assert content["y"]["activation_quant_params"]["act_algo"] == "hfmg"
     assert content["batch_num"] == 2
-    assert "Note: quant.cfg:4 common_config: weight bits is 7 for a AveragePool" in printed.err
+    assert (
+        "Note: quant.cfg:5 common_config arq_quantize.quant_bits: weight bits is 7 for an AveragePool"
+        in printed.err
+    )
 
 
 # ------------------------------------------------------------------------------------------- errors

@@ -13,7 +13,7 @@ from calibrant.graph.passes.fuse_batchnorm import check_foldable
 from calibrant.graph.targets import Target
 from calibrant.plan.conditions import holds
 from calibrant.plan.fit import check_mapped, fitting
-from calibrant.plan.match import Edges, at, match_rule
+from calibrant.plan.match import Edges, an, at, match_rule
 from calibrant.recipe import (
     AlgorithmChoice,
     AllNodes,
