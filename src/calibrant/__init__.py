@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from calibrant.pipeline import observe, quantize
     from calibrant.plan import Plan
     from calibrant.recipe import Recipe
+    from calibrant.records import quantize_from_record
     from calibrant.results import QuantizedModel
     from calibrant.runtime.evaluate import Evaluation, evaluate
     from calibrant.stats import Statistics, TensorStats
@@ -44,6 +45,7 @@ __all__ = [
     "load_recipe",
     "observe",
     "quantize",
+    "quantize_from_record",
 ]
 
 #: Where each public name lives.
@@ -61,6 +63,7 @@ _HOMES = {
     "load_recipe": "calibrant.dialects",
     "observe": "calibrant.pipeline",
     "quantize": "calibrant.pipeline",
+    "quantize_from_record": "calibrant.records",
 }
 
 

@@ -20,7 +20,9 @@ from calibrant.choose import choose_layers, settled
 from calibrant.emit.fake_quant import emit_fake_quant
 from calibrant.emit.parameters import LayerParameters, Parameters
 from calibrant.emit.qdq import emit_qdq
+from calibrant.emit.recording import Recording
 from calibrant.errors import ConfigValueError
+from calibrant.graph.form import ModelForm
 from calibrant.graph.load import prepare
 from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
 from calibrant.graph.passes.half import to_half
@@ -72,7 +74,10 @@ def quantize_loaded(
         plan = settled(plan)
         deploy = emit_qdq(base, plan, params)
         fake_quant = emit_fake_quant(base, plan, params)
-    return QuantizedModel(deploy, fake_quant, params, plan, Statistics({})), probe
+    form = ModelForm(fold=False, half=plan.half)
+    record = Recording.of(base, form, plan, params)
+    result = QuantizedModel(deploy, fake_quant, params, plan, Statistics({}), record=record)
+    return result, probe
 
 
 def _check(recipe: Recipe) -> None:

@@ -26,8 +26,10 @@ from calibrant.choose import choose_parameters, settled
 from calibrant.emit.fake_quant import emit_fake_quant
 from calibrant.emit.parameters import Parameters
 from calibrant.emit.qdq import emit_qdq
+from calibrant.emit.recording import Recording
 from calibrant.errors import ConfigTypeError, DataError
 from calibrant.from_model import quantize_loaded
+from calibrant.graph.form import ModelForm
 from calibrant.graph.load import ModelLike, load, prepare
 from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
 from calibrant.graph.passes.balance import factors_by_layer
@@ -147,9 +149,70 @@ def quantize(
     r.data_notes = list(batches.notes)
     r.seconds["total"] = time.perf_counter() - start
     choices = r.search.rows if r.search is not None else ()
-    result = QuantizedModel(
-        deploy, fake_quant, params, plan, Statistics(statistics), choices=choices
+    form = ModelForm(
+        recipe.fusion.batch_norm,
+        recipe.fusion.skip,
+        plan.half,
+        tuple(r.balanced),
+        tuple(r.equalized),
     )
+    result = QuantizedModel(
+        deploy,
+        fake_quant,
+        params,
+        plan,
+        Statistics(statistics),
+        choices=choices,
+        record=Recording.of(base, form, plan, params),
+    )
+    return replace(result, summary=summarize(model, original, result, r))
+
+
+def finish(
+    model: ModelLike,
+    original: ir.Model,
+    base: ir.Model,
+    plan: Plan,
+    params: Parameters,
+    form: ModelForm,
+    r: Run,
+    *,
+    data: Any,
+    batch_size: int | None,
+    preprocess: str | Path | None,
+    shift_bits: Mapping[str, Sequence[int]],
+) -> QuantizedModel:
+    """Write a model whose parameters are known, and measure it where there is data.
+
+    Args:
+        model: The float model as it was given.
+        original: The same, loaded.
+        base: The model in the form that `plan` belongs to.
+        plan: Where quantizers stand.
+        params: What they are.
+        form: What was done to `original` to make `base`.
+        r: The run.
+        data: Samples to measure on, or None.
+        batch_size: Samples in a batch.
+        preprocess: File that says how raw samples become inputs.
+        shift_bits: To be kept in the record, by layer.
+    """
+    start = time.perf_counter()
+    probe = None
+    if data is not None:
+        with r.stage("probe"):
+            batches = _open(original, data, r, batch_size, None, preprocess)
+            probe = take_probe(base, plan, iter(batches), r)
+            r.data_notes = list(batches.notes)
+    with r.stage("emit"):
+        deploy = emit_qdq(base, plan, params)
+        fake_quant = emit_fake_quant(base, plan, params)
+    if probe is not None:
+        with r.stage("measure"):
+            r.quality = _quality(deploy, probe, r)
+    r.seconds["total"] = sum(r.seconds.values()) or time.perf_counter() - start
+    record = Recording.of(base, form, plan, params, shift_bits)
+    result = QuantizedModel(deploy, fake_quant, params, plan, Statistics({}), record=record)
     return replace(result, summary=summarize(model, original, result, r))
 
 

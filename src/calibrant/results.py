@@ -19,7 +19,7 @@ import onnx_ir as ir
 from calibrant._version import __version__
 from calibrant.emit.few_levels import few_levels
 from calibrant.emit.parameters import Parameters
-from calibrant.emit.record import record_entries, record_text
+from calibrant.emit.recording import Recording
 from calibrant.folder import written_together
 from calibrant.graph.load import unsupported_subgraphs
 from calibrant.graph.opset import main_opset
@@ -60,6 +60,7 @@ class QuantizedModel:
         statistics: What was seen of each tensor.
         summary: What was done and how good it is; plain values, as in `summary.json`.
         choices: What a search node by node found, every candidate of every node.
+        record: The content of `record.txt`.
     """
 
     deploy: ir.Model
@@ -69,6 +70,7 @@ class QuantizedModel:
     statistics: Statistics
     summary: dict[str, Any] = field(default_factory=dict)
     choices: tuple[NodeChoice, ...] = ()
+    record: Recording = field(default_factory=Recording)
 
     def save(self, directory: str | Path) -> list[Path]:
         """Write every result into a folder.
@@ -98,10 +100,9 @@ class QuantizedModel:
         for name, model in zip(MODELS, (self.deploy, self.fake_quant), strict=True):
             external = f"{name}.onnx.data" if model_bytes(model) > EXTERNAL_BYTES else None
             ir.save(model, folder / f"{name}.onnx", external_data=external)
-        entries = record_entries(self.plan, self.params)
         texts = {
-            "record.txt": record_text(entries),
-            "record.json": _json(entries),
+            "record.txt": self.record.text(),
+            "record.json": _json(self.record.content()),
             "plan.json": _json(plan_table(self.plan, self.params)),
             "summary.json": _json(self.summary),
         }
@@ -263,7 +264,9 @@ def summarize(source: Any, original: ir.Model, result: QuantizedModel, r: Run) -
         "passes": {
             "folded": [asdict(f) for f in r.folded],
             "float16": [asdict(i) for i in r.half],
-            "equalized": [asdict(e) for e in r.equalized],
+            "equalized": [
+                {"source": e.source, "readers": e.readers, "spread": e.spread} for e in r.equalized
+            ],
             "balanced": [{"tensor": b.tensor, "layers": b.layers} for b in r.balanced],
             "rounding_learned": [asdict(x) for x in r.learned],
             "levels_refined": [asdict(x) for x in r.refinements],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -165,5 +165,6 @@ def balance_as_asked(
             factors = balance_factors(magnitudes[of_pass[name]][tensors[name]], w, strength)
         except DataError as e:
             raise DataError(f"Layer '{name}' cannot be balanced: {e}") from e
-        done.append(balance(changed, tensors[name], [name], factors))
+        made = balance(changed, tensors[name], [name], factors)
+        done.append(replace(made, asked=True))
     return changed, resolve(r.recipe, changed), tuple(done)

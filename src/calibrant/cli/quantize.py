@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,9 @@ from calibrant.cli._options import (
     Verbose,
 )
 
+if TYPE_CHECKING:
+    from calibrant.recipe import Recipe
+
 __all__ = ["EXAMPLES", "quantize"]
 
 EXAMPLES = """Examples:
@@ -30,6 +33,8 @@ EXAMPLES = """Examples:
 `calibrant quantize model.onnx --data my_data:batches --out run --bits 16`
 
 `calibrant quantize model.onnx --data calib.npz --out run --skip 'head/*'`
+
+`calibrant quantize model.onnx --record run/record.txt --out again`
 """
 
 HOW = "How to quantize (over the recipe)"
@@ -66,6 +71,16 @@ def quantize(
         typer.Option(
             metavar="FILE",
             help="What is wanted, layer by layer; 'calibrant init' writes one to edit.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A record (record.txt, record.json, or one written by hand): both models are built from its "
+            "numbers, and nothing is calibrated. --data then only shows how good the result is.",
             rich_help_panel=DATA_PANEL,
             show_default=False,
         ),
@@ -193,6 +208,7 @@ def quantize(
     from calibrant.dialects import load_recipe
     from calibrant.pipeline import quantize as run
     from calibrant.recipe import Recipe
+    from calibrant.records import quantize_from_record
 
     wanted = with_options(
         load_recipe(recipe) if recipe is not None else Recipe(),
@@ -209,19 +225,51 @@ def quantize(
     )
     check_folder(out)
     with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
-        result = run(
-            model,
-            data,
-            wanted,
-            provider=provider,
-            threads=threads,
-            batch_size=batch_size,
-            batch_num=batch_num,
-            preprocess=preprocess,
-            progress=progress,
-        )
+        if record is not None:
+            _check_alone(recipe, wanted, batch_num)
+            result = quantize_from_record(
+                model,
+                record,
+                data,
+                provider=provider,
+                threads=threads,
+                batch_size=batch_size,
+                preprocess=preprocess,
+                progress=progress,
+            )
+        else:
+            result = run(
+                model,
+                data,
+                wanted,
+                provider=provider,
+                threads=threads,
+                batch_size=batch_size,
+                batch_num=batch_num,
+                preprocess=preprocess,
+                progress=progress,
+            )
         files = result.save(out)
     if as_json:
         print_json({**result.summary, "files": [str(f) for f in files]})
     else:
         print_summary(result.summary, files, verbose=verbose)
+
+
+def _check_alone(recipe: Path | None, wanted: Recipe, batch_num: int | None) -> None:
+    """Refuse what a record decides already."""
+    from calibrant.errors import ConfigValueError
+    from calibrant.recipe import Recipe
+
+    asked = [r.origin.removeprefix("command line ") for r in wanted.rules]
+    if recipe is not None:
+        asked = ["--recipe"]
+    elif batch_num is not None:
+        asked.append("--batch-num")
+    elif not asked and wanted != Recipe():
+        asked = ["an option of how to quantize"]
+    if asked:
+        raise ConfigValueError(
+            f"--record says all there is to know about the quantized model; {', '.join(asked)} cannot be given "
+            "beside it."
+        )

@@ -50,11 +50,13 @@ class Balanced:
         tensor: Tensor that is divided.
         layers: Layers that read the divided tensor.
         factors: f (channels,), float32.
+        asked: A recipe asked for it; then it was done before channels were equalised.
     """
 
     tensor: str
     layers: tuple[str, ...]
     factors: npt.NDArray[np.float32]
+    asked: bool = False
 
 
 def balance_factors(x: npt.ArrayLike, w: npt.ArrayLike, strength: float = 0.5) -> FloatArray:

@@ -29,7 +29,7 @@ import onnx_ir as ir
 
 from calibrant.graph.passes.pairs import Pair
 
-__all__ = ["Equalized", "equalize", "limited"]
+__all__ = ["Equalized", "equalize", "limited", "rescale"]
 
 #: A channel is made at most so many times larger, and at most so many times smaller.
 GROW_LIMIT, SHRINK_LIMIT = 2.0, 64.0
@@ -45,11 +45,15 @@ class Equalized:
         source: Node before it.
         readers: Nodes behind it.
         spread: Largest factor over the smallest.
+        tensor: Tensor whose channels were divided.
+        factors: By what (channels,).
     """
 
     source: str
     readers: tuple[str, ...]
     spread: float
+    tensor: str
+    factors: tuple[float, ...]
 
 
 def equalize(
@@ -76,12 +80,19 @@ def equalize(
         f = _factors(pair, magnitudes[pair.tensor], initializers, strength)
         if f is None:
             continue
-        for name, axis in pair.source_values:
-            _multiply(initializers[name], 1.0 / f, axis)
-        for sink in pair.sinks:
-            _multiply(initializers[sink.weight], f, sink.axis)
-        done.append(Equalized(pair.source, pair.readers, float(f.max() / f.min())))
+        done.append(rescale(model, pair, f))
     return done
+
+
+def rescale(model: ir.Model, pair: Pair, f: FloatArray) -> Equalized:
+    """Divide the channels of one tensor by f (channels,), in place, and multiply what reads them."""
+    initializers = model.graph.initializers
+    for name, axis in pair.source_values:
+        _multiply(initializers[name], 1.0 / f, axis)
+    for sink in pair.sinks:
+        _multiply(initializers[sink.weight], f, sink.axis)
+    spread = float(f.max() / f.min())
+    return Equalized(pair.source, pair.readers, spread, pair.tensor, tuple(f.tolist()))
 
 
 def _factors(

@@ -1,0 +1,221 @@
+"""Build both models from the float model and a record alone."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant.emit.folding import float_weight
+from calibrant.emit.parameters import LayerParameters, Parameters
+from calibrant.errors import ConfigValueError
+from calibrant.graph import targets
+from calibrant.graph.form import ModelForm
+from calibrant.graph.load import ModelLike, load, prepare
+from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
+from calibrant.graph.passes.balance import Balanced, channel_axis, factors_by_layer
+from calibrant.graph.passes.equalize import Equalized
+from calibrant.numerics import quantize
+from calibrant.numerics.levels import nearest_level
+from calibrant.pipeline import finish
+from calibrant.plan import Plan, WeightDecision
+from calibrant.recipe import Recipe
+from calibrant.records.check import balance_factors
+from calibrant.records.plan import Recorded, edge_of, recorded
+from calibrant.records.read import Record, read_record
+from calibrant.results import QuantizedModel
+from calibrant.run import Progress, Run
+
+__all__ = ["quantize_from_record"]
+
+#: What a record is for that does not say it: the layers that AMCT quantizes.
+DEFAULT_TARGET = "layers-only"
+
+
+def quantize_from_record(
+    model: ModelLike,
+    record: str | Path | Record,
+    data: Any = None,
+    *,
+    provider: str = "cpu",
+    threads: int | None = None,
+    batch_size: int | None = None,
+    preprocess: str | Path | None = None,
+    progress: Progress | None = None,
+) -> QuantizedModel:
+    """Quantize a float model with the numbers of a record; nothing is calibrated.
+
+    Args:
+        model: The float model that the record is of.
+        record: A path of `record.txt` or `record.json`, its text, or a record that was read.
+        data: Samples to measure the result on; None for no measurement.
+        provider: Execution provider.
+        threads: Threads inside an operator.
+        batch_size: Samples in a batch.
+        preprocess: File that says how raw samples become inputs.
+        progress: Called with a stage, what is done of it, and how much there is.
+
+    Raises:
+        ModelError: The model cannot be read or is quantized already.
+        ConfigError: The record is damaged, says what is not allowed, or is of another model.
+    """
+    found = record if isinstance(record, Record) else read_record(record)
+    target = found.all_of("target")
+    recipe = Recipe(target=str(target[0]) if target else DEFAULT_TARGET)
+    r = Run(recipe, provider, threads, progress)
+    with r.stage("load"):
+        original = load(model)
+        base, form, meant = _formed(original, found, recipe)
+    with r.stage("weights"):
+        params = _parameters(base, form, meant, found)
+    r.equalized, r.balanced = list(form.equalized), list(form.balanced)
+    return finish(
+        model,
+        original,
+        base,
+        replace(meant.plan),
+        params,
+        form,
+        r,
+        data=data,
+        batch_size=batch_size,
+        preprocess=preprocess,
+        shift_bits={k: e.value.shift_bit for k, e in found.entries.items() if e.value.shift_bit},
+    )
+
+
+def _formed(
+    original: ir.Model, record: Record, recipe: Recipe
+) -> tuple[ir.Model, ModelForm, Recorded]:
+    """Bring the model into the form of the record."""
+
+    def shape(source: ir.Model) -> tuple[ir.Model, ModelForm, Recorded]:
+        model = prepare(source)
+        form = _form(record, model)
+        form.apply(model)
+        meant = recorded(record, model, targets.get(recipe.target), form.half)
+        return model, form, meant
+
+    base, form, meant = shape(original)
+    if meant.plan.needs_wide_types and main_opset(base) < WIDE_OPSET:
+        base, form, meant = shape(raise_opset(original.clone(), WIDE_OPSET))
+    return base, form, meant
+
+
+def _form(record: Record, prepared: ir.Model) -> ModelForm:
+    """Read what was done to the float model."""
+    try:
+        fold = record.all_of("fold")
+        kept = [k for k, e in record.entries.items() if e.value.skip_fusion]
+        if fold and isinstance(fold[0], list):
+            kept += [str(n) for n in fold[0]]
+        half = tuple(str(n) for listed in record.all_of("half") for n in listed)
+        equalized = tuple(
+            Equalized("", (), 1.0, str(e["tensor"]), tuple(float(f) for f in e["factors"]))
+            for e in record.all_of("equalized")
+        )
+        grouped = [
+            (str(b["tensor"]), tuple(str(n) for n in b["layers"]), bool(b["asked"]))
+            for b in record.all_of("balanced")
+        ]
+    except (KeyError, TypeError, ValueError) as e:
+        raise ConfigValueError(
+            f"{record.source}: a comment of calibrant's lacks something ({type(e).__name__}: {e}). Leave it as it "
+            "was written, or leave all of them out."
+        ) from e
+    return ModelForm(
+        fold=not (fold and fold[0] is False),
+        keep_batch_norm=tuple(dict.fromkeys(kept)),
+        half=half,
+        balanced=_balanced(record, prepared, grouped),
+        equalized=equalized,
+    )
+
+
+def _balanced(
+    record: Record, model: ir.Model, grouped: list[tuple[str, tuple[str, ...], bool]]
+) -> tuple[Balanced, ...]:
+    """Return the Muls: those of the comments, and one for each other entry that has factors."""
+    nodes = {n.name or "": n for n in model.graph}
+    factors: dict[str, npt.NDArray[np.float32]] = {}
+    for entry in record.entries.values():
+        if entry.value.tensor_balance_factor:
+            name, _ = edge_of(entry, nodes)
+            factors[name] = balance_factors(entry, nodes[name])
+    found = []
+    for tensor, layers, asked in grouped:
+        missing = [n for n in layers if n not in factors]
+        if missing:
+            raise ConfigValueError(
+                f"{record.source}: layer '{missing[0]}' is balanced, and its entry has no tensor_balance_factor."
+            )
+        found.append(Balanced(tensor, layers, factors[layers[0]], asked))
+    said = {n for _, layers, _ in grouped for n in layers}
+    for name, f in factors.items():
+        if name not in said:
+            source = nodes[name].inputs[0]
+            assert source is not None
+            assert channel_axis(nodes[name]) in (1, -1)
+            found.append(Balanced(source.name or "", (name,), f, asked=True))
+    return tuple(found)
+
+
+def _parameters(model: ir.Model, form: ModelForm, meant: Recorded, record: Record) -> Parameters:
+    rounding = {e["layer"]: e for e in record.all_of("rounding")}
+    biases = {e["layer"]: e["values"] for e in record.all_of("bias")}
+    levels = {
+        edge_of(e, {n.name or "": n for n in model.graph})[0]: tuple(sorted(e.value.cluster))
+        for e in record.entries.values()
+        if e.value.cluster
+    }
+    layers = {
+        w.layer: _layer(w, model, meant, levels.get(w.layer), rounding, biases, record)
+        for w in meant.plan.weights
+    }
+    return Parameters(meant.activations, layers, factors_by_layer(form.balanced))
+
+
+def _layer(
+    w: WeightDecision,
+    model: ir.Model,
+    meant: Recorded,
+    levels: tuple[int, ...] | None,
+    rounding: Mapping[str, Any],
+    biases: Mapping[str, Any],
+    record: Record,
+) -> LayerParameters:
+    p = meant.weights[w.layer]
+    plan: Plan = meant.plan
+    values = quantize(float_weight(model, plan, w, meant.activations), p)
+    if levels is not None:
+        values = nearest_level(values, levels)
+    try:
+        if w.layer in rounding:
+            extra = rounding[w.layer]
+            values = values + _mask(extra["up"], values.shape) - _mask(extra["down"], values.shape)
+        bias = None
+        if w.layer in biases:
+            bias = np.array(biases[w.layer], dtype=np.float32)
+    except (KeyError, TypeError, ValueError, zlib.error) as e:
+        raise ConfigValueError(
+            f"{record.source}: a comment of calibrant's about layer '{w.layer}' is damaged "
+            f"({type(e).__name__}: {e})."
+        ) from e
+    return LayerParameters(p, values.astype(np.int32), bias, levels)
+
+
+def _mask(text: str, shape: tuple[int, ...]) -> npt.NDArray[np.int32]:
+    """Read what `record_extras.positions` wrote."""
+    size = int(np.prod(shape))
+    packed = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), size // 8 + 2)
+    bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8))
+    if not size <= bits.size < size + 8:
+        raise ValueError(f"{bits.size} bits for {size} weights")
+    return bits[:size].reshape(shape).astype(np.int32)
