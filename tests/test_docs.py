@@ -306,7 +306,7 @@ NAMED = {
         (r"layers\[\]\.settings\..+", "layers[].settings.<field>"),
         (r"(layers|tensors)\[\]\.rule\..+", r"\1[].rule"),
     ],
-    "record.json": [(r"^.+\.", "<layer>.")],
+    "record.json": [(r"^#calibrant.*", "#calibrant"), (r"^.+\.", "<layer>.")],
 }
 
 

@@ -176,7 +176,9 @@ def test_other_models_and_damaged_texts(tmp_path: Path) -> None:
         quantize_from_record(model, text().replace("conv1", "conv2"))
     with pytest.raises(ConfigValueError, match=r"input 1 of layer 'conv1' .* is no activation"):
         quantize_from_record(model, text().replace("conv1", "conv1:1"))
-    with pytest.raises(ConfigValueError, match=r"scale_e.* is not known.*Did you mean 'scale_w' or 'scale_d'"):
+    with pytest.raises(
+        ConfigValueError, match=r"scale_e.* is not known.*Did you mean 'scale_w' or 'scale_d'"
+    ):
         quantize_from_record(model, text().replace("scale_d", "scale_e"))
     with pytest.raises(ConfigRuntimeError, match="has no entry"):
         quantize_from_record(model, "# nothing\n")
@@ -209,7 +211,9 @@ def test_other_models_and_damaged_texts(tmp_path: Path) -> None:
             {
                 "scale_d": st.floats(2.0**-90, 2.0**90, width=32),
                 "offset_d": st.integers(-128, 127),
-                "scale_w": st.lists(st.floats(2.0**-90, 2.0**90, width=32), min_size=1, max_size=4),
+                "scale_w": st.lists(
+                    st.floats(2.0**-90, 2.0**90, width=32), min_size=1, max_size=4
+                ),
                 "shift_bit": st.lists(st.integers(0, 16), max_size=3),
                 "act_type": st.sampled_from(["INT8", "INT16"]),
                 "skip_fusion": st.booleans(),
