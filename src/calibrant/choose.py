@@ -15,6 +15,7 @@ from calibrant.emit.folding import float_weight
 from calibrant.emit.parameters import LayerParameters, Parameters
 from calibrant.errors import DataError
 from calibrant.numerics import QuantParams, QuantSpec, quantize
+from calibrant.numerics.compensation import residual
 from calibrant.numerics.levels import nearest_level
 from calibrant.numerics.params import SCALE_EPS
 from calibrant.plan import ActivationDecision, Plan, WeightDecision
@@ -172,7 +173,8 @@ def _layer(decision: WeightDecision, w: npt.NDArray[np.float32]) -> LayerParamet
     if isinstance(algorithm, algorithms.CodebookAlgorithm):
         levels = algorithm.codebook(values)
         return LayerParameters(params, nearest_level(values, levels), levels=levels)
-    return LayerParameters(params, values)
+    rest = residual(w, values, params) if decision.compensation else None
+    return LayerParameters(params, values, residual=rest)
 
 
 def _settled_activation(choice: AlgorithmChoice) -> AlgorithmChoice:

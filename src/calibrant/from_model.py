@@ -88,6 +88,7 @@ def _check(recipe: Recipe) -> None:
         "joint quantization": recipe.joint,
         "a search between candidates": recipe.search is not None,
         "raising layers to a higher precision": recipe.promote is not None,
+        "error compensation": any(rule.settings.compensation for rule in recipe.rules),
     }
     for what, is_asked in asked.items():
         if is_asked:

@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from calibrant._version import __version__
+from calibrant.emit._parts import linear_inputs
 from calibrant.emit.few_levels import few_levels
 from calibrant.emit.parameters import Parameters
 from calibrant.emit.recording import Recording
@@ -170,6 +171,7 @@ def plan_table(plan: Plan, params: Parameters) -> dict[str, Any]:
                 "zero_point": p.zero_point.tolist(),
                 "range": [low, high],
                 "folded_into_weights": d.folded,
+                "compensated": d.compensation,
                 "readers": [f"{node}:{index}" for node, index in d.users],
                 "integer_output_of": d.producer,
                 "rule": _rule(d),
@@ -187,6 +189,7 @@ def plan_table(plan: Plan, params: Parameters) -> dict[str, Any]:
                 "levels": list(layer.levels) if layer.levels is not None else None,
                 "scale": [float(s) for s in np.atleast_1d(layer.weight.scale)],
                 "zero_point": 0,
+                "compensated": w.compensation,
                 "readers": [f"{w.layer}:{w.input_index}"],
                 "bias_corrected": layer.bias is not None,
                 "rule": dict(w.origin) or "default",
@@ -278,6 +281,7 @@ def summarize(source: Any, original: ir.Model, result: QuantizedModel, r: Run) -
             "ratio": deploy_bytes / max(1, float_bytes),
             "few_levels": few_levels(plan, result.params),
         },
+        "compensation": _compensation(result),
         "opset": {"before": main_opset(original), "after": main_opset(deploy)},
         "time_s": {k: round(v, 4) for k, v in r.seconds.items()},
         "peak_memory_mb": round(_peak_mb(), 1),
@@ -288,6 +292,17 @@ def summarize(source: Any, original: ir.Model, result: QuantizedModel, r: Run) -
     }
     summary["warnings"] = _warnings(summary, r) + _lost_tensors(result)
     return _plain(summary)  # type: ignore[no-any-return]
+
+
+def _compensation(result: QuantizedModel) -> dict[str, int]:
+    """Count the operands in two 8-bit parts, and the operators that the deployed model has more for them."""
+    plan = result.plan
+    ones, twos = (
+        sum(bool(linear_inputs(n)) for n in m.graph) for m in (result.fake_quant, result.deploy)
+    )
+    operands = sum(max(1, len(d.users)) for d in plan.activations if d.compensation)
+    operands += sum(w.compensation for w in plan.weights)
+    return {"operands": operands, "more_operators": twos - ones}
 
 
 def _search(report: SearchReport | None) -> dict[str, Any] | None:

@@ -62,8 +62,6 @@ def _for_layers(recipe: Recipe) -> Iterator[str]:
     for rule in recipe.rules:
         s = rule.settings
         by = f" ({rule.origin})" if rule.origin else ""
-        if s.compensation:
-            yield f"error compensation of 8-bit values{by}"
         if s.bias_samples is not None:
             yield f"bias correction with its own samples and metric{by}"
         for candidate in s.candidates or ():

@@ -16,6 +16,7 @@ from calibrant.recipe import (
     Fusion,
     Layer,
     LayerInput,
+    OpType,
     Recipe,
     Rule,
     Settings,
@@ -101,6 +102,14 @@ def test_batch_normalizations_that_stay(tmp_path: Path) -> None:
     assert "skip_fusion: true" in (tmp_path / "record.txt").read_text()
     assert any(n.op_type == "BatchNormalization" for n in after.deploy.graph)
     check("conv_bn_relu", run("conv_bn_relu", fusion=Fusion(batch_norm=False)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "op_type"), [("conv_bn_relu", "Conv"), ("attention_add", "MatMul")]
+)
+def test_compensated_operands(name: str, op_type: str, tmp_path: Path) -> None:
+    after = check(name, run(name, Rule(OpType(op_type), Settings(compensation=True))), tmp_path)
+    assert any(d.compensation for d in (*after.plan.activations, *after.plan.weights))
 
 
 def test_a_layer_in_float16_and_one_in_float(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from calibrant.auto.candidates import Trial
 from calibrant.auto.judge import Judge, Verdict
 from calibrant.auto.modelwise import same_params
 from calibrant.numerics import QuantParams, fake_quantize
+from calibrant.numerics.compensation import compensate
 from calibrant.recipe import Settings
 from calibrant.run import NodeChoice, Run
 from calibrant.runtime.downstream import Downstream, Whole, Work
@@ -72,6 +73,8 @@ def layerwise(
     by_edge = {t.candidate: _by_edge(t, params) for t in (*tried, *later.values())}
     inputs = _searched_inputs(tried, by_edge)
     nodes = [n for n in model.graph if n.name in inputs]
+    compensated = (d for d in tried[0].plan.activations if d.compensation)
+    twice = frozenset(e for d in compensated for e in d.users)
     whole = Whole.of(model, judge.names, judge.feeds, **r.runtime)
     judge = judge.against(whole.reference())
     rows: list[NodeChoice] = []
@@ -88,7 +91,7 @@ def layerwise(
 
         options = [option(t) for t in tried if t.candidate in listed]
         again = {c: option(t) for c, t in later.items() if c in listed}
-        table = _Table(whole, node, judge)
+        table = _Table(whole, node, judge, twice)
         best = table.fill(options, again)
         chosen[name] = best.candidate
         rows += table.rows(best)
@@ -124,6 +127,7 @@ class _Table:
     whole: Whole
     node: ir.Node
     judge: Judge
+    twice: frozenset[tuple[str, int]]
     tried: list[tuple[Option, Verdict | None]] = field(default_factory=list)
     work: Work = field(default_factory=Work)
     _part: Downstream | None = None
@@ -178,7 +182,8 @@ class _Table:
             for i, p in params.items():
                 source = self.node.inputs[i]
                 assert source is not None
-                changed[i] = fake_quantize(known[source.name or ""], p).astype(np.float32)
+                grid = compensate if (self.node.name, i) in self.twice else fake_quantize
+                changed[i] = grid(known[source.name or ""], p).astype(np.float32)
             outputs.append(self._part.run(feed, changed))
         self.work += self._part.work
         return self.judge.judge(outputs)

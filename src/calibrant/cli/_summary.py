@@ -165,6 +165,12 @@ def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     )
     if few := size["few_levels"]["layers"]:
         yield "weights", _few_levels(size["few_levels"], len(few))
+    if operands := summary["compensation"]["operands"]:
+        more = summary["compensation"]["more_operators"]
+        yield (
+            "compensation",
+            f"{operands} operands in two 8-bit parts: {more:+d} int8 operators",
+        )
     if latency := summary.get("latency"):
         yield (
             "latency",

@@ -6,7 +6,7 @@ scales stand in the graph where a reader looks for them, and any runtime that in
     y = (clip(round(x / scale) + zero_point, qmin, qmax) - zero_point) * scale
 
 Where scales by channel are folded into the weights behind them (`plan.granularity`), a Mul by common scale /
-scale of the channel stands between.
+scale of the channel stands between. A compensated operand is the Add of two calls, in front of its operator.
 
 Run it with graph optimisation off for the arithmetic as written. Comparing it with the QDQ model separates
 quantization loss from kernel differences.
@@ -20,12 +20,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.emit._parts import difference, total
 from calibrant.emit._rewire import attach
 from calibrant.emit.parameters import Parameters
 from calibrant.graph.ops import bias_of
 from calibrant.graph.opset import main_opset
 from calibrant.graph.values import Names, add_constant, drop_unused_initializers, values_by_name
 from calibrant.numerics import QuantParams, dequantize
+from calibrant.numerics.compensation import residual_params
 from calibrant.plan import Plan
 
 __all__ = ["DOMAIN", "FUNCTION", "emit_fake_quant"]
@@ -51,6 +53,12 @@ def emit_fake_quant(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model
             graph, names.fresh(f"{weight.layer}__weight"), dequantize(chosen.values, chosen.weight)
         )
         call = _call(graph, names, data, chosen.weight, f"{weight.layer}__weight", data.shape)
+        if chosen.residual is not None:
+            second, name = residual_params(chosen.weight), f"{weight.layer}__residual"
+            rest = add_constant(graph, names.fresh(name), dequantize(chosen.residual, second))
+            calls = _call(graph, names, rest, second, name, rest.shape)
+            both = total(names, call[-1].outputs[0], calls[-1].outputs[0], f"{name}__both")
+            call = [*call, *calls, both]
         node.prepend(call)
         if chosen.bias is not None:
             _set_bias(graph, names, node, chosen.bias)
@@ -64,8 +72,16 @@ def emit_fake_quant(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model
             p: QuantParams = p,
             name: str = decision.id,
             folded: bool = decision.folded,
+            compensation: bool = decision.compensation,
         ) -> Sequence[ir.Node]:
             call = _call(graph, names, v, p, name, v.shape)
+            if compensation:
+                first = call[-1].outputs[0]
+                rest = difference(names, v, first, f"{name}__rest")
+                second, tail = residual_params(p), f"{name}__residual"
+                calls = _call(graph, names, rest.outputs[0], second, tail, v.shape)
+                both = total(names, first, calls[-1].outputs[0], f"{name}__compensated")
+                return [*call, rest, *calls, both]
             return (
                 [*call, _at_one_scale(graph, names, call[-1].outputs[0], p, name)]
                 if folded

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from calibrant.numerics import QuantParams
+from calibrant.numerics import QuantParams, dequantize
+from calibrant.numerics.compensation import residual_params
 
 __all__ = ["LayerParameters", "Parameters"]
 
@@ -22,12 +23,25 @@ class LayerParameters:
         values: The weight on the grid, int32, of the weight's shape [steps].
         bias: The bias after correction, float32 (out,), or None for the bias the model has.
         levels: The values of the grid that the weight keeps, sorted; None where it may take all.
+        residual: What the first values leave, int32 in [-128, 127] on a grid 254 times as fine
+            (`numerics.compensation`); None where it is not compensated.
     """
 
     weight: QuantParams
     values: npt.NDArray[np.int32]
     bias: npt.NDArray[np.float32] | None = None
     levels: tuple[int, ...] | None = None
+    residual: npt.NDArray[np.int32] | None = None
+
+    @property
+    def floats(self) -> npt.NDArray[np.float32]:
+        """The weight that the integers stand for."""
+        first = dequantize(self.values, self.weight)
+        if self.residual is None:
+            return first
+        rest = dequantize(self.residual, residual_params(self.weight))
+        both: npt.NDArray[np.float32] = (first + rest).astype(np.float32)
+        return both
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,9 +13,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.emit.parameters import Parameters
-from calibrant.emit.qdq import emit_with, pair_values
+from calibrant.emit.qdq import emit_with, pair_values, residual_values
 from calibrant.graph.values import add_constant
-from calibrant.numerics import dequantize
 from calibrant.plan import Plan
 
 __all__ = ["Parametric", "emit_parametric", "form_of"]
@@ -45,10 +44,12 @@ class Parametric:
             p = params.activations[d.id]
             unsigned = self.plan.target.unsigned
             values = pair_values(p, unsigned=unsigned, folded=d.folded, compact=False)
+            if d.compensation:
+                values |= residual_values(p, unsigned=unsigned)
             found |= {self.names[d.id, key]: np.asarray(v) for key, v in values.items()}
         for layer in self.free:
             chosen = params.layers[layer]
-            found[self.names[layer, "weight"]] = dequantize(chosen.values, chosen.weight)
+            found[self.names[layer, "weight"]] = chosen.floats
         return found
 
 
@@ -62,6 +63,7 @@ def form_of(plan: Plan) -> tuple[object, ...]:
             d.spec.bits,
             d.spec.axis,
             d.folded,
+            d.compensation,
         )
         for d in plan.activations
     )

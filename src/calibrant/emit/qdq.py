@@ -4,7 +4,8 @@ Each activation quantizer becomes a pair on its edges; each weight becomes integ
 DequantizeLinear behind them; a bias becomes int32 with scale `scale_x * scale_w` where it fits. Signed
 grids are stored unsigned on targets that want it: the zero point moves by half the grid. 6 and 7 bit
 weights are int8 that use fewer values; 4 and 16 bits need opset 21. A weight of 16 levels may be stored as 4-bit
-indices, which a Gather turns into int8 when the model is loaded.
+indices, which a Gather turns into int8 when the model is loaded. A compensated operand is two 8-bit values, and an
+operator that is linear in it becomes two (`_parts`).
 
 Source: ascend.md 15.5 ([OURS]: standard QDQ; the zero point equals the offset).
 """
@@ -12,6 +13,7 @@ Source: ascend.md 15.5 ([OURS]: standard QDQ; the zero point equals the offset).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -21,14 +23,16 @@ import onnx_ir as ir
 
 from calibrant.emit._apart import keep_apart
 from calibrant.emit._levels import gather_levels
+from calibrant.emit._parts import difference, split, total
 from calibrant.emit._rewire import attach
 from calibrant.emit.parameters import LayerParameters, Parameters
 from calibrant.graph.ops import bias_of, is_depthwise
 from calibrant.graph.values import Names, add_constant, drop_unused_initializers, values_by_name
-from calibrant.numerics import QuantParams, dequantize
+from calibrant.numerics import QuantParams
+from calibrant.numerics.compensation import residual_params
 from calibrant.plan import Plan, WeightDecision
 
-__all__ = ["Put", "emit_qdq", "emit_simulated", "emit_with", "pair_values"]
+__all__ = ["Put", "emit_qdq", "emit_simulated", "emit_with", "pair_values", "residual_values"]
 
 #: What a weight has been stored as: its name, integers, scale and axis -> inputs of its DequantizeLinear.
 Stored = dict[tuple[str, bytes, bytes, int | None], Sequence[ir.Value | None]]
@@ -86,11 +90,12 @@ def _emit(
     values = values_by_name(graph)
     nodes = {node.name or "": node for node in graph}
     stored: Stored = {}
+    sums: list[ir.Node] = []
     for weight in plan.weights:
         node, chosen = nodes[weight.layer], params.layers[weight.layer]
         scale = _input_scale(node, weight, plan, params) if integers else None
         _emit_bias(graph, names, node, weight, chosen, scale, integers=integers)
-        _emit_weight(graph, names, node, weight, chosen, stored if integers else None, put)
+        _emit_weight(graph, names, node, weight, chosen, stored if integers else None, put, sums)
     for decision in reversed(plan.activations):
         p = params.activations[decision.id]
 
@@ -99,16 +104,24 @@ def _emit(
             p: QuantParams = p,
             name: str = decision.id,
             folded: bool = decision.folded,
+            compensation: bool = decision.compensation,
         ) -> list[ir.Node]:
             unsigned = plan.target.unsigned
             constants = pair_values(p, unsigned=unsigned, folded=folded, compact=compact)
+            constants |= residual_values(p, unsigned=unsigned) if compensation else {}
             put_in = {
                 k: put(graph, names.fresh(f"{name}__{k}"), v, (name, k))
                 for k, v in constants.items()
             }
-            return _pair(names, source, put_in, name, p.axis)
+            pair = _pair(names, source, put_in, name, p.axis)
+            if compensation:
+                pair += _residual(names, source, pair[-1].outputs[0], put_in, name)
+                sums.append(pair[-1])
+            return pair
 
         attach(graph, names, values[decision.tensor], decision, build)
+    if integers:
+        split(graph, names, sums)
     keep_apart(graph, names)
     drop_unused_initializers(graph)
     graph.sort()
@@ -147,6 +160,24 @@ def pair_values(
     elif folded:
         found["common_scale"] = np.full_like(p.scale, p.common_scale)
     return found
+
+
+def residual_values(p: QuantParams, *, unsigned: bool) -> dict[str, npt.NDArray[np.generic]]:
+    """Return what the second pair of a compensated quantizer reads."""
+    second = residual_params(p)
+    zero_point = _stored(second.zero_point, 8, unsigned=unsigned)
+    return {"residual_scale": second.scale, "residual_zero_point": zero_point}
+
+
+def _residual(
+    names: Names, source: ir.Value, first: ir.Value, values: Mapping[str, ir.Value], name: str
+) -> list[ir.Node]:
+    """Return the nodes that quantize what a first pair leaves of `source`, and add both parts up."""
+    rest = difference(names, source, first, f"{name}__rest")
+    second = {k: values[f"residual_{k}"] for k in ("scale", "zero_point")}
+    pair = _pair(names, rest.outputs[0], second, f"{name}__residual", None)
+    last = total(names, first, pair[-1].outputs[0], f"{name}__compensated")
+    return [rest, *pair, last]
 
 
 def _pair(
@@ -190,12 +221,15 @@ def _emit_weight(
     chosen: LayerParameters,
     stored: Stored | None,
     put: Put,
+    sums: list[ir.Node],
 ) -> None:
-    """Put integers in the place of a weight; without `stored`, the floats that they stand for."""
+    """Put integers in the place of a weight; without `stored`, the floats that they stand for.
+
+    A weight in two parts becomes their Add, which is told to `sums`.
+    """
     if stored is None:
-        values = dequantize(chosen.values, chosen.weight)
         name = names.fresh(f"{weight.layer}__weight")
-        value = put(graph, name, values, (weight.layer, "weight"))
+        value = put(graph, name, chosen.floats, (weight.layer, "weight"))
         node.replace_input_with(weight.input_index, value)
         return
     data = _stored(chosen.values, chosen.weight.dtype.bits, unsigned=False)
@@ -211,6 +245,18 @@ def _emit_weight(
         dequantized.replace_input_with(index, same)
     node.prepend(dequantized)
     node.replace_input_with(weight.input_index, dequantized.outputs[0])
+    if chosen.residual is not None:
+        second = residual_params(chosen.weight)
+        part = LayerParameters(second, chosen.residual)
+        name = f"{weight.layer}__residual"
+        plain = replace(weight, layer=name, weight=f"{weight.weight}__residual")
+        _emit_weight(graph, names, node, plain, part, stored, put, sums)
+        other = node.inputs[weight.input_index]
+        assert other is not None
+        both = total(names, dequantized.outputs[0], other, f"{weight.layer}__compensated")
+        node.prepend(both)
+        node.replace_input_with(weight.input_index, both.outputs[0])
+        sums.append(both)
 
 
 def _input_scale(

@@ -9,6 +9,7 @@ One plain mapping each, with one key:
     balanced     tensor, layers, asked                 several layers behind one Mul (its factors: the entries)
     quantizer    id, tensor, users, producer, …        one that entries do not say, or not all of
     weight       layer, storage                        how a weight is stored
+    compensated  layer                                 a weight with a second 8-bit value beside the first
     rounding     layer, up, down                       weights that are not rounded to nearest
     bias         layer, values                         a corrected bias
 
@@ -73,7 +74,8 @@ def _of_quantizers(plan: Plan, params: Parameters) -> Iterator[dict[str, Any]]:
     entries = {edge for edge, _ in said(plan)}
     for d in plan.activations:
         told = [e for e in d.users if e in entries]
-        if d.producer is None and d.spec.axis is None and len(told) == len(d.users):
+        plain = d.producer is None and d.spec.axis is None and not d.compensation
+        if plain and len(told) == len(d.users):
             continue
         yield {"quantizer": _quantizer(d, params, plan, told)}
 
@@ -89,6 +91,8 @@ def _quantizer(
     }
     if d.spec.axis is not None:
         found |= {"axis": d.spec.axis, "folded": d.folded}
+    if d.compensation:
+        found["compensation"] = True
     if told:  # its numbers stand in an entry, where they may be changed
         found["entry"] = entry_key(plan, *told[0])
         return found
@@ -106,6 +110,8 @@ def _of_weights(model: ir.Model, plan: Plan, params: Parameters) -> Iterator[dic
         options = dict(w.algorithm.options)
         if options.get("storage", "int8") != "int8":
             yield {"weight": {"layer": w.layer, "storage": options["storage"]}}
+        if w.compensation:
+            yield {"compensated": {"layer": w.layer}}
         nearest = quantize(float_weight(model, plan, w, params.activations), layer.weight)
         if layer.levels is not None:
             nearest = nearest_level(nearest, layer.levels)

@@ -29,6 +29,7 @@ class ActivationDecision:
         folded: Whether the readers take the channels' scales into their weights, so that they read
             every channel at one scale (`plan.granularity`).
         channels: How many channels there are along `spec.axis`; None for one scale a tensor.
+        compensation: A second 8-bit value says what the first leaves (`numerics.compensation`).
     """
 
     id: str
@@ -42,6 +43,7 @@ class ActivationDecision:
     origin: Mapping[str, str] = field(default_factory=dict)
     folded: bool = False
     channels: int | None = None
+    compensation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class WeightDecision:
         channel_axis: Output channel axis, whether or not the scales follow it.
         algorithm: How its scale is chosen.
         origin: Field of the settings -> the rule that decided it.
+        compensation: A second 8-bit value says what the first leaves (`numerics.compensation`).
     """
 
     layer: str
@@ -67,6 +70,7 @@ class WeightDecision:
     channel_axis: int | None
     algorithm: AlgorithmChoice
     origin: Mapping[str, str] = field(default_factory=dict)
+    compensation: bool = False
 
     @property
     def stores_indices(self) -> bool:

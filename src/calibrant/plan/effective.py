@@ -11,6 +11,7 @@ from calibrant.errors import ConfigValueError
 from calibrant.graph.ops import RECURRENT, matches_type, operators_of
 from calibrant.graph.passes.fuse_batchnorm import check_foldable
 from calibrant.graph.targets import Target
+from calibrant.plan.compensation import COMPENSATED, places
 from calibrant.plan.conditions import holds
 from calibrant.plan.fit import check_mapped, fitting
 from calibrant.plan.match import Edges, an, at, match_rule
@@ -46,16 +47,6 @@ DEFAULTS = Settings(
     weight_per_channel=True,
 )
 
-#: Inputs whose 8-bit value may get a second one beside it (horizon.md 6.2).
-COMPENSATED = {
-    "Conv": (1,),
-    "ConvTranspose": (1,),
-    "Gemm": (1,),
-    "MatMul": (0, 1),
-    "Resize": (0,),
-    "GridSample": (0, 1),
-}
-
 
 class Effective:
     """The settings of every node of a model, and which rule decided them.
@@ -84,6 +75,7 @@ class Effective:
         self._recipe, self._notes, self._chosen = recipe, notes, chosen
         self._base = replace(DEFAULTS, activation_symmetric=target.symmetric)
         self._known: dict[tuple[str, int | None], tuple[Settings, dict[str, str]]] = {}
+        self._nodes = {node.name or "": node for node in model.graph}
         self.matched: list[tuple[Rule, Edges]] = [
             (rule, match_rule(rule, model, notes)) for rule in recipe.rules
         ]
@@ -110,14 +102,27 @@ class Effective:
         return self._known[key]
 
     def extra_inputs(self) -> tuple[tuple[str, int], ...]:
-        """Return inputs (node, index) that are quantized whatever the target says."""
-        return tuple(
-            (name, index)
-            for rule, edges in self.matched
-            if isinstance(rule.where, LayerInput) and rule.settings.compute == "int"
-            for name, index in edges
-            if index is not None
-        )
+        """Return inputs (node, index) that are quantized whatever the target says, each once.
+
+        Those are inputs of which a rule of their own speaks, and those that are compensated.
+        """
+        found: dict[tuple[str, int], None] = {}
+        for rule, edges in self.matched:
+            for name, index in sorted(edges, key=str):
+                node = self._nodes[name]
+                if index is not None and _speaks_of_one(rule, node):
+                    wanted = self.of(node, index)[0].compute == "int"
+                    found |= {(name, index): None} if wanted else {}
+                elif rule.settings.compensation:
+                    inputs = COMPENSATED.get(node.op_type, ()) if index is None else (index,)
+                    found |= {(name, i): None for i in inputs if self._is_compensated(node, i)}
+        return tuple(found)
+
+    def _is_compensated(self, node: ir.Node, index: int) -> bool:
+        if index >= len(node.inputs):
+            return False
+        settings, _ = self.of(node, index)
+        return settings.compute == "int" and bool(settings.compensation)
 
     def note_unheard(self, quantized: set[tuple[str, int]], target: Target) -> None:
         """Note the rules that ask for widths or integers where nothing is quantized.
@@ -214,6 +219,21 @@ class Effective:
         return replace(settings, **{limit.setting: nearest})
 
 
+def _speaks_of_one(rule: Rule, node: ir.Node) -> bool:
+    """Say whether a rule asks for a certain input of a node in integers.
+
+    A width alone asks for it where an operator samples (Resize, GridSample): elsewhere it says how wide an
+    input is if the target quantizes it.
+    """
+    where, said = rule.where, rule.settings
+    if isinstance(where, LayerInput) and said.compute == "int":
+        return True
+    of_type = isinstance(where, InputOf) and isinstance(where.nodes, OpType)
+    sampled = node.op_type in ("Resize", "GridSample") and rule.force != "implied"
+    speaks = isinstance(where, LayerInput) or of_type
+    return speaks and sampled and said.activation_bits is not None
+
+
 def _applies(limit: Limit, node: ir.Node, index: int | None) -> bool:
     where = limit.where
     if isinstance(where, InputOf):
@@ -253,13 +273,9 @@ def _check_compensation(rule: Rule, edges: Edges, nodes: dict[str, ir.Node]) -> 
     for name, index in sorted(edges, key=str):
         allowed = COMPENSATED.get(nodes[name].op_type, ())
         if not allowed or index not in (None, *allowed):
-            places = "; ".join(
-                f"{op} input {' and '.join(map(str, inputs))}"
-                for op, inputs in COMPENSATED.items()
-            )
             raise ConfigValueError(
                 f"{at(rule.origin)}{'' if index is None else f'input {index} of '}node '{name}' "
-                f"({nodes[name].op_type}) has no place for error compensation. Places: {places}."
+                f"({nodes[name].op_type}) has no place for error compensation. Places: {places()}."
             )
 
 

@@ -19,7 +19,7 @@ from calibrant.graph.passes.balance import weight_magnitudes
 from calibrant.plan.match import Edges, an, at
 from calibrant.recipe import AlgorithmChoice, MappedLayers, Note, Rule, Settings
 
-__all__ = ["check_mapped", "fitting", "why_no_balance", "why_no_levels"]
+__all__ = ["LEVELS_ALGORITHM", "check_mapped", "fitting", "why_no_balance", "why_no_levels"]
 
 #: The weight algorithm that keeps a few levels of the grid.
 LEVELS_ALGORITHM = "nuq"

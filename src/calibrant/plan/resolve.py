@@ -14,8 +14,10 @@ from calibrant.graph.passes.half import can_be_half
 from calibrant.graph.points import ActivationPoint, LayerPoint, find_points
 from calibrant.graph.targets import Target
 from calibrant.numerics import QuantSpec
+from calibrant.plan.compensation import is_compensated
 from calibrant.plan.decisions import ActivationDecision, LayerDecision, Plan, WeightDecision
 from calibrant.plan.effective import Chosen, Effective
+from calibrant.plan.fit import LEVELS_ALGORITHM
 from calibrant.plan.granularity import Channels, Granularity
 from calibrant.plan.joint import join_additions
 from calibrant.recipe import AlgorithmChoice, Note, Recipe, Settings
@@ -63,19 +65,27 @@ def resolve(
     points = find_points(model, target, enabled=enabled, extra_inputs=effective.extra_inputs())
     nodes = {node.name or "": node for node in model.graph}
     weights = [
-        w for p in points.layers if (w := _weight(p, nodes, settings_of, target)) is not None
+        w
+        for p in points.layers
+        if (w := _weight(p, nodes, settings_of, target, notes)) is not None
     ]
 
     def by_channel(edge: tuple[str, int | None]) -> str | None:
         settings, origin = settings_of(nodes[edge[0]], edge[1])
-        wanted = bool(settings.activation_per_channel)
-        return origin.get("activation_per_channel", "the recipe") if wanted else None
+        if not settings.activation_per_channel:
+            return None
+        rule = origin.get("activation_per_channel", "the recipe")
+        if settings.compensation and edge[1] is not None:
+            message = f"Input {edge[1]} of '{edge[0]}' keeps one scale: its error is compensated."
+            notes.append(Note(rule, message))
+            return None
+        return rule
 
     granularity = Granularity(nodes, {w.layer: w for w in weights}, target, by_channel)
     activations = [
         d
         for p in points.activations
-        for d in _activation(p, nodes, settings_of, target, granularity)
+        for d in _activation(p, nodes, settings_of, target, granularity, notes)
     ]
     notes += granularity.notes()
     layers = _layers(model, target, settings_of, {p.node for p in points.layers})
@@ -132,6 +142,7 @@ class _Kind(NamedTuple):
     spec: QuantSpec
     algorithm: AlgorithmChoice
     channels: Channels | None
+    compensation: bool
 
 
 def _activation(
@@ -140,6 +151,7 @@ def _activation(
     settings_of: SettingsOf,
     target: Target,
     granularity: Granularity,
+    notes: list[Note],
 ) -> list[ActivationDecision]:
     """One decision for each distinct setting among the readers of a tensor."""
     edges: tuple[tuple[str, int | None], ...] = point.users
@@ -157,15 +169,17 @@ def _activation(
         symmetric = bool(settings.activation_symmetric) and point.fixed_range is None
         channels = by_channel.get((name, index))
         spec = QuantSpec(bits=bits, symmetric=symmetric, axis=channels.axis if channels else None)
-        kind = _Kind(spec, algorithm, channels)
+        rule = origin.get("compensation", "the recipe")
+        compensation = is_compensated(settings, bits, (name, index), rule, notes)
+        kind = _Kind(spec, algorithm, channels, compensation)
         grouped.setdefault(kind, []).append((name, index))
         origins.setdefault(kind, origin)
     if point.producer is not None:  # one quantizer serves every reader of an integer output
-        widest = max(grouped, key=lambda kind: kind.spec.bits)
+        widest = max(grouped, key=lambda kind: (kind.spec.bits, kind.compensation))
         grouped = {widest: [e for users in grouped.values() for e in users]}
     decisions = []
     for n, (kind, users) in enumerate(grouped.items()):
-        spec, algorithm, channels = kind
+        spec, algorithm, channels, compensation = kind
         root = granularity.group(point, channels) if channels else point.root
         decisions.append(
             ActivationDecision(
@@ -180,13 +194,18 @@ def _activation(
                 origin=origins[kind],
                 folded=channels is not None and channels.folded,
                 channels=channels.count if channels else None,
+                compensation=compensation,
             )
         )
     return decisions
 
 
 def _weight(
-    point: LayerPoint, nodes: Mapping[str, ir.Node], settings_of: SettingsOf, target: Target
+    point: LayerPoint,
+    nodes: Mapping[str, ir.Node],
+    settings_of: SettingsOf,
+    target: Target,
+    notes: list[Note],
 ) -> WeightDecision | None:
     if point.weight is None or point.weight_input is None:
         return None
@@ -196,6 +215,8 @@ def _weight(
     assert algorithm is not None
     _check_bits("weight", bits, target.weight_bits, point.node, target)
     axis = point.axis if settings.weight_per_channel else None
+    edge, rule = (point.node, point.weight_input), origin.get("compensation", "the recipe")
+    levels = algorithm.name == LEVELS_ALGORITHM
     return WeightDecision(
         layer=point.node,
         weight=point.weight,
@@ -205,6 +226,7 @@ def _weight(
         channel_axis=point.axis,
         algorithm=algorithm,
         origin=origin,
+        compensation=is_compensated(settings, bits, edge, rule, notes, levels=levels),
     )
 
 

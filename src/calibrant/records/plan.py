@@ -171,7 +171,8 @@ def _of_extra(
         )
     channels = int(p.scale.size) if axis is not None else None
     decision = _decision(str(extra["id"]), tensor, users, producer, p)
-    return replace(decision, folded=folded, channels=channels), p
+    compensation = bool(extra.get("compensation", False))
+    return replace(decision, folded=folded, channels=channels, compensation=compensation), p
 
 
 def _decision(
@@ -194,6 +195,7 @@ def _weights(
     record: Record, by_edge: Mapping[Edge, Entry], nodes: Mapping[str, ir.Node]
 ) -> tuple[list[WeightDecision], dict[str, QuantParams]]:
     stored = {e["layer"]: e["storage"] for e in record.all_of("weight")}
+    compensated = {e["layer"] for e in record.all_of("compensated")}
     found: list[WeightDecision] = []
     params: dict[str, QuantParams] = {}
     for (name, index), entry in by_edge.items():
@@ -225,6 +227,7 @@ def _weights(
                 channel_axis=weight_axis(node),
                 algorithm=algorithm,
                 origin={"weight": "the record"},
+                compensation=name in compensated,
             )
         )
     if not found and not by_edge:

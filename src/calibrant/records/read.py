@@ -120,6 +120,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "balanced": ("tensor", "layers", "asked"),
     "quantizer": ("id", "tensor", "users", "producer"),
     "weight": ("layer", "storage"),
+    "compensated": ("layer",),
     "rounding": ("layer", "up", "down"),
     "bias": ("layer", "values"),
 }

@@ -23,6 +23,7 @@ from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
 from calibrant.graph.passes.balance import Balanced, channel_axis, factors_by_layer
 from calibrant.graph.passes.equalize import Equalized
 from calibrant.numerics import quantize
+from calibrant.numerics.compensation import residual
 from calibrant.numerics.levels import nearest_level
 from calibrant.pipeline import finish
 from calibrant.plan import Plan, WeightDecision
@@ -193,7 +194,8 @@ def _layer(
 ) -> LayerParameters:
     p = meant.weights[w.layer]
     plan: Plan = meant.plan
-    values = quantize(float_weight(model, plan, w, meant.activations), p)
+    floats = float_weight(model, plan, w, meant.activations)
+    values = quantize(floats, p)
     if levels is not None:
         values = nearest_level(values, levels)
     try:
@@ -208,7 +210,8 @@ def _layer(
             f"{record.source}: a comment of calibrant's about layer '{w.layer}' is damaged "
             f"({type(e).__name__}: {e})."
         ) from e
-    return LayerParameters(p, values.astype(np.int32), bias, levels)
+    rest = residual(floats, values, p) if w.compensation else None
+    return LayerParameters(p, values.astype(np.int32), bias, levels, rest)
 
 
 def _mask(text: str, shape: tuple[int, ...]) -> npt.NDArray[np.int32]:

@@ -128,6 +128,8 @@ def learn_rounding(
 
 def _unfit(node: ir.Node, w: WeightDecision) -> str:
     """Say why the rounding of a layer is not learned; empty where it is."""
+    if w.compensation:
+        return "error compensation stores what rounding leaves, whichever way it goes"
     if w.input_index != 1:
         return "its weight is the left operand"
     if node.op_type in ("Gemm", "MatMul") and len(node.inputs[1].shape or ()) != 2:  # type: ignore[union-attr]
