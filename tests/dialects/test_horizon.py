@@ -573,7 +573,7 @@ def test_old_keys_one_by_one() -> None:
         ("optimization: 3", ConfigTypeError, "it is a text"),
         ("calibration_type: histogram", ConfigValueError, "calibration_type is 'histogram'"),
         ("node_info: {conv1: {InputTyp: int16}}", ConfigValueError, "Did you mean 'InputType'"),
-        ("quant_config: file.json", ConfigTypeError, "it is a mapping"),
+        ("quant_config: file.json", ConfigValueError, "which does not exist"),
         ("calibration_type: max\nquant_config: {model_config: {activation: {calibration_type: kl}}}",
          ConfigValueError, "by an old key as well"),
     ],

@@ -77,3 +77,33 @@ def test_every_dialect_has_a_name_and_a_title() -> None:
     assert all(d.title for d in dialects().values())
     written = {n for n, d in dialects().items() if d.dump is not None}
     assert written == {"amct", "amct-retrain", "amct-retrain-cfg", "horizon", "native"}
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('{"a": {"quant_enable": true, "retrain_enable": true}}', ("amct", "amct-retrain")),
+        ('{"a": {"quant_enable": true}, "b": {"retrain_enable": true}}', ("amct", "amct-retrain")),
+        ('{"version": 1, "model_config": {"all_node_type": "int8"}}', ("amct", "horizon")),
+        ("device: USE_CPU\ncommon_config { }\n", ("amct-cfg", "ascend")),
+        ("common_config { }\nretrain_data_quant_config { }\n", ("amct-cfg", "amct-retrain-cfg")),
+    ],
+)
+def test_a_text_with_keys_of_two_dialects_is_not_guessed(text: str, names: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigValueError, match="keys of several dialects") as e:
+        load_recipe(text)
+    assert all(f"{name} (" in str(e.value) for name in names)
+
+
+@pytest.mark.parametrize("layer", ["weight", "activation", "search"])
+def test_a_layer_may_have_the_name_of_a_section_of_another_dialect(layer: str) -> None:
+    recipe = load_recipe({layer: {"quant_enable": True}})
+    assert recipe.target == "layers-only"
+
+
+def test_a_dialect_that_is_named_is_not_guessed() -> None:
+    text = "batch_num: 2\nskip_layers: 'a'\n"
+    assert not load_recipe(text).training
+    assert load_recipe(text, dialect="amct-retrain-cfg").training
+    with pytest.raises(ConfigValueError, match="Unknown dialect 'amtc'. .*Did you mean 'amct'"):
+        load_recipe(text, dialect="amtc")

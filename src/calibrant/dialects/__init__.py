@@ -33,29 +33,48 @@ def dialects() -> dict[str, Dialect]:
     return {d.name: d for d in found}
 
 
-def load_recipe(source: str | Path | Mapping[str, Any] | Recipe) -> Recipe:
+def load_recipe(
+    source: str | Path | Mapping[str, Any] | Recipe, *, dialect: str | None = None
+) -> Recipe:
     """Read a recipe in any dialect.
 
     Args:
         source: A path, the text itself (a string with a line break or a `key: value` in it), or its
             content as a mapping. A Recipe is returned as it is.
+        dialect: Its dialect; None finds it by what the text says.
 
     Raises:
-        ConfigValueError: The file does not exist, no dialect knows the text, or it says what is not
-            allowed.
+        ConfigValueError: The file does not exist, no dialect knows the text, or several do, or it says what
+            is not allowed.
         ConfigTypeError: A value has the wrong type.
     """
     if isinstance(source, Recipe):
         return source
     text, path = _text(source)
-    for dialect in dialects().values():
-        if dialect.recognises(text, path):
-            return _located(dialect.load(text, path), path)
+    if dialect is not None:
+        return _located(_named(dialect).load(text, path), path)
+    found = [d for d in dialects().values() if d.recognises(text, path)]
+    if len(found) > 1:
+        raise ConfigValueError(
+            f"{path or 'The recipe'} has keys of several dialects, so it is not clear what it says: "
+            f"{' and '.join(f'{d.name} ({d.title})' for d in found)}. A file is in one of them."
+        )
+    if found:
+        return _located(found[0].load(text, path), path)
     known = "; ".join(f"{d.name} ({d.title})" for d in dialects().values())
     raise ConfigValueError(
         f"{path or 'The recipe'} is in no dialect that is known. Known: {known}. A recipe of calibrant's own "
         "begins with 'calibrant: 1'."
     )
+
+
+def _named(name: str) -> Dialect:
+    known = dialects()
+    if name not in known:
+        raise ConfigValueError(
+            f"Unknown dialect '{name}'. Known: {', '.join(known)}." + did_you_mean(name, known)
+        )
+    return known[name]
 
 
 def _located(recipe: Recipe, path: Path | None) -> Recipe:
@@ -81,12 +100,7 @@ def dump_recipe(recipe: Recipe, dialect: str = "native", *, model: ModelLike | N
         UnsupportedError: A dialect that is only read, or that has no words for what the recipe says.
     """
     known = dialects()
-    if dialect not in known:
-        raise ConfigValueError(
-            f"Unknown dialect '{dialect}'. Known: {', '.join(known)}."
-            + did_you_mean(dialect, known)
-        )
-    found = known[dialect]
+    found = _named(dialect)
     if model is not None and found.dump_for is not None:
         return found.dump_for(recipe, model)
     if found.dump is None:
@@ -118,7 +132,7 @@ def _text(source: str | Path | Mapping[str, Any]) -> tuple[str, Path | None]:
             f"A recipe is a path, a text or a mapping, not a {type(source).__name__}."
         )
     if isinstance(source, str) and (
-        "\n" in source or ": " in source or source.lstrip().startswith("{")
+        "\n" in source or ": " in source or source.lstrip().startswith("{") or source.endswith("}")
     ):
         return source, None
     path = Path(source)

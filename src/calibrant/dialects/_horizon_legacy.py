@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
+from calibrant.dialects._json import read_json
 from calibrant.dialects._yaml import Document, KeyPath, path_text
 from calibrant.errors import ConfigTypeError, ConfigValueError, did_you_mean
 from calibrant.recipe import Note, Source
@@ -68,10 +70,12 @@ class _Legacy:
             if key not in _KEYS:
                 raise self._unknown((LEGACY_SECTION, key), _KEYS)
         inline = section.get("quant_config", {})
+        if isinstance(inline, str):
+            inline = self._file(inline)
         if not isinstance(inline, dict):
             raise ConfigTypeError(
                 f"{self._document.where((LEGACY_SECTION, 'quant_config'))}: quant_config is {inline!r}; it "
-                "is a mapping here; a file of its own is given by itself."
+                "is a mapping, or the path of a JSON file."
             )
         self._activation(section)
         self._optimizations(section)
@@ -86,6 +90,17 @@ class _Legacy:
                 self._note((LEGACY_SECTION, key), text)
         content = self._merged(inline)
         return Document(content, self._document.source, self._lines), sources, self._notes
+
+    def _file(self, name: str) -> Any:
+        """Read the JSON file that quant_config names, beside this one or from where we are."""
+        places = [Path(self._document.source).parent / name, Path(name)]
+        path = next((p for p in places if p.is_file()), None)
+        if path is None:
+            raise ConfigValueError(
+                f"{self._document.where((LEGACY_SECTION, 'quant_config'))}: quant_config names the file "
+                f"'{name}', which does not exist."
+            )
+        return read_json(path.read_text(encoding="utf-8-sig"), path).content
 
     def _activation(self, section: dict[str, Any]) -> None:
         said = {

@@ -24,6 +24,7 @@ from calibrant.dialects._horizon_schema import (
 )
 from calibrant.dialects._yaml import Document, KeyPath, path_text
 from calibrant.errors import ConfigTypeError, ConfigValueError, did_you_mean
+from calibrant.graph.ops import type_names
 from calibrant.recipe import (
     AlgorithmChoice,
     AllNodes,
@@ -120,7 +121,7 @@ def _check_op(name: str, where: str) -> None:
     """Refuse a near miss of an ONNX operator; other names may be operators of the model's own."""
     from onnx import defs
 
-    known = {s.name for s in defs.get_all_schemas()}
+    known = {*(s.name for s in defs.get_all_schemas()), *type_names()}
     near = did_you_mean(name, known)
     if name not in known and near:
         raise ConfigValueError(f"{where}: op_config.{name} is no ONNX operator.{near}")

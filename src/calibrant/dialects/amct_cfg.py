@@ -35,6 +35,7 @@ from calibrant.dialects._amct_cfg_schema import (
     NUQuantize,
     of_activation,
 )
+from calibrant.dialects._amct_retrain_cfg_schema import AMCTRetrainConfig
 from calibrant.dialects._dialect import Dialect
 from calibrant.dialects._json import is_json
 from calibrant.dialects._mapping_file import mapped_layers
@@ -58,14 +59,20 @@ from calibrant.recipe import (
 
 __all__ = ["DIALECT"]
 
+#: Fields that the configuration for training has as well, and those that it has not.
+_SHARED = set(AMCTConfig.model_fields) & set(AMCTRetrainConfig.model_fields)
+_OWN = set(AMCTConfig.model_fields) - _SHARED
+
 
 def recognises(text: str, path: Path | None) -> bool:
-    """Tell whether the text has fields of this dialect, and none of training."""
+    """Tell whether the text has fields of this dialect; those it shares with training count for it."""
     if is_json(text):
         return False
     names = field_names(text)
-    others = names & TRAINING_FIELDS or "retrain_" in text or "calibrant" in names
-    return not others and bool(names & set(AMCTConfig.model_fields))
+    if "calibrant" in names:
+        return False
+    training = names & TRAINING_FIELDS or "retrain_" in text
+    return bool(names & (_SHARED if not training else set()) | names & _OWN)
 
 
 def load(text: str, path: Path | None) -> Recipe:

@@ -81,10 +81,13 @@ _PLACES: dict[str, tuple[KeyPath, ...]] = {
 
 
 def recognises(text: str, path: Path | None) -> bool:
-    """Tell whether the text is a JSON object with this dialect's words, and none of training."""
+    """Tell whether the text is a JSON object with this dialect's words; those it shares with training count for it."""
     outer, inner = json_keys(text)
-    others = {"calibrant"} & outer or inner & TRAINING_KEYS
-    return not others and bool(inner & _OF_A_LAYER or outer & set(GLOBAL_KEYS))
+    if "calibrant" in outer:
+        return False
+    return bool(inner & _OF_A_LAYER) or (
+        bool(outer & set(GLOBAL_KEYS)) and not inner & TRAINING_KEYS
+    )
 
 
 def load(text: str, path: Path | None) -> Recipe:

@@ -23,7 +23,14 @@ from calibrant.dialects._fields import no_null, read_section
 from calibrant.dialects._horizon_canon import canonical
 from calibrant.dialects._horizon_legacy import LEGACY_SECTION, from_legacy
 from calibrant.dialects._horizon_rules import entries, rules_of
-from calibrant.dialects._horizon_schema import SECTIONS, ModelConfig, SearchConfig
+from calibrant.dialects._horizon_schema import (
+    SECTIONS,
+    Activation,
+    ModelConfig,
+    SearchConfig,
+    SearchSection,
+    Weight,
+)
 from calibrant.dialects._horizon_write import effective_config, write_recipe
 from calibrant.dialects._json import is_json, json_keys, read_json
 from calibrant.dialects._yaml import Document, read
@@ -41,29 +48,27 @@ from calibrant.recipe import (
 
 __all__ = ["DIALECT"]
 
-_SECTIONS = {
-    "model_config",
-    *SECTIONS,
-    "activation",
-    "weight",
-    "modelwise_search",
-    "layerwise_search",
-    "search",
-}
+_SECTIONS = {"model_config", *SECTIONS, "modelwise_search", "layerwise_search"}
+
+#: Sections by names that a layer of another dialect may have, and what stands in them.
+_PLAIN_SECTIONS = {"activation", "weight", "search"}
+_PLAIN_KEYS = {*Activation.model_fields, *Weight.model_fields, *SearchSection.model_fields}
 
 
 def recognises(text: str, path: Path | None) -> bool:
-    """Tell whether the text is JSON with this dialect's sections, or YAML of the old chain."""
+    """Tell whether the text is JSON or YAML with this dialect's sections, or YAML of the old chain."""
     if is_json(text):
-        outer, _ = json_keys(text)
-        return "calibrant" not in outer and bool(outer & (_SECTIONS | {LEGACY_SECTION}))
-    if LEGACY_SECTION not in text:
+        outer, inner = json_keys(text)
+        plain = outer & _PLAIN_SECTIONS and inner & _PLAIN_KEYS
+        return "calibrant" not in outer and bool(outer & {*_SECTIONS, LEGACY_SECTION} or plain)
+    begins = tuple(f"{section}:" for section in (*_SECTIONS, LEGACY_SECTION))
+    if not any(line.startswith(begins) for line in text.splitlines()):
         return False
     try:
         content = read(text, path).content
     except ConfigValueError:
-        return any(line.startswith(f"{LEGACY_SECTION}:") for line in text.splitlines())
-    return isinstance(content, dict) and LEGACY_SECTION in content
+        return True
+    return isinstance(content, dict) and "calibrant" not in content
 
 
 def load(text: str, path: Path | None) -> Recipe:

@@ -59,6 +59,9 @@ def _match(where: Where, model: ir.Model, origin: str) -> Edges:
         case AllNodes():
             return frozenset((n.name or "", None) for n in nodes)
         case OpType(name):
+            own = frozenset((n.name or "", None) for n in nodes if n.op_type == name)
+            if own:  # an operator of the model's own, too
+                return own
             try:
                 return frozenset((n.name or "", None) for n in nodes if matches_type(n, name))
             except ConfigValueError as e:
