@@ -89,7 +89,9 @@ def test_every_dialect_has_a_name_and_a_title() -> None:
         ("common_config { }\nretrain_data_quant_config { }\n", ("amct-cfg", "amct-retrain-cfg")),
     ],
 )
-def test_a_text_with_keys_of_two_dialects_is_not_guessed(text: str, names: tuple[str, ...]) -> None:
+def test_a_text_with_keys_of_two_dialects_is_not_guessed(
+    text: str, names: tuple[str, ...]
+) -> None:
     with pytest.raises(ConfigValueError, match="keys of several dialects") as e:
         load_recipe(text)
     assert all(f"{name} (" in str(e.value) for name in names)
@@ -105,5 +107,5 @@ def test_a_dialect_that_is_named_is_not_guessed() -> None:
     text = "batch_num: 2\nskip_layers: 'a'\n"
     assert not load_recipe(text).training
     assert load_recipe(text, dialect="amct-retrain-cfg").training
-    with pytest.raises(ConfigValueError, match="Unknown dialect 'amtc'. .*Did you mean 'amct'"):
+    with pytest.raises(ConfigValueError, match=r"Unknown dialect 'amtc'\. .*Did you mean 'amct'"):
         load_recipe(text, dialect="amtc")

@@ -51,21 +51,26 @@ def convert_config(
             show_default=False,
         ),
     ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Fail where the new dialect has no words for something."),
+    ] = False,
     force: Force = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Write a configuration in another dialect.
 
-    What the new dialect has no words for is an error that lists it. What the old one says and nothing here
-    can do is a note on stderr.
+    What the new dialect has no words for is listed on stderr, and the file says what comes nearest; --strict
+    makes it an error. What the old one says and nothing here can do is a note on stderr, too.
     """
     from calibrant.cli._summary import print_json
     from calibrant.dialects import dump_recipe, load_recipe
 
     path = check_free(out, force=force)
     recipe = load_recipe(config)
-    text = dump_recipe(recipe, to, model=model)
+    lost: list[str] = []
+    text = dump_recipe(recipe, to, model=model, lost=None if strict else lost)
     if path is not None:
         write_whole(path, text)
     if as_json:
@@ -73,11 +78,13 @@ def convert_config(
             {"where": n.where, "message": n.message, "honoured": n.honoured} for n in recipe.notes
         ]
         file = str(path) if path is not None else None
-        print_json({"file": file, "dialect": to, "config": text, "notes": notes})
+        print_json({"file": file, "dialect": to, "config": text, "lost": lost, "notes": notes})
         return
     if path is not None:
         typer.echo(f"{path}: {config.name} in dialect {to}.")
     else:
         typer.echo(text, nl=False)
+    for sentence in lost:
+        typer.echo(f"Lost: {sentence}", err=True)
     for note in recipe.notes:
         typer.echo(f"Note: {note.where}: {note.message}", err=True)

@@ -22,6 +22,8 @@ EXAMPLES = """Examples:
 `calibrant quantize model.onnx --data c.npz --recipe recipe.yaml --out run`
 
 `calibrant init model.onnx --dialect amct --from quant.cfg -o config.json`
+
+`calibrant init model.onnx --dialect amct --batch-num 2 --skip-layers conv1 --skip-layers fc`
 """
 
 DIALECTS = ("native", "amct", "amct-retrain", "horizon")
@@ -46,6 +48,31 @@ def init(
             metavar="FILE",
             help="A configuration in any dialect to start from, such as a simplified quant.cfg. Default: what "
             "the vendor does when nothing is said.",
+            show_default=False,
+        ),
+    ] = None,
+    skip_layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--skip-layers",
+            metavar="NAME",
+            help="Dialect amct: a layer that stays in float; give it once a layer.",
+            show_default=False,
+        ),
+    ] = None,
+    batch_num: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Dialect amct: batches for calibration. Default: 1.",
+            show_default=False,
+        ),
+    ] = None,
+    activation_offset: Annotated[
+        bool | None,
+        typer.Option(
+            "--activation-offset/--no-activation-offset",
+            help="Dialect amct: activations with or without a zero point. Default: with.",
             show_default=False,
         ),
     ] = None,
@@ -75,6 +102,17 @@ def init(
             f"--dialect is '{dialect}'; it is {', '.join(DIALECTS)}."
             + did_you_mean(dialect, DIALECTS)
         )
+    given = {
+        "skip_layers": skip_layers or None,
+        "batch_num": batch_num,
+        "activation_offset": activation_offset,
+    }
+    given = {k: v for k, v in given.items() if v is not None}
+    if given and dialect != "amct":
+        raise ConfigValueError(
+            f"--{next(iter(given)).replace('_', '-')} is for dialect amct; dialect '{dialect}' has no such "
+            "option."
+        )
     path = check_free(out, force=force)
     notes: tuple[str, ...] = ()
     if dialect == "native":
@@ -89,7 +127,7 @@ def init(
             raise ConfigValueError(
                 f"--target is for a native recipe; dialect '{dialect}' has its own target."
             )
-        text, layers, notes = _vendor(model, dialect, source)
+        text, layers, notes = _vendor(model, dialect, source, given)
     if path is not None:
         write_whole(path, text)
     if as_json:
@@ -120,7 +158,7 @@ def _native(model: Path, target: str) -> tuple[str, tuple[LayerDecision, ...]]:
 
 
 def _vendor(
-    model: Path, dialect: str, source: Path | None
+    model: Path, dialect: str, source: Path | None, given: dict[str, Any]
 ) -> tuple[str, tuple[LayerDecision, ...], tuple[str, ...]]:
     """Return a vendor's configuration, its layers as read back, and what gave way in `source`."""
     import json
@@ -134,7 +172,7 @@ def _vendor(
 
     config = load_recipe(source) if source is not None else None
     if dialect == "amct":
-        text = create_config(model, config=config)
+        text = create_config(model, config=config, **given)
     elif dialect == "amct-retrain":
         text = create_retrain_config(model, config=config)
     else:
@@ -142,12 +180,16 @@ def _vendor(
     written = load_recipe(text)
     content = json.loads(text)
     listed = content.get("node_config", content)
-    found = explain(written, prepared_for(written, model)).layers
-    layers = tuple(d for d in found if d.node in listed)
+    resolved = explain(written, prepared_for(written, model)).layers
+    layers = tuple(d for d in resolved if d.node in listed)
     if config is None:
         return text, layers, ()
-    notes = explain(config, prepared_for(config, model)).notes
-    return text, layers, tuple(f"{n.where}: {n.message}" for n in notes)
+    notes = [
+        f"--{name.replace('_', '-')} has no effect beside --from: {source} says it."
+        for name in given
+    ]
+    found = explain(config, prepared_for(config, model))
+    return text, layers, (*notes, *(f"{n.where}: {n.message}" for n in found.notes))
 
 
 def _as_dict(d: LayerDecision) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibrant.dialects._dialect import Dialect
+from calibrant.dialects._write import collecting
 from calibrant.errors import ConfigTypeError, ConfigValueError, UnsupportedError, did_you_mean
 from calibrant.recipe import Recipe
 
@@ -86,7 +87,13 @@ def _located(recipe: Recipe, path: Path | None) -> Recipe:
     return replace(recipe, calibration=replace(recipe.calibration, sources=placed))
 
 
-def dump_recipe(recipe: Recipe, dialect: str = "native", *, model: ModelLike | None = None) -> str:
+def dump_recipe(
+    recipe: Recipe,
+    dialect: str = "native",
+    *,
+    model: ModelLike | None = None,
+    lost: list[str] | None = None,
+) -> str:
     """Write a recipe down.
 
     Args:
@@ -94,11 +101,17 @@ def dump_recipe(recipe: Recipe, dialect: str = "native", *, model: ModelLike | N
         dialect: Its new form.
         model: The model it is for. Dialects that list layers then write out all of them, with what the
             recipe means for each; others write the recipe as it is.
+        lost: Gets what the dialect has no words for, one sentence each; the text then has what comes nearest.
+            None makes it an error.
 
     Raises:
         ConfigValueError: An unknown dialect, or a recipe that does not fit the model.
-        UnsupportedError: A dialect that is only read, or that has no words for what the recipe says.
+        UnsupportedError: A dialect that is only read, or that has no words for what the recipe says while
+            nothing is to be `lost`.
     """
+    if lost is not None:
+        with collecting(lost):
+            return dump_recipe(recipe, dialect, model=model)
     known = dialects()
     found = _named(dialect)
     if model is not None and found.dump_for is not None:
@@ -114,9 +127,10 @@ def convert(
     dialect: str,
     *,
     model: ModelLike | None = None,
+    lost: list[str] | None = None,
 ) -> str:
     """Read a recipe in any dialect and write it in another; arguments and errors as for both."""
-    return dump_recipe(load_recipe(source), dialect, model=model)
+    return dump_recipe(load_recipe(source), dialect, model=model, lost=lost)
 
 
 def _text(source: str | Path | Mapping[str, Any]) -> tuple[str, Path | None]:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from calibrant.dialects._amct import LAYER_LIMITS
 from calibrant.dialects._amct_training import TRAINING_LIMITS, TRAINING_TYPES, training_rules
-from calibrant.dialects._write import merge, refuse_settings, refuse_wishes, vendor_json
-from calibrant.errors import ConfigValueError, UnsupportedError
+from calibrant.dialects._write import (
+    lose,
+    merge,
+    refuse_settings,
+    refuse_unlisted,
+    refuse_wishes,
+    vendor_json,
+)
+from calibrant.errors import ConfigValueError
 from calibrant.recipe import (
     AllNodes,
     Calibration,
     Layer,
+    Note,
     OpType,
     Recipe,
     Rule,
@@ -71,16 +81,24 @@ def write_for(recipe: Recipe, model: ModelLike) -> str:
     from calibrant.graph.load import load, prepare
     from calibrant.graph.ops import matches_type
     from calibrant.graph.targets import get
+    from calibrant.plan.conditions import applies
     from calibrant.plan.effective import Effective
 
     refuse_wishes(recipe, "amct-retrain", can=_CAN_SAY)
     prepared = prepare(load(model))
-    effective = Effective(recipe, prepared, get(recipe.target), [])
+    Effective(recipe, prepared, get(recipe.target), known := list[Note]())
+    given: list[Note] = []
+    vendors = replace(recipe, limits=(*recipe.limits, *TRAINING_LIMITS), target="layers-only")
+    effective = Effective(vendors, prepared, get("layers-only"), given)
     layers = {
         node.name or "": effective.of(node)[0]
         for node in prepared.graph
         if any(matches_type(node, t) for t in TRAINING_TYPES)
+        and not any(applies(limit, node) for limit in LAYER_LIMITS)
     }
+    if recipe.target != "layers-only":
+        for note in (n for n in given if n not in known):
+            lose(f"{note.where} does not fit a layer that AMCT trains: {note.message}")
     if not any(s.compute == "int" for s in layers.values()):
         raise ConfigValueError(
             f"No layer retrain enabled: the model has {len(layers)} that training quantizes, and none is "
@@ -101,10 +119,7 @@ def write_recipe(recipe: Recipe) -> str:
         if isinstance(rule.where, Layer) and not any(c in rule.where.name for c in "*?["):
             names[rule.where.name] = None
         elif not isinstance(rule.where, AllNodes):
-            raise UnsupportedError(
-                f"config.json lists layers by name, so '{rule.where}' ({rule.origin or 'a rule'}) needs "
-                "the model: give it, and every layer is written out."
-            )
+            refuse_unlisted(rule)
     content = _globals(recipe)
     for name in names:
         said = [
@@ -139,14 +154,14 @@ def _data(settings: Settings, name: str) -> dict[str, Any]:
     section: dict[str, Any] = {}
     if settings.activation is not None:
         if settings.activation.name != "ulq":
-            raise _unsayable(f"activation algorithm '{settings.activation}'", name)
+            _unsayable(f"activation algorithm '{settings.activation}'", name)
         section = {"algo": "ulq_quantize"} | {
             k: v
             for k in ("clip_max", "clip_min", "fixed_min")
             if (v := dict(settings.activation.options).get(k)) is not None
         }
     if settings.activation_symmetric:
-        raise _unsayable("symmetric activations", name)
+        _unsayable("symmetric activations", name)
     if settings.activation_bits is not None:
         section["dst_type"] = _TYPES[settings.activation_bits]
     return section
@@ -156,21 +171,22 @@ def _weight(settings: Settings, name: str) -> dict[str, Any]:
     section: dict[str, Any] = {}
     if settings.weight is not None:
         if settings.weight.name not in ("arq", "ulq"):
-            raise _unsayable(f"weight algorithm '{settings.weight}'", name)
-        section["algo"] = f"{settings.weight.name}_retrain"
+            _unsayable(f"weight algorithm '{settings.weight}'", name)
+        section["algo"] = "ulq_retrain" if settings.weight.name == "ulq" else "arq_retrain"
     if settings.weight_per_channel is not None:
         section["channel_wise"] = settings.weight_per_channel
     if settings.weight_bits is not None:
         if settings.weight_bits not in (4, 8):
-            raise _unsayable(f"weights of {settings.weight_bits} bits", name)
-        section["dst_type"] = _TYPES[settings.weight_bits]
+            _unsayable(f"weights of {settings.weight_bits} bits", name)
+        section["dst_type"] = "INT4" if settings.weight_bits == 4 else "INT8"
     return section
 
 
-def _unsayable(what: str, name: str) -> UnsupportedError:
-    return UnsupportedError(
+def _unsayable(what: str, name: str) -> None:
+    lose(
         f"A configuration for training cannot say {what} ({name}); it knows ulq for activations, and arq "
-        "and ulq of 4 or 8 bits for weights."
+        "and ulq of 4 or 8 bits for weights.",
+        at=name,
     )
 
 
@@ -215,13 +231,14 @@ def _check_order(rules: Sequence[Rule]) -> None:
         found = rank.get(type(rule.where))
         pattern = isinstance(rule.where, Layer) and any(c in rule.where.name for c in "*?[")
         if found is None or pattern:
-            raise UnsupportedError(
+            lose(
                 f"A simplified configuration has blocks for all layers, for types and for layers by name; "
                 f"'{rule.where}' ({rule.origin or 'a rule'}) is none of these."
             )
+            continue
         is_skip = rule.settings.compute == "float32"
         if found < last and not is_skip:
-            raise UnsupportedError(
+            lose(
                 f"In a simplified configuration a layer beats a type and a type beats all; the rule for "
                 f"'{rule.where}' ({rule.origin or 'a rule'}) comes after a narrower one."
             )

@@ -6,24 +6,42 @@ quantizes is listed with all that holds for it, as the vendor's `create_quant_co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibrant.dialects._amct import LIMITS, QUANTIZABLE, base_rules
-from calibrant.dialects._write import merge, refuse_settings, refuse_wishes, vendor_json
+from calibrant.dialects._amct import (
+    GLOBAL_KEYS,
+    LAYER_LIMITS,
+    LIMITS,
+    QUANTIZABLE,
+    TENSOR_TYPES,
+    base_rules,
+)
+from calibrant.dialects._write import (
+    lose,
+    merge,
+    refuse_settings,
+    refuse_unlisted,
+    refuse_wishes,
+    vendor_json,
+)
 from calibrant.errors import ConfigValueError, UnsupportedError
 from calibrant.recipe import (
     AllNodes,
     Calibration,
     Layer,
     LayerInput,
+    Note,
     Recipe,
     Rule,
     Settings,
 )
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from calibrant.graph.load import ModelLike
 
 __all__ = ["create_config", "default_recipe", "write_for", "write_recipe"]
@@ -102,19 +120,28 @@ def write_for(recipe: Recipe, model: ModelLike) -> str:
     from calibrant.graph.ops import matches_type
     from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
     from calibrant.graph.targets import get
+    from calibrant.plan.conditions import applies
     from calibrant.plan.effective import Effective
 
     refuse_wishes(recipe, "amct", can=_CAN_SAY)
     prepared = prepare(load(model))
     if recipe.fusion.batch_norm:
         fuse_batchnorm(prepared, skip=recipe.fusion.skip, origin=recipe.fusion.origin)
-    effective = Effective(recipe, prepared, get(recipe.target), [])
+    Effective(recipe, prepared, get(recipe.target), known := list[Note]())
+    given: list[Note] = []
+    vendors = replace(recipe, limits=(*recipe.limits, *LIMITS), target="layers-only")
+    effective = Effective(vendors, prepared, get("layers-only"), given)
     layers = {
         node.name or "": effective.of(node)[0]
         for node in prepared.graph
         if any(matches_type(node, t) for t in QUANTIZABLE)
+        and not any(applies(limit, node) for limit in LAYER_LIMITS)
     }
-    tensors = [_tensor(r) for r in recipe.rules if isinstance(r.where, LayerInput)]
+    if recipe.target != "layers-only":
+        for note in (n for n in given if n not in known):
+            lose(f"{note.where} does not fit a layer that AMCT quantizes: {note.message}")
+    _check_names(layers)
+    tensors = _tensors(recipe, prepared)
     if not tensors and not any(s.compute == "int" for s in layers.values()):
         raise ConfigValueError(
             "No layer is left to quantize: the model has "
@@ -124,6 +151,15 @@ def write_for(recipe: Recipe, model: ModelLike) -> str:
     for name in sorted(layers):
         document[name] = _layer(name, layers[name])
     return vendor_json(document)
+
+
+def _check_names(layers: Iterable[str]) -> None:
+    """Refuse a layer that is called like a global key (ascend.md 10.8)."""
+    for name in layers:
+        if name in GLOBAL_KEYS:
+            raise ConfigValueError(
+                f"The model has a layer '{name}', and config.json has a global key of that name: rename it."
+            )
 
 
 def write_recipe(recipe: Recipe) -> str:
@@ -141,18 +177,14 @@ def write_recipe(recipe: Recipe) -> str:
             case Layer(name) if not any(c in name for c in "*?["):
                 names[name] = None
             case _:
-                raise UnsupportedError(
-                    f"config.json lists layers by name, so '{rule.where}' ({rule.origin or 'a rule'}) "
-                    "needs the model: give it, and every layer is written out."
-                )
+                refuse_unlisted(rule)
     common = [r for r in recipe.rules if isinstance(r.where, AllNodes)]
     if merge(common).compute != "float32":
         raise UnsupportedError(
             "config.json lists every layer that is quantized, so a recipe that quantizes all of them "
             "needs the model: give it, and every layer is written out."
         )
-    tensors = [_tensor(r) for r in recipe.rules if isinstance(r.where, LayerInput)]
-    document = _globals(recipe, tensors)
+    document = _globals(recipe, _tensors(recipe))
     for name in names:
         said = merge(
             r
@@ -169,7 +201,7 @@ def _globals(recipe: Recipe, tensors: list[dict[str, Any]]) -> dict[str, Any]:
     ).activation_symmetric
     batches = recipe.calibration.balance_batches
     if batches is not None and batches > 1:
-        raise UnsupportedError(
+        lose(
             f"config.json cannot say calibration.balance_batches {batches}: AMCT looks at one batch."
         )
     document: dict[str, Any] = {
@@ -192,7 +224,7 @@ def _layer(name: str, settings: Settings) -> dict[str, Any]:
     where = f"layer '{name}'"
     refuse_settings(settings, "amct", where, can=_FIELDS)
     if settings.compute == "float16":
-        raise UnsupportedError(f"config.json cannot say float16 ({where}).")
+        lose(f"config.json cannot say float16 ({where}); the layer stays in float32.", at=where)
     layer: dict[str, Any] = {"quant_enable": settings.compute == "int"}
     if settings.balance:
         layer["dmq_balancer_param"] = settings.balance
@@ -207,20 +239,23 @@ def _layer(name: str, settings: Settings) -> dict[str, Any]:
 
 def _activation(settings: Settings, where: str) -> dict[str, Any]:
     section: dict[str, Any] = {}
-    if settings.activation_bits is not None:
-        section["num_bits"] = settings.activation_bits
+    bits = settings.activation_bits
+    if bits is not None:
+        section["num_bits"] = _width(bits, (8, 16), f"activations of {bits} bits", where)
     options = dict(settings.activation.options) if settings.activation is not None else {}
     algorithm = settings.activation.name if settings.activation is not None else None
+    if algorithm not in (None, "ifmr", "hfmg"):
+        lose(
+            f"config.json cannot say activation algorithm '{settings.activation}' ({where}); it knows ifmr, "
+            "which stands there with its defaults, and hfmg.",
+            at=where,
+        )
+        algorithm, options = "ifmr", {}
     if algorithm == "ifmr":
         section["max_percentile"] = float(options.get("max_percentile", 0.999999))
         section["min_percentile"] = float(options.get("min_percentile", 0.999999))
         section["search_range"] = [float(r) for r in options.get("search_range", (0.7, 1.3))]
         section["search_step"] = float(options.get("search_step", 0.01))
-    elif algorithm not in (None, "hfmg"):
-        raise UnsupportedError(
-            f"config.json cannot say activation algorithm '{settings.activation}' ({where}); it knows "
-            "ifmr and hfmg."
-        )
     if algorithm is not None:
         section["act_algo"] = algorithm
     if settings.activation_symmetric is not None:
@@ -232,13 +267,14 @@ def _activation(settings: Settings, where: str) -> dict[str, Any]:
 
 def _weight(settings: Settings, where: str) -> dict[str, Any]:
     section: dict[str, Any] = {}
-    if settings.weight_bits is not None:
-        section["num_bits"] = settings.weight_bits
+    bits = settings.weight_bits
+    if bits is not None:
+        section["num_bits"] = _width(bits, (4, 6, 7, 8), f"weights of {bits} bits", where)
     algorithm = settings.weight.name if settings.weight is not None else None
     options = dict(settings.weight.options) if settings.weight is not None else {}
     if algorithm == "nuq":
         if options.get("storage", "int8") != "int8":
-            raise UnsupportedError(f"config.json cannot say how weights are stored ({where}).")
+            lose(f"config.json cannot say how weights are stored ({where}).", at=where)
         section["num_steps"] = options.get("levels", 32)
         section["num_of_iteration"] = options.get("rounds", 1)
     elif algorithm == "ada":
@@ -247,10 +283,12 @@ def _weight(settings: Settings, where: str) -> dict[str, Any]:
         section["beta_range"] = list(options["beta_range"])
         section["warm_start"] = options["warm_start"]
     elif algorithm not in (None, "arq"):
-        raise UnsupportedError(
-            f"config.json cannot say weight algorithm '{settings.weight}' ({where}); it knows arq, nuq "
-            "and ada."
+        lose(
+            f"config.json cannot say weight algorithm '{settings.weight}' ({where}); it knows arq, which "
+            "stands there, nuq and ada.",
+            at=where,
         )
+        algorithm = "arq"
     if settings.weight_per_channel is not None:
         section["channel_wise"] = settings.weight_per_channel
     if algorithm is not None:
@@ -258,13 +296,34 @@ def _weight(settings: Settings, where: str) -> dict[str, Any]:
     return section
 
 
+def _width(bits: int, known: tuple[int, ...], what: str, where: str) -> int:
+    if bits not in known:
+        lose(f"config.json cannot say {what} ({where}); 8 stand there.", at=where)
+        return 8
+    return bits
+
+
+def _tensors(recipe: Recipe, model: ir.Model | None = None) -> list[dict[str, Any]]:
+    """Return the inputs that are quantized for their own sake."""
+    types = {n.name: n.op_type for n in model.graph} if model is not None else {}
+    found = []
+    for rule in recipe.rules:
+        where = rule.where
+        if not isinstance(where, LayerInput):
+            continue
+        kinds = (types[where.name],) if where.name in types else where.types
+        if rule.settings.compute != "int" or not {*kinds} <= {*TENSOR_TYPES}:
+            lose(f"config.json cannot say what holds for one input ({where}).", at=str(where))
+        else:
+            found.append(_tensor(rule))
+    return found
+
+
 def _tensor(rule: Rule) -> dict[str, Any]:
     assert isinstance(rule.where, LayerInput)
     where = rule.where
     can = {"compute", "activation", "activation_bits", "activation_symmetric"}
     refuse_settings(rule.settings, "amct", str(where), can=can)
-    if rule.settings.compute != "int":
-        raise UnsupportedError(f"config.json cannot say what holds for one input ({where}).")
     tensor: dict[str, Any] = {"layer_name": where.name, "input_index": where.index}
     params = _activation(rule.settings, str(where))
     if params:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from calibrant.dialects._horizon_grid import candidates
 from calibrant.dialects._horizon_schema import Activation
-from calibrant.dialects._write import merge, refuse_settings, refuse_wishes
-from calibrant.errors import UnsupportedError
+from calibrant.dialects._write import lose, merge, refuse_settings, refuse_wishes
 from calibrant.recipe import (
     AllNodes,
     AllOf,
@@ -60,14 +59,17 @@ def write_recipe(recipe: Recipe) -> str:
     for where in dict.fromkeys(_owner(r.where) for r in rules):
         if where is None or isinstance(where, AllNodes):
             continue
-        section, name = _place(where)
+        place = _place(where)
+        if place is None:
+            continue
+        section, name = place
         said = merge(r for r in rules if r.where == where)
         entry = _entry(said, f"{section}.{name}")
         if isinstance(where, Subgraph):
             entry = {"inputs": list(where.inputs), "outputs": list(where.outputs)} | entry
         for index in sorted({i for r in rules if (i := _index(r.where, where)) is not None}):
             of_input = merge(r for r in rules if _index(r.where, where) == index)
-            entry[f"input{index}"] = _input_type(of_input, f"{section}.{name}.input{index}")
+            entry |= _input_type(of_input, f"{section}.{name}.input{index}")
         if entry:
             content.setdefault(section, {})[name] = entry
     _check_combined(rules)
@@ -109,7 +111,7 @@ def effective_config(recipe: Recipe, model: ModelLike) -> str:
             of_input = effective.of(node, index)[0]
             kind = _type(of_input, name) if of_input.compute == "int" else None
             if kind is not None and kind != entry.get("qtype"):
-                entry[f"input{index}"] = _input_type(of_input, f"node_config.{name}.input{index}")
+                entry |= _input_type(of_input, f"node_config.{name}.input{index}")
         nodes[name] = entry
     rules = [r for r in recipe.rules if isinstance(r.where, AllNodes) and r.force != "implied"]
     content = {"model_config": _model(recipe, rules), "node_config": nodes}
@@ -156,11 +158,9 @@ def _entry(settings: Settings, where: str, *, default: bool = False) -> dict[str
     """Return the fields of one level."""
     refuse_settings(settings, "horizon", where, can=_FIELDS)
     if settings.weight is not None and settings.weight.name not in ("max", "auto"):
-        raise UnsupportedError(
-            f"quant_config cannot say weight algorithm '{settings.weight}' ({where})."
-        )
+        lose(f"quant_config cannot say weight algorithm '{settings.weight}' ({where}).", at=where)
     if settings.weight_per_channel is False:
-        raise UnsupportedError(f"quant_config cannot say one weight scale a tensor ({where}).")
+        lose(f"quant_config cannot say one weight scale a tensor ({where}).", at=where)
     entry: dict[str, Any] = {}
     kind = _type(settings, where)
     if kind is not None:
@@ -185,20 +185,22 @@ def _type(settings: Settings, where: str) -> str | None:
         return None
     bits = settings.activation_bits or settings.weight_bits
     if settings.weight_bits not in (None, bits) or bits not in (8, 16):
-        raise UnsupportedError(
+        lose(
             f"quant_config has one type for activations and weights, int8 or int16, not "
-            f"{settings.activation_bits} and {settings.weight_bits} bits ({where})."
+            f"{settings.activation_bits} and {settings.weight_bits} bits ({where}).",
+            at=where,
         )
+        bits = 16 if 16 in (settings.activation_bits, settings.weight_bits) else 8
     return "ec" if settings.compensation else f"int{bits}"
 
 
-def _input_type(settings: Settings, where: str) -> str:
+def _input_type(settings: Settings, where: str) -> dict[str, str]:
+    """Return the entry of one input: its name and type, or nothing where there is no word for it."""
     kind = _type(settings, where)
     if kind not in ("int8", "int16", "ec"):
-        raise UnsupportedError(
-            f"quant_config cannot say {kind or settings} of one input ({where})."
-        )
-    return kind
+        lose(f"quant_config cannot say {kind or settings} of one input ({where}).", at=where)
+        return {}
+    return {where.rsplit(".", 1)[1]: kind}
 
 
 def _activation(settings: Settings, where: str) -> dict[str, Any] | None:
@@ -207,9 +209,8 @@ def _activation(settings: Settings, where: str) -> dict[str, Any] | None:
     if all(t.activation is None for t in tried):
         if settings.activation_symmetric is None and settings.activation_per_channel is None:
             return None
-        raise UnsupportedError(
-            f"quant_config says symmetry only with a calibration_type ({where})."
-        )
+        lose(f"quant_config says symmetry only with a calibration_type ({where}).", at=where)
+        return None
     names = {
         "max": "max",
         "kl-merge": "kl",
@@ -219,11 +220,12 @@ def _activation(settings: Settings, where: str) -> dict[str, Any] | None:
     }
     methods, lists = dict[str, None](), dict[str, dict[Any, None]]()
     for t in tried:
-        assert t.activation is not None
-        if t.activation.name not in names:
-            raise UnsupportedError(
-                f"quant_config cannot say activation algorithm '{t.activation}' ({where})."
+        if t.activation is None or t.activation.name not in names:
+            lose(
+                f"quant_config cannot say activation algorithm '{t.activation}' ({where}).",
+                at=where,
             )
+            continue
         options = dict(t.activation.options)
         methods[names[t.activation.name]] = None
         if t.activation.name == "max":
@@ -233,16 +235,20 @@ def _activation(settings: Settings, where: str) -> dict[str, Any] | None:
             lists.setdefault("max_num_bin", {})[options.get("max_bins", 16384)] = None
         lists.setdefault("per_channel", {})[bool(t.activation_per_channel)] = None
         lists.setdefault("asymmetric", {})[not t.activation_symmetric] = None
+    if not methods:
+        return None
     section: dict[str, Any] = {"calibration_type": list(methods)} | {
         k: list(v) for k, v in lists.items()
     }
     section = {k: v[0] if len(v) == 1 else v for k, v in section.items()}
-    wanted = {_ranges(t) for t in tried}
+    wanted = {_ranges(t) for t in tried if t.activation is not None and t.activation.name in names}
     if (
         isinstance(section.get("max_num_bin"), list)
         or {_ranges(c) for c in candidates(Activation.model_validate(section))} != wanted
     ):
-        raise UnsupportedError(f"quant_config cannot list exactly these candidates ({where}).")
+        lose(f"quant_config cannot list exactly these candidates ({where}).", at=where)
+        if isinstance(section.get("max_num_bin"), list):
+            section["max_num_bin"] = max(section["max_num_bin"])
     return section
 
 
@@ -275,7 +281,8 @@ def _owner(where: Where) -> Where | None:
             return where
 
 
-def _place(where: Where) -> tuple[str, str]:
+def _place(where: Where) -> tuple[str, str] | None:
+    """Return the section and the name of a level's entry, or None where there is none for it."""
     match where:
         case OpType(name):
             return "op_config", name
@@ -284,9 +291,8 @@ def _place(where: Where) -> tuple[str, str]:
         case Layer(name) if not any(c in name for c in "*?["):
             return "node_config", name
         case _:
-            raise UnsupportedError(
-                f"quant_config has no entry for '{where}'; nodes stand in it by name."
-            )
+            lose(f"quant_config has no entry for '{where}'; nodes stand in it by name.")
+            return None
 
 
 def _index(where: Where, owner: Where) -> int | None:
@@ -305,7 +311,7 @@ def _check_order(rules: list[Rule], fields: tuple[str, ...]) -> None:
         rank = ranks.get(type(rule.where), 6)
         # The operands of `dual-int16` follow their own node at once, before the next level.
         if rank < last and last < 4:
-            raise UnsupportedError(
+            lose(
                 f"In a quant_config nodes beat subgraphs, these operators, and these the model; the rule for "
                 f"'{rule.where}' ({rule.origin or 'a rule'}) comes after a finer one."
             )
@@ -317,6 +323,6 @@ def _check_combined(rules: list[Rule]) -> None:
         if isinstance(rule.where, AllOf):
             own = merge(r for r in rules if r.where == rule.where.parts[-1])
             if any(getattr(own, n) != v for n, v in rule.settings.items()):
-                raise UnsupportedError(
+                lose(
                     f"quant_config cannot say what holds for '{rule.where}' alone ({rule.origin or 'a rule'})."
                 )

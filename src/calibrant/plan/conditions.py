@@ -9,15 +9,22 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from calibrant.graph.ops import bias_of, is_constant, weight_index
-from calibrant.recipe import Condition
+from calibrant.graph.ops import bias_of, is_constant, matches_type, weight_index
+from calibrant.recipe import AllNodes, Condition, InputOf, Limit, OpType
 
-__all__ = ["holds"]
+__all__ = ["applies"]
 
 
-def holds(condition: Condition, node: ir.Node) -> bool:
-    """Say whether a node is among those that a limit is for."""
-    return _CONDITIONS[condition](node)
+def applies(limit: Limit, node: ir.Node, index: int | None = None) -> bool:
+    """Say whether a limit is for a node, or for one of its inputs."""
+    where = limit.where
+    if isinstance(where, InputOf):
+        if index != where.index:
+            return False
+        where = where.nodes if isinstance(where.nodes, OpType) else AllNodes()
+    if isinstance(where, OpType) and not matches_type(node, where.name):
+        return False
+    return _CONDITIONS[limit.condition](node)
 
 
 def _grouped_or_odd(node: ir.Node) -> bool:

@@ -8,17 +8,15 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from calibrant.errors import ConfigValueError
-from calibrant.graph.ops import RECURRENT, matches_type, operators_of
+from calibrant.graph.ops import RECURRENT, operators_of
 from calibrant.graph.passes.fuse_batchnorm import check_foldable
 from calibrant.graph.targets import Target
 from calibrant.plan.compensation import COMPENSATED, places
-from calibrant.plan.conditions import holds
+from calibrant.plan.conditions import applies
 from calibrant.plan.fit import check_mapped, fitting
 from calibrant.plan.match import Edges, an, at, match_rule
 from calibrant.recipe import (
     AlgorithmChoice,
-    AllNodes,
-    InputOf,
     Layer,
     LayerInput,
     Limit,
@@ -172,7 +170,7 @@ class Effective:
         if self._chosen is not None:
             settings = replace(settings, candidates=None)
         for limit in self._recipe.limits:
-            if _applies(limit, node, index):
+            if applies(limit, node, index):
                 settings = self._within(limit, settings, deciders, node)
         settings = fitting(settings, deciders, node, self._notes)
         if settings.compensation and index not in (None, *COMPENSATED.get(node.op_type, ())):
@@ -232,17 +230,6 @@ def _speaks_of_one(rule: Rule, node: ir.Node) -> bool:
     sampled = node.op_type in ("Resize", "GridSample") and rule.force != "implied"
     speaks = isinstance(where, LayerInput) or of_type
     return speaks and sampled and said.activation_bits is not None
-
-
-def _applies(limit: Limit, node: ir.Node, index: int | None) -> bool:
-    where = limit.where
-    if isinstance(where, InputOf):
-        if index != where.index:
-            return False
-        where = where.nodes if isinstance(where.nodes, OpType) else AllNodes()
-    if isinstance(where, OpType) and not matches_type(node, where.name):
-        return False
-    return holds(limit.condition, node)
 
 
 def _check_required(rule: Rule, edges: Edges, nodes: dict[str, ir.Node], target: Target) -> None:
