@@ -17,6 +17,7 @@ from calibrant.plan.fit import check_mapped, fitting
 from calibrant.plan.match import Edges, an, at, match_rule
 from calibrant.recipe import (
     AlgorithmChoice,
+    InputOf,
     Layer,
     LayerInput,
     Limit,
