@@ -180,7 +180,7 @@ def finish(
     data: Any,
     batch_size: int | None,
     preprocess: str | Path | None,
-    shift_bits: Mapping[str, Sequence[int]],
+    read: Mapping[str, Mapping[str, Any]],
 ) -> QuantizedModel:
     """Write a model whose parameters are known, and measure it where there is data.
 
@@ -195,7 +195,7 @@ def finish(
         data: Samples to measure on, or None.
         batch_size: Samples in a batch.
         preprocess: File that says how raw samples become inputs.
-        shift_bits: To be kept in the record, by layer.
+        read: Fields of a record that are kept as they were read, by key.
     """
     start = time.perf_counter()
     probe = None
@@ -211,7 +211,7 @@ def finish(
         with r.stage("measure"):
             r.quality = _quality(deploy, probe, r)
     r.seconds["total"] = sum(r.seconds.values()) or time.perf_counter() - start
-    record = Recording.of(base, form, plan, params, shift_bits)
+    record = Recording.of(base, form, plan, params, read)
     result = QuantizedModel(deploy, fake_quant, params, plan, Statistics({}), record=record)
     return replace(result, summary=summarize(model, original, result, r))
 

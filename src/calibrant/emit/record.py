@@ -78,7 +78,7 @@ def record_entries(
     plan: Plan,
     params: Parameters,
     *,
-    shift_bits: Mapping[str, Sequence[int]] | None = None,
+    kept: Mapping[str, Mapping[str, Any]] | None = None,
     keep_batch_norm: Sequence[str] = (),
 ) -> dict[str, dict[str, Any]]:
     """Return the record as plain values.
@@ -93,7 +93,8 @@ def record_entries(
     Args:
         plan: Where quantizers stand.
         params: What they are.
-        shift_bits: By layer, from a record that was read; nothing here computes them.
+        kept: Fields by key that were read and that nothing here computes: `shift_bit`, `dst_type`,
+            `fakequant_precision_mode`.
         keep_batch_norm: Layers whose batch normalization stays.
     """
     weights = {w.layer: w for w in plan.weights}
@@ -114,8 +115,6 @@ def record_entries(
             entry["scale_w"] = [float(s) for s in scales]
             entry["offset_w"] = [0] * scales.size
             entry["wts_type"] = f"INT{w.dtype.bits}"
-            if shift_bits and node in shift_bits:
-                entry["shift_bit"] = list(shift_bits[node])
             if node in params.balance:
                 entry["tensor_balance_factor"] = params.balance[node].tolist()
             levels = params.layers[node].levels
@@ -123,7 +122,8 @@ def record_entries(
                 entry["cluster"] = list(levels)
         else:
             entry["is_tensor_quantize"] = True
-        entries[entry_key(plan, node, index)] = entry
+        key = entry_key(plan, node, index)
+        entries[key] = entry | dict((kept or {}).get(key, {}))
     return entries
 
 

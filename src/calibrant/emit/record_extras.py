@@ -93,9 +93,8 @@ def _quantizer(
         found |= {"axis": d.spec.axis, "folded": d.folded}
     if d.compensation:
         found["compensation"] = True
-    if told:  # its numbers stand in an entry, where they may be changed
-        found["entry"] = entry_key(plan, *told[0])
-        return found
+    if told:  # the numbers of these entries, which may be changed there, go before those here
+        found["entries"] = {entry_key(plan, *e): list(e) for e in told}
     p = params.activations[d.id]
     return found | {
         "bits": p.dtype.bits,

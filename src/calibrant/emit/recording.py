@@ -36,7 +36,7 @@ class Recording:
         form: ModelForm,
         plan: Plan,
         params: Parameters,
-        shift_bits: Mapping[str, Sequence[int]] | None = None,
+        read: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Recording:
         """Collect what a model is built from again.
 
@@ -45,10 +45,10 @@ class Recording:
             form: What was done to it.
             plan: Where quantizers stand.
             params: What they are.
-            shift_bits: By layer, from a record that was read.
+            read: Fields by key, from a record that was read, that are kept.
         """
         kept = form.keep_batch_norm
-        entries = record_entries(plan, params, shift_bits=shift_bits, keep_batch_norm=kept)
+        entries = record_entries(plan, params, kept=read, keep_batch_norm=kept)
         return cls(entries, tuple(record_extras(model, form, plan, params)))
 
     def text(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.errors import ConfigRuntimeError, ConfigValueError, UnsupportedError
@@ -15,6 +16,7 @@ from calibrant.graph.ops import weight_axis, weight_index
 from calibrant.graph.passes.balance import weight_magnitudes
 from calibrant.numerics import QuantParams
 from calibrant.numerics.dtype import IntType
+from calibrant.numerics.half_scale import through_float16
 from calibrant.records.read import Entry
 
 __all__ = ["activation_params", "balance_factors", "check_entry", "weight_params"]
@@ -22,37 +24,43 @@ __all__ = ["activation_params", "balance_factors", "check_entry", "weight_params
 EPS = 1.192092896e-07
 
 
-def check_entry(entry: Entry) -> None:
+def check_entry(entry: Entry, *, by_channel: bool = False) -> None:
     """Check what can be checked without the model.
+
+    Args:
+        entry: The entry.
+        by_channel: Its input has a scale for each channel; otherwise the last of several counts.
 
     Raises:
         ConfigValueError: A number that is not allowed.
         ConfigRuntimeError: `scale_d` is missing.
+        UnsupportedError: An entry of a recurrent layer.
     """
     v = entry.value
+    if any(x is not None for x in (v.scale_h, v.offset_h, v.scale_r, v.offset_r)):
+        raise UnsupportedError(
+            f"{entry.where}: '{entry.key}' is a recurrent layer, which calibrant does not quantize."
+        )
     if not v.scale_d:
         raise ConfigRuntimeError(
             f"{entry.where}: layer '{entry.key}' has no scale_d. The calibration was not finished: run as many "
             "batches as batch_num says."
         )
-    for field in ("scale_d", "scale_w"):
-        for s in getattr(v, field):
-            # a float32 whose inverse is one too
-            if not (
-                math.isfinite(s) and s > 0 and math.isfinite(float(np.float32(1) / np.float32(s)))
-            ):
+    scales = {"scale_d": v.scale_d if by_channel else v.scale_d[-1:], "scale_w": v.scale_w}
+    for field, values in scales.items():
+        for s in values:  # a float32 whose inverse is one too
+            if not (math.isfinite(s) and s > 0 and math.isfinite(_inverse(s))):
                 raise _wrong(entry, field, s, "finite and above 0")
     dtype = IntType(entry.act_bits)
-    for o in v.offset_d:
+    for o in v.offset_d if by_channel else v.offset_d[-1:]:
         if not dtype.qmin <= o <= dtype.qmax:
             raise _wrong(entry, "offset_d", o, f"in [{dtype.qmin}, {dtype.qmax}]")
     for o in v.offset_w:
         if o != 0:
             raise _wrong(entry, "offset_w", o, "0")
-    if v.offset_w and len(v.offset_w) != len(v.scale_w):
-        raise _wrong(
-            entry, "offset_w", f"{len(v.offset_w)} values", f"as many as scale_w, {len(v.scale_w)}"
-        )
+    if len(v.offset_w) != len(v.scale_w):
+        count = f"{len(v.offset_w)} values"
+        raise _wrong(entry, "offset_w", count, f"as many as scale_w, {len(v.scale_w)}, all 0")
     for f in v.tensor_balance_factor:
         if not EPS <= f <= 1 / EPS:
             raise _wrong(entry, "tensor_balance_factor", f, f"in [{EPS:.4g}, {1 / EPS:.4g}]")
@@ -64,18 +72,21 @@ def check_entry(entry: Entry) -> None:
     if any(v.shift_bit) and not all(1 <= b <= 16 for b in v.shift_bit):
         bad = next(b for b in v.shift_bit if not 1 <= b <= 16)
         raise _wrong(entry, "shift_bit", bad, "in [1, 16], or all are 0")
-    if v.fakequant_precision_mode not in (None, "DEFAULT", "FORCE_FP16_QUANT"):
-        raise _wrong(
-            entry,
-            "fakequant_precision_mode",
-            repr(v.fakequant_precision_mode),
-            "DEFAULT or FORCE_FP16_QUANT",
-        )
+    mode = v.fakequant_precision_mode
+    if mode not in (None, "DEFAULT", "FORCE_FP16_QUANT"):
+        allowed = "DEFAULT or FORCE_FP16_QUANT"
+        raise _wrong(entry, "fakequant_precision_mode", repr(mode), allowed)
+
+
+def _inverse(s: float) -> float:
+    with np.errstate(over="ignore", divide="ignore"):
+        return float(np.float32(1) / np.float32(s))
 
 
 def _wrong(entry: Entry, field: str, value: object, allowed: str) -> ConfigValueError:
+    where = entry.places.get(field, entry.where)
     return ConfigValueError(
-        f"{entry.where}: {field} of layer '{entry.key}' is {value}; it is {allowed}."
+        f"{where}: {field} of layer '{entry.key}' is {value}; it is {allowed}."
     )
 
 
@@ -88,15 +99,21 @@ def activation_params(entry: Entry, axis: int | None) -> QuantParams:
     """
     v, dtype = entry.value, IntType(entry.act_bits)
     if axis is None:
-        offset = v.offset_d[-1] if v.offset_d else 0
-        return QuantParams(np.float32(v.scale_d[-1]), np.int32(offset), dtype)  # type: ignore[arg-type]
-    scale = np.array(v.scale_d, dtype=np.float32)
+        zero = np.array(v.offset_d[-1] if v.offset_d else 0, dtype=np.int32)
+        return QuantParams(_scale(entry, v.scale_d[-1]), zero, dtype)
+    scale = _scale(entry, v.scale_d)
     zero = np.array(v.offset_d or [0] * scale.size, dtype=np.int32)
     if zero.size != scale.size:
         raise _wrong(
             entry, "offset_d", f"{zero.size} values", f"{scale.size}, one for each scale_d"
         )
     return QuantParams(scale, zero, dtype, axis)
+
+
+def _scale(entry: Entry, values: float | list[float]) -> npt.NDArray[np.float32]:
+    scale = np.array(values, dtype=np.float32)
+    forced = entry.value.fakequant_precision_mode == "FORCE_FP16_QUANT"
+    return through_float16(scale) if forced else scale
 
 
 def weight_params(entry: Entry, node: ir.Node) -> QuantParams:
@@ -139,7 +156,7 @@ def weight_params(entry: Entry, node: ir.Node) -> QuantParams:
     return QuantParams(scale, np.zeros(scale.shape, np.int32), dtype, axis)
 
 
-def balance_factors(entry: Entry, node: ir.Node) -> np.ndarray:
+def balance_factors(entry: Entry, node: ir.Node) -> npt.NDArray[np.float32]:
     """Return what the input of a layer is divided by, (in,) float32.
 
     Raises:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -22,6 +21,7 @@ from calibrant.numerics.dtype import IntType
 from calibrant.plan import ActivationDecision, LayerDecision, Plan, WeightDecision
 from calibrant.recipe import AlgorithmChoice, Settings
 from calibrant.records.check import activation_params, check_entry, weight_params
+from calibrant.records.extras import QuantizerExtra
 from calibrant.records.read import Entry, Record
 
 __all__ = ["Recorded", "edge_of", "recorded"]
@@ -81,10 +81,17 @@ def recorded(record: Record, model: ir.Model, target: Target, half: tuple[str, .
     """
     nodes = {n.name or "": n for n in model.graph}
     by_edge: dict[Edge, Entry] = {}
+    by_channel = {k for q in record.extras.quantizer if q.axis is not None for k in q.entries}
     for entry in record.entries.values():
-        check_entry(entry)
-        by_edge[edge_of(entry, nodes)] = entry
-    activations, params = _activations(record, model, by_edge, nodes)
+        check_entry(entry, by_channel=entry.key in by_channel)
+        edge = edge_of(entry, nodes)
+        if edge in by_edge:
+            raise ConfigValueError(
+                f"{entry.where}: '{entry.key}' and '{by_edge[edge].key}' are both for input {edge[1]} of layer "
+                f"'{edge[0]}'."
+            )
+        by_edge[edge] = entry
+    activations, params = _activations(record, model, by_edge, nodes, target)
     weights, of_weights = _weights(record, by_edge, nodes)
     quantized = {n for n, _ in by_edge}
     layers = tuple(
@@ -107,17 +114,22 @@ def _activations(
     model: ir.Model,
     by_edge: Mapping[Edge, Entry],
     nodes: Mapping[str, ir.Node],
+    target: Target,
 ) -> tuple[list[ActivationDecision], dict[str, QuantParams]]:
     values = values_by_name(model.graph)
     order = {name: i for i, name in enumerate(values)}
     found: list[ActivationDecision] = []
     params: dict[str, QuantParams] = {}
     done: set[Edge] = set()
-    for extra in record.all_of("quantizer"):
-        d, p = _of_extra(extra, record, values, nodes)
-        found.append(d)
-        params[d.id] = p
-        done |= set(d.users)
+    for extra in record.extras.quantizer:
+        kept = _of_extra(extra, record, by_edge, values, nodes, target)
+        if kept is not None:
+            d, p = kept
+            if d.id in params:
+                raise ConfigValueError(f"{record.source}: there are two quantizers '{d.id}'.")
+            found.append(d)
+            params[d.id] = p
+            done |= set(d.users)
     shared: dict[tuple[object, ...], list[Edge]] = {}
     for edge, entry in by_edge.items():
         if edge not in done:
@@ -137,42 +149,55 @@ def _activations(
 
 
 def _of_extra(
-    extra: Mapping[str, Any],
+    extra: QuantizerExtra,
     record: Record,
+    by_edge: Mapping[Edge, Entry],
     values: Mapping[str, ir.Value],
     nodes: Mapping[str, ir.Node],
-) -> tuple[ActivationDecision, QuantParams]:
-    try:
-        tensor, producer = extra["tensor"], extra["producer"]
-        users = tuple((str(n), int(i)) for n, i in extra["users"])
-        axis, folded = extra.get("axis"), bool(extra.get("folded", False))
-        if "entry" in extra:
-            entry = record.entries[extra["entry"]]
-            check_entry(entry)
-            p = activation_params(entry, axis)
-        else:
-            p = QuantParams(
-                np.array(extra["scale"], dtype=np.float32),
-                np.array(extra["zero_point"], dtype=np.int32),
-                IntType(extra["bits"]),
-                axis,
-            )
-        known = tensor in values and all(n in nodes for n, _ in users)
-        known = known and (producer is None or producer in nodes)
-    except (KeyError, TypeError, ValueError) as e:
+    target: Target,
+) -> tuple[ActivationDecision, QuantParams] | None:
+    """Return a quantizer of the comments; None where all that it was for was taken out of the record."""
+    edges = {*extra.users, *extra.entries.values()}
+    known = extra.tensor in values and all(
+        n in nodes and 0 <= i < len(nodes[n].inputs) for n, i in edges
+    )
+    if not known or (extra.producer is not None and extra.producer not in nodes):
         raise ConfigValueError(
-            f"{record.source}: the comment of calibrant's about quantizer {extra.get('id')!r} lacks or contradicts "
-            f"something ({type(e).__name__}: {e})."
-        ) from e
-    if not known:
-        raise ConfigValueError(
-            f"{record.source}: quantizer '{extra['id']}' stands at tensor '{tensor}' and nodes that the model does "
-            "not all have: this is the record of another model."
+            f"{record.source}: quantizer '{extra.id}' stands at tensor '{extra.tensor}' and inputs of nodes that the "
+            "model does not all have: this is the record of another model."
         )
-    channels = int(p.scale.size) if axis is not None else None
-    decision = _decision(str(extra["id"]), tensor, users, producer, p)
-    compensation = bool(extra.get("compensation", False))
-    return replace(decision, folded=folded, channels=channels, compensation=compensation), p
+    gone = {e for key, e in extra.entries.items() if key not in record.entries}
+    users = tuple(e for e in extra.users if e not in gone)
+    producer = extra.producer
+    if producer is not None and nodes[producer].op_type in target.anchors:
+        taken_out = all(n != producer for n, _ in by_edge)
+        producer = None if taken_out else producer
+    if not users and producer is None:
+        return None
+    rank = values[extra.tensor].shape
+    if extra.axis is not None and rank is not None and extra.axis >= len(rank):
+        raise ConfigValueError(
+            f"{record.source}: quantizer '{extra.id}' has scales along axis {extra.axis}; its tensor has {len(rank)} "
+            "axes."
+        )
+    entry = next((record.entries[k] for k in extra.entries if k in record.entries), None)
+    if entry is not None:
+        p = activation_params(entry, extra.axis)
+    else:
+        p = QuantParams(
+            np.array(extra.scale, dtype=np.float32),
+            np.array(extra.zero_point, dtype=np.int32),
+            IntType(extra.bits),
+            extra.axis,
+        )
+    channels = int(p.scale.size) if extra.axis is not None else None
+    decision = _decision(extra.id, extra.tensor, users, producer, p)
+    return (
+        replace(
+            decision, folded=extra.folded, channels=channels, compensation=extra.compensation
+        ),
+        p,
+    )
 
 
 def _decision(
@@ -194,8 +219,8 @@ def _decision(
 def _weights(
     record: Record, by_edge: Mapping[Edge, Entry], nodes: Mapping[str, ir.Node]
 ) -> tuple[list[WeightDecision], dict[str, QuantParams]]:
-    stored = {e["layer"]: e["storage"] for e in record.all_of("weight")}
-    compensated = {e["layer"] for e in record.all_of("compensated")}
+    stored = {e.layer: e.storage for e in record.extras.weight}
+    compensated = {e.layer for e in record.extras.compensated}
     found: list[WeightDecision] = []
     params: dict[str, QuantParams] = {}
     for (name, index), entry in by_edge.items():

@@ -14,8 +14,9 @@ Source: ascend.md 15.3.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,10 +28,20 @@ from calibrant.dialects._schema import config_error
 from calibrant.dialects._textproto import parse
 from calibrant.dialects._textproto_schema import Int32, Message, UInt32
 from calibrant.dialects._yaml import Document, KeyPath
-from calibrant.emit.record import EXTRAS_KEY, EXTRAS_MARK
-from calibrant.errors import ConfigRuntimeError, ConfigTypeError, ConfigValueError, did_you_mean
+from calibrant.emit.record import EXTRAS_KEY
+from calibrant.errors import (
+    ConfigRuntimeError,
+    ConfigTypeError,
+    ConfigValueError,
+    UnsupportedError,
+    did_you_mean,
+)
+from calibrant.records.extras import Extras
 
 __all__ = ["Entry", "Record", "read_record"]
+
+#: A comment of calibrant's, however it is spaced.
+_MARK = re.compile(r"\s*#+\s*calibrant\s*:\s*(.*?)\s*", re.IGNORECASE)
 
 ActType = Annotated[str, one_of("INT4", "INT8", "INT16")]
 WeightType = Annotated[str, one_of("INT4", "INT6", "INT7", "INT8", "INT16")]
@@ -52,6 +63,23 @@ class Value(Message):
     fakequant_precision_mode: str | None = None
     cluster: list[Int32] = Field(default=[])
     is_tensor_quantize: bool = False
+    # of other editions: what a layer looked like, passed over
+    op_data_type: str | None = None
+    channels: UInt32 | None = None
+    height: UInt32 | None = None
+    width: UInt32 | None = None
+    # of recurrent layers
+    scale_h: float | None = None
+    offset_h: Int32 | None = None
+    scale_r: float | None = None
+    offset_r: Int32 | None = None
+
+
+class KvCache(Message):
+    """The cache of an attention."""
+
+    scale: list[float] = Field(default=[])
+    offset: list[Int32] = Field(default=[])
 
 
 class Item(Message):
@@ -59,6 +87,7 @@ class Item(Message):
 
     key: str = ""
     value: Value = Value()
+    kv_cache_value: KvCache | None = None
 
 
 class RecordFile(Message):
@@ -75,21 +104,29 @@ class Entry:
         key: Layer, or `layer:input`.
         value: Its fields.
         where: File and line, for messages.
+        places: Field -> file and line.
     """
 
     key: str
     value: Value
     where: str
+    places: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def act_bits(self) -> int:
-        """Width of the activation; 8 where nothing is said."""
+        """Width of the activation; 8 where nothing is said. `act_type` goes before the older `dst_type`."""
         return int((self.value.act_type or self.value.dst_type or "INT8")[3:])
 
     @property
     def wts_bits(self) -> int:
         """Width of the weight; 8 where nothing is said."""
         return int((self.value.wts_type or "INT8")[3:])
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """Fields that go into the next record as they are."""
+        names = ("shift_bit", "dst_type", "fakequant_precision_mode")
+        return {n: v for n in names if (v := getattr(self.value, n))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,31 +136,12 @@ class Record:
     Args:
         source: File, for messages.
         entries: By key.
-        extras: What the entries leave out, in order.
+        extras: What the entries leave out.
     """
 
     source: str
     entries: Mapping[str, Entry]
-    extras: tuple[Mapping[str, Any], ...] = ()
-
-    def all_of(self, kind: str) -> list[Any]:
-        """Return the extras of one kind."""
-        return [e[kind] for e in self.extras if kind in e]
-
-
-#: Kinds of extras, with what each must say.
-KINDS: dict[str, tuple[str, ...]] = {
-    "target": (),
-    "fold": (),
-    "half": (),
-    "equalized": ("tensor", "factors"),
-    "balanced": ("tensor", "layers", "asked"),
-    "quantizer": ("id", "tensor", "users", "producer"),
-    "weight": ("layer", "storage"),
-    "compensated": ("layer",),
-    "rounding": ("layer", "up", "down"),
-    "bias": ("layer", "values"),
-}
+    extras: Extras
 
 
 def read_record(source: str | Path) -> Record:
@@ -148,24 +166,7 @@ def read_record(source: str | Path) -> Record:
             f"{name} has no entry: there are no layers to be quantized. A record is written when calibration "
             "is finished."
         )
-    for extra in record.extras:
-        _check_extra(extra, name)
     return record
-
-
-def _check_extra(extra: Mapping[str, Any], name: str) -> None:
-    for kind, said in extra.items():
-        if kind not in KINDS:
-            raise ConfigValueError(
-                f"{name}: '{kind}' in a comment of calibrant's is not known. Known: {', '.join(KINDS)}."
-                + did_you_mean(kind, KINDS)
-            )
-        missing = [k for k in KINDS[kind] if not isinstance(said, dict) or k not in said]
-        if missing:
-            raise ConfigValueError(
-                f"{name}: '{kind}' in a comment of calibrant's lacks {', '.join(missing)}. Leave such comments as "
-                "they were written, or leave all of them out."
-            )
 
 
 def _text(source: str | Path) -> tuple[str, Path | None]:
@@ -190,12 +191,22 @@ def _from_text(text: str, path: Path | None, name: str) -> Record:
         where = _place(document, ("record", i), name)
         if not item.key:
             raise ConfigValueError(f"{where}: this record has no key; it is the name of a layer.")
-        entries[item.key] = Entry(item.key, item.value, where)
-    extras = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.startswith(EXTRAS_MARK):
-            extras.append(_extra(line.removeprefix(EXTRAS_MARK), f"{name}:{number}"))
-    return Record(name, entries, tuple(extras))
+        if item.kv_cache_value is not None:
+            raise UnsupportedError(
+                f"{where}: '{item.key}' is the cache of an attention, which calibrant does not quantize."
+            )
+        places = {
+            str(at[3]): _place(document, at, name)
+            for at in document.lines
+            if len(at) >= 4 and at[:3] == ("record", i, "value")
+        }
+        entries[item.key] = Entry(item.key, item.value, where, places)
+    extras = [
+        (_extra(found[1], f"{name}:{number}"), f"{name}:{number}")
+        for number, line in enumerate(text.splitlines(), 1)
+        if (found := _MARK.fullmatch(line))
+    ]
+    return Record(name, entries, Extras.of(extras))
 
 
 def _extra(text: str, where: str) -> Mapping[str, Any]:
@@ -245,7 +256,7 @@ def _from_json(text: str, path: Path | None, name: str) -> Record:
     extras = content.get(EXTRAS_KEY, [])
     if not isinstance(extras, list) or not all(isinstance(e, dict) for e in extras):
         raise ConfigTypeError(f"{name}: {EXTRAS_KEY} is a list of objects.")
-    return Record(name, entries, tuple(extras))
+    return Record(name, entries, Extras.of((e, name) for e in extras))
 
 
 def _place(document: Document, at: KeyPath, name: str) -> str:

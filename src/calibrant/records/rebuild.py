@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,10 @@ from calibrant.numerics import quantize
 from calibrant.numerics.compensation import residual
 from calibrant.numerics.levels import nearest_level
 from calibrant.pipeline import finish
-from calibrant.plan import Plan, WeightDecision
+from calibrant.plan import WeightDecision
 from calibrant.recipe import Recipe
 from calibrant.records.check import balance_factors
+from calibrant.records.extras import RoundingExtra
 from calibrant.records.plan import Recorded, edge_of, recorded
 from calibrant.records.read import Record, read_record
 from calibrant.results import QuantizedModel
@@ -68,8 +68,8 @@ def quantize_from_record(
         ConfigError: The record is damaged, says what is not allowed, or is of another model.
     """
     found = record if isinstance(record, Record) else read_record(record)
-    target = found.all_of("target")
-    recipe = Recipe(target=str(target[0]) if target else DEFAULT_TARGET)
+    target = found.extras.target
+    recipe = Recipe(target=target[-1] if target else DEFAULT_TARGET)
     r = Run(recipe, provider, threads, progress)
     with r.stage("load"):
         original = load(model)
@@ -81,14 +81,14 @@ def quantize_from_record(
         model,
         original,
         base,
-        replace(meant.plan),
+        meant.plan,
         params,
         form,
         r,
         data=data,
         batch_size=batch_size,
         preprocess=preprocess,
-        shift_bits={k: e.value.shift_bit for k, e in found.entries.items() if e.value.shift_bit},
+        read={k: e.kept for k, e in found.entries.items()},
     )
 
 
@@ -112,37 +112,21 @@ def _formed(
 
 def _form(record: Record, prepared: ir.Model) -> ModelForm:
     """Read what was done to the float model."""
-    try:
-        fold = record.all_of("fold")
-        kept = [k for k, e in record.entries.items() if e.value.skip_fusion]
-        if fold and isinstance(fold[0], list):
-            kept += [str(n) for n in fold[0]]
-        half = tuple(str(n) for listed in record.all_of("half") for n in listed)
-        equalized = tuple(
-            Equalized("", (), 1.0, str(e["tensor"]), tuple(float(f) for f in e["factors"]))
-            for e in record.all_of("equalized")
-        )
-        grouped = [
-            (str(b["tensor"]), tuple(str(n) for n in b["layers"]), bool(b["asked"]))
-            for b in record.all_of("balanced")
-        ]
-    except (KeyError, TypeError, ValueError) as e:
-        raise ConfigValueError(
-            f"{record.source}: a comment of calibrant's lacks something ({type(e).__name__}: {e}). Leave it as it "
-            "was written, or leave all of them out."
-        ) from e
+    extras = record.extras
+    kept = [k for k, e in record.entries.items() if e.value.skip_fusion]
+    kept += [n for listed in extras.fold if listed is not False for n in listed]
     return ModelForm(
-        fold=not (fold and fold[0] is False),
+        fold=False not in extras.fold,
         keep_batch_norm=tuple(dict.fromkeys(kept)),
-        half=half,
-        balanced=_balanced(record, prepared, grouped),
-        equalized=equalized,
+        half=tuple(n for listed in extras.half for n in listed),
+        balanced=_balanced(record, prepared),
+        equalized=tuple(
+            Equalized("", (), 1.0, e.tensor, tuple(e.factors)) for e in extras.equalized
+        ),
     )
 
 
-def _balanced(
-    record: Record, model: ir.Model, grouped: list[tuple[str, tuple[str, ...], bool]]
-) -> tuple[Balanced, ...]:
+def _balanced(record: Record, model: ir.Model) -> tuple[Balanced, ...]:
     """Return the Muls: those of the comments, and one for each other entry that has factors."""
     nodes = {n.name or "": n for n in model.graph}
     factors: dict[str, npt.NDArray[np.float32]] = {}
@@ -151,14 +135,11 @@ def _balanced(
             name, _ = edge_of(entry, nodes)
             factors[name] = balance_factors(entry, nodes[name])
     found = []
-    for tensor, layers, asked in grouped:
-        missing = [n for n in layers if n not in factors]
-        if missing:
-            raise ConfigValueError(
-                f"{record.source}: layer '{missing[0]}' is balanced, and its entry has no tensor_balance_factor."
-            )
-        found.append(Balanced(tensor, layers, factors[layers[0]], asked))
-    said = {n for _, layers, _ in grouped for n in layers}
+    for b in record.extras.balanced:
+        layers = tuple(n for n in b.layers if n in factors)  # others were taken out of the record
+        if layers:
+            found.append(Balanced(b.tensor, layers, factors[layers[0]], b.asked))
+    said = {n for b in record.extras.balanced for n in b.layers}
     for name, f in factors.items():
         if name not in said:
             source = nodes[name].inputs[0]
@@ -169,8 +150,9 @@ def _balanced(
 
 
 def _parameters(model: ir.Model, form: ModelForm, meant: Recorded, record: Record) -> Parameters:
-    rounding = {e["layer"]: e for e in record.all_of("rounding")}
-    biases = {e["layer"]: e["values"] for e in record.all_of("bias")}
+    record.extras.check_layers([w.layer for w in meant.plan.weights], record.source)
+    rounding = {e.layer: e for e in record.extras.rounding}
+    biases = {e.layer: e.values for e in record.extras.bias}
     levels = {
         edge_of(e, {n.name or "": n for n in model.graph})[0]: tuple(sorted(e.value.cluster))
         for e in record.entries.values()
@@ -188,28 +170,37 @@ def _layer(
     model: ir.Model,
     meant: Recorded,
     levels: tuple[int, ...] | None,
-    rounding: Mapping[str, Any],
-    biases: Mapping[str, Any],
+    rounding: Mapping[str, RoundingExtra],
+    biases: Mapping[str, list[float]],
     record: Record,
 ) -> LayerParameters:
     p = meant.weights[w.layer]
-    plan: Plan = meant.plan
-    floats = float_weight(model, plan, w, meant.activations)
+    floats = float_weight(model, meant.plan, w, meant.activations)
     values = quantize(floats, p)
     if levels is not None:
         values = nearest_level(values, levels)
-    try:
-        if w.layer in rounding:
-            extra = rounding[w.layer]
-            values = values + _mask(extra["up"], values.shape) - _mask(extra["down"], values.shape)
-        bias = None
-        if w.layer in biases:
-            bias = np.array(biases[w.layer], dtype=np.float32)
-    except (KeyError, TypeError, ValueError, zlib.error) as e:
-        raise ConfigValueError(
-            f"{record.source}: a comment of calibrant's about layer '{w.layer}' is damaged "
-            f"({type(e).__name__}: {e})."
-        ) from e
+    if w.layer in rounding:
+        extra = rounding[w.layer]
+        try:
+            up, down = (_mask(text, values.shape) for text in (extra.up, extra.down))
+        except (ValueError, zlib.error) as e:
+            raise ConfigValueError(
+                f"{record.source}: the comment of calibrant's about the rounding of layer '{w.layer}' is damaged "
+                f"({e})."
+            ) from e
+        values = np.clip(values + up - down, p.dtype.qmin, p.dtype.qmax)
+    bias = None
+    if w.layer in biases:
+        bias = np.array(biases[w.layer], dtype=np.float32)
+        channels = values.shape[w.channel_axis] if w.channel_axis is not None else 1
+        groups = model.graph.node(w.layer).attributes.get("group")
+        if model.graph.node(w.layer).op_type == "ConvTranspose" and groups is not None:
+            channels *= groups.as_int()
+        if bias.size != channels:
+            raise ConfigValueError(
+                f"{record.source}: the bias of layer '{w.layer}' has {bias.size} values in a comment of calibrant's; "
+                f"the layer has {channels} output channels."
+            )
     rest = residual(floats, values, p) if w.compensation else None
     return LayerParameters(p, values.astype(np.int32), bias, levels, rest)
 
