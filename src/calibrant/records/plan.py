@@ -193,9 +193,7 @@ def _of_extra(
     channels = int(p.scale.size) if extra.axis is not None else None
     decision = _decision(extra.id, extra.tensor, users, producer, p)
     return (
-        replace(
-            decision, folded=extra.folded, channels=channels, compensation=extra.compensation
-        ),
+        replace(decision, folded=extra.folded, channels=channels, compensation=extra.compensation),
         p,
     )
 
