@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from calibrant.auto.probe import Probe, score
+from calibrant.auto.probe import Probe
+from calibrant.auto.simulate import Simulator
 from calibrant.auto.variants import Variant, balance_as_asked, variants
 from calibrant.choose import (
     choose_activations,
@@ -16,10 +18,12 @@ from calibrant.choose import (
     with_algorithm,
 )
 from calibrant.emit.parameters import LayerParameters, Parameters
+from calibrant.graph.values import values_by_name
 from calibrant.plan import Plan
 from calibrant.recipe import AlgorithmChoice
 from calibrant.refine.bias_correction import correct_bias
 from calibrant.run import Candidate, Run
+from calibrant.runtime.measure import compare, mean_sqnr_db
 from calibrant.runtime.observe import observe
 from calibrant.stats import TensorStats
 
@@ -74,7 +78,7 @@ def decide(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> Variant:
             Candidate("ranges", label, s, i == chosen)
             for i, (label, (s, _)) in enumerate(zip(labels, scored, strict=True))
         ]
-        best = replace(trial.form, plan=trial.plan(name))
+        best = replace(trial.form, plan=trial.plan(name), simulator=trial.simulator)
     r.equalized, r.balanced = list(best.equalized), list(best.balanced)
     return best
 
@@ -85,7 +89,7 @@ class _Trial:
 
     form: Variant
     sample: Probe
-    run: Run
+    simulator: Simulator
     statistics: dict[str, TensorStats]
     layers: dict[str, LayerParameters] | None
 
@@ -102,7 +106,8 @@ class _Trial:
         )
         folds = any(d.folded for d in plan.activations)  # then weights depend on activations
         layers = None if folds else choose_layers(plan, form.model)
-        return cls(form, sample, r, statistics, layers)
+        simulator = Simulator(form.model, sample.scored, r)
+        return cls(form, sample, simulator, statistics, layers)
 
     def plan(self, algorithm: str) -> Plan:
         """Return the plan with an algorithm where the recipe leaves it open."""
@@ -116,15 +121,35 @@ class _Trial:
             params = choose_parameters(plan, self.form.model, self.statistics)
         else:
             params = Parameters(choose_activations(plan, self.statistics), self.layers)
-        return score(self.form.model, plan, params, self.sample, self.run)
+        return _score(self.simulator, plan, params, self.sample)
+
+
+def _score(simulator: Simulator, plan: Plan, params: Parameters, sample: Probe) -> float:
+    """Mean output SQNR of the simulated quantized model [dB]."""
+    outputs = simulator.simulate(plan, params, sample.feeds)
+    return mean_sqnr_db(compare(sample.scored_reference, outputs))
 
 
 def _sample(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> Probe:
     """Return as much of the probe as scoring can afford."""
-    few = probe.part(SCORE_SAMPLES)
-    seen = observe(model, plan.observed_tensors, few.batches[:1], **r.runtime)
-    values = sum(s.count for s in seen.values()) / max(1, few.batches[0].size)
+    values = _values_a_sample(model, plan.observed_tensors, probe.small[0].size)
+    if values is None:
+        few = probe.part(SCORE_SAMPLES)
+        seen = observe(model, plan.observed_tensors, few.batches[:1], **r.runtime)
+        values = sum(s.count for s in seen.values()) / max(1, few.batches[0].size)
     return probe.part(max(SCORE_SAMPLES, int(SCORE_VALUES / max(1.0, values))))
+
+
+def _values_a_sample(model: ir.Model, tensors: Sequence[str], batch: int) -> float | None:
+    """Return how many values the tensors have for each sample; None where the model does not say."""
+    values, total = values_by_name(model.graph), 0.0
+    for tensor in tensors:
+        shape = values[tensor].shape
+        if shape is None or not len(shape) or not all(isinstance(d, int) for d in shape[1:]):
+            return None
+        first = shape[0] if isinstance(shape[0], int) else batch
+        total += first * math.prod(int(d) for d in shape[1:] if isinstance(d, int)) / max(1, batch)
+    return total
 
 
 def affordable(statistics: Mapping[str, TensorStats], r: Run) -> int:
@@ -154,7 +179,8 @@ def corrected(
     if mode == "on" or not any(c.kept for c in report):
         return improved
     few = _sample(model, plan, probe, r)
-    before, after = (score(model, plan, p, few, r) for p in (params, improved))
+    simulator = form.simulator or Simulator(model, few.scored, r)
+    before, after = (_score(simulator, plan, p, few) for p in (params, improved))
     better = after > before
     r.candidates += [
         Candidate("bias correction", "off", before, not better),

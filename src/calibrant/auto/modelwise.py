@@ -12,25 +12,20 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from calibrant.auto.candidates import Trial
 from calibrant.auto.judge import Judge, Verdict
+from calibrant.auto.simulate import Simulator, taking_scales
 from calibrant.choose import choose_layers
 from calibrant.emit.parameters import LayerParameters, Parameters
-from calibrant.emit.parametric import Parametric, emit_parametric, form_of
+from calibrant.emit.parametric import form_of
 from calibrant.numerics import QuantParams
 from calibrant.plan import Plan, WeightDecision
 from calibrant.recipe import Settings
 from calibrant.run import Candidate, Run
-from calibrant.runtime.session import infer, open_session
-from calibrant.runtime.tap import expose
-
-if TYPE_CHECKING:
-    import onnxruntime as ort
 
 __all__ = ["modelwise", "same_params"]
 
@@ -57,7 +52,7 @@ def modelwise(
         r: The run.
         progress: Called with candidates done, and how many there are.
     """
-    measure = _Measure(model, judge, r)
+    measure = _Measure(Simulator(model, tuple(judge.names), r), judge)
     scored: list[tuple[Trial, Verdict, float]] = []
 
     def verdict(trial: Trial) -> Verdict:
@@ -106,47 +101,33 @@ def _log(entries: Sequence[Candidate], judge: Judge) -> None:
 class _Measure:
     """Scores parameters for the whole model; what was scored before is not run again."""
 
-    model: ir.Model
+    simulator: Simulator
     judge: Judge
-    run: Run
     _layers: dict[str, LayerParameters] = field(default_factory=dict)
-    _sessions: dict[object, tuple[Parametric, ort.InferenceSession]] = field(default_factory=dict)
     _seen: list[tuple[object, Mapping[str, QuantParams], Verdict]] = field(default_factory=list)
 
     def verdict(self, plan: Plan, activations: Mapping[str, QuantParams]) -> Verdict:
         """Return what a plan reaches with these parameters of its activations."""
         form = form_of(plan)
-        for other, params, verdict in self._seen:
-            if other == form and same(params, activations):
+        for other, known, verdict in self._seen:
+            if other == form and same(known, activations):
                 return verdict
-        verdict = self._measured(plan, form, activations)
+        params = Parameters(activations, self._layer_parameters(plan, activations))
+        verdict = self.judge.judge(self.simulator.simulate(plan, params, self.judge.feeds))
         self._seen.append((form, activations, verdict))
         return verdict
 
-    def _measured(
-        self, plan: Plan, form: object, activations: Mapping[str, QuantParams]
-    ) -> Verdict:
-        folding = {n for d in plan.activations if d.folded for n, _ in d.users}
-        free = [w for w in plan.weights if w.layer in folding]
-        fixed = [w for w in plan.weights if w.layer not in folding and w.layer not in self._layers]
-        self._layers |= choose_layers(_of_weights(plan, fixed), self.model)
-        own = choose_layers(_of_weights(plan, free), self.model, activations)
-        params = Parameters(activations, {**self._layers, **own})
-        if form not in self._sessions:
-            made = emit_parametric(self.model, plan, params, free=[w.layer for w in free])
-            session = open_session(
-                expose(made.model, self.judge.names), integers=False, **self.run.runtime
-            )
-            self._sessions[form] = made, session
-        made, session = self._sessions[form]
-        inputs = {i.name for i in session.get_inputs()}
-        numbers = {n: x for n, x in made.feeds(params).items() if n in inputs}
-        outputs = []
-        for feed in self.judge.feeds:
-            fed = {n: x for n, x in feed.items() if n in inputs}
-            values = infer(session, self.judge.names, fed | numbers)
-            outputs.append(dict(zip(self.judge.names, values, strict=True)))
-        return self.judge.judge(outputs)
+    def _layer_parameters(
+        self, plan: Plan, activations: Mapping[str, QuantParams]
+    ) -> dict[str, LayerParameters]:
+        """Return the weights, which are rounded once where they do not depend on the candidate."""
+        model, own = self.simulator.model, taking_scales(plan)
+        fixed = [w for w in plan.weights if w.layer not in own]
+        new = [w for w in fixed if w.layer not in self._layers]
+        self._layers |= choose_layers(_of_weights(plan, new), model)
+        free = _of_weights(plan, [w for w in plan.weights if w.layer in own])
+        kept = {w.layer: self._layers[w.layer] for w in fixed}
+        return {**kept, **choose_layers(free, model, activations)}
 
 
 def _of_weights(plan: Plan, weights: Sequence[WeightDecision]) -> Plan:

@@ -14,8 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calibrant.emit.parameters import Parameters
-from calibrant.emit.qdq import emit_simulated
 from calibrant.errors import DataError, ModelError
 from calibrant.graph.opset import MIN_OPSET, main_opset
 from calibrant.plan import Plan
@@ -23,14 +21,14 @@ from calibrant.refine.learned_rounding import learns
 from calibrant.refine.nuq import refines
 from calibrant.run import Run
 from calibrant.runtime.batch import Batch
-from calibrant.runtime.measure import compare, mean_sqnr_db, run
+from calibrant.runtime.measure import compare, run
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import expose
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-__all__ = ["Probe", "before_selection", "check_raised", "rows_are_free", "score", "take_probe"]
+__all__ = ["Probe", "before_selection", "check_raised", "rows_are_free", "take_probe"]
 
 Array = npt.NDArray[Any]
 
@@ -261,13 +259,6 @@ def _check_finite(outputs: list[Array], names: list[str], batch: Batch) -> None:
         x = np.asarray(x)
         if x.dtype.kind == "f" and np.isnan(x).any():
             raise DataError(f"The float model's tensor '{name}' holds NaN for {batch}.")
-
-
-def score(model: ir.Model, plan: Plan, params: Parameters, probe: Probe, r: Run) -> float:
-    """Mean output SQNR of the simulated quantized model on the probe [dB]."""
-    simulated = expose(emit_simulated(model, plan, params), probe.scored)
-    outputs = run(simulated, probe.feeds, integers=False, **r.runtime)
-    return mean_sqnr_db(compare(probe.scored_reference, outputs))
 
 
 def rows_are_free(model: ir.Model) -> bool:

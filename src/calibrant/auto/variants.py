@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.auto.probe import Probe
+from calibrant.auto.simulate import Simulator
 from calibrant.errors import DataError
 from calibrant.graph.passes.balance import (
     Balanced,
@@ -42,6 +43,7 @@ class Variant:
         plan: Its plan.
         equalized: Tensors that were equalised.
         balanced: Muls that were put in.
+        simulator: Runs its simulated form, where it has been measured.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Variant:
     plan: Plan
     equalized: tuple[Equalized, ...] = ()
     balanced: tuple[Balanced, ...] = ()
+    simulator: Simulator | None = None
 
 
 def variants(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> list[Variant]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.emit.parameters import Parameters
-from calibrant.emit.qdq import emit_with, pair_values, residual_values
+from calibrant.emit.qdq import WEIGHT, emit_with, pair_values, residual_values
 from calibrant.graph.values import add_constant
 from calibrant.plan import Plan
 
@@ -49,7 +49,7 @@ class Parametric:
             found |= {self.names[d.id, key]: np.asarray(v) for key, v in values.items()}
         for layer in self.free:
             chosen = params.layers[layer]
-            found[self.names[layer, "weight"]] = chosen.floats
+            found[self.names[layer, WEIGHT]] = chosen.floats
         return found
 
 
@@ -81,12 +81,11 @@ def emit_parametric(
         free: Layers whose weights are inputs.
     """
     names: dict[tuple[str, str], str] = {}
-    quantizers = {d.id for d in plan.activations}
 
     def put(
         graph: ir.Graph, name: str, data: npt.NDArray[np.generic], of: tuple[str, str]
     ) -> ir.Value:
-        if of[0] not in quantizers and of[0] not in free:
+        if of[1] == WEIGHT and of[0] not in free:  # a layer may have the name of a quantizer
             return add_constant(graph, name, data)
         tensor = ir.tensor(data)
         shape = ir.Shape([None] * data.ndim)

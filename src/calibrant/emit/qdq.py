@@ -32,13 +32,24 @@ from calibrant.numerics import QuantParams
 from calibrant.numerics.compensation import residual_params
 from calibrant.plan import Plan, WeightDecision
 
-__all__ = ["Put", "emit_qdq", "emit_simulated", "emit_with", "pair_values", "residual_values"]
+__all__ = [
+    "WEIGHT",
+    "Put",
+    "emit_qdq",
+    "emit_simulated",
+    "emit_with",
+    "pair_values",
+    "residual_values",
+]
 
 #: What a weight has been stored as: its name, integers, scale and axis -> inputs of its DequantizeLinear.
 Stored = dict[tuple[str, bytes, bytes, int | None], Sequence[ir.Value | None]]
 
 #: Puts a number of a quantizer or a weight into a graph, under a name: whose it is, and which.
 Put = Callable[[ir.Graph, str, npt.NDArray[Any], tuple[str, str]], ir.Value]
+
+#: What `Put` is told of a weight; of the numbers of a quantizer it is told their key in `pair_values`.
+WEIGHT = "weight"
 
 _INT32_MAX = 2**31 - 1
 
@@ -229,7 +240,7 @@ def _emit_weight(
     """
     if stored is None:
         name = names.fresh(f"{weight.layer}__weight")
-        value = put(graph, name, chosen.floats, (weight.layer, "weight"))
+        value = put(graph, name, chosen.floats, (weight.layer, WEIGHT))
         node.replace_input_with(weight.input_index, value)
         return
     data = _stored(chosen.values, chosen.weight.dtype.bits, unsigned=False)
