@@ -76,7 +76,16 @@ def quantize_loaded(
         fake_quant = emit_fake_quant(base, plan, params)
     form = ModelForm(fold=False, half=plan.half)
     record = Recording.of(base, form, plan, params)
-    result = QuantizedModel(deploy, fake_quant, params, plan, Statistics({}), record=record)
+    result = QuantizedModel(
+        deploy,
+        fake_quant,
+        params,
+        plan,
+        Statistics({}),
+        record=record,
+        original=original,
+        float_model=base,
+    )
     return result, probe
 
 

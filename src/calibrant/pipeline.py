@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from calibrant.auto.candidates import asks_wide_types
 from calibrant.auto.decide import affordable, corrected, decide
+from calibrant.auto.per_node import look_at_nodes
 from calibrant.auto.probe import Probe, check_raised, take_probe
 from calibrant.auto.search import prepare_search
 from calibrant.choose import choose_parameters, settled
@@ -65,6 +66,7 @@ def quantize(
     batch_num: int | None = None,
     preprocess: str | Path | None = None,
     progress: Progress | None = None,
+    per_node: bool = False,
 ) -> QuantizedModel:
     """Quantize a float model.
 
@@ -79,6 +81,8 @@ def quantize(
         batch_num: Batches to use; over the recipe's.
         preprocess: File that says how raw samples become inputs.
         progress: Called with a stage, what is done of it, and how much there is.
+        per_node: Compare every node with the float model's, on the first sample, and the outputs sample by
+            sample: `summary["nodes"]` and `summary["distances"]`.
 
     Raises:
         ModelError: The model cannot be read, checked or quantized.
@@ -90,7 +94,7 @@ def quantize(
         raise ConfigTypeError(
             f"recipe is a {type(recipe).__name__}; it is a Recipe: calibrant.load_recipe reads one from a file."
         )
-    r = Run(recipe, provider, threads, progress)
+    r = Run(recipe, provider, threads, progress, per_node=per_node)
     start = time.perf_counter()
     if keeps_scales(recipe):
         return _with_own_scales(model, data, r, batch_size, batch_num, preprocess)
@@ -143,6 +147,7 @@ def quantize(
                 written.metadata_props["calibrant.calibration"] = NOT_FOR_ACCURACY
     with r.stage("measure"):
         r.quality = _quality(deploy, probe, r)
+        look_at_nodes(base, deploy, plan, params, probe, r)
         if plan.target.measures_latency:
             feed = {n: x[:1] if probe.free else x for n, x in probe.feeds[0].items()}
             r.latency = measure_latency(original, deploy, feed, **r.runtime)
@@ -164,6 +169,8 @@ def quantize(
         Statistics(statistics),
         choices=choices,
         record=Recording.of(base, form, plan, params),
+        original=original,
+        float_model=base,
     )
     return replace(result, summary=summarize(model, original, result, r))
 
@@ -210,9 +217,19 @@ def finish(
     if probe is not None:
         with r.stage("measure"):
             r.quality = _quality(deploy, probe, r)
+    look_at_nodes(base, deploy, plan, params, probe, r)
     r.seconds["total"] = sum(r.seconds.values()) or time.perf_counter() - start
     record = Recording.of(base, form, plan, params, read)
-    result = QuantizedModel(deploy, fake_quant, params, plan, Statistics({}), record=record)
+    result = QuantizedModel(
+        deploy,
+        fake_quant,
+        params,
+        plan,
+        Statistics({}),
+        record=record,
+        original=original,
+        float_model=base,
+    )
     return replace(result, summary=summarize(model, original, result, r))
 
 
@@ -250,6 +267,8 @@ def _with_own_scales(
     if probe is not None:
         with r.stage("measure"):
             r.quality = _quality(result.deploy, probe, r)
+    assert result.float_model is not None
+    look_at_nodes(result.float_model, result.deploy, result.plan, result.params, probe, r)
     r.data_notes = list(batches.notes) if batches is not None else []
     r.seconds["total"] = time.perf_counter() - start
     return replace(result, summary=summarize(model, original, result, r))

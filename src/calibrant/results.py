@@ -62,6 +62,8 @@ class QuantizedModel:
         summary: What was done and how good it is; plain values, as in `summary.json`.
         choices: What a search node by node found, every candidate of every node.
         record: The content of `record.txt`.
+        original: The float model as it was given.
+        float_model: The float model that the plan belongs to: prepared, folded, equalized.
     """
 
     deploy: ir.Model
@@ -72,6 +74,8 @@ class QuantizedModel:
     summary: dict[str, Any] = field(default_factory=dict)
     choices: tuple[NodeChoice, ...] = ()
     record: Recording = field(default_factory=Recording)
+    original: ir.Model | None = None
+    float_model: ir.Model | None = None
 
     def save(self, directory: str | Path) -> list[Path]:
         """Write every result into a folder.
@@ -252,6 +256,8 @@ def summarize(source: Any, original: ir.Model, result: QuantizedModel, r: Run) -
             },
             "not_compared": list(r.not_compared),
         },
+        "nodes": [asdict(n) for n in r.nodes],
+        "distances": [asdict(d) for d in r.distances],
         "decisions": [asdict(c) for c in r.candidates],
         "search": _search(r.search),
         "layers": {

@@ -19,8 +19,9 @@ from calibrant.refine.learned_rounding import Learned
 from calibrant.refine.nuq import Refinement
 from calibrant.runtime.downstream import Work
 from calibrant.runtime.measure import Latency, OutputQuality
+from calibrant.runtime.nodes import OutputDistance
 
-__all__ = ["Candidate", "NodeChoice", "Progress", "Run", "SearchReport"]
+__all__ = ["Candidate", "NodeChoice", "NodeFidelity", "Progress", "Run", "SearchReport"]
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +97,28 @@ class SearchReport:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class NodeFidelity:
+    """One node of the quantized model beside the float one.
+
+    Args:
+        node: Its name.
+        type: Its operator.
+        cosine: Of its first output on the first sample, errors of all nodes before it included; None
+            where there is nothing to compare.
+        threshold: The largest magnitude that the quantizer of its first quantized input keeps, or None.
+        data_type: `int8`, `int16`, `float16`, … of what it reads.
+        thresholds: Of each quantized input, by input index as text.
+    """
+
+    node: str
+    type: str
+    cosine: float | None
+    threshold: float | None
+    data_type: str
+    thresholds: dict[str, float]
+
+
 @dataclass(slots=True)
 class Run:
     """What is known about one quantization while it goes on; the summary is written from it."""
@@ -115,6 +138,9 @@ class Run:
     refinements: list[Refinement] = field(default_factory=list)
     corrections: list[Correction] = field(default_factory=list)
     quality: list[OutputQuality] = field(default_factory=list)
+    per_node: bool = False
+    nodes: list[NodeFidelity] = field(default_factory=list)
+    distances: list[OutputDistance] = field(default_factory=list)
     not_compared: list[str] = field(default_factory=list)
     latency: Latency | None = None
     samples: int = 0

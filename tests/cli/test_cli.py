@@ -441,3 +441,43 @@ def test_progress_is_drawn_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) 
     drawn = terminal.getvalue()
     assert "observe" in drawn
     assert "2/3" in drawn
+
+
+def test_verbose_shows_nodes_and_outputs(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = (
+        "quantize",
+        files / "model.onnx",
+        "--data",
+        files / "calib.npz",
+        "--out",
+        files / "run",
+    )
+    assert run(*args) == 0
+    assert "Threshold" not in capsys.readouterr().out
+    assert run(*args, "-v") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["Node", "Type", "Cosine", "Threshold", "DataType"] in lines
+    assert ["Output", "Cosine", "L1", "RMSE", "Chebyshev", "Worst", "sample"] in lines
+    first = next(line for line in lines if line[:2] == ["first", "Conv"])
+    assert re.fullmatch(r"0\.9\d{5}|1\.000000", first[2])
+    assert re.fullmatch(r"\d+\.\d{6}", first[3])
+    assert first[4] == "int8"
+    assert run(*args, "-v", "--json") == 0
+    content = json.loads(capsys.readouterr().out)
+    assert [n["node"] for n in content["nodes"]] == ["first", "relu", "pool", "flat", "last"]
+    assert content["distances"][0]["name"] == "scores"
+
+
+def test_a_node_in_float_has_no_threshold(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = (
+        "quantize",
+        files / "model.onnx",
+        "--data",
+        files / "calib.npz",
+        "--out",
+        files / "run",
+    )
+    assert run(*args, "-v", "--skip", "last") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    row = next(line for line in lines if line[:2] == ["last", "Gemm"] and len(line) == 5)
+    assert row[3:] == ["--", "float32"]

@@ -96,7 +96,7 @@ def print_summary(summary: Mapping[str, Any], files: Sequence[Path], *, verbose:
     else:
         console.print("Not measured: there is no data.")
     if verbose:
-        for table in _details(summary):
+        for table in (*_by_node(summary), *_details(summary)):
             console.print(table)
     folder = files[0].parent if files else ""
     console.print(f"Written to {_escaped(str(folder))}: {', '.join(f.name for f in files)}")
@@ -255,6 +255,27 @@ def _details(summary: Mapping[str, Any]) -> Iterator[Table]:
     for stage, seconds in summary["time_s"].items():
         times.add_row(stage, f"{seconds:.2f}")
     yield times
+
+
+def _by_node(summary: Mapping[str, Any]) -> Iterator[Table]:
+    """Yield the two tables of horizon.md 11."""
+    if summary["nodes"]:
+        nodes = _table("Node", "Type", "Cosine", "Threshold", "DataType", title="Nodes")
+        for n in summary["nodes"]:
+            figures = (_six(n["cosine"]), _six(n["threshold"]))
+            nodes.add_row(_escaped(n["node"]), _escaped(n["type"]), *figures, n["data_type"])
+        yield nodes
+    if summary["distances"]:
+        columns = ("Output", "Cosine", "L1", "RMSE", "Chebyshev", "Worst sample")
+        outputs = _table(*columns, title="Outputs")
+        for d in summary["distances"]:
+            figures = (_six(d[k]) for k in ("cosine", "l1", "rmse", "chebyshev"))
+            outputs.add_row(_escaped(d["name"]), *figures, str(d["worst_sample"]))
+        yield outputs
+
+
+def _six(value: Any) -> str:
+    return "--" if value is None else _number(value, ".6f")
 
 
 def _learned(x: Mapping[str, Any]) -> list[str]:

@@ -236,6 +236,7 @@ def quantize(
                 batch_size=batch_size,
                 preprocess=preprocess,
                 progress=progress,
+                per_node=verbose,
             )
         else:
             result = run(
@@ -248,6 +249,7 @@ def quantize(
                 batch_num=batch_num,
                 preprocess=preprocess,
                 progress=progress,
+                per_node=verbose,
             )
         files = result.save(out)
     if as_json:

@@ -50,6 +50,7 @@ def quantize_from_record(
     batch_size: int | None = None,
     preprocess: str | Path | None = None,
     progress: Progress | None = None,
+    per_node: bool = False,
 ) -> QuantizedModel:
     """Quantize a float model with the numbers of a record; nothing is calibrated.
 
@@ -62,6 +63,7 @@ def quantize_from_record(
         batch_size: Samples in a batch.
         preprocess: File that says how raw samples become inputs.
         progress: Called with a stage, what is done of it, and how much there is.
+        per_node: List every node with its thresholds; with data, compare it with the float model's.
 
     Raises:
         ModelError: The model cannot be read or is quantized already.
@@ -70,7 +72,7 @@ def quantize_from_record(
     found = record if isinstance(record, Record) else read_record(record)
     target = found.extras.target
     recipe = Recipe(target=target[-1] if target else DEFAULT_TARGET)
-    r = Run(recipe, provider, threads, progress)
+    r = Run(recipe, provider, threads, progress, per_node=per_node)
     with r.stage("load"):
         original = load(model)
         base, form, meant = _formed(original, found, recipe)

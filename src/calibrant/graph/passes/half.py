@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from calibrant.graph.ops import OP_RULES, is_constant
 
-__all__ = ["Island", "can_be_half", "to_half"]
+__all__ = ["Island", "as_float32", "can_be_half", "to_half"]
 
 HALF_MAX = 65504.0
 
@@ -101,6 +101,29 @@ def to_half(model: ir.Model, names: Collection[str]) -> list[Island]:
         islands.append(Island(node.name or "", clipped))
     _drop_unread_casts(graph)
     return islands
+
+
+def as_float32(model: ir.Model, names: Collection[str]) -> ir.Model:
+    """Copy a model in which `to_half` was at work, with the same nodes, so that it computes in float32.
+
+    Constants keep what float16 made of them.
+    """
+    model = model.clone()
+    read: set[ir.Value] = set()
+    for node in model.graph:
+        if node.name in names:
+            read.update(v for v in node.inputs if v is not None and v.dtype == HALF)
+            for output in node.outputs:
+                output.type = ir.TensorType(FLOAT)
+    for value in read:
+        value.type = ir.TensorType(FLOAT)
+        node_before = value.producer()
+        if node_before is not None and node_before.op_type == "Cast":
+            node_before.attributes["to"] = ir.AttrInt64("to", int(FLOAT))
+        elif value.const_value is not None:
+            data = value.const_value.numpy().astype(np.float32)
+            value.const_value = ir.tensor(data, name=value.name)
+    return model
 
 
 def _constant(graph: ir.Graph, value: ir.Value) -> tuple[ir.Value, int]:
