@@ -269,8 +269,8 @@ def _by_node(summary: Mapping[str, Any]) -> Iterator[Table]:
         columns = ("Output", "Cosine", "L1", "RMSE", "Chebyshev", "Worst sample")
         outputs = _table(*columns, title="Outputs")
         for d in summary["distances"]:
-            figures = (_six(d[k]) for k in ("cosine", "l1", "rmse", "chebyshev"))
-            outputs.add_row(_escaped(d["name"]), *figures, str(d["worst_sample"]))
+            distances = (_six(d[k]) for k in ("cosine", "l1", "rmse", "chebyshev"))
+            outputs.add_row(_escaped(d["name"]), *distances, str(d["worst_sample"]))
         yield outputs
 
 

@@ -143,9 +143,9 @@ def output_distances(
         each = np.array(
             [(cosine(a, b), mae(a, b), mse(a, b) ** 0.5, chebyshev(a, b)) for a, b in rows]
         )
-        means = each.mean(axis=0)
+        angle, l1, rmse, largest = (float(m) for m in each.mean(axis=0))
         worst = int(np.argmin(np.where(np.isfinite(each[:, 0]), each[:, 0], -np.inf)))
-        found.append(OutputDistance(name, *(float(m) for m in means), worst, len(rows)))
+        found.append(OutputDistance(name, angle, l1, rmse, largest, worst, len(rows)))
     return found
 
 
