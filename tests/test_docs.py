@@ -276,7 +276,8 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for name, recipe in (("default", None), ("busy", busy)):
         folder = tmp_path_factory.mktemp(name)
-        calibrant.quantize(digits.MODEL, data, recipe).save(folder)
+        per_node = name == "busy"
+        calibrant.quantize(digits.MODEL, data, recipe, per_node=per_node).save(folder)
         for file in folder.glob("*.json"):
             content = json.loads(file.read_text(encoding="utf-8"))
             found.setdefault(file.name, set()).update(keys_of(content))
@@ -301,6 +302,7 @@ NAMED = {
     "summary.json": [
         (r"quality\.outputs\.[^.]+\.", "quality.outputs.<name>."),
         (r"time_s\..+", "time_s.<stage>"),
+        (r"nodes\[\]\.thresholds\..+", "nodes[].thresholds"),
     ],
     "plan.json": [
         (r"layers\[\]\.settings\..+", "layers[].settings.<field>"),

@@ -65,18 +65,17 @@ def node_cosines(
 
     Args:
         float_model: A prepared model.
-        quantized: The same with QuantizeLinear and DequantizeLinear; nodes have the same names.
+        quantized: The same with QuantizeLinear and DequantizeLinear; tensors have the same names.
         feed: One sample, or as many as the model insists on.
         provider: Execution provider.
         threads: Threads inside an operator.
     """
-    ends = {n.name: _end(n) for n in quantized.graph if n.name}
-    known = values_by_name(float_model.graph)
+    there = values_by_name(quantized.graph)
     pairs: dict[str, tuple[str, str]] = {}
     for node in float_model.graph:
         out = node.outputs[0]
-        if node.name in ends and known[out.name or ""].dtype in _FLOATS:
-            pairs[node.name or ""] = (out.name or "", ends[node.name].name or "")
+        if out.name in there and out.dtype in _FLOATS:
+            pairs[node.name or ""] = (out.name or "", _end(there[out.name]).name or "")
     reference = _values(float_model, [a for a, _ in pairs.values()], feed, provider, threads)
     found = _values(quantized, [b for _, b in pairs.values()], feed, provider, threads)
     return {
@@ -86,13 +85,13 @@ def node_cosines(
     }
 
 
-def _end(node: ir.Node) -> ir.Value:
-    """Return a node's first output: behind a pair that alone reads it, what the pair gives."""
-    out = node.outputs[0]
+def _end(value: ir.Value) -> ir.Value:
+    """Return a tensor, or, where a pair alone reads it, what the pair gives."""
+    out = value
     for op_type in ("QuantizeLinear", "DequantizeLinear"):
         uses = tuple(out.uses())
         if out.is_graph_output() or len(uses) != 1 or uses[0].node.op_type != op_type:
-            return node.outputs[0]
+            return value
         out = uses[0].node.outputs[0]
     return out
 
