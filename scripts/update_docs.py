@@ -14,7 +14,7 @@ import inspect
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from _marked import ROOT, table, update
 
 import calibrant
 from calibrant import algorithms
+from calibrant.graph.targets import WidthLimit
 
 DOCS = ROOT / "docs"
 PACKAGE = ROOT / "src" / "calibrant"
@@ -202,6 +203,8 @@ def targets() -> str:
             ("Stay in integers where their inputs are", _list(t.followers)),
             ("No quantizer in front of", _list(t.fused) if t.integer_outputs else "none"),
             ("One range for input and output", _list(t.shared)),
+            ("Inputs take the widest of their widths", _list(t.widest)),
+            ("Operands of fewer widths", _limits(t.limits)),
             ("Activations stored", "unsigned" if t.unsigned else "signed"),
             ("Zero point of activations", "0" if t.symmetric else "fits the data"),
             ("Widths of activations", ", ".join(map(str, t.activation_bits))),
@@ -211,6 +214,16 @@ def targets() -> str:
         ]
         parts += [f"## `{name}`", t.description, table(["Field", "Value"], rows)]
     return "\n\n".join(parts)
+
+
+def _limits(limits: Sequence[WidthLimit]) -> str:
+    """Return limits as text: `Conv input 1: 8; Resize: 8`."""
+    said = []
+    for limit in limits:
+        where = limit.op_type or "all"
+        where += f" input {limit.input}" if limit.input is not None else ""
+        said.append(f"{where}: {', '.join(map(str, limit.bits))}")
+    return "; ".join(said) or "none"
 
 
 def _list(names: frozenset[str]) -> str:

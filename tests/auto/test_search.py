@@ -182,6 +182,23 @@ def algorithms_at(result: QuantizedModel, node: str) -> set[str]:
     return {d.algorithm.name for d in result.plan.activations for n, _ in d.users if n == node}
 
 
+def test_a_node_may_have_the_name_of_its_output() -> None:
+    """`up` is a layer, and its quantized output: two things that a search has numbers for."""
+    w = np.random.default_rng(0).normal(size=(24, 24)).astype(np.float32)
+    model, feeds = build(
+        "net (float[N,24] x) => (float[N,24] y) { up = MatMul (x, w1) y = MatMul (up, w2) }",
+        {"w1": w, "w2": w},
+        normal(24),
+    )
+    assert model.graph.node[0].name == "up"
+    lists = (
+        Settings(activation=AlgorithmChoice("min-max")),
+        Settings(activation_per_channel=True),
+    )
+    result = quantize(model, batches(feeds), native(*lists))
+    assert result.summary["search"]["selected"]
+
+
 @pytest.mark.parametrize("scope", ["model", "layer"])
 def test_a_later_rule_stands_over_candidates(scope: Literal["model", "layer"]) -> None:
     later = Rule(Layer("conv1"), Settings(activation=AlgorithmChoice("kl-merge")), "later")

@@ -118,7 +118,13 @@ def test_a_type_that_nobody_has_is_an_error_with_a_near_name() -> None:
 
 
 def test_targets_name_operators_of_the_table_alone() -> None:
-    assert targets.names() == ["generic", "layers-only", "onnxruntime"]
+    assert targets.names() == [
+        "generic",
+        "horizon-like",
+        "int8-only",
+        "layers-only",
+        "onnxruntime",
+    ]
     for name in targets.names():
         target = targets.get(name)
         for ops in (target.anchors, target.followers, target.fused, target.shared):

@@ -95,6 +95,7 @@ OP_RULES: dict[str, OpRule] = {
     # values are moved, and others come between them
     "Pad": OpRule("other"),
     "Resize": OpRule("other"),
+    "GridSample": OpRule("other", (0, 1)),
     # one value in, one out
     "Relu": _MAP,
     "LeakyRelu": _MAP,

@@ -15,6 +15,7 @@ from calibrant.plan.compensation import COMPENSATED, places
 from calibrant.plan.conditions import applies
 from calibrant.plan.fit import check_mapped, fitting
 from calibrant.plan.match import Edges, an, at, match_rule
+from calibrant.plan.widths import within_widths
 from calibrant.recipe import (
     AlgorithmChoice,
     InputOf,
@@ -72,6 +73,7 @@ class Effective:
     ) -> None:
         """Match every rule."""
         self._recipe, self._notes, self._chosen = recipe, notes, chosen
+        self._target = target
         self._base = replace(DEFAULTS, activation_symmetric=target.symmetric)
         self._known: dict[tuple[str, int | None], tuple[Settings, dict[str, str]]] = {}
         self._nodes = {node.name or "": node for node in model.graph}
@@ -173,6 +175,7 @@ class Effective:
         for limit in self._recipe.limits:
             if applies(limit, node, index):
                 settings = self._within(limit, settings, deciders, node)
+        settings = within_widths(settings, deciders, node, index, self._target, self._notes)
         settings = fitting(settings, deciders, node, self._notes)
         if settings.compensation and index not in (None, *COMPENSATED.get(node.op_type, ())):
             settings = replace(settings, compensation=False)

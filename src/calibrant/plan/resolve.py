@@ -20,6 +20,7 @@ from calibrant.plan.effective import Chosen, Effective
 from calibrant.plan.fit import LEVELS_ALGORITHM
 from calibrant.plan.granularity import Channels, Granularity
 from calibrant.plan.joint import join_additions
+from calibrant.plan.widths import activation_bits
 from calibrant.recipe import AlgorithmChoice, Note, Recipe, Settings
 from calibrant.unsupported import check_supported
 
@@ -162,8 +163,10 @@ def _activation(
     by_channel = granularity.of(point, edges)
     for name, index in edges:
         settings, origin = settings_of(nodes[name], index)
-        bits, algorithm = settings.activation_bits, settings.activation
-        assert bits is not None
+        bits, algorithm = (
+            activation_bits(nodes[name], index, target, settings_of),
+            settings.activation,
+        )
         assert algorithm is not None
         _check_bits("activation", bits, target.activation_bits, name, target)
         symmetric = bool(settings.activation_symmetric) and point.fixed_range is None
@@ -272,7 +275,8 @@ def _layers(
             decisions.append(
                 LayerDecision(node.name or "", node.op_type, settings, origin, False, reason)
             )
-        if node.op_type not in OP_RULES or rule_of(node).kind not in ("compute", "pool"):
+        known = node.op_type in OP_RULES and rule_of(node).kind in ("compute", "pool")
+        if not known and node.op_type not in target.anchors:
             continue
         if rule_of(node).kind == "pool" and node.op_type not in target.anchors:
             continue

@@ -7,6 +7,8 @@ A target answers where quantizers stand. It names
 - `followers`: operators that stay in integers when all their inputs are integers already;
 - `fused`: activation functions that run inside the operator before them, so no quantizer stands between.
 
+And how wide they are: `limits` lower what a recipe asks for an operand, with a note.
+
 Nothing else in the code asks what the device is.
 """
 
@@ -19,7 +21,26 @@ from functools import cache
 
 from calibrant.errors import ConfigValueError, did_you_mean
 
-__all__ = ["Target", "get", "names"]
+__all__ = ["Target", "WidthLimit", "get", "names"]
+
+
+@dataclass(frozen=True, slots=True)
+class WidthLimit:
+    """Widths that a device takes for an operand, where a recipe may ask for more.
+
+    Args:
+        op_type: Operator; None for all.
+        input: Index of the operand, a weight or an activation; None for all.
+        bits: Widths it takes.
+    """
+
+    op_type: str | None
+    input: int | None
+    bits: tuple[int, ...]
+
+    def nearest(self, bits: int) -> int:
+        """Return the widest allowed width that is not above `bits`, or else the narrowest."""
+        return max((b for b in self.bits if b <= bits), default=min(self.bits))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +55,8 @@ class Target:
         followers: Operators kept in integers where all their data inputs are.
         fused: Activation functions that the device runs inside the operator before them.
         shared: Operators whose input and output must have one range.
+        widest: Operators whose inputs all take the width of the widest.
+        limits: Operands that take fewer widths than the device has.
         unsigned: Activations are stored unsigned (the same grid moved by half its size).
         symmetric: Activations get zero point 0 unless a recipe says otherwise.
         activation_bits: Widths of activations that the device runs.
@@ -49,6 +72,8 @@ class Target:
     followers: frozenset[str] = frozenset()
     fused: frozenset[str] = frozenset()
     shared: frozenset[str] = frozenset()
+    widest: frozenset[str] = frozenset()
+    limits: tuple[WidthLimit, ...] = ()
     unsigned: bool = False
     symmetric: bool = False
     activation_bits: tuple[int, ...] = (8, 16)
