@@ -17,6 +17,7 @@ Source: ascend.md 12; 10.3 to 10.7.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from calibrant.dialects._amct import (
@@ -141,7 +142,14 @@ def _blocks(content: AMCTConfig, document: Document, path: Path | None) -> list[
             rules.append(Rule(where, Settings(compute="int"), origin, "required"))
         name = origin.removeprefix(Path(document.source).name)
         places = _places(block, document, at, name[name.index(" ") + 1 :])
-        rules.append(Rule(where, block.settings(), origin, "required", places))
+        said, weight = block.settings(), Settings()
+        if isinstance(where, OpType) and said.weight is not None and said.weight.name != "arq":
+            # of a type, the layers that can have such weights get them
+            weight = Settings(weight=said.weight)
+            said = replace(said, weight=None)
+        rules.append(Rule(where, said, origin, "required", places))
+        if weight != Settings():
+            rules.append(Rule(where, weight, origin, "wished", places))
     if content.nuq_config is not None:
         mapped = mapped_layers(content.nuq_config.mapping_file, path)
         rules.append(

@@ -166,6 +166,12 @@ def operators_of(name: str) -> tuple[str, ...]:
     return _SPELLINGS[name][0] if name in _SPELLINGS else (name,)
 
 
+def _layer_types() -> list[str]:
+    """Return the types of layers, in all spellings."""
+    layers = {op for op, rule in OP_RULES.items() if rule.kind == "compute"} | {"AveragePool"}
+    return sorted(layers | {n for n, (ops, *_) in _SPELLINGS.items() if layers & {*ops}})
+
+
 def matches_type(node: ir.Node, name: str) -> bool:
     """Say whether a node is of a type, in any edition's spelling.
 
@@ -180,7 +186,8 @@ def matches_type(node: ir.Node, name: str) -> bool:
         if name in OP_RULES or defs.has(name):
             return False
         raise ConfigValueError(
-            f"Unknown operator type '{name}'.{did_you_mean(name, type_names())}"
+            f"Unknown operator type '{name}'. Layers are of type {', '.join(_layer_types())}, and other "
+            f"operators of ONNX can be named as well.{did_you_mean(name, type_names())}"
         )
     types, rank, depthwise = _SPELLINGS[name]
     if node.op_type not in types:
