@@ -90,6 +90,10 @@ class MissingPackageError(CalibrantError):
     exit_code = 8
 
 
+#: Letters that a name has to have for names that begin with it to be offered.
+_LEAST_BEGINNING = 3
+
+
 def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:
     """Return `" Did you mean 'conv1'?"` for a near name, or an empty string.
 
@@ -107,6 +111,8 @@ def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:
     known = list(known)
     folded = {k.lower(): k for k in known}
     near = difflib.get_close_matches(name.lower(), folded, n=limit, cutoff=0.6)
+    if not near and len(name) >= _LEAST_BEGINNING:
+        near = [n for n in folded if n.startswith(name.lower())][:limit]
     if not near:
         return ""
     quoted = [f"'{folded[n]}'" for n in near]

@@ -15,7 +15,7 @@ from calibrant.plan import Plan, explain, resolve
 from calibrant.plan.explain import Explanation
 from calibrant.recipe import Recipe
 
-__all__ = ["LAYERS", "explained", "planned", "zoo"]
+__all__ = ["LAYERS", "explained", "planned", "prepared", "zoo"]
 
 GRAPH = """zoo (float[2,4,16,16] x, float[2,4,16] s, float[2,4,4,8,8] v, float[5,2,4] t)
     => (float[2,4,32,32] up, float[2,6,16] seq_end, float[2,6,4,8,8] vol_end, float[2,6] logits,
@@ -125,7 +125,7 @@ def zoo() -> onnx.ModelProto:
     return build(GRAPH, weights, feeds)[0]
 
 
-def _prepared(recipe: Recipe) -> ir.Model:
+def prepared(recipe: Recipe) -> ir.Model:
     model = prepare(load(zoo()))
     if recipe.fusion.batch_norm:
         fuse_batchnorm(model, skip=recipe.fusion.skip, origin=recipe.fusion.origin)
@@ -134,9 +134,9 @@ def _prepared(recipe: Recipe) -> ir.Model:
 
 def planned(recipe: Recipe) -> Plan:
     """Return the plan of the model, as it is built before anything is run."""
-    return resolve(recipe, _prepared(recipe))
+    return resolve(recipe, prepared(recipe))
 
 
 def explained(recipe: Recipe) -> Explanation:
     """Return what the recipe means for the model, whether or not all of it can be run."""
-    return explain(recipe, _prepared(recipe))
+    return explain(recipe, prepared(recipe))
