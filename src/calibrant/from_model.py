@@ -26,9 +26,11 @@ from calibrant.graph.form import ModelForm
 from calibrant.graph.load import prepare
 from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
 from calibrant.graph.passes.half import to_half
+from calibrant.graph.passes.half_outputs import round_outputs
 from calibrant.graph.passes.lift_qdq import lift_quantizers
 from calibrant.numerics import quantize
 from calibrant.plan.loaded import Loaded, resolve_loaded
+from calibrant.plan.outputs import OUTPUT_BITS
 from calibrant.recipe import Recipe
 from calibrant.results import QuantizedModel
 from calibrant.run import Run
@@ -74,7 +76,9 @@ def quantize_loaded(
         plan = settled(plan)
         deploy = emit_qdq(base, plan, params)
         fake_quant = emit_fake_quant(base, plan, params)
-    form = ModelForm(fold=False, half=plan.half)
+    form = ModelForm(
+        fold=False, half=plan.half, half_outputs=r.recipe.output_precision == "float16"
+    )
     record = Recording.of(base, form, plan, params)
     result = QuantizedModel(
         deploy,
@@ -97,6 +101,7 @@ def _check(recipe: Recipe) -> None:
         "joint quantization": recipe.joint,
         "a search between candidates": recipe.search is not None,
         "raising layers to a higher precision": recipe.promote is not None,
+        f"outputs in {recipe.output_precision}": recipe.output_precision in OUTPUT_BITS,
         "error compensation": any(rule.settings.compensation for rule in recipe.rules),
     }
     for what, is_asked in asked.items():
@@ -111,6 +116,8 @@ def _lifted(original: ir.Model, recipe: Recipe) -> tuple[ir.Model, Loaded]:
     def shape(source: ir.Model) -> tuple[ir.Model, Loaded]:
         model = prepare(source)
         lifted = lift_quantizers(model)
+        if recipe.output_precision == "float16":
+            round_outputs(model)
         return model, resolve_loaded(recipe, model, lifted)
 
     model, loaded = shape(original)

@@ -36,6 +36,7 @@ from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
 from calibrant.graph.passes.balance import factors_by_layer
 from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
 from calibrant.graph.passes.half import to_half
+from calibrant.graph.passes.half_outputs import round_outputs
 from calibrant.plan import Plan, resolve
 from calibrant.plan.loaded import keeps_scales
 from calibrant.recipe import Note, Recipe
@@ -160,6 +161,7 @@ def quantize(
         plan.half,
         tuple(r.balanced),
         tuple(r.equalized),
+        half_outputs=recipe.output_precision == "float16",
     )
     result = QuantizedModel(
         deploy,
@@ -367,6 +369,8 @@ def _prepare(original: ir.Model, r: Run) -> tuple[ir.Model, Plan]:
         if r.recipe.fusion.batch_norm:
             fusion = r.recipe.fusion
             r.folded = fuse_batchnorm(prepared, skip=fusion.skip, origin=fusion.origin)
+        if r.recipe.output_precision == "float16":
+            round_outputs(prepared)
         return prepared, resolve(r.recipe, prepared)
 
     prepared, plan = shape(original)

@@ -50,8 +50,6 @@ def check_supported(recipe: Recipe) -> None:
 def _for_the_model(recipe: Recipe) -> Iterator[str]:
     if recipe.scale_format != "float32":
         yield f"activation scales rounded through {recipe.scale_format}"
-    if recipe.output_precision != "float32":
-        yield f"model outputs in {recipe.output_precision}"
     if recipe.promote is not None:
         yield "raising the layers that lose most to a higher precision"
     if recipe.training:

@@ -17,6 +17,7 @@ from calibrant.graph.passes.balance import Balanced, balance
 from calibrant.graph.passes.equalize import Equalized, rescale
 from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
 from calibrant.graph.passes.half import to_half
+from calibrant.graph.passes.half_outputs import round_outputs
 from calibrant.graph.passes.pairs import find_pairs
 from calibrant.graph.values import values_by_name
 
@@ -33,6 +34,7 @@ class ModelForm:
         half: Nodes that compute in float16.
         balanced: Muls that were put in.
         equalized: Tensors whose channels were rescaled, in their order.
+        half_outputs: The outputs were rounded through float16.
     """
 
     fold: bool = True
@@ -40,6 +42,7 @@ class ModelForm:
     half: tuple[str, ...] = ()
     balanced: tuple[Balanced, ...] = ()
     equalized: tuple[Equalized, ...] = ()
+    half_outputs: bool = False
 
     def apply(self, model: ir.Model) -> None:
         """Do it again to a prepared model, in place.
@@ -49,6 +52,8 @@ class ModelForm:
         """
         if self.fold:
             fuse_batchnorm(model, skip=self.keep_batch_norm)
+        if self.half_outputs:
+            round_outputs(model)
         _check_nodes(model, [*self.half, *(n for b in self.balanced for n in b.layers)])
         if self.half:
             to_half(model, self.half)

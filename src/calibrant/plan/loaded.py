@@ -78,7 +78,7 @@ def resolve_loaded(recipe: Recipe, model: ir.Model, lifted: Sequence[LiftedQuant
         ConfigRuntimeError: No quantizer is left.
         ModelError: A weight has a zero point, or scales along another axis than its output channels.
     """
-    resolved = resolve(recipe, model)
+    resolved = resolve(replace(recipe, output_precision="float32"), model)
     notes = list(resolved.notes)
     effective = Effective(recipe, model, resolved.target, [])
     nodes = {node.name or "": node for node in model.graph}

@@ -21,6 +21,7 @@ from calibrant.plan.effective import Chosen, Effective
 from calibrant.plan.fit import LEVELS_ALGORITHM
 from calibrant.plan.granularity import Channels, Granularity
 from calibrant.plan.joint import join_additions
+from calibrant.plan.outputs import with_outputs
 from calibrant.plan.widths import activation_bits
 from calibrant.recipe import AlgorithmChoice, Note, Recipe, Settings
 from calibrant.unsupported import check_supported
@@ -95,6 +96,9 @@ def resolve(
     layers = _layers(model, target, settings_of, {p.node for p in points.layers})
     if recipe.joint:
         activations = join_additions(activations, model)
+    activations = with_outputs(
+        activations, model, recipe.output_precision, settings_of, target, notes
+    )
     half = _half(model, settings_of, notes)
     read = {(n, i) for d in activations for n, i in d.users}
     effective.note_unheard(read | {(w.layer, w.input_index) for w in weights}, target)

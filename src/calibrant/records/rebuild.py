@@ -125,6 +125,7 @@ def _form(record: Record, prepared: ir.Model) -> ModelForm:
         equalized=tuple(
             Equalized("", (), 1.0, e.tensor, tuple(e.factors)) for e in extras.equalized
         ),
+        half_outputs=bool(extras.outputs),
     )
 
 
