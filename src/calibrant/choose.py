@@ -16,6 +16,7 @@ from calibrant.emit.parameters import LayerParameters, Parameters
 from calibrant.errors import DataError
 from calibrant.numerics import QuantParams, QuantSpec, quantize
 from calibrant.numerics.compensation import residual
+from calibrant.numerics.half_scale import through_float16
 from calibrant.numerics.levels import nearest_level
 from calibrant.numerics.params import SCALE_EPS
 from calibrant.plan import ActivationDecision, Plan, WeightDecision
@@ -73,8 +74,21 @@ def choose_for_each(
         seen = _Seen([statistics[t] for t in source if t in statistics])
         for n, members in entries:
             params = seen.choose(members[0])
+            if plans[n].half_scales:
+                params = _through_float16(params, members[0].tensor)
             found[n] |= {d.id: params for d in members}
     return found
+
+
+def _through_float16(params: QuantParams, tensor: str) -> QuantParams:
+    """Round a scale as a device does that keeps it so (ascend.md 10.6); the zero point stays."""
+    scale = through_float16(params.scale)
+    if not np.isfinite(scale).all():
+        raise DataError(
+            f"The scale of tensor '{tensor}' is {float(params.scale.max()):.3g}, which float16 cannot hold, nor "
+            "its root. Leave the scales in float32, or its readers in float."
+        )
+    return replace(params, scale=scale)
 
 
 def _key(decision: ActivationDecision) -> str:

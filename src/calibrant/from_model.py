@@ -101,6 +101,7 @@ def _check(recipe: Recipe) -> None:
         "joint quantization": recipe.joint,
         "a search between candidates": recipe.search is not None,
         "raising layers to a higher precision": recipe.promote is not None,
+        "scales rounded through float16": recipe.scale_format == "float16",
         f"outputs in {recipe.output_precision}": recipe.output_precision in OUTPUT_BITS,
         "error compensation": any(rule.settings.compensation for rule in recipe.rules),
     }

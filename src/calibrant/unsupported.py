@@ -48,8 +48,6 @@ def check_supported(recipe: Recipe) -> None:
 
 
 def _for_the_model(recipe: Recipe) -> Iterator[str]:
-    if recipe.scale_format != "float32":
-        yield f"activation scales rounded through {recipe.scale_format}"
     if recipe.promote is not None:
         yield "raising the layers that lose most to a higher precision"
     if recipe.training:

@@ -109,6 +109,8 @@ def record_entries(
         }
         if node in keep_batch_norm:
             entry["skip_fusion"] = True
+        if plan.half_scales:
+            entry["fakequant_precision_mode"] = "FORCE_FP16_QUANT"
         if weight is not None and index == 1 - weight.input_index:
             w = params.layers[node].weight
             scales = np.atleast_1d(w.scale)

@@ -17,7 +17,7 @@ _SMALLEST, _LARGEST = np.float32(2.0**-14), np.float32(65504)
 
 
 def through_float16(scale: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Return scales of any shape as float16 keeps them; doing it again changes nothing within its range.
+    """Return scales of any shape as float16 keeps them, inf where it cannot; doing it again changes nothing.
 
     Example:
         >>> through_float16([0.3, 1e-6]).tolist()
@@ -26,6 +26,6 @@ def through_float16(scale: npt.ArrayLike) -> npt.NDArray[np.float32]:
     s = np.asarray(scale, dtype=np.float32)
     with np.errstate(over="ignore"):
         plain = s.astype(np.float16).astype(np.float32)
-    root = np.sqrt(s).astype(np.float16).astype(np.float32)
+        root = np.sqrt(s).astype(np.float16).astype(np.float32)
     inside = (s >= _SMALLEST) & (s <= _LARGEST)
     return np.where(inside, plain, root * root).astype(np.float32)

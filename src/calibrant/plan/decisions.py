@@ -111,6 +111,7 @@ class Plan:
         followers: Nodes that are kept in integers because their inputs are.
         half: Nodes that compute in float16.
         notes: What could not be done as asked.
+        half_scales: Scales of activations are rounded through float16.
     """
 
     target: Target
@@ -120,6 +121,7 @@ class Plan:
     followers: tuple[str, ...]
     half: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
+    half_scales: bool = False
 
     @property
     def observed_tensors(self) -> tuple[str, ...]:

@@ -116,6 +116,7 @@ def resolve(
         points.followers,
         half,
         tuple(notes),
+        half_scales=recipe.scale_format == "float16",
     )
 
 
