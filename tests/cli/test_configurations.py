@@ -169,12 +169,13 @@ def test_explain_in_words(files: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert run("explain", "pools.onnx", "--recipe", "quant_config.json") == 0
     out = capsys.readouterr().out
     assert re.search(r"input 0 '\w+'\n +activation bits +16 +input ", out)
-    (files / "output.json").write_text('{"model_config": {"model_output_type": "int8"}}')
-    assert run("explain", "pools.onnx", "--recipe", "output.json") == 0
+    (files / "trained.yaml").write_text("calibrant: 1\ntraining: true\n")
+    assert run("explain", "pools.onnx", "--recipe", "trained.yaml") == 0
     out = capsys.readouterr().out
-    assert (
-        "Not implemented yet, so 'calibrant quantize' refuses it\n  model outputs in int8" in out
+    refused = (
+        "Not implemented yet, so 'calibrant quantize' refuses it\n  ranges learned by training"
     )
+    assert refused in out
 
 
 def test_explain_sees_the_model_as_the_pipeline_does(
