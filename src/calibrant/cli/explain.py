@@ -99,6 +99,7 @@ def _whole_model(recipe: Recipe) -> dict[str, Any]:
     from dataclasses import asdict, fields
 
     plain = asdict(recipe)
+    del plain["fusion"]["origin"]
     names = [f.name for f in fields(recipe) if f.name not in ("rules", "limits", "notes")]
     return {name: plain[name] for name in names}
 

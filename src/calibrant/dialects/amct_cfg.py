@@ -137,7 +137,9 @@ def _blocks(content: AMCTConfig, document: Document, path: Path | None) -> list[
     _refuse_doubled([(where, origin) for where, origin, *_ in blocks])
     for where, origin, block, at in blocks:
         symmetric = _inherited_symmetry(block, content)
-        rules.append(Rule(where, default_settings(symmetric=symmetric), origin, "implied"))
+        default = default_settings(symmetric=symmetric)
+        flag = (("activation_symmetric", _flag_place(block, content, document)),)
+        rules.append(Rule(where, default, origin, "implied", flag))
         if isinstance(where, Layer):  # a layer that cannot be quantized has no block of its own
             rules.append(Rule(where, Settings(compute="int"), origin, "required"))
         name = origin.removeprefix(Path(document.source).name)
@@ -201,10 +203,26 @@ def _inherited_symmetry(block: CalibrationConfig, content: AMCTConfig) -> bool:
     The common block decides if it has the same algorithm, and otherwise `activation_offset`.
     """
     common = content.common_config.activation()
-    same = isinstance(common, HFMGQuantize) == isinstance(block.activation(), HFMGQuantize)
-    if common is not None and common.asymmetric is not None and same:
+    if common is not None and common.asymmetric is not None and _common_decides(block, content):
         return not common.asymmetric
     return not content.activation_offset
+
+
+def _common_decides(block: CalibrationConfig, content: AMCTConfig) -> bool:
+    """Say whether the common block has a flag, for the algorithm of this one."""
+    common = content.common_config.activation()
+    same = isinstance(common, HFMGQuantize) == isinstance(block.activation(), HFMGQuantize)
+    return common is not None and common.asymmetric is not None and same
+
+
+def _flag_place(block: CalibrationConfig, content: AMCTConfig, document: Document) -> str:
+    """Return where the flag stands that a block without one takes."""
+    common = dict(_places(content.common_config, document, ("common_config",), "common_config"))
+    if _common_decides(block, content) and "activation_symmetric" in common:
+        return common["activation_symmetric"]
+    if "activation_offset" in content.model_fields_set:
+        return origin_of(document, "activation_offset")
+    return f"{Path(document.source).name}: default"
 
 
 def _refuse_doubled(blocks: Sequence[tuple[Where, str]]) -> None:

@@ -52,7 +52,7 @@ def text(sources: int = 4, **fields: str | None) -> str:
         ({"max_percentile": "1"}, {"max_percentile": 1.0}),
     ],
 )  # fmt: skip
-def test_a_field_and_what_it_resolves_to(fields: dict[str, str], wanted: dict[str, Any]) -> None:
+def test_a_field_and_what_it_resolves_to(fields: dict[str, Any], wanted: dict[str, Any]) -> None:
     accept(text(**fields), {"conv": {"compute": "int", **wanted}})
 
 
