@@ -18,6 +18,7 @@ from calibrant._version import __version__
 
 if TYPE_CHECKING:
     from calibrant import algorithms
+    from calibrant.calib_qtype import Quantizer, set_calib_qtype
     from calibrant.dialects import load_recipe
     from calibrant.errors import CalibrantError
     from calibrant.numerics import QuantParams, QuantSpec
@@ -36,6 +37,7 @@ __all__ = [
     "QuantParams",
     "QuantSpec",
     "QuantizedModel",
+    "Quantizer",
     "Recipe",
     "Statistics",
     "TensorStats",
@@ -46,6 +48,7 @@ __all__ = [
     "observe",
     "quantize",
     "quantize_from_record",
+    "set_calib_qtype",
 ]
 
 #: Where each public name lives.
@@ -56,6 +59,7 @@ _HOMES = {
     "QuantParams": "calibrant.numerics",
     "QuantSpec": "calibrant.numerics",
     "QuantizedModel": "calibrant.results",
+    "Quantizer": "calibrant.calib_qtype",
     "Recipe": "calibrant.recipe",
     "Statistics": "calibrant.stats",
     "TensorStats": "calibrant.stats",
@@ -64,6 +68,7 @@ _HOMES = {
     "observe": "calibrant.pipeline",
     "quantize": "calibrant.pipeline",
     "quantize_from_record": "calibrant.records",
+    "set_calib_qtype": "calibrant.calib_qtype",
 }
 
 
