@@ -2,9 +2,10 @@
 
     python benchmarks/search.py [CASE …]
 
-Each line is a new process, `calibrant quantize` with a Horizon configuration, in turn with one of a single
-candidate. The aims: twelve candidates for the model take at most 3 times as long as one; a search for each
-node executes at most half of the nodes that whole models would have.
+Each line is a Horizon configuration, in turn with one of a single candidate: as a new process, `calibrant
+quantize`, and by `calibrant.quantize` in a process that has done it before. The aims: twelve candidates for the
+model take at most 3 times as long as one; a search for each node executes at most half of the nodes, and of their
+multiplications, that whole models would have.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 
 import numpy as np
 from _common import case_names, interleaved, load_case, median, parser, publish, table
+
+import calibrant
 
 REPEATS = 5
 
@@ -51,9 +54,16 @@ def main() -> None:
     publish(
         "search",
         "Searches between candidates",
-        f"Seconds of a whole process, {REPEATS} interleaved repeats after one warm-up. `nodes` are those executed "
-        "by the search for each node over those of whole models.\n\n"
-        + table(["case", "search", "seconds", "over one", "SQNR, dB", "nodes"], rows),
+        f"Medians of {REPEATS} interleaved repeats after one warm-up: `process` is a new process, `warm` a call in one "
+        "that has quantized before. `nodes` and `MACs` are those executed by the search for each node over those of "
+        "whole models.\n\n"
+        + table(
+            [
+                *("case", "search", "process s", "over one", "warm s", "over one"),
+                *("SQNR, dB", "nodes", "MACs"),
+            ],
+            rows,
+        ),
     )
 
 
@@ -73,27 +83,39 @@ def _case(name: str) -> list[list[object]]:
             ]
         start = partial(subprocess.run, check=True, capture_output=True)
         seconds = interleaved({n: partial(start, c) for n, c in commands.items()}, REPEATS)
-        single = median(seconds["one candidate"])
+        quantize = partial(calibrant.quantize, case.model_path, case.calib())
+        recipes = {
+            n: calibrant.load_recipe(c[c.index("--recipe") + 1]) for n, c in commands.items()
+        }
+        warm = interleaved({n: partial(quantize, r) for n, r in recipes.items()}, REPEATS)
         rows: list[list[object]] = []
         for i, label in enumerate(CONFIGS):
             summary = json.loads((Path(folder) / str(i) / "summary.json").read_text())
             quality = [q["sqnr_db"] for q in summary["quality"]["outputs"].values()]
             search = summary["search"]
-            share = "-"
+            shares = ["-", "-"]
             if search and search["nodes_of_full_runs"]:
-                share = f"{search['nodes_run'] / search['nodes_of_full_runs']:.0%}"
-            taken = median(seconds[label])
+                shares = [
+                    f"{search[f'{what}_run'] / search[f'{what}_of_full_runs']:.1%}"
+                    for what in ("nodes", "macs")
+                ]
             rows.append(
                 [
                     name,
                     label,
-                    f"{taken:.2f}",
-                    f"{taken / single:.2f}",
+                    *_beside_one(seconds, label),
+                    *_beside_one(warm, label),
                     f"{np.mean(quality):.1f}",
-                    share,
+                    *shares,
                 ]
             )
     return rows
+
+
+def _beside_one(seconds: dict[str, list[float]], label: str) -> list[str]:
+    """Return the median seconds of a configuration, and how many times one candidate's they are."""
+    taken = median(seconds[label])
+    return [f"{taken:.2f}", f"{taken / median(seconds['one candidate']):.2f}"]
 
 
 if __name__ == "__main__":

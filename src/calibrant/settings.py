@@ -119,11 +119,15 @@ class Settings:
 
     def items(self) -> Iterator[tuple[str, Any]]:
         """Yield the fields that are set, with their values."""
-        for f in fields(self):
-            value = getattr(self, f.name)
+        for name in _NAMES:
+            value = getattr(self, name)
             if value is not None:
-                yield f.name, value
+                yield name, value
 
     def over(self, base: Settings) -> Settings:
         """Return `base` with every field that is set here replaced."""
         return replace(base, **dict(self.items()))
+
+
+#: Names of the fields, in order.
+_NAMES = tuple(f.name for f in fields(Settings))

@@ -10,6 +10,12 @@ from tests.strategies import distributions
 
 from calibrant import algorithms
 from calibrant.algorithms._divergence import search
+from calibrant.algorithms.activations.kl_merge import (
+    _Counts,
+    _divergence,
+    _least_divergence,
+    _lower_bound,
+)
 from calibrant.numerics import QuantSpec
 from calibrant.numerics.metrics import jsd, kl, symkl
 from calibrant.stats import TensorStats
@@ -150,6 +156,28 @@ def test_merged_bins_are_the_literal_reading(shape):
     nearest = min(found, key=lambda pair: abs(pair[1] - chosen))
     assert nearest[1] == pytest.approx(chosen, rel=1e-4)
     assert nearest[0] == pytest.approx(least, rel=1e-4, abs=1e-9)
+
+
+@pytest.mark.parametrize("groups", [8, 128])
+@pytest.mark.parametrize("shape", sorted(DATA))
+def test_what_is_left_out_by_the_bound_is_not_the_best(shape, groups):
+    magnitude = np.abs(DATA[shape].astype(np.float64))
+    for bins in (200, 1000):
+        counts, _ = np.histogram(magnitude, bins)
+        x = _Counts.of(counts.astype(np.float64))
+        tried = np.arange(groups, bins + 1)
+        loss = _divergence(x, tried, groups)
+        assert (_lower_bound(x, tried, groups) <= loss + 1e-9).all()
+        assert _least_divergence(x, groups) == tried[np.flatnonzero(loss == loss.min())[-1]]
+
+
+def test_a_grid_with_and_one_without_offset_share_the_threshold():
+    stats = TensorStats.of(DATA["normal"])
+    algorithm = algorithms.activation("kl-merge")
+    low, high = algorithm(stats, QuantSpec(symmetric=False)).range
+    alone = float(algorithm(TensorStats.of(DATA["normal"]), QuantSpec(symmetric=True)).scale) * 127
+    assert float(algorithm(stats, QuantSpec(symmetric=True)).scale) * 127 == alone
+    assert max(-float(low), float(high)) == pytest.approx(alone, rel=0.02)
 
 
 def test_options_of_merged_bins_change_the_result():

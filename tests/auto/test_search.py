@@ -22,6 +22,8 @@ from calibrant.emit.parametric import emit_parametric
 from calibrant.emit.qdq import emit_simulated
 from calibrant.errors import ConfigRuntimeError
 from calibrant.graph.load import load, prepare
+from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
+from calibrant.numerics import fake_quantize
 from calibrant.numerics.metrics import METRICS, get_metric
 from calibrant.pipeline import observe as observe_all
 from calibrant.plan import resolve
@@ -328,25 +330,30 @@ def _plain(name: str) -> tuple[Any, Any]:
 
 
 def test_a_score_is_that_of_the_model_with_one_node_quantized(tmp_path: Path) -> None:
-    found = run("residual", recipe(tmp_path, GRID, layerwise_search={"metric": "mse"}))
+    search = {"metric": "mse", "num_sample": 3}
+    found = run("residual", recipe(tmp_path, GRID, layerwise_search=search))
     model, feeds = NETS["residual"]()
-    feed = {n: x[:1] for n, x in batches(feeds)[0].items()}
-    (reference,) = outputs(model, feed, optimize=False)
-    others = [d.node for d in found.plan.layers if d.node != "conv2"]
-    only = {n: {"qtype": "float32"} for n in others}
-    config = {"calibration_type": "max", "asymmetric": True}
-    alone = run("residual", recipe(tmp_path, config, node_config=only))
-    weights = dict(alone.params.layers)
-    (x,) = outputs(alone.fake_quant, feed, optimize=False)
+    feed = {n: x[:3] for n, x in batches(feeds)[0].items()}
+    alone = run("residual", recipe(tmp_path, {"calibration_type": "max", "asymmetric": True}))
+    (d,) = [d for d in alone.plan.activations if ("conv2", 0) in d.users]
+    plain = prepare(load(model))
+    fuse_batchnorm(plain)
+    names = [v.name or "" for v in plain.graph.outputs]
+    whole = Whole.of(plain, names, [feed])
+    x = fake_quantize(whole.values[0][d.tensor], alone.params.activations[d.id])
+    outs = _with_input(plain, "conv2", names, feed, x)
+    reference = whole.reference()[0]
+    each = [
+        METRICS["mse"].measure(a, b)
+        for a, b in zip(reference[names[0]], outs[names[0]], strict=True)
+    ]
     (row,) = [
         c
         for c in found.choices
         if (c.node, c.candidate) == ("conv2", "max:max_percentile=1.0,asymmetric")
     ]
-    assert list(weights) == ["conv2"]
-    # its weight is rounded there, which the search leaves out: so the search sees less error
-    assert row.score is not None
-    assert 0 < row.score <= METRICS["mse"].measure(reference, x) * 1.5
+    assert len(names) == 1
+    assert row.score == pytest.approx(float(np.mean(each)), rel=1e-9)
 
 
 def test_layerwise_runs_half_of_the_work_at_most(tmp_path: Path) -> None:

@@ -129,14 +129,15 @@ def _lower_bound(x: _Counts, tried: npt.NDArray[np.int64], groups: int) -> Float
     What a group of bins adds to the divergence beside the last bin's tail is not negative (the log sum
     inequality), so the first few groups and the last bin are a bound.
     """
+    shift = groups.bit_length() - 1  # groups are a power of two
     total = x.below[-1]
     inside, last = x.below[tried], x.counts[tried - 1]
     tail = total - inside
-    start = (groups - 1) * tried // groups
+    start = (groups - 1) * tried >> shift
     level = (inside - x.below[start]) / np.maximum(x.filled[tried] - x.filled[start], 1)
     log_level = np.log(np.where(last > 0, np.maximum(level, _FLOOR), _FLOOR))
     bound = _xlogx(last + tail) - _xlogx(last) - tail * log_level
-    ends = np.arange(_BOUNDING + 1) * tried[:, None] // groups  # (candidates, groups + 1)
+    ends = np.arange(_BOUNDING + 1) * tried[:, None] >> shift  # (candidates, groups + 1)
     mass = np.diff(x.below[ends], axis=1)
     level = mass / np.maximum(np.diff(x.filled[ends], axis=1), 1)
     within_groups = np.diff(x.plogp[ends], axis=1) - mass * np.log(np.maximum(level, _FLOOR))
@@ -151,6 +152,7 @@ def _divergence(x: _Counts, tried: npt.NDArray[np.int64], groups: int) -> FloatA
     the second all bins of a group that are not empty share one q, so it needs the group's count and
     number of such bins, from running sums too. The last bin has the tail in P besides.
     """
+    shift = groups.bit_length() - 1  # groups are a power of two
     total = x.below[-1]
     inside = x.below[tried]  # (candidates,)
     last = x.counts[tried - 1]
@@ -159,7 +161,7 @@ def _divergence(x: _Counts, tried: npt.NDArray[np.int64], groups: int) -> FloatA
     cross = np.empty(tried.shape)
     for start in range(0, tried.size, chunk := max(_TABLE // groups, 1)):
         i = tried[start : start + chunk]
-        ends = np.arange(groups + 1) * i[:, None] // groups  # (candidates, groups + 1)
+        ends = np.arange(groups + 1) * i[:, None] >> shift  # (candidates, groups + 1)
         mass = np.diff(x.below[ends], axis=1)
         level = mass / np.maximum(np.diff(x.filled[ends], axis=1), 1)  # counts of a bin in Q
         log_level = np.log(np.maximum(level, _FLOOR))
