@@ -89,6 +89,7 @@ def quantize_loaded(
         record=record,
         original=original,
         float_model=base,
+        form=form,
     )
     return result, probe
 

@@ -173,6 +173,7 @@ def quantize(
         record=Recording.of(base, form, plan, params),
         original=original,
         float_model=base,
+        form=form,
     )
     return replace(result, summary=summarize(model, original, result, r))
 
@@ -231,6 +232,7 @@ def finish(
         record=record,
         original=original,
         float_model=base,
+        form=form,
     )
     return replace(result, summary=summarize(model, original, result, r))
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,14 @@ import numpy as np
 import onnx_ir as ir
 
 from calibrant._version import __version__
+from calibrant.artefacts import artefacts, check_formats
+from calibrant.artefacts._files import as_json, plain
 from calibrant.emit._parts import linear_inputs
 from calibrant.emit.few_levels import few_levels
 from calibrant.emit.parameters import Parameters
 from calibrant.emit.recording import Recording
 from calibrant.folder import written_together
+from calibrant.graph.form import ModelForm
 from calibrant.graph.load import unsupported_subgraphs
 from calibrant.graph.opset import main_opset
 from calibrant.plan import ActivationDecision, Plan
@@ -64,6 +66,7 @@ class QuantizedModel:
         record: The content of `record.txt`.
         original: The float model as it was given.
         float_model: The float model that the plan belongs to: prepared, folded, equalized.
+        form: What was done to `original` to make it.
     """
 
     deploy: ir.Model
@@ -76,24 +79,41 @@ class QuantizedModel:
     record: Recording = field(default_factory=Recording)
     original: ir.Model | None = None
     float_model: ir.Model | None = None
+    form: ModelForm = field(default_factory=ModelForm)
 
-    def save(self, directory: str | Path) -> list[Path]:
+    def save(
+        self, directory: str | Path, *, formats: Sequence[str] = (), prefix: str = ""
+    ) -> list[Path]:
         """Write every result into a folder.
 
         `deploy.onnx`, `fake_quant.onnx`, `record.txt`, `record.json`, `plan.json`, `summary.json`, and
         `layerwise_search.csv` where candidates were chosen node by node. All are there or none: a full disk
         or an interrupted run leaves what was there before.
 
+        Args:
+            directory: The folder; it is made if it is not there.
+            formats: Vendors whose files are written as well (`calibrant.artefacts`).
+            prefix: What their names begin with, an underscore behind it; the names above have none.
+
         Returns:
             The files.
 
         Raises:
+            ConfigValueError: There is no such format, or the prefix is no part of a file's name.
             OutputError: The folder cannot be made or written.
         """
+        check_formats(formats, prefix)
         folder = Path(directory)
-        old = [*(f"{n}.onnx.data" for n in MODELS), CHOICES]
+        more = [artefacts(self, name, prefix) for name in dict.fromkeys(formats)]
+        models = [*MODELS, *(Path(n).stem for files in more for n in files.models)]
+        old = [*(f"{n}.onnx.data" for n in models), CHOICES]
         with written_together(folder, instead_of=old) as temporary:
             self._write(temporary)
+            for files in more:
+                for name, model in files.models.items():
+                    _save(model, temporary / name)
+                for name, text in files.texts.items():
+                    (temporary / name).write_text(text, encoding="utf-8")
             names = sorted(p.name for p in temporary.iterdir())
         return [folder / name for name in names]
 
@@ -103,13 +123,12 @@ class QuantizedModel:
 
     def _write(self, folder: Path) -> None:
         for name, model in zip(MODELS, (self.deploy, self.fake_quant), strict=True):
-            external = f"{name}.onnx.data" if model_bytes(model) > EXTERNAL_BYTES else None
-            ir.save(model, folder / f"{name}.onnx", external_data=external)
+            _save(model, folder / f"{name}.onnx")
         texts = {
             "record.txt": self.record.text(),
-            "record.json": _json(self.record.content()),
-            "plan.json": _json(plan_table(self.plan, self.params)),
-            "summary.json": _json(self.summary),
+            "record.json": as_json(self.record.content()),
+            "plan.json": as_json(plan_table(self.plan, self.params)),
+            "summary.json": as_json(self.summary),
         }
         if self._is_random:
             texts["record.txt"] = f"# {NOT_FOR_ACCURACY}\n{texts['record.txt']}"
@@ -130,6 +149,12 @@ def _choices_table(choices: Sequence[NodeChoice]) -> str:
     return text.getvalue()
 
 
+def _save(model: ir.Model, path: Path) -> None:
+    """Write one model, its weights beside it where the file would be too large."""
+    external = f"{path.name}.data" if model_bytes(model) > EXTERNAL_BYTES else None
+    ir.save(model, path, external_data=external)
+
+
 def model_bytes(model: ir.Model) -> int:
     """Bytes of a model's initializers."""
     return sum(
@@ -137,21 +162,6 @@ def model_bytes(model: ir.Model) -> int:
         for v in model.graph.initializers.values()
         if v.const_value is not None
     )
-
-
-def _json(value: Any) -> str:
-    return json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    """Numbers that JSON does not have become text."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return value
 
 
 # ---------------------------------------------------------------------------------------------- plan
@@ -297,7 +307,7 @@ def summarize(source: Any, original: ir.Model, result: QuantizedModel, r: Run) -
         "notes": [asdict(n) for n in plan.notes],
     }
     summary["warnings"] = _warnings(summary, r) + _lost_tensors(result)
-    return _plain(summary)  # type: ignore[no-any-return]
+    return plain(summary)  # type: ignore[no-any-return]
 
 
 def _compensation(result: QuantizedModel) -> dict[str, int]:

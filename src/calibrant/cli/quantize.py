@@ -35,6 +35,8 @@ EXAMPLES = """Examples:
 `calibrant quantize model.onnx --data calib.npz --out run --skip 'head/*'`
 
 `calibrant quantize model.onnx --record run/record.txt --out again`
+
+`calibrant quantize model.onnx --data calib.npz --out run --format horizon --prefix resnet`
 """
 
 HOW = "How to quantize (over the recipe)"
@@ -85,6 +87,26 @@ def quantize(
             show_default=False,
         ),
     ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="Write a vendor's files as well: horizon (stage models and quant_info.json). May be given several "
+            "times.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    prefix: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="What the names of the vendor's files begin with, an underscore behind it. Default: nothing.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ] = "",
     batch_size: BatchSize = None,
     batch_num: Annotated[
         int | None,
@@ -202,6 +224,7 @@ def quantize(
     its outputs are to the float model's is always measured and shown. Some 32 to 500 samples that look
     like what the model will see are enough.
     """
+    from calibrant.artefacts import check_formats
     from calibrant.cli._overrides import with_options
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._summary import check_folder, print_json, print_summary, quiet_stdout
@@ -223,7 +246,9 @@ def quantize(
         equalize=equalize,
         exact=exact,
     )
+    check_formats(formats or (), prefix)
     check_folder(out)
+    per_node = verbose or "horizon" in (formats or ())  # quant_info.json says it, too
     with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
         if record is not None:
             _check_alone(recipe, wanted, batch_num)
@@ -236,7 +261,7 @@ def quantize(
                 batch_size=batch_size,
                 preprocess=preprocess,
                 progress=progress,
-                per_node=verbose,
+                per_node=per_node,
             )
         else:
             result = run(
@@ -249,9 +274,9 @@ def quantize(
                 batch_num=batch_num,
                 preprocess=preprocess,
                 progress=progress,
-                per_node=verbose,
+                per_node=per_node,
             )
-        files = result.save(out)
+        files = result.save(out, formats=formats or (), prefix=prefix)
     if as_json:
         print_json({**result.summary, "files": [str(f) for f in files]})
     else:

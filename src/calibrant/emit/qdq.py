@@ -39,6 +39,7 @@ __all__ = [
     "emit_simulated",
     "emit_with",
     "pair_values",
+    "quantizer_pair",
     "residual_values",
 ]
 
@@ -124,7 +125,7 @@ def _emit(
                 k: put(graph, names.fresh(f"{name}__{k}"), v, (name, k))
                 for k, v in constants.items()
             }
-            pair = _pair(names, source, put_in, name, p.axis)
+            pair = quantizer_pair(names, source, put_in, name, p.axis)
             if compensation:
                 pair += _residual(names, source, pair[-1].outputs[0], put_in, name)
                 sums.append(pair[-1])
@@ -186,12 +187,12 @@ def _residual(
     """Return the nodes that quantize what a first pair leaves of `source`, and add both parts up."""
     rest = difference(names, source, first, f"{name}__rest")
     second = {k: values[f"residual_{k}"] for k in ("scale", "zero_point")}
-    pair = _pair(names, rest.outputs[0], second, f"{name}__residual", None)
+    pair = quantizer_pair(names, rest.outputs[0], second, f"{name}__residual", None)
     last = total(names, first, pair[-1].outputs[0], f"{name}__compensated")
     return [rest, *pair, last]
 
 
-def _pair(
+def quantizer_pair(
     names: Names,
     source: ir.Value,
     values: Mapping[str, ir.Value],

@@ -1,0 +1,52 @@
+"""What a format writes: models and texts by file name."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx_ir as ir
+
+__all__ = ["Files", "as_json", "named", "plain"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Files:
+    """The files of one format.
+
+    Args:
+        models: Model by file name.
+        texts: Content by file name.
+    """
+
+    models: Mapping[str, ir.Model] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+def named(prefix: str, name: str) -> str:
+    """Return a file's name with its prefix; without one there is no underscore (ascend.md 15.1).
+
+    Example:
+        >>> named("run", "deploy_model.onnx"), named("", "deploy_model.onnx")
+        ('run_deploy_model.onnx', 'deploy_model.onnx')
+    """
+    return f"{prefix}_{name}" if prefix else name
+
+
+def as_json(value: Any) -> str:
+    """Write plain values as JSON text."""
+    return json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """Numbers that JSON does not have become text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return value
