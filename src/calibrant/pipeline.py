@@ -22,6 +22,7 @@ from calibrant.auto.candidates import asks_wide_types
 from calibrant.auto.decide import affordable, corrected, decide
 from calibrant.auto.per_node import look_at_nodes
 from calibrant.auto.probe import Probe, check_raised, take_probe
+from calibrant.auto.promote import promoted
 from calibrant.auto.search import prepare_search
 from calibrant.choose import choose_parameters, settled
 from calibrant.emit.fake_quant import emit_fake_quant
@@ -129,6 +130,16 @@ def quantize(
         base, plan = chosen.model, settled(chosen.plan)
         params = choose_parameters(plan, base, statistics)
         params = replace(params, balance=factors_by_layer(r.balanced))
+    half_later: tuple[str, ...] = ()
+    if recipe.promote is not None:
+        with r.stage("promotion"):
+            plan, half_later = promoted(base, plan, params, probe, r)
+            if half_later:
+                base = base.clone()
+                r.half += to_half(base, half_later)
+            chosen = replace(chosen, model=base, plan=plan)
+            params = choose_parameters(plan, base, statistics)
+            params = replace(params, balance=factors_by_layer(r.balanced))
     if refines(plan):
         with r.stage("levels"):
             feeds = probe.part(affordable(statistics, r)).feeds
@@ -158,10 +169,11 @@ def quantize(
     form = ModelForm(
         recipe.fusion.batch_norm,
         recipe.fusion.skip,
-        plan.half,
+        tuple(n for n in plan.half if n not in half_later),
         tuple(r.balanced),
         tuple(r.equalized),
         half_outputs=recipe.output_precision == "float16",
+        half_later=half_later,
     )
     result = QuantizedModel(
         deploy,

@@ -270,6 +270,7 @@ def summarize(source: Any, original: ir.Model, result: QuantizedModel, r: Run) -
         "distances": [asdict(d) for d in r.distances],
         "decisions": [asdict(c) for c in r.candidates],
         "search": _search(r.search),
+        "promotion": asdict(r.promotion) if r.promotion is not None else None,
         "layers": {
             "quantized": len(quantized),
             "float": [

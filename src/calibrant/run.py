@@ -21,7 +21,16 @@ from calibrant.runtime.downstream import Work
 from calibrant.runtime.measure import Latency, OutputQuality
 from calibrant.runtime.nodes import OutputDistance
 
-__all__ = ["Candidate", "NodeChoice", "NodeFidelity", "Progress", "Run", "SearchReport"]
+__all__ = [
+    "Candidate",
+    "NodeChoice",
+    "NodeFidelity",
+    "Progress",
+    "Promoted",
+    "PromotionReport",
+    "Run",
+    "SearchReport",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +128,44 @@ class NodeFidelity:
     thresholds: dict[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """One layer in the ranking by what it loses.
+
+    Args:
+        node: Its name.
+        op_type: Its operator.
+        score: Metric of the model's outputs with this layer alone quantized.
+        macs: Its share of the multiplications.
+        raised: Whether it was raised.
+    """
+
+    node: str
+    op_type: str
+    score: float
+    macs: float
+    raised: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PromotionReport:
+    """Which layers were raised to a higher precision.
+
+    Args:
+        precision: What they were raised to.
+        metric: What ranked them.
+        samples: How many samples it was taken from.
+        ranking: All layers, the one that loses most first.
+        fixed: Layers whose type a rule names, which were not ranked.
+    """
+
+    precision: str
+    metric: str
+    samples: int
+    ranking: tuple[Promoted, ...]
+    fixed: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class Run:
     """What is known about one quantization while it goes on; the summary is written from it."""
@@ -130,6 +177,7 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     candidates: list[Candidate] = field(default_factory=list)
     search: SearchReport | None = None
+    promotion: PromotionReport | None = None
     folded: list[Folded] = field(default_factory=list)
     half: list[Island] = field(default_factory=list)
     equalized: list[Equalized] = field(default_factory=list)

@@ -48,8 +48,6 @@ def check_supported(recipe: Recipe) -> None:
 
 
 def _for_the_model(recipe: Recipe) -> Iterator[str]:
-    if recipe.promote is not None:
-        yield "raising the layers that lose most to a higher precision"
     if recipe.training:
         yield "ranges learned by training"
 

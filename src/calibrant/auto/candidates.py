@@ -70,7 +70,9 @@ def _every(recipe: Recipe) -> list[Settings]:
 
 
 def asks_wide_types(recipe: Recipe) -> bool:
-    """Whether some candidate has a width that came with opset 21."""
+    """Whether some candidate, or a layer that may be raised, has a width that came with opset 21."""
+    if recipe.promote is not None and recipe.promote.precision == "int16":
+        return True
     return any(c.activation_bits in (4, 16) for c in _every(recipe))
 
 

@@ -146,6 +146,10 @@ def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     ]
     if chosen:
         yield "chosen", ", ".join(chosen)
+    if promotion := summary["promotion"]:
+        raised = [x["node"] for x in promotion["ranking"] if x["raised"]]
+        listed = ", ".join(raised[:6]) + (", …" if len(raised) > 6 else "")
+        yield "raised", f"{len(raised)} layers to {promotion['precision']}: {listed or 'none'}"
     search = summary["search"]
     if search is not None and search["scope"] == "layer":
         share = search["nodes_run"] / max(1, search["nodes_of_full_runs"])
@@ -215,6 +219,22 @@ def _details(summary: Mapping[str, Any]) -> Iterator[Table]:
         decisions.add_row(d["stage"], d["name"], metric, score, "yes" if d["chosen"] else "")
     if decisions.row_count:
         yield decisions
+    if promotion := summary["promotion"]:
+        ranking = _table(
+            "layer",
+            promotion["metric"],
+            "of all multiplications",
+            "raised",
+            title="What layers lose",
+        )
+        for x in promotion["ranking"]:
+            ranking.add_row(
+                _escaped(x["node"]),
+                _number(x["score"], ".6f"),
+                f"{x['macs']:.1%}",
+                promotion["precision"] if x["raised"] else "",
+            )
+        yield ranking
     if summary["passes"]["rounding_learned"]:
         rounding = _table(
             "layer", "nearest", "learned", "weights changed", title="Squared error by rounding"

@@ -5,6 +5,7 @@ One plain mapping each, with one key:
     target       name of the device profile
     fold         false where no batch normalization was folded; or the layers whose stayed
     half         nodes that compute in float16
+    half_later   nodes that do because they were raised
     outputs      float16 where the outputs were rounded through it
     equalized    tensor, factors                       channels that were rescaled between layers
     balanced     tensor, layers, asked                 several layers behind one Mul (its factors: the entries)
@@ -65,6 +66,8 @@ def _of_form(form: ModelForm) -> Iterator[dict[str, Any]]:
         yield {"fold": list(form.keep_batch_norm)}
     if form.half:
         yield {"half": list(form.half)}
+    if form.half_later:
+        yield {"half_later": list(form.half_later)}
     if form.half_outputs:
         yield {"outputs": "float16"}
     for e in form.equalized:

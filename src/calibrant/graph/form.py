@@ -35,6 +35,7 @@ class ModelForm:
         balanced: Muls that were put in.
         equalized: Tensors whose channels were rescaled, in their order.
         half_outputs: The outputs were rounded through float16.
+        half_later: Nodes that compute in float16 because they were raised, after all else.
     """
 
     fold: bool = True
@@ -43,6 +44,7 @@ class ModelForm:
     balanced: tuple[Balanced, ...] = ()
     equalized: tuple[Equalized, ...] = ()
     half_outputs: bool = False
+    half_later: tuple[str, ...] = ()
 
     def apply(self, model: ir.Model) -> None:
         """Do it again to a prepared model, in place.
@@ -54,7 +56,9 @@ class ModelForm:
             fuse_batchnorm(model, skip=self.keep_batch_norm)
         if self.half_outputs:
             round_outputs(model)
-        _check_nodes(model, [*self.half, *(n for b in self.balanced for n in b.layers)])
+        _check_nodes(
+            model, [*self.half, *self.half_later, *(n for b in self.balanced for n in b.layers)]
+        )
         if self.half:
             to_half(model, self.half)
         for b in self.balanced:
@@ -71,6 +75,8 @@ class ModelForm:
         for b in self.balanced:
             if not b.asked:
                 _balance(model, b)
+        if self.half_later:
+            to_half(model, self.half_later)
 
 
 def _balance(model: ir.Model, b: Balanced) -> None:

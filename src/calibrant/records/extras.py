@@ -108,6 +108,7 @@ class Extras(_Extra):
     target: list[str] = []
     fold: list[Literal[False] | list[str]] = []
     half: list[list[str]] = []
+    half_later: list[list[str]] = []
     outputs: list[Literal["float16"]] = []
     equalized: list[EqualizedExtra] = []
     balanced: list[BalancedExtra] = []

@@ -126,6 +126,7 @@ def _form(record: Record, prepared: ir.Model) -> ModelForm:
             Equalized("", (), 1.0, e.tensor, tuple(e.factors)) for e in extras.equalized
         ),
         half_outputs=bool(extras.outputs),
+        half_later=tuple(n for listed in extras.half_later for n in listed),
     )
 
 

@@ -105,6 +105,10 @@ class Whole:
         """Return what is looked at, for each feed."""
         return [{n: known[n] for n in self.outputs} for known in self.values]
 
+    def macs_of(self, node: str) -> int:
+        """Return the multiplications of one node on all feeds."""
+        return self._cost[node]
+
     def behind(self, node: str) -> list[ir.Node]:
         """Return a node and those that depend on it and that an output depends on, in graph order."""
         made: set[str] = set()
