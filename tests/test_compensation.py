@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 
 from calibrant.choose import choose_parameters
@@ -167,6 +168,24 @@ def test_compensation_brings_the_output_closer(kind: str) -> None:
 
 def _place(kind: str) -> int:
     return 0 if kind in ("resize", "sample") else 1
+
+
+@pytest.mark.parametrize("kind", ["matmul", "product", "resize", "sample"])
+def test_plain_onnxruntime_runs_it_and_equals_the_definition(kind: str) -> None:
+    """The acceptance test of horizon.md 14, item 19: within 1e-5 of the largest output."""
+    result = made(kind, ec(OpType(OPERATOR[kind])))
+    found = []
+    for model in (result.deploy, result.fake_quant):
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        data = ir.to_proto(model).SerializeToString()
+        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        found.append(session.run(None, feed(kind))[0])
+    one, two = found
+    # a residual halfway between two of its steps may go either way: that is one step of 1 / 254
+    within = np.abs(one - two) <= 1e-5 * np.abs(two).max()
+    assert within.mean() > 0.99
+    assert np.abs(one - two).max() < 1e-3 * np.abs(two).max()
 
 
 # --------------------------------------------------------------------------------------- the form

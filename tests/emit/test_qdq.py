@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 from tests.models import NETS, OPSETS, Array, Feeds, Model, Weights, build, normal, structure
 from tests.models.convolution import IMAGE
-from tests.road import batches, outputs, quantize, sqnr_db
+from tests.road import TARGETS, batches, outputs, quantize, sqnr_db
 
 from calibrant.graph.opset import main_opset
 from calibrant.numerics import dequantize
@@ -277,6 +277,28 @@ def test_a_bias_beyond_int32_stays_float() -> None:
     )
     result = made(*model, PLAIN, at_least=100)
     assert dequantizer(result.deploy, "y", 2) is None
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_bias_beside_16_bits_is_int32_at_a_scale_that_it_fits(target: str) -> None:
+    """ONNX Runtime would make int32 of a float one, at the product of the scales, which overflows."""
+    model, feeds = build(
+        """net (float[N,6,9,9] x) => (float[N,8,9,9] y) {
+            y = Conv <pads = [1,1,1,1]> (x, w, b)
+        }""",
+        {"w": 0.02 * W.conv(8, 6), "b": 20 * W.vector(8)},
+        normal(6, 9, 9),
+    )
+    wide = Rule(AllNodes(), Settings(activation_bits=16, weight_bits=16))
+    recipe = Recipe(rules=(wide,), target=target, bias_correction="off", equalize="off")
+    result = quantize(model, batches(feeds), recipe)
+    _, q, scale = stored_bias(result, "y")
+    product = scale_in_front(result, "y") * result.params.layers["y"].weight.scale
+    assert (scale > 1.5 * product).any()  # it would not have fit
+    assert np.abs(q.astype(np.int64)).max() < 2**31
+    feed = feeds(batch=4, seed=3)
+    want = outputs(model, feed)
+    assert sqnr_db(want, outputs(result.deploy, feed)) > 60
 
 
 @pytest.mark.parametrize("shape", [(8,), (1, 8), (1,), ()])

@@ -125,6 +125,14 @@ def test_a_finer_rule_is_lowered_too_and_compensation_is_not() -> None:
     assert not any("'square'" in n.message for n in compensated.notes)
 
 
+def test_a_weight_that_is_compensated_is_not_noted_as_lowered() -> None:
+    """The rule for the node asks for 16 bits, the one for its weight does not."""
+    rule = Rule(LayerInput("conv", 1), Settings(weight_bits=8, compensation=True), "ec")
+    found = plan(INT16, rule)
+    assert [w.layer for w in found.weights if w.compensation] == ["conv"]
+    assert not any("'conv'" in n.message for n in found.notes)
+
+
 def test_what_is_required_and_cannot_be_is_an_error() -> None:
     rule = Rule(Layer("conv"), Settings(weight_bits=16), "quant.cfg:7", "required")
     with pytest.raises(

@@ -1,7 +1,8 @@
 """Write the deployable model: standard ONNX with QuantizeLinear and DequantizeLinear.
 
 Each activation quantizer becomes a pair on its edges; each weight becomes integers with a
-DequantizeLinear behind them; a bias becomes int32 with scale `scale_x * scale_w` where it fits. Signed
+DequantizeLinear behind them; a bias becomes int32 with scale `scale_x * scale_w` where it fits (beside 16 bits,
+with the finest scale it fits in). Signed
 grids are stored unsigned on targets that want it: the zero point moves by half the grid. 6 and 7 bit
 weights are int8 that use fewer values; 4 and 16 bits need opset 21. A weight of 16 levels may be stored as 4-bit
 indices, which a Gather turns into int8 when the model is loaded. A compensated operand is two 8-bit values, and an
@@ -106,7 +107,7 @@ def _emit(
     for weight in plan.weights:
         node, chosen = nodes[weight.layer], params.layers[weight.layer]
         scale = _input_scale(node, weight, plan, params) if integers else None
-        _emit_bias(graph, names, node, weight, chosen, scale, integers=integers)
+        _emit_bias(graph, names, node, weight, chosen, scale, plan, params, integers=integers)
         _emit_weight(graph, names, node, weight, chosen, stored if integers else None, put, sums)
     for decision in reversed(plan.activations):
         p = params.activations[decision.id]
@@ -283,6 +284,13 @@ def _input_scale(
     return None
 
 
+def _input_bits(node: ir.Node, weight: WeightDecision, plan: Plan, params: Parameters) -> int:
+    """Width of the activation that a layer multiplies its weight with; 0 where it is not quantized."""
+    edge = (node.name, 1 - weight.input_index)
+    found = (params.activations[d.id].dtype.bits for d in plan.activations if edge in d.users)
+    return next(found, 0)
+
+
 def _emit_bias(
     graph: ir.Graph,
     names: Names,
@@ -290,6 +298,8 @@ def _emit_bias(
     weight: WeightDecision,
     chosen: LayerParameters,
     input_scale: npt.NDArray[np.float32] | None,
+    plan: Plan,
+    params: Parameters,
     *,
     integers: bool,
 ) -> None:
@@ -305,7 +315,8 @@ def _emit_bias(
         const = graph.initializers[weight.bias or ""].const_value
         assert const is not None
         bias = const.numpy().astype(np.float32)
-    steps = _bias_steps(node, bias, chosen, input_scale) if own else None
+    wide = chosen.weight.dtype.bits == 16 or _input_bits(node, weight, plan, params) == 16
+    steps = _bias_steps(node, bias, chosen, input_scale, wide=wide) if own else None
     if steps is None:
         value = add_constant(graph, names.fresh(f"{weight.layer}__bias"), bias.astype(np.float32))
     else:
@@ -326,8 +337,16 @@ def _bias_steps(
     bias: npt.NDArray[np.float32],
     chosen: LayerParameters,
     input_scale: npt.NDArray[np.float32] | None,
+    *,
+    wide: bool,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]] | None:
-    """Return the bias as int32 and its scale (out,); None where it must stay float."""
+    """Return the bias as int32 and its scale (out,); None where it must stay float.
+
+    With an operand of 16 bits (`wide`) the product of the scales is soon too fine for int32. No kernel of a
+    runtime then adds the bias in integers, so a channel that does not fit has the finest scale it fits in.
+    As a float it would not be left alone: ONNX Runtime's optimizer makes int32 of it, at the product of the
+    scales, without a look at what fits.
+    """
     beta = node.attributes.get("beta")
     if input_scale is None or bias.ndim != 1:
         return None
@@ -340,6 +359,9 @@ def _bias_steps(
     if beta is not None and beta.as_float() != 1.0:
         return None
     scale = np.broadcast_to(input_scale * chosen.weight.scale, bias.shape).astype(np.float32)
+    if wide:
+        finest = np.abs(bias).astype(np.float64) / (_INT32_MAX - 2**8)  # float32 rounds the scale
+        scale = np.maximum(scale, finest).astype(np.float32)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         steps = np.rint(bias.astype(np.float64) / scale)
     if not np.isfinite(steps).all() or np.abs(steps).max(initial=0) > _INT32_MAX:

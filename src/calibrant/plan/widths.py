@@ -40,7 +40,7 @@ def within_widths(
         node: The node.
         index: The input; None for the node, where its weight is meant and, if all inputs are limited, they.
         target: The device.
-        notes: Gets what is lowered.
+        notes: Gets what is lowered, of an input.
 
     Raises:
         ConfigValueError: A rule requires a width that the device does not take.
@@ -55,9 +55,11 @@ def within_widths(
             lowered = limit.nearest(value)
             if lowered != value:
                 rule = deciders.get(field)
-                _lower(
-                    rule, field, f"{node.op_type} {operand}", value, lowered, node, target, notes
-                )
+                if (
+                    index is not None
+                ):  # a rule for the input may say otherwise than one for the node
+                    what = f"{node.op_type} {operand}"
+                    _lower(rule, field, what, value, lowered, node, target, notes)
                 change: dict[str, Any] = {field: lowered}
                 settings = replace(settings, **change)
     return settings
@@ -94,8 +96,6 @@ def _lower(
     )
     if rule.force == "required":
         raise ConfigValueError(f"{where}: {what} (node '{node.name}'); it runs int{lowered}.")
-    if operand.endswith(" inputs"):
-        return  # each of them is noted by itself
     note = Note(where, f"{what} -> int{lowered} (node '{node.name}').")
     if note not in notes:
         notes.append(note)
