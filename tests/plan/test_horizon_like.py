@@ -19,6 +19,7 @@ from tests.road import (
     sqnr_db,
 )
 
+from calibrant.calib_qtype import set_calib_qtype
 from calibrant.dialects import load_recipe
 from calibrant.errors import ConfigValueError
 from calibrant.plan import Plan, resolve
@@ -204,6 +205,24 @@ def test_int16_everywhere_runs(tmp_path: Path) -> None:
         LOWERED
     )
     assert "QuantizeLinear" in op_types(result.deploy)
+
+
+def test_what_was_lowered_is_raised_without_calibrating_again() -> None:
+    """The acceptance test of horizon.md 14, item 11, second half."""
+    model, feeds = everything()
+    plain = Recipe((INT16,), "horizon-like", equalize="off", bias_correction="off")
+    before = quantize(model, batches(feeds), plain)
+    feed = batches(feeds)[0]  # of the calibration data: what is clipped elsewhere hides the rest
+    want = outputs(model, feed)
+    reached = [sqnr_db(want, outputs(before.deploy, feed))]
+    lowered = [("conv", 1), ("up", 1), ("large", 0), "GridSample", ("square", 1), ("right", 1)]
+    places = {"ec": lowered, "int16": lowered}
+    for qtype, selector in places.items():
+        after = set_calib_qtype(before, selector, qtype)
+        reached.append(sqnr_db(want, outputs(after.deploy, feed)))
+        assert after.statistics is before.statistics
+    assert set(widths(after.plan).values()) == {16}
+    assert min(reached[1:]) > reached[0] + 20
 
 
 # ------------------------------------------------------------------------------------- int8-only
