@@ -268,7 +268,7 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     data = {"image": digits.calibration().image[:32]}
     rules = (
         Rule(Layer("stem_conv"), Settings(compute="float16")),
-        Rule(Layer("pw1_conv"), Settings(balance=0.5)),
+        Rule(Layer("pw1_conv"), Settings(balance=0.5, bias_samples=2)),
         Rule(OpType("LSTM"), Settings(weight_bits=16), force="wished"),
         Rule(Layer("pw2_conv"), Settings(weight=AlgorithmChoice.of("nuq", {"levels": 16}))),
     )

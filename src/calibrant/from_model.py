@@ -98,7 +98,8 @@ def _check(recipe: Recipe) -> None:
     """Refuse what would change the model under its scales."""
     asked = {
         "equalize": recipe.equalize == "on",
-        "bias correction": recipe.bias_correction == "on",
+        "bias correction": recipe.bias_correction == "on"
+        or any(rule.settings.bias_samples for rule in recipe.rules),
         "joint quantization": recipe.joint,
         "a search between candidates": recipe.search is not None,
         "raising layers to a higher precision": recipe.promote is not None,

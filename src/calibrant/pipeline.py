@@ -18,6 +18,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from calibrant.auto.bias_of_rules import corrected_by_rules
 from calibrant.auto.candidates import asks_wide_types
 from calibrant.auto.decide import affordable, corrected, decide
 from calibrant.auto.per_node import look_at_nodes
@@ -148,7 +149,9 @@ def quantize(
         with r.stage("learned rounding"):
             params = _learned(base, plan, params, probe, r)
     with r.stage("bias correction"):
+        params, notes = corrected_by_rules(replace(chosen, plan=plan), params, probe, r)
         params = corrected(chosen, params, statistics, probe, r)
+        plan = replace(plan, notes=(*plan.notes, *notes))
     if recipe.calibration.random:
         plan = replace(plan, notes=(*plan.notes, Note("calibration", NOT_FOR_ACCURACY, True)))
     with r.stage("emit"):

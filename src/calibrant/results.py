@@ -291,6 +291,7 @@ def summarize(source: Any, original: ir.Model, result: QuantizedModel, r: Run) -
             "rounding_learned": [asdict(x) for x in r.learned],
             "levels_refined": [asdict(x) for x in r.refinements],
             "bias_corrected": [asdict(c) for c in r.corrections],
+            "bias_by_rule": [asdict(c) for c in r.corrections_by_rule],
         },
         "size": {
             "float_bytes": float_bytes,

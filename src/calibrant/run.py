@@ -14,6 +14,7 @@ from calibrant.graph.passes.equalize import Equalized
 from calibrant.graph.passes.fuse_batchnorm import Folded
 from calibrant.graph.passes.half import Island
 from calibrant.recipe import Recipe
+from calibrant.refine.bias_by_rule import RuleCorrection
 from calibrant.refine.bias_correction import Correction
 from calibrant.refine.learned_rounding import Learned
 from calibrant.refine.nuq import Refinement
@@ -185,6 +186,7 @@ class Run:
     learned: list[Learned] = field(default_factory=list)
     refinements: list[Refinement] = field(default_factory=list)
     corrections: list[Correction] = field(default_factory=list)
+    corrections_by_rule: list[RuleCorrection] = field(default_factory=list)
     quality: list[OutputQuality] = field(default_factory=list)
     per_node: bool = False
     nodes: list[NodeFidelity] = field(default_factory=list)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.numerics.dtype import INT_BITS
+from calibrant.numerics.metrics import get_metric
 
 __all__ = ["FROM_MODEL", "AlgorithmChoice", "Compute", "Settings"]
 
@@ -63,7 +64,8 @@ class Settings:
         bias_metric: Metric by which a corrected bias must be better to be kept.
 
     Raises:
-        ConfigValueError: A bit width that does not exist for the tensor, or a number out of range.
+        ConfigValueError: A bit width that does not exist for the tensor, a number out of range, or an
+            unknown metric.
     """
 
     compute: Compute | None = None
@@ -92,6 +94,8 @@ class Settings:
             raise ConfigValueError(f"balance is {self.balance!r}; it lies in [0.2, 0.8], or is 0.")
         if self.bias_samples is not None and self.bias_samples < 0:
             raise ConfigValueError(f"bias samples is {self.bias_samples!r}; it is 0 or more.")
+        if self.bias_metric is not None:
+            get_metric(self.bias_metric)
 
     @classmethod
     def of_precision(cls, precision: str) -> Settings:

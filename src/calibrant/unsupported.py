@@ -56,8 +56,6 @@ def _for_layers(recipe: Recipe) -> Iterator[str]:
     for rule in recipe.rules:
         s = rule.settings
         by = f" ({rule.origin})" if rule.origin else ""
-        if s.bias_samples is not None:
-            yield f"bias correction with its own samples and metric{by}"
         for candidate in s.candidates or ():
             others = [name for name, _ in candidate.items() if name not in _OF_CANDIDATES]
             if others:

@@ -412,7 +412,7 @@ LISTS = {"calibration_type": ["max", "kl"], "max_percentile": [1.0, 0.9]}
         ("pools", config(activation=LISTS), config(activation=LISTS, layerwise_search={}),
          lambda a, b: a.summary["search"]["scope"] != b.summary["search"]["scope"]),
         ("pools", config(), {"model_config": {}}, winner),
-        ("pools", config(), config(weight={"bias_correction": {"num_sample": 8}}), passes("bias_corrected")),
+        ("pools", config(), config(weight={"bias_correction": {"num_sample": 8}}), passes("bias_by_rule")),
         ("pools", config(), config(search={"layer": {"topk": 1}}), lambda a, b: a.deploy != b.deploy),
         ("pools", config(), {**config(), "op_config": {"Gemm": {"qtype": "int16"}}}, types(y="int16")),
         ("pools", config(), {**config(), "subgraph_config": {"g": {"inputs": ["conv3"], "outputs": ["y"], "qtype": "float32"}}},

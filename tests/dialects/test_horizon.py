@@ -51,7 +51,7 @@ def test_the_full_schema_of_the_specification() -> None:
     assert recipe.search == Search(scope="layer")
     assert recipe.promote == Promotion(count=20, precision="int16")
     assert recipe.output_precision == "float32"
-    assert recipe.bias_correction == "on"
+    assert recipe.bias_correction == "off"  # the rule asks for its layers
     origins = {r.origin.split(" ", 1)[1] for r in recipe.rules if r.force != "implied"}
     assert "node_config.MatMul_7.input1" in origins
     assert "subgraph_config.head.qtype" in origins
@@ -382,7 +382,7 @@ def test_automatic_mixed_precision(layer: dict[str, Any], expected: Promotion) -
 def test_bias_correction() -> None:
     recipe = load({"weight": {"bias_correction": {"num_sample": 4, "metric": "mse"}}})
     s = settings(recipe)[0]["conv1"]
-    assert recipe.bias_correction == "on"
+    assert recipe.bias_correction == "off"
     assert (s.bias_samples, s.bias_metric) == (4, "mse")
     of_node = load(**node(weight={"bias_correction": {}}))
     found = settings(of_node)[0]

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from calibrant.errors import DataError, ModelError
 from calibrant.graph.opset import MIN_OPSET, main_opset
 from calibrant.plan import Plan
+from calibrant.refine.bias_by_rule import wishes
 from calibrant.refine.learned_rounding import learns
 from calibrant.refine.nuq import refines
 from calibrant.run import Run
@@ -94,6 +95,7 @@ def take_probe(model: ir.Model, plan: Plan, stream: Iterator[Batch], r: Run) -> 
     samples = PROBE_SAMPLES if _is_measured(plan, r) else QUALITY_SAMPLES
     if r.recipe.search is not None:
         samples = max(samples, r.recipe.search.samples)
+    samples = max(samples, *(w.samples for w in wishes(plan).values()), 0)
     batches: list[Batch] = []
     taken = 0
     for batch in stream:

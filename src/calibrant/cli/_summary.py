@@ -157,6 +157,9 @@ def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "searched",
             f"{search['nodes']} nodes by {search['metric']}, {share:.0%} of the work of whole models",
         )
+    if tried := passes["bias_by_rule"]:
+        kept = sum(x["kept"] for x in tried)
+        yield "biases", f"{kept} corrected by rule, {len(tried) - kept} left"
     if learned := [x for x in passes["rounding_learned"] if not x["reason"]]:
         gain = sum(x["learned"] / max(x["nearest"], 1e-30) for x in learned) / len(learned)
         yield (
@@ -245,6 +248,18 @@ def _details(summary: Mapping[str, Any]) -> Iterator[Table]:
                 *([x["reason"], "", ""] if x["reason"] else _learned(x)),
             )
         yield rounding
+    if summary["passes"]["bias_by_rule"]:
+        biases = _table(
+            "layer", "metric", "before", "after", "samples", "corrected", title="Biases by rule"
+        )
+        for x in summary["passes"]["bias_by_rule"]:
+            before = x["reason"] or _six(x["before"])
+            after = "" if x["reason"] else _six(x["after"])
+            done = "yes" if x["kept"] else ""
+            biases.add_row(
+                _escaped(x["layer"]), x["metric"], before, after, str(x["samples"]), done
+            )
+        yield biases
     if summary["size"]["few_levels"]["layers"]:
         few = _table(
             "layer",

@@ -93,14 +93,13 @@ def load(text: str, path: Path | None) -> Recipe:
     model = read_section(ModelConfig, whole, ("model_config",))
     finer = entries(document)
     rules, of_rules = rules_of(model, finer, document)
-    corrects = any(r.settings.bias_samples for r in rules)
     random = model.activation.calibration_type == ["skip"] or sources == ()
     search, of_search = _search(model, rules, document)
     return Recipe(
         rules=rules,
         target="generic",
         calibration=Calibration(random=random, sources=sources or ()),
-        bias_correction="on" if corrects else "off",
+        bias_correction="off",
         equalize="off",
         output_precision=cast(Precision, model.model_output_type),
         search=search,

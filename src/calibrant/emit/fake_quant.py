@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.emit._bias import set_bias
 from calibrant.emit._parts import difference, total
 from calibrant.emit._rewire import attach
 from calibrant.emit.parameters import Parameters
-from calibrant.graph.ops import bias_of
 from calibrant.graph.opset import main_opset
 from calibrant.graph.values import Names, add_constant, drop_unused_initializers, values_by_name
 from calibrant.numerics import QuantParams, dequantize
@@ -61,7 +61,8 @@ def emit_fake_quant(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model
             call = [*call, *calls, both]
         node.prepend(call)
         if chosen.bias is not None:
-            _set_bias(graph, names, node, chosen.bias)
+            bias = add_constant(graph, names.fresh(f"{weight.layer}__bias"), chosen.bias)
+            set_bias(graph, names, node, bias, values)
         node.replace_input_with(weight.input_index, call[-1].outputs[0])
     for decision in reversed(plan.activations):
         source = values[decision.tensor]
@@ -95,17 +96,6 @@ def emit_fake_quant(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model
     model.functions[function.identifier()] = function
     graph.opset_imports[DOMAIN] = 1
     return model
-
-
-def _set_bias(graph: ir.Graph, names: Names, node: ir.Node, bias: npt.NDArray[np.float32]) -> None:
-    place = bias_of(node)
-    value = add_constant(graph, names.fresh(f"{node.name}__bias"), bias)
-    if place is not None:
-        place[0].replace_input_with(place[1], value)
-        return
-    if len(node.inputs) < 3:
-        node.resize_inputs(3)
-    node.replace_input_with(2, value)
 
 
 def _call(

@@ -12,7 +12,7 @@ from calibrant.graph.input_channels import spread_over_weight
 from calibrant.numerics import QuantParams
 from calibrant.plan import Plan, WeightDecision
 
-__all__ = ["float_weight"]
+__all__ = ["float_weight", "folded_scales"]
 
 
 def float_weight(
@@ -36,12 +36,33 @@ def float_weight(
     const = model.graph.initializers[decision.weight].const_value
     assert const is not None
     w: npt.NDArray[np.float32] = const.numpy().astype(np.float32)
+    folded = folded_scales(model, plan, decision, activations)
+    if folded is None:
+        return w
+    scaled: npt.NDArray[np.float32] = (w * folded).astype(np.float32)
+    return scaled
+
+
+def folded_scales(
+    model: ir.Model,
+    plan: Plan,
+    decision: WeightDecision,
+    activations: Mapping[str, QuantParams],
+) -> npt.NDArray[np.float64] | None:
+    """Return what the weight of a layer is multiplied with, in a shape that broadcasts; None where nothing is.
+
+    Arguments are those of `float_weight`.
+    """
     edge = (decision.layer, 1 - decision.input_index)
     folded = next((d for d in plan.activations if d.folded and edge in d.users), None)
     if folded is None:
-        return w
+        return None
     p = activations[folded.id]
     relative = p.scale.astype(np.float64) / p.common_scale  # (in,)
     node = model.graph.node(decision.layer)
-    scaled: npt.NDArray[np.float32] = w * spread_over_weight(node, w.shape, relative)
-    return scaled.astype(np.float32)
+    value = node.inputs[decision.input_index]
+    assert value is not None
+    assert value.const_value is not None
+    shape = tuple(int(d) for d in value.const_value.shape.numpy())
+    spread: npt.NDArray[np.float64] = spread_over_weight(node, shape, relative)
+    return spread

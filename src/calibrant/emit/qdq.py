@@ -23,6 +23,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.emit._apart import keep_apart
+from calibrant.emit._bias import set_bias
 from calibrant.emit._levels import gather_levels
 from calibrant.emit._parts import difference, split, total
 from calibrant.emit._rewire import attach
@@ -107,7 +108,9 @@ def _emit(
     for weight in plan.weights:
         node, chosen = nodes[weight.layer], params.layers[weight.layer]
         scale = _input_scale(node, weight, plan, params) if integers else None
-        _emit_bias(graph, names, node, weight, chosen, scale, plan, params, integers=integers)
+        _emit_bias(
+            graph, names, node, weight, chosen, scale, plan, params, values, integers=integers
+        )
         _emit_weight(graph, names, node, weight, chosen, stored if integers else None, put, sums)
     for decision in reversed(plan.activations):
         p = params.activations[decision.id]
@@ -300,6 +303,7 @@ def _emit_bias(
     input_scale: npt.NDArray[np.float32] | None,
     plan: Plan,
     params: Parameters,
+    values: dict[str, ir.Value],
     *,
     integers: bool,
 ) -> None:
@@ -324,12 +328,7 @@ def _emit_bias(
         dequantized = _dequantize(graph, names, f"{weight.layer}__bias", q, scale, axis=0)
         node.prepend(dequantized)
         value = dequantized.outputs[0]
-    if place is not None:
-        place[0].replace_input_with(place[1], value)
-        return
-    if len(node.inputs) < 3:
-        node.resize_inputs(3)
-    node.replace_input_with(2, value)
+    set_bias(graph, names, node, value, values)
 
 
 def _bias_steps(

@@ -196,7 +196,7 @@ def _layer(
     bias = None
     if w.layer in biases:
         bias = np.array(biases[w.layer], dtype=np.float32)
-        channels = values.shape[w.channel_axis] if w.channel_axis is not None else 1
+        channels = values.shape[w.channel_axis if w.channel_axis is not None else -1]
         groups = model.graph.node(w.layer).attributes.get("group")
         if model.graph.node(w.layer).op_type == "ConvTranspose" and groups is not None:
             channels *= groups.as_int()

@@ -24,10 +24,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calibrant.emit.parameters import LayerParameters, Parameters
+from calibrant.emit.parameters import Parameters
 from calibrant.emit.qdq import emit_simulated
-from calibrant.graph.ops import bias_of
 from calibrant.plan import Plan, WeightDecision
+from calibrant.refine._biases import (
+    bias_factor,
+    has_other_bias,
+    output_axis,
+    output_of,
+    with_bias,
+)
+from calibrant.refine.bias_by_rule import wishes
 from calibrant.runtime.layerwise import walk
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import expose
@@ -65,6 +72,8 @@ def correct_bias(
 ) -> tuple[Parameters, list[Correction]]:
     """Correct the bias of every layer that has one (or can be given one).
 
+    Layers for which a rule asks a correction of its own, or none, are left to it (`refine.bias_by_rule`).
+
     Args:
         model: The prepared float model that `plan` belongs to.
         plan: Where quantizers stand.
@@ -74,10 +83,12 @@ def correct_bias(
     Returns:
         New parameters with biases where a correction was kept, and one entry a layer.
     """
-    targets = {_output(model, w): w for w in plan.weights if _can_correct(model, w)}
+    own = wishes(plan)
+    others = (w for w in plan.weights if w.layer not in own)
+    targets = {output_of(model, w): w for w in others if _can_correct(model, w)}
     if not targets or len(feeds) < 2:
         return params, []
-    axes = {name: -1 if _op(model, w) == "MatMul" else 1 for name, w in targets.items()}
+    axes = {name: output_axis(model, w) for name, w in targets.items()}
     reference = _means(model, axes, feeds, provider, threads)
     simulated = emit_simulated(model, plan, params)
     layers = dict(params.layers)
@@ -94,7 +105,7 @@ def correct_bias(
         delta = deltas.delta.astype(np.float32)
         for y in outputs:
             y += delta if axes[name] == -1 else delta.reshape(-1, *[1] * (y.ndim - 2))
-        layers[weight.layer] = _with_bias(layers[weight.layer], model, weight, delta)
+        layers[weight.layer] = with_bias(layers[weight.layer], model, weight, delta)
     return replace(params, layers=layers), report
 
 
@@ -111,17 +122,6 @@ def _cross_validated(error: FloatArray) -> _Delta:
     return _Delta(error.mean(axis=0), float(np.mean(gains)))
 
 
-def _op(model: ir.Model, weight: WeightDecision) -> str:
-    return model.graph.node(weight.layer).op_type
-
-
-def _output(model: ir.Model, weight: WeightDecision) -> str:
-    """Return the tensor that holds a layer's product with its bias."""
-    node = model.graph.node(weight.layer)
-    place = bias_of(node)
-    return (place[0] if place is not None else node).outputs[0].name or ""
-
-
 def _can_correct(model: ir.Model, weight: WeightDecision) -> bool:
     if weight.channel_axis is None:
         return False
@@ -130,28 +130,7 @@ def _can_correct(model: ir.Model, weight: WeightDecision) -> bool:
         return False
     if node.op_type == "MatMul":
         return weight.bias is not None
-    has_other = weight.bias is None and len(node.inputs) > 2 and node.inputs[2] is not None
-    return _bias_factor(node) != 0 and not has_other
-
-
-def _bias_factor(node: ir.Node) -> float:
-    """What a layer multiplies its bias with: beta of a Gemm."""
-    beta = node.attributes.get("beta")
-    return beta.as_float() if beta is not None else 1.0
-
-
-def _with_bias(
-    layer: LayerParameters, model: ir.Model, weight: WeightDecision, delta: npt.NDArray[np.float32]
-) -> LayerParameters:
-    bias = layer.bias
-    if bias is None:
-        bias = np.zeros_like(delta)
-        if weight.bias is not None:
-            const = model.graph.initializers[weight.bias].const_value
-            assert const is not None
-            bias = const.numpy().astype(np.float32)
-    factor = np.float32(_bias_factor(model.graph.node(weight.layer)))
-    return replace(layer, bias=bias + delta / factor)
+    return bias_factor(node) != 0 and not has_other_bias(model, weight)
 
 
 def _mean(y: Array, axis: int) -> FloatArray:

@@ -1,0 +1,54 @@
+"""Biases of layers: where the sum with them is seen, and how they are changed. What the corrections share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant.emit.parameters import LayerParameters
+from calibrant.graph.ops import bias_of
+from calibrant.plan import WeightDecision
+
+__all__ = ["bias_factor", "has_other_bias", "output_axis", "output_of", "with_bias"]
+
+
+def output_of(model: ir.Model, weight: WeightDecision) -> str:
+    """Return the tensor that holds a layer's product with its bias."""
+    node = model.graph.node(weight.layer)
+    place = bias_of(node)
+    return (place[0] if place is not None else node).outputs[0].name or ""
+
+
+def output_axis(model: ir.Model, weight: WeightDecision) -> int:
+    """Return the axis of that tensor that a bias lies along."""
+    return -1 if model.graph.node(weight.layer).op_type == "MatMul" else 1
+
+
+def has_other_bias(model: ir.Model, weight: WeightDecision) -> bool:
+    """Whether a layer adds something in the place of a bias that is no constant."""
+    node = model.graph.node(weight.layer)
+    return weight.bias is None and len(node.inputs) > 2 and node.inputs[2] is not None
+
+
+def bias_factor(node: ir.Node) -> float:
+    """What a layer multiplies its bias with: beta of a Gemm."""
+    beta = node.attributes.get("beta")
+    return beta.as_float() if beta is not None else 1.0
+
+
+def with_bias(
+    layer: LayerParameters, model: ir.Model, weight: WeightDecision, delta: npt.NDArray[np.float32]
+) -> LayerParameters:
+    """Return a layer whose output is `delta` (out,) larger."""
+    bias = layer.bias
+    if bias is None:
+        bias = np.zeros_like(delta)
+        if weight.bias is not None:
+            const = model.graph.initializers[weight.bias].const_value
+            assert const is not None
+            bias = const.numpy().astype(np.float32)
+    factor = np.float32(bias_factor(model.graph.node(weight.layer)))
+    return replace(layer, bias=bias + delta / factor)

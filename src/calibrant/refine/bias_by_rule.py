@@ -1,0 +1,215 @@
+"""Correct biases as a rule asks: from so many samples, kept by a metric.
+
+In graph order, with quantized weights, float activations, and every layer before already corrected,
+
+    delta[c] = mean over samples and positions of (y_float[c] - y_wq[c])               (out,)
+    bias'    = bias + delta
+
+is kept if  metric(y_float, y_wq + delta)  is better than  metric(y_float, y_wq)  on these samples, each the mean
+over them; else the bias stays. y is the output of the layer with its bias. A layer without a bias gets one.
+
+Activations stay float because the correction is "after weight calibration" and y_wq is what quantized weights
+make of a layer: the error of a quantizer in front depends on the data, and `refine.bias_correction` takes it in.
+
+Source: horizon.md 5.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant.emit.parameters import Parameters
+from calibrant.emit.weights_only import emit_weights_only
+from calibrant.numerics.metrics import Metric, get_metric
+from calibrant.plan import Plan, WeightDecision
+from calibrant.refine._biases import (
+    bias_factor,
+    has_other_bias,
+    output_axis,
+    output_of,
+    with_bias,
+)
+from calibrant.runtime.layerwise import walk
+
+__all__ = ["BiasWish", "RuleCorrection", "correct_by_rule", "wishes"]
+
+logger = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+
+#: What counts where a rule names samples or a metric alone.
+DEFAULT_SAMPLES, DEFAULT_METRIC = 1, "cosine-similarity"
+
+
+@dataclass(frozen=True, slots=True)
+class BiasWish:
+    """What a rule asks for the bias of a layer.
+
+    Args:
+        samples: Samples that the correction is taken from; 0 leaves the bias.
+        metric: By which it must be better, by name.
+    """
+
+    samples: int
+    metric: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuleCorrection:
+    """What happened to the bias of one layer.
+
+    Args:
+        layer: Node name.
+        kept: Whether the correction was kept.
+        metric: What decided.
+        samples: How many samples it was taken from.
+        before: The metric without the correction; None where there is none to try.
+        after: The metric with it.
+        reason: Why there is none to try, or an empty string.
+    """
+
+    layer: str
+    kept: bool
+    metric: str
+    samples: int = 0
+    before: float | None = None
+    after: float | None = None
+    reason: str = ""
+
+
+def wishes(plan: Plan) -> dict[str, BiasWish]:
+    """Return what rules ask for the biases of quantized layers, by node name.
+
+    A rule with a metric alone takes 1 sample, one with samples alone the cosine similarity (the defaults of
+    horizon.md 2.3).
+    """
+    quantized = {w.layer for w in plan.weights}
+    found = {}
+    for d in plan.layers:
+        samples, metric = d.settings.bias_samples, d.settings.bias_metric
+        if d.node in quantized and (samples is not None or metric is not None):
+            samples = DEFAULT_SAMPLES if samples is None else samples
+            found[d.node] = BiasWish(samples, metric or DEFAULT_METRIC)
+    return found
+
+
+def correct_by_rule(
+    model: ir.Model,
+    plan: Plan,
+    params: Parameters,
+    feeds: Sequence[Mapping[str, Array]],
+    sizes: Sequence[int],
+    *,
+    provider: str = "cpu",
+    threads: int | None = None,
+) -> tuple[Parameters, list[RuleCorrection]]:
+    """Correct the bias of every layer for which a rule asks it.
+
+    Args:
+        model: The prepared float model that `plan` belongs to.
+        plan: Where quantizers stand.
+        params: What they are.
+        feeds: The first samples, one a feed where the model takes that. A layer takes as many feeds, from
+            the first, as make up its samples, or all.
+        sizes: Samples of each feed.
+
+    Returns:
+        New parameters with biases where a correction was kept, and one entry a layer, in graph order.
+    """
+    asked = {n: wish for n, wish in wishes(plan).items() if wish.samples > 0}
+    decisions = [w for w in plan.weights if w.layer in asked]
+    reasons = {w.layer: _why_not(model, w) for w in decisions}
+    targets = {output_of(model, w): w for w in decisions if not reasons[w.layer]}
+    layers = dict(params.layers)
+    report = {
+        n: RuleCorrection(n, False, asked[n].metric, reason=why)
+        for n, why in reasons.items()
+        if why
+    }
+    runtime: dict[str, Any] = {"provider": provider, "threads": threads}
+    walks = zip(
+        walk(model, list(targets), feeds, **runtime),
+        walk(emit_weights_only(model, plan, params), list(targets), feeds, **runtime),
+        strict=True,
+    )
+    for (name, reference), (same, outputs) in walks:
+        assert name == same  # neither model reorders its nodes
+        weight = targets[name]
+        wish, axis = asked[weight.layer], output_axis(model, weight)
+        used = _used(sizes, wish.samples)
+        delta = _mean_error(reference[:used], outputs[:used], axis)
+        shaped = delta if axis == -1 else delta.reshape(-1, *[1] * (outputs[0].ndim - 2))
+        metric = get_metric(wish.metric)
+        before = _score(metric, reference[:used], outputs[:used])
+        after = _score(metric, reference[:used], [y + shaped for y in outputs[:used]])
+        kept = metric.better(after, before)
+        found = RuleCorrection(weight.layer, kept, wish.metric, sum(sizes[:used]), before, after)
+        report[weight.layer] = found
+        logger.info(
+            "%s: bias %s, %s %.8g -> %.8g on %d samples",
+            weight.layer,
+            "corrected" if kept else "left",
+            wish.metric,
+            before,
+            after,
+            found.samples,
+        )
+        if kept:
+            for y in outputs:
+                y += shaped
+            layers[weight.layer] = with_bias(layers[weight.layer], model, weight, delta)
+    ordered = [report[w.layer] for w in decisions]
+    return replace(params, layers=layers), ordered
+
+
+def _why_not(model: ir.Model, weight: WeightDecision) -> str:
+    """Say why a layer cannot be given another bias; empty where it can."""
+    node = model.graph.node(weight.layer)
+    if weight.input_index != 1:
+        return "its weight is its first input"
+    if has_other_bias(model, weight):
+        return "its bias is computed"
+    if bias_factor(node) == 0:
+        return "it multiplies its bias with 0"
+    value = node.inputs[weight.input_index]
+    assert value is not None
+    assert value.const_value is not None
+    if len(value.const_value.shape) < 2:
+        return "its output has no channels"
+    return ""
+
+
+def _used(sizes: Sequence[int], samples: int) -> int:
+    """Return how many feeds make up so many samples."""
+    total = 0
+    for i, size in enumerate(sizes):
+        total += size
+        if total >= samples:
+            return i + 1
+    return len(sizes)
+
+
+def _mean_error(
+    reference: Sequence[Array], outputs: Sequence[Array], axis: int
+) -> npt.NDArray[np.float32]:
+    """Mean error of each channel (out,), over samples and positions, in float64."""
+    total, count = 0.0, 0
+    for a, b in zip(reference, outputs, strict=True):
+        error = a.astype(np.float64) - b
+        others = tuple(i for i in range(error.ndim) if i != axis % error.ndim)
+        total = total + error.sum(axis=others)
+        count += error.size // max(1, error.shape[axis])
+    return np.asarray(total / max(1, count), dtype=np.float32)
+
+
+def _score(metric: Metric, reference: Sequence[Array], outputs: Sequence[Array]) -> float:
+    """Mean of the metric over feeds."""
+    pairs = zip(reference, outputs, strict=True)
+    return float(np.mean([metric.measure(a, b) for a, b in pairs]))
