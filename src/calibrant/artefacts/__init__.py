@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from calibrant.artefacts._files import Files
+from calibrant.artefacts.ascend import ascend_files
 from calibrant.artefacts.horizon import horizon_files
 from calibrant.errors import ConfigValueError, did_you_mean
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "Files", "artefacts", "check_formats"]
 
 #: Name of a format -> what it writes of a result, under a prefix.
-FORMATS: dict[str, Callable[[QuantizedModel, str], Files]] = {"horizon": horizon_files}
+FORMATS: dict[str, Callable[[QuantizedModel, str], Files]] = {
+    "ascend": ascend_files,
+    "horizon": horizon_files,
+}
 
 
 def check_formats(formats: Sequence[str], prefix: str) -> None:
@@ -34,6 +38,11 @@ def check_formats(formats: Sequence[str], prefix: str) -> None:
                 f"There is no format '{name}'; formats are {', '.join(sorted(FORMATS))}."
                 + did_you_mean(name, FORMATS)
             )
+    if len(set(formats)) > 1:
+        raise ConfigValueError(
+            f"Formats {' and '.join(dict.fromkeys(formats))} both write quant_info.json, each its own; save them into "
+            "folders of their own."
+        )
     if any(c in prefix for c in "/\\\0"):
         raise ConfigValueError(
             f"The prefix {prefix!r} has a character that a file's name cannot have; the folder is said "

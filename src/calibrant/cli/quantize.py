@@ -92,8 +92,9 @@ def quantize(
         typer.Option(
             "--format",
             metavar="NAME",
-            help="Write a vendor's files as well: horizon (stage models and quant_info.json). May be given several "
-            "times.",
+            help="Write a vendor's files as well: ascend (its fake-quant and deploy graphs), horizon (stage models); "
+            "quant_info.json with either. One at a "
+            "time.",
             rich_help_panel=DATA_PANEL,
             show_default=False,
         ),
