@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from tests.models import NETS, Array, Feeds, Model, Weights, build, normal
-from tests.road import batches, every_net, outputs, quantize
+from tests.road import batches, every_net, outputs, quantize, sqnr_db
 
 from calibrant.choose import choose_activations, choose_layers
 from calibrant.dialects import load_recipe
@@ -330,3 +330,21 @@ def test_a_bias_that_was_created_is_in_the_record(tmp_path: Path) -> None:
 def test_an_unknown_metric_is_refused() -> None:
     with pytest.raises(ConfigValueError, match="Did you mean 'mse'"):
         Settings(bias_metric="msee")
+
+
+@pytest.mark.parametrize("kind", ["ascend", "horizon"])
+def test_files_of_the_vendors_have_the_biases_that_were_created(kind: str, tmp_path: Path) -> None:
+    proto, feeds = no_bias()
+    asked = Settings(bias_samples=8, bias_metric="mse", activation_symmetric=True)
+    recipe = Recipe((Rule(AllNodes(), asked),), bias_correction="off", equalize="off")
+    result = quantize(proto, batches(feeds), recipe)
+    assert corrected(result) == {"c", "g", "a", "z"}
+    result.save(tmp_path, formats=[kind])
+    feed = feeds(batch=4, seed=5)
+    name = {"ascend": "fake_quant_model.onnx", "horizon": "calibrated_model.onnx"}[kind]
+    found = outputs(tmp_path / name, feed, optimize=False)
+    assert sqnr_db(outputs(result.fake_quant, feed, optimize=False), found) > 60
+    if kind == "ascend":
+        deployed = onnx.load(tmp_path / "deploy_model.onnx").graph.node
+        assert {len(n.input) for n in deployed if n.op_type == "MatMul"} == {2}
+        assert sum(n.op_type == "Add" for n in deployed) == 2

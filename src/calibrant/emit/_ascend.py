@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.emit._bias import set_bias
 from calibrant.emit.parameters import LayerParameters, Parameters
 from calibrant.errors import ModelError, UnsupportedError
 from calibrant.graph.ops import bias_of
@@ -217,8 +218,10 @@ def _layer(walk: _Walk, node: ir.Node, w: WeightDecision, p: QuantParams) -> Non
             place[0].replace_input_with(place[1], walk.b.constant(f"{w.layer}.bias", steps))
     elif bias is not None:
         steps = walk.style.bias(_steps(bias, scale, w.layer))
-        node.resize_inputs(3)
-        node.replace_input_with(2, walk.b.constant(f"{w.layer}.bias", steps))
+        set_bias(walk.b.graph, walk.b.names, node, walk.b.constant(f"{w.layer}.bias", steps), {})
+        made = bias_of(node)
+        assert made is not None
+        tail = made[0]  # a MatMul gets an Add
     node.replace_input_with(w.input_index, walk.b.constant(f"{w.layer}.weight", data))
     axis = 1 if node.op_type in ("Conv", "ConvTranspose") else -1
     _dequantize(walk, node, tail, scale, axis, (w.layer, 1 - w.input_index))
