@@ -53,7 +53,7 @@ class Outcome:
 
 
 @cache
-def net(name: str) -> tuple[bytes, dict[str, np.ndarray]]:
+def net(name: str) -> tuple[bytes, dict[str, Any]]:
     model, feeds = NETS[name]()
     data = feeds(batch=16, seed=1)
     spread = np.random.default_rng(3).standard_t(2, size=(16,) + (1,) * 3).astype(np.float32)

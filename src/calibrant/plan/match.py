@@ -8,11 +8,13 @@ from __future__ import annotations
 import fnmatch
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 
 import onnx_ir as ir
 
 from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.graph.ops import matches_type, rule_of
+from calibrant.graph.passes.fuse_batchnorm import FOLDED
 from calibrant.recipe import (
     AllNodes,
     AllOf,
@@ -41,16 +43,34 @@ def match_rule(rule: Rule, model: ir.Model, notes: list[Note]) -> Edges:
     Args:
         rule: The rule.
         model: A prepared model.
-        notes: Gets a note where a type matches nothing, unless the rule is implied.
+        notes: Gets a note where a type matches nothing, unless the rule is implied, and where a rule names a
+            node that was folded into another; one that is required names the other (horizon.md 2.1).
 
     Raises:
         ConfigValueError: The model does not have what the rule names.
     """
+    if rule.force != "required":
+        rule = replace(rule, where=_unfolded(rule, model, notes))
     found = _match(rule.where, model, rule.origin)
     if isinstance(rule.where, OpType) and not found and rule.force != "implied":
         message = f"The model has no operator of type '{rule.where.name}'."
         notes.append(Note(rule.origin or str(rule.where), message))
     return found
+
+
+def _unfolded(rule: Rule, model: ir.Model, notes: list[Note]) -> Where:
+    """Return what a rule selects, with the layer that a node it names was folded into in that node's place."""
+    where = rule.where
+    if not isinstance(where, Layer | LayerInput) or any(n.name == where.name for n in model.graph):
+        return where
+    owner = next((n for n in model.graph if where.name in n.meta.get(FOLDED, ())), None)
+    if owner is None:
+        return where
+    message = f"Node '{where.name}' is folded into '{owner.name}', which the rule is taken for."
+    note = Note(rule.origin or str(where), message, honoured=True)
+    if note not in notes:
+        notes.append(note)
+    return replace(where, name=owner.name or "")
 
 
 def _match(where: Where, model: ir.Model, origin: str) -> Edges:

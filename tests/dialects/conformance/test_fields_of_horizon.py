@@ -463,3 +463,13 @@ def test_a_quant_config_in_yaml_and_in_a_file_of_its_own(tmp_path: Path) -> None
     recipe = load_recipe(tmp_path / "old.yaml")
     found = {d.node: d.settings.activation_bits for d in explained(recipe).layers}
     assert (found["conv"], found["dw"]) == (16, 8)
+
+
+def test_a_node_that_was_folded_stands_for_the_one_it_was_folded_into() -> None:
+    """Names are those of the optimised model; an original one is taken where it belongs to one node."""
+    accept(
+        node("bn", qtype="int16"), {"conv": {"activation_bits": 16}, "dw": {"activation_bits": 8}}
+    )
+    notes = explained(load_recipe(node("bn", qtype="int16"))).notes
+    assert [n.honoured for n in notes if "folded into 'conv'" in n.message] == [True]
+    refuse({"bn": {"quant_enable": True}}, V, "'bn' is not in the model")

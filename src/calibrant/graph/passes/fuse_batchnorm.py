@@ -22,7 +22,10 @@ from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.graph.ops import is_constant
 from calibrant.graph.values import Names, add_constant
 
-__all__ = ["Folded", "check_foldable", "fuse_batchnorm"]
+__all__ = ["FOLDED", "Folded", "check_foldable", "fuse_batchnorm"]
+
+#: Key in a node's `meta` of the names of the nodes that were folded into it.
+FOLDED = "calibrant.folded"
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm")
 
@@ -134,6 +137,7 @@ def _fold(graph: ir.Graph, names: Names, layer: ir.Node, norm: ir.Node) -> str:
     name = norm.outputs[0].name
     shape = norm.outputs[0].shape
     graph.remove(norm, safe=True)
+    layer.meta[FOLDED] = (*layer.meta.get(FOLDED, ()), norm.name or "")
     layer.outputs[0].name, layer.outputs[0].shape = name, shape
     return ""
 
