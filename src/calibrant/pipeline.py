@@ -51,6 +51,7 @@ from calibrant.runtime.batch import Batch
 from calibrant.runtime.data import Batches, open_data
 from calibrant.runtime.inputs import model_inputs
 from calibrant.runtime.measure import OutputQuality, compare, measure_latency, run
+from calibrant.runtime.overflow import half_overflows
 from calibrant.runtime.sources.random import random_arrays
 from calibrant.runtime.tap import expose
 from calibrant.stats import Statistics, TensorStats
@@ -114,7 +115,8 @@ def quantize(
         base = float_model
         if plan.half:
             base = float_model.clone()
-            r.half = to_half(base, plan.half)
+            over = half_overflows(float_model, plan.half, probe.feeds, **r.runtime)
+            r.half = to_half(base, plan.half, over)
         chosen = decide(base, plan, probe, r)
         searching = prepare_search(chosen.model, chosen.plan, r)
     with r.stage("observe"):
@@ -136,8 +138,9 @@ def quantize(
         with r.stage("promotion"):
             plan, half_later = promoted(base, plan, params, probe, r)
             if half_later:
+                over = half_overflows(base, half_later, probe.feeds, **r.runtime)
                 base = base.clone()
-                r.half += to_half(base, half_later)
+                r.half += to_half(base, half_later, over)
             chosen = replace(chosen, model=base, plan=plan)
             params = choose_parameters(plan, base, statistics)
             params = replace(params, balance=factors_by_layer(r.balanced))
@@ -177,6 +180,7 @@ def quantize(
         tuple(r.equalized),
         half_outputs=recipe.output_precision == "float16",
         half_later=half_later,
+        overflows=tuple((i.node, i.overflows) for i in r.half if i.overflows),
     )
     result = QuantizedModel(
         deploy,

@@ -191,7 +191,11 @@ class Promotion:
         metric: Distance that says how much a layer loses, by name.
         count: So many layers.
         threshold: All layers whose metric is at this or worse.
-        budget: As many as fit into this share of the multiplications.
+        budget: As many as fit into this share of the model's multiplications, worst first; one that does not
+            fit is passed over.
+
+    Raises:
+        ConfigValueError: None of the three or several, or one out of range.
     """
 
     precision: Precision = "int16"
@@ -199,6 +203,17 @@ class Promotion:
     count: int | None = None
     threshold: float | None = None
     budget: float | None = None
+
+    def __post_init__(self) -> None:
+        said = [n for n in ("count", "threshold", "budget") if getattr(self, n) is not None]
+        if len(said) != 1:
+            raise ConfigValueError(
+                f"A promotion says one of count, threshold and budget; it says {' and '.join(said) or 'none'}."
+            )
+        if self.count is not None and (isinstance(self.count, bool) or self.count < 1):
+            raise ConfigValueError(f"promote.count is {self.count!r}; it is 1 or more.")
+        if self.budget is not None and not 0 < self.budget <= 1:
+            raise ConfigValueError(f"promote.budget is {self.budget!r}; it lies in (0, 1].")
 
 
 @dataclass(frozen=True, slots=True)

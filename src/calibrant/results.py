@@ -368,6 +368,12 @@ def _warnings(summary: dict[str, Any], r: Run) -> list[str]:
         for i in r.half
         if i.clipped
     ]
+    warnings += [
+        f"{i.overflows} values at node '{i.node}' are beyond the range of float16 (65504) on calibration samples and "
+        "saturate there. Leave it in float32."
+        for i in r.half
+        if i.overflows
+    ]
     if r.latency is not None and r.latency.speedup < 1:
         warnings.append(
             f"The int8 model is slower than the float one here: {r.latency.quantized_ms:.3f} ms against "

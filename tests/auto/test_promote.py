@@ -13,11 +13,13 @@ from tests.models import NETS
 from tests.road import batches, outputs, quantize, sqnr_db
 
 from calibrant.dialects import load_recipe
+from calibrant.errors import ConfigValueError
 from calibrant.numerics.metrics import METRICS
 from calibrant.recipe import (
     AlgorithmChoice,
     AllNodes,
     Layer,
+    OpType,
     Promotion,
     Recipe,
     Rule,
@@ -150,3 +152,22 @@ def test_the_vendors_section_does_it_after_a_search(tmp_path: Path) -> None:
         assert d.spec.bits == (16 if any(n in names for n, _ in d.users) else 8)
         assert d.algorithm.name == winner.split(":")[0]
         assert d.spec.symmetric == ("asymmetric" not in winner) or not d.spec.symmetric
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, "it says none"),
+        ({"count": 1, "budget": 0.5}, "it says count and budget"),
+        ({"count": 0}, "promote.count is 0; it is 1 or more"),
+        ({"budget": 2.0}, r"promote.budget is 2.0; it lies in \(0, 1\]"),
+    ],
+)
+def test_a_promotion_says_one_thing(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigValueError, match=message):
+        Promotion(**change)
+
+
+def test_a_required_type_is_not_raised() -> None:
+    rule = Rule(OpType("Conv"), Settings(weight_bits=8), "quant.cfg:3", "required")
+    assert raised(run(Promotion(count=2), rule)) == []

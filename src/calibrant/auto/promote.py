@@ -97,9 +97,8 @@ def _fixed(recipe: Recipe, model: ir.Model, plan: Plan) -> set[str]:
     effective = Effective(recipe, model, plan.target, [])
     found = set()
     for rule, edges in effective.matched:
-        own = isinstance(rule.where, Layer | LayerInput) or (
-            isinstance(rule.where, AllOf) and any(isinstance(p, Layer) for p in rule.where.parts)
-        )
+        parts = rule.where.parts if isinstance(rule.where, AllOf) else (rule.where,)
+        own = rule.force == "required" or any(isinstance(p, Layer | LayerInput) for p in parts)
         says = any(getattr(rule.settings, f) is not None for f in _TYPES)
         if own and says and rule.force != "implied":
             found |= {n for n, _ in edges}

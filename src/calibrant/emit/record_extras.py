@@ -6,6 +6,7 @@ One plain mapping each, with one key:
     fold         false where no batch normalization was folded; or the layers whose stayed
     half         nodes that compute in float16
     half_later   nodes that do because they were raised
+    saturates    those of them with values beyond its range, and how many
     outputs      float16 where the outputs were rounded through it
     equalized    tensor, factors                       channels that were rescaled between layers
     balanced     tensor, layers, asked                 several layers behind one Mul (its factors: the entries)
@@ -66,6 +67,8 @@ def _of_form(form: ModelForm) -> Iterator[dict[str, Any]]:
         yield {"fold": list(form.keep_batch_norm)}
     if form.half:
         yield {"half": list(form.half)}
+    if form.overflows:
+        yield {"saturates": dict(form.overflows)}
     if form.half_later:
         yield {"half_later": list(form.half_later)}
     if form.half_outputs:

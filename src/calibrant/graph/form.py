@@ -36,6 +36,7 @@ class ModelForm:
         equalized: Tensors whose channels were rescaled, in their order.
         half_outputs: The outputs were rounded through float16.
         half_later: Nodes that compute in float16 because they were raised, after all else.
+        overflows: Nodes in float16 that saturate, with how many of their values did.
     """
 
     fold: bool = True
@@ -45,6 +46,7 @@ class ModelForm:
     equalized: tuple[Equalized, ...] = ()
     half_outputs: bool = False
     half_later: tuple[str, ...] = ()
+    overflows: tuple[tuple[str, int], ...] = ()
 
     def apply(self, model: ir.Model) -> None:
         """Do it again to a prepared model, in place.
@@ -60,7 +62,7 @@ class ModelForm:
             model, [*self.half, *self.half_later, *(n for b in self.balanced for n in b.layers)]
         )
         if self.half:
-            to_half(model, self.half)
+            to_half(model, self.half, dict(self.overflows))
         for b in self.balanced:
             if b.asked:
                 _balance(model, b)
@@ -76,7 +78,7 @@ class ModelForm:
             if not b.asked:
                 _balance(model, b)
         if self.half_later:
-            to_half(model, self.half_later)
+            to_half(model, self.half_later, dict(self.overflows))
 
 
 def _balance(model: ir.Model, b: Balanced) -> None:

@@ -109,6 +109,7 @@ class Extras(_Extra):
     fold: list[Literal[False] | list[str]] = []
     half: list[list[str]] = []
     half_later: list[list[str]] = []
+    saturates: list[dict[str, int]] = []
     outputs: list[Literal["float16"]] = []
     equalized: list[EqualizedExtra] = []
     balanced: list[BalancedExtra] = []

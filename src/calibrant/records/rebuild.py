@@ -127,6 +127,7 @@ def _form(record: Record, prepared: ir.Model) -> ModelForm:
         ),
         half_outputs=bool(extras.outputs),
         half_later=tuple(n for listed in extras.half_later for n in listed),
+        overflows=tuple(item for said in extras.saturates for item in said.items()),
     )
 
 

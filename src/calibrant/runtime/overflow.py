@@ -1,0 +1,65 @@
+"""Count the values that a node in float16 could not hold, by what the float model computes.
+
+Source: horizon.md 1.3, 1.4 (float16 emulation: values beyond +-65504 are counted).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant.graph.ops import is_constant
+from calibrant.graph.passes.half import HALF_MAX
+from calibrant.runtime.measure import run
+from calibrant.runtime.tap import expose
+
+__all__ = ["half_overflows"]
+
+Array = npt.NDArray[Any]
+
+
+def half_overflows(
+    model: ir.Model,
+    names: Collection[str],
+    feeds: Sequence[Mapping[str, Array]],
+    *,
+    provider: str = "cpu",
+    threads: int | None = None,
+) -> dict[str, int]:
+    """Return how many values of each node's inputs and outputs are beyond the range of float16.
+
+    Args:
+        model: The float model.
+        names: Nodes that are to compute in float16.
+        feeds: Samples.
+        provider: Execution provider.
+        threads: Threads inside an operator.
+
+    Returns:
+        Node -> count; nodes without such values are left out.
+    """
+    tensors: dict[str, list[str]] = {}
+    for node in model.graph:
+        if node.name in names:
+            values = [
+                *(v for v in node.inputs if v is not None and not is_constant(v)),
+                *node.outputs,
+            ]
+            floats = [v.name or "" for v in values if v.dtype == ir.DataType.FLOAT]
+            tensors[node.name or ""] = list(dict.fromkeys(floats))
+    every = list(dict.fromkeys(t for listed in tensors.values() for t in listed))
+    computed = [t for t in every if t not in {v.name for v in model.graph.inputs}]
+    counts = dict.fromkeys(every, 0)
+    exposed = expose(model, computed) if computed else None
+    for feed in feeds:
+        found: dict[str, Array] = dict(feed)
+        if exposed is not None:
+            found |= run(exposed, [feed], provider=provider, threads=threads)[0]
+        for t in every:
+            counts[t] += int((np.abs(found[t]) > HALF_MAX).sum())
+    totals = {name: sum(counts[t] for t in listed) for name, listed in tensors.items()}
+    return {name: n for name, n in totals.items() if n}
