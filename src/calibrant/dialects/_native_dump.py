@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from calibrant.dialects._yaml import write
@@ -52,7 +52,7 @@ def dump(recipe: Recipe) -> str:
     if recipe.search is not None:
         content["search"] = _differences(recipe.search, Search()) or {"scope": "model"}
     if recipe.promote is not None:
-        content["promote"] = _differences(recipe.promote, Promotion())
+        content["promote"] = _unlike_defaults(recipe.promote)
     content["limits"] = [
         {
             "where": _where_content(limit.where),
@@ -82,6 +82,11 @@ def _calibration(calibration: Calibration) -> dict[str, Any]:
             for s in calibration.sources
         ]
     return content
+
+
+def _unlike_defaults(value: Promotion) -> dict[str, Any]:
+    """Return the fields that are not at their defaults, of a class that has no default whole."""
+    return {f.name: v for f in fields(value) if (v := getattr(value, f.name)) != f.default}
 
 
 def _differences(value: Any, plain: Any) -> dict[str, Any]:
