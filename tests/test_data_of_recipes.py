@@ -13,6 +13,7 @@ from calibrant.cli import main
 from calibrant.dialects import load_recipe
 from calibrant.errors import DataError
 from calibrant.recipe import Calibration, Recipe, Source
+from calibrant.records import quantize_from_record
 from calibrant.results import NOT_FOR_ACCURACY, QuantizedModel
 from tests.models import NETS
 from tests.road import batches, quantize
@@ -169,12 +170,36 @@ def test_random_values_do_for_data_and_every_file_says_so(name: str, tmp_path: P
     for file in ("deploy.onnx", "fake_quant.onnx"):
         props = {p.key: p.value for p in onnx.load(tmp_path / file).metadata_props}
         assert props["calibrant.calibration"] == NOT_FOR_ACCURACY
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert {"calibration": NOT_FOR_ACCURACY} in record["#calibrant"]
+    quantize_from_record(model, tmp_path / "record.json")
     again = quantize(model, batches(feeds), recipe)
     assert ranges(again) == ranges(result)  # the same values each time, and given data is not read
     assert any("is not read" in n for n in again.summary["data"]["notes"])
     with_data = quantize(model, batches(feeds))
     assert ranges(with_data) != ranges(result)
     assert with_data.summary["data"]["random"] is False
+
+
+@pytest.mark.parametrize(
+    ("kind", "floats"),
+    [("ascend", set()), ("horizon", {"original_float_model.onnx", "optimized_float_model.onnx"})],
+)
+def test_files_of_the_vendors_say_so_too(kind: str, floats: set[str], tmp_path: Path) -> None:
+    model, feeds = NETS["conv_bn_relu"]()
+    for random in (True, False):
+        recipe = Recipe(target="layers-only", calibration=Calibration(random=random))
+        result = quantize(model, None if random else batches(feeds), recipe)
+        files = result.save(tmp_path / str(random), formats=[kind])
+        silent = {
+            f.name
+            for f in files
+            if f.suffix == ".onnx"
+            and "calibrant.calibration" not in {p.key for p in onnx.load(f).metadata_props}
+        }
+        assert silent == (floats if random else {f.name for f in files if f.suffix == ".onnx"})
+        info = json.loads((tmp_path / str(random) / "quant_info.json").read_text())
+        assert info.get("calibration") == (NOT_FOR_ACCURACY if random else None)
 
 
 def test_the_vendors_skip_does_it_from_the_command_line(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import math
 import resource
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +132,8 @@ class QuantizedModel:
         }
         if self._is_random:
             texts["record.txt"] = f"# {NOT_FOR_ACCURACY}\n{texts['record.txt']}"
+            extras = [*self.record.extras, {"calibration": NOT_FOR_ACCURACY}]
+            texts["record.json"] = as_json(replace(self.record, extras=extras).content())
         if self.choices:
             texts[CHOICES] = _choices_table(self.choices)
         for name, text in texts.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from calibrant.artefacts._files import Files
+from calibrant.artefacts._files import CALIBRATION, Files
 from calibrant.artefacts.ascend import ascend_files
 from calibrant.artefacts.horizon import horizon_files
 from calibrant.errors import ConfigValueError, did_you_mean
@@ -62,4 +62,6 @@ def artefacts(result: QuantizedModel, name: str, prefix: str = "") -> Files:
         name: Name of the format, one of `FORMATS`.
         prefix: What the names begin with, an underscore behind it.
     """
-    return FORMATS[name](result, prefix)
+    files = FORMATS[name](result, prefix)
+    calibration = result.deploy.metadata_props.get(CALIBRATION)
+    return files.marked(calibration) if calibration else files

@@ -10,7 +10,13 @@ from typing import Any
 
 import onnx_ir as ir
 
-__all__ = ["Files", "as_json", "named", "plain"]
+__all__ = ["CALIBRATION", "Files", "as_json", "named", "plain"]
+
+#: Key of a quantized model's metadata that says where its ranges come from, where they mean nothing.
+CALIBRATION = "calibrant.calibration"
+
+#: How names of models end in which nothing is quantized.
+FLOAT_MODEL = "float_model.onnx"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,6 +30,17 @@ class Files:
 
     models: Mapping[str, ir.Model] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
+
+    def marked(self, calibration: str) -> Files:
+        """Return the files with a word on the calibration: in quantized models' metadata, in place, and in JSON."""
+        for name, model in self.models.items():
+            if not name.endswith(FLOAT_MODEL):
+                model.metadata_props[CALIBRATION] = calibration
+        texts = {
+            name: as_json({**json.loads(text), "calibration": calibration})
+            for name, text in self.texts.items()
+        }
+        return Files(self.models, texts)
 
 
 def named(prefix: str, name: str) -> str:

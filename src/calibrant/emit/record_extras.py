@@ -7,6 +7,7 @@ One plain mapping each, with one key:
     half         nodes that compute in float16
     half_later   nodes that do because they were raised
     saturates    those of them with values beyond its range, and how many
+    calibration  a word on ranges that mean nothing
     outputs      float16 where the outputs were rounded through it
     equalized    tensor, factors                       channels that were rescaled between layers
     balanced     tensor, layers, asked                 several layers behind one Mul (its factors: the entries)

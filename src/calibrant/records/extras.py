@@ -111,6 +111,7 @@ class Extras(_Extra):
     half_later: list[list[str]] = []
     saturates: list[dict[str, int]] = []
     outputs: list[Literal["float16"]] = []
+    calibration: list[str] = []  # said to the reader alone
     equalized: list[EqualizedExtra] = []
     balanced: list[BalancedExtra] = []
     quantizer: list[QuantizerExtra] = []
