@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from calibrant._version import __version__
 from calibrant.artefacts import artefacts, check_formats
-from calibrant.artefacts._files import as_json, plain
+from calibrant.artefacts._files import as_json, merged, plain
 from calibrant.emit._parts import linear_inputs
 from calibrant.emit.few_levels import few_levels
 from calibrant.emit.parameters import Parameters
@@ -112,8 +112,8 @@ class QuantizedModel:
             for files in more:
                 for name, model in files.models.items():
                     _save(model, temporary / name)
-                for name, text in files.texts.items():
-                    (temporary / name).write_text(text, encoding="utf-8")
+            for name, text in merged([files.texts for files in more]).items():
+                (temporary / name).write_text(text, encoding="utf-8")
             names = sorted(p.name for p in temporary.iterdir())
         return [folder / name for name in names]
 

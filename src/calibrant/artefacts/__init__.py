@@ -38,11 +38,6 @@ def check_formats(formats: Sequence[str], prefix: str) -> None:
                 f"There is no format '{name}'; formats are {', '.join(sorted(FORMATS))}."
                 + did_you_mean(name, FORMATS)
             )
-    if len(set(formats)) > 1:
-        raise ConfigValueError(
-            f"Formats {' and '.join(dict.fromkeys(formats))} both write quant_info.json, each its own; save them into "
-            "folders of their own."
-        )
     if any(c in prefix for c in "/\\\0"):
         raise ConfigValueError(
             f"The prefix {prefix!r} has a character that a file's name cannot have; the folder is said "

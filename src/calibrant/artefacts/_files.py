@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import onnx_ir as ir
 
-__all__ = ["CALIBRATION", "Files", "as_json", "named", "plain"]
+__all__ = ["CALIBRATION", "Files", "as_json", "merged", "named", "plain"]
 
 #: Key of a quantized model's metadata that says where its ranges come from, where they mean nothing.
 CALIBRATION = "calibrant.calibration"
@@ -51,6 +51,23 @@ def named(prefix: str, name: str) -> str:
         ('run_deploy_model.onnx', 'deploy_model.onnx')
     """
     return f"{prefix}_{name}" if prefix else name
+
+
+def merged(texts: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Bring the texts of several formats together; JSON files of one name become one, with the keys of all.
+
+    Example:
+        >>> one, two = {"a.json": '{"version": 1, "x": 2}'}, {"a.json": '{"version": 1}'}
+        >>> merged([one, two])["a.json"].split()
+        ['{', '"version":', '1,', '"x":', '2', '}']
+    """
+    found: dict[str, str] = {}
+    for files in texts:
+        for name, text in files.items():
+            if name in found:
+                text = as_json(json.loads(found[name]) | json.loads(text))
+            found[name] = text
+    return found
 
 
 def as_json(value: Any) -> str:

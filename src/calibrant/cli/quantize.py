@@ -93,8 +93,7 @@ def quantize(
             "--format",
             metavar="NAME",
             help="Write a vendor's files as well: ascend (its fake-quant and deploy graphs), horizon (stage models); "
-            "quant_info.json with either. One at a "
-            "time.",
+            "quant_info.json with either, one for both. May be given several times.",
             rich_help_panel=DATA_PANEL,
             show_default=False,
         ),
