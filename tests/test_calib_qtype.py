@@ -142,6 +142,18 @@ def test_the_summary_says_what_was_done_and_measures_nothing(target: str) -> Non
     assert any("int16 without calibrating again" in n["message"] for n in after.summary["notes"])
 
 
+def test_nothing_that_was_measured_of_the_old_model_is_left() -> None:
+    model, feeds = NETS["matmul_mlp"]()
+    before = quantize(model, batches(feeds), per_node=True)
+    assert before.summary["nodes"]
+    after = set_calib_qtype(before, "weight", "ec")
+    for key in ("nodes", "distances", "warnings"):
+        assert after.summary[key] == []
+    assert before.summary["compensation"]["operands"] == 0
+    assert after.summary["compensation"]["operands"] == len(after.plan.weights)
+    assert after.summary["size"]["deploy_bytes"] > before.summary["size"]["deploy_bytes"]
+
+
 def test_errors() -> None:
     result = run("residual")
     with pytest.raises(ConfigValueError, match=r"qtype is 'int61'; .*Did you mean 'int16'"):

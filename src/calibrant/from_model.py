@@ -35,6 +35,7 @@ from calibrant.recipe import Recipe
 from calibrant.results import QuantizedModel
 from calibrant.run import Run
 from calibrant.runtime.batch import Batch
+from calibrant.runtime.overflow import half_overflows
 from calibrant.settings import FROM_MODEL
 from calibrant.stats import Statistics
 
@@ -70,14 +71,18 @@ def quantize_loaded(
     base = model
     if plan.half:
         base = model.clone()
-        r.half = to_half(base, plan.half)
+        over = half_overflows(model, plan.half, probe.feeds, **r.runtime) if probe else {}
+        r.half = to_half(base, plan.half, over)
     with r.stage("emit"):
         params = Parameters(loaded.activations, _layers(loaded, base))
         plan = settled(plan)
         deploy = emit_qdq(base, plan, params)
         fake_quant = emit_fake_quant(base, plan, params)
     form = ModelForm(
-        fold=False, half=plan.half, half_outputs=r.recipe.output_precision == "float16"
+        fold=False,
+        half=plan.half,
+        half_outputs=r.recipe.output_precision == "float16",
+        overflows=tuple((i.node, i.overflows) for i in r.half if i.overflows),
     )
     record = Recording.of(base, form, plan, params)
     result = QuantizedModel(

@@ -301,7 +301,7 @@ def summarize(source: Any, original: ir.Model, result: QuantizedModel, r: Run) -
             "ratio": deploy_bytes / max(1, float_bytes),
             "few_levels": few_levels(plan, result.params),
         },
-        "compensation": _compensation(result),
+        "compensation": compensation_of(result),
         "opset": {"before": main_opset(original), "after": main_opset(deploy)},
         "time_s": {k: round(v, 4) for k, v in r.seconds.items()},
         "peak_memory_mb": round(_peak_mb(), 1),
@@ -314,7 +314,7 @@ def summarize(source: Any, original: ir.Model, result: QuantizedModel, r: Run) -
     return plain(summary)  # type: ignore[no-any-return]
 
 
-def _compensation(result: QuantizedModel) -> dict[str, int]:
+def compensation_of(result: QuantizedModel) -> dict[str, int]:
     """Count the operands in two 8-bit parts, and the operators that the deployed model has more for them."""
     plan = result.plan
     ones, twos = (

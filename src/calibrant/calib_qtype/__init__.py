@@ -29,8 +29,7 @@ from calibrant.emit.qdq import emit_qdq
 from calibrant.emit.recording import Recording
 from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
-from calibrant.plan import Plan
-from calibrant.results import QuantizedModel
+from calibrant.results import NOT_FOR_ACCURACY, QuantizedModel, compensation_of, len_bytes
 
 __all__ = ["QTYPES", "Quantizer", "Selector", "set_calib_qtype"]
 
@@ -73,22 +72,31 @@ def set_calib_qtype(quantized: QuantizedModel, selector: Selector, qtype: str) -
     deploy, fake_quant = emit_qdq(base, plan, params), emit_fake_quant(base, plan, params)
     for model, old in ((deploy, quantized.deploy), (fake_quant, quantized.fake_quant)):
         model.metadata_props.update(old.metadata_props)
-    return replace(
+    changed = replace(
         quantized,
         deploy=deploy,
         fake_quant=fake_quant,
         params=params,
         plan=plan,
-        summary=_summary(quantized.summary, plan, selected, qtype),
-        record=Recording.of(base, quantized.record.form, plan, params),
+        record=Recording.of(base, quantized.form, plan, params, _kept(quantized.record)),
         float_model=base,
+        choices=(),
     )
+    return replace(changed, summary=_summary(changed, selected, qtype))
 
 
-def _summary(
-    old: dict[str, Any], plan: Plan, selected: list[Quantizer], qtype: str
-) -> dict[str, Any]:
+def _kept(record: Recording) -> dict[str, dict[str, Any]]:
+    """Return the fields of a record that no width changes and that nothing here computes."""
+    return {
+        key: {"shift_bit": entry["shift_bit"]}
+        for key, entry in record.entries.items()
+        if "shift_bit" in entry
+    }
+
+
+def _summary(result: QuantizedModel, selected: list[Quantizer], qtype: str) -> dict[str, Any]:
     """Return the summary without what was measured of the old model."""
+    old, plan = result.summary, result.plan
     if not old:
         return old
     notes = [
@@ -105,4 +113,22 @@ def _summary(
         ],
     }
     quality = {"samples": 0, "outputs": {}, "not_compared": []}
-    return {**old, "quality": quality, "latency": None, "layers": layers, "notes": notes}
+    deploy_bytes = len_bytes(result.deploy)
+    float_bytes = old["size"]["float_bytes"]
+    size = {
+        **old["size"],
+        "deploy_bytes": deploy_bytes,
+        "ratio": deploy_bytes / max(1, float_bytes),
+    }
+    return {
+        **old,
+        "quality": quality,
+        "latency": None,
+        "nodes": [],
+        "distances": [],
+        "layers": layers,
+        "size": size,
+        "compensation": compensation_of(result),
+        "notes": notes,
+        "warnings": [w for w in old["warnings"] if w == NOT_FOR_ACCURACY],
+    }

@@ -24,12 +24,10 @@ class Recording:
     Args:
         entries: By layer.
         extras: What AMCT's record has no field for.
-        form: What was done to the float model.
     """
 
     entries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     extras: Sequence[Mapping[str, Any]] = ()
-    form: ModelForm = field(default_factory=ModelForm)
 
     @classmethod
     def of(
@@ -51,7 +49,7 @@ class Recording:
         """
         kept = form.keep_batch_norm
         entries = record_entries(plan, params, kept=read, keep_batch_norm=kept)
-        return cls(entries, tuple(record_extras(model, form, plan, params)), form)
+        return cls(entries, tuple(record_extras(model, form, plan, params)))
 
     def text(self) -> str:
         """Return protobuf text."""
