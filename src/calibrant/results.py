@@ -32,7 +32,14 @@ from calibrant.stats import Statistics
 if TYPE_CHECKING:
     from calibrant.run import NodeChoice, Run, SearchReport
 
-__all__ = ["QuantizedModel", "plan_table", "summarize"]
+__all__ = [
+    "NOT_FOR_ACCURACY",
+    "QuantizedModel",
+    "compensation_of",
+    "len_bytes",
+    "plan_table",
+    "summarize",
+]
 
 #: Names of the two models, without `.onnx`.
 MODELS = ("deploy", "fake_quant")
