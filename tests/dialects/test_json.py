@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from calibrant.dialects._json import is_json, read_json
 from calibrant.errors import ConfigValueError
+from calibrant.text.json_text import is_json, read_json
 
 values = st.recursive(
     st.none()

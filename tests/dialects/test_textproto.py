@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from calibrant.dialects._textproto import field_names, parse
-from calibrant.dialects._textproto_schema import Enum, Int32, Message, Named, UInt32
 from calibrant.errors import ConfigTypeError, ConfigValueError
+from calibrant.text.textproto import field_names, parse
+from calibrant.text.textproto_schema import Enum, Int32, Message, Named, UInt32
 
 FILE = Path("a.cfg")
 

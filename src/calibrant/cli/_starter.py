@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from calibrant.dialects._yaml import write
 from calibrant.runtime.batch import shape_text
+from calibrant.text.yaml_text import write
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
-from calibrant.dialects._schema import FieldsError
 from calibrant.errors import ConfigValueError
 from calibrant.recipe import (
     AlgorithmChoice,
@@ -26,6 +25,7 @@ from calibrant.recipe import (
     Rule,
     Settings,
 )
+from calibrant.text.schema import FieldsError
 
 __all__ = [
     "DEFAULT_ACTIVATION",

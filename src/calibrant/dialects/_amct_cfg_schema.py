@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field, model_validator
 
 from calibrant.dialects._amct import ada, check_search, hfmg, ifmr, nuq
-from calibrant.dialects._fields import interval, one_of, unique
-from calibrant.dialects._schema import FieldsError
-from calibrant.dialects._textproto_schema import Enum, Int32, Message, UInt32
 from calibrant.recipe import AlgorithmChoice, Settings
+from calibrant.text.fields import interval, one_of, unique
+from calibrant.text.schema import FieldsError
+from calibrant.text.textproto_schema import Enum, Int32, Message, UInt32
 
 __all__ = [
     "AMCTConfig",

@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from calibrant.dialects._amct_training import BITS, WEIGHTS, ulq
-from calibrant.dialects._fields import interval
-from calibrant.dialects._textproto_schema import Enum, Message, UInt32
 from calibrant.recipe import Settings
+from calibrant.text.fields import interval
+from calibrant.text.textproto_schema import Enum, Message, UInt32
 
 __all__ = ["AMCTRetrainConfig", "Override"]
 

@@ -8,9 +8,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from calibrant.dialects._amct import ada, check_search, hfmg, ifmr, nuq
-from calibrant.dialects._fields import Section, interval, one_of, unique
-from calibrant.dialects._schema import FieldsError
 from calibrant.recipe import AlgorithmChoice, Settings
+from calibrant.text.fields import Section, interval, one_of, unique
+from calibrant.text.schema import FieldsError
 
 __all__ = ["ActivationParams", "ConfigDocument", "LayerParams", "TensorQuantize", "WeightParams"]
 

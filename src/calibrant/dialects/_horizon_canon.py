@@ -19,9 +19,9 @@ from calibrant.dialects._horizon_schema import (
     SECTIONS,
     ModelConfig,
 )
-from calibrant.dialects._yaml import Document, KeyPath, path_text
 from calibrant.errors import ConfigTypeError, ConfigValueError, UnsupportedError, did_you_mean
 from calibrant.recipe import Note
+from calibrant.text.yaml_text import Document, KeyPath, path_text
 
 __all__ = ["canonical"]
 

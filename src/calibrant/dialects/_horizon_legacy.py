@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from calibrant.dialects._json import read_json
-from calibrant.dialects._yaml import Document, KeyPath, path_text
 from calibrant.errors import ConfigTypeError, ConfigValueError, did_you_mean
 from calibrant.recipe import Note, Source
+from calibrant.text.json_text import read_json
+from calibrant.text.yaml_text import Document, KeyPath, path_text
 
 __all__ = ["LEGACY_SECTION", "from_legacy"]
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from calibrant.dialects._fields import read_section
 from calibrant.dialects._horizon_grid import candidates, hints
 from calibrant.dialects._horizon_schema import (
     SECTIONS,
@@ -22,7 +21,6 @@ from calibrant.dialects._horizon_schema import (
     SubgraphConfig,
     Weight,
 )
-from calibrant.dialects._yaml import Document, KeyPath, path_text
 from calibrant.errors import ConfigTypeError, ConfigValueError, did_you_mean
 from calibrant.graph.ops import type_names
 from calibrant.recipe import (
@@ -39,6 +37,8 @@ from calibrant.recipe import (
     Subgraph,
     Where,
 )
+from calibrant.text.fields import read_section
+from calibrant.text.yaml_text import Document, KeyPath, path_text
 
 __all__ = ["Entry", "entries", "rules_of"]
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from calibrant.dialects._fields import Section, interval, one_of
-from calibrant.dialects._schema import FieldsError
 from calibrant.numerics.metrics import METRICS
+from calibrant.text.fields import Section, interval, one_of
+from calibrant.text.schema import FieldsError
 
 __all__ = [
     "FINE_FIELDS",

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from calibrant.dialects._json import read_json
 from calibrant.errors import ConfigValueError
 from calibrant.recipe import MappedLayers
+from calibrant.text.json_text import read_json
 
 __all__ = ["mapped_layers"]
 

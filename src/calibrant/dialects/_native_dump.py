@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from calibrant.dialects._yaml import write
 from calibrant.recipe import (
     AlgorithmChoice,
     AllNodes,
@@ -25,6 +24,7 @@ from calibrant.recipe import (
     Subgraph,
     Where,
 )
+from calibrant.text.yaml_text import write
 
 __all__ = ["dump"]
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from calibrant.dialects._fields import interval, one_of
 from calibrant.numerics.metrics import METRICS
 from calibrant.recipe import Condition
 from calibrant.settings import Settings
+from calibrant.text.fields import interval, one_of
 
 __all__ = [
     "NAMES",

@@ -38,10 +38,7 @@ from calibrant.dialects._amct_cfg_schema import (
 )
 from calibrant.dialects._amct_retrain_cfg_schema import AMCTRetrainConfig
 from calibrant.dialects._dialect import Dialect
-from calibrant.dialects._json import is_json
 from calibrant.dialects._mapping_file import mapped_layers
-from calibrant.dialects._textproto import field_names, origin_of, parse, place_of
-from calibrant.dialects._yaml import Document, KeyPath, path_text
 from calibrant.errors import ConfigValueError
 from calibrant.recipe import (
     AllNodes,
@@ -57,6 +54,9 @@ from calibrant.recipe import (
     Settings,
     Where,
 )
+from calibrant.text.json_text import is_json
+from calibrant.text.textproto import field_names, origin_of, parse, place_of
+from calibrant.text.yaml_text import Document, KeyPath, path_text
 
 __all__ = ["DIALECT"]
 

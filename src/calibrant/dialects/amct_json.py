@@ -39,9 +39,6 @@ from calibrant.dialects._amct_schema import (
 )
 from calibrant.dialects._amct_write import write_for, write_recipe
 from calibrant.dialects._dialect import Dialect
-from calibrant.dialects._fields import no_null, read_section
-from calibrant.dialects._json import json_keys, read_json
-from calibrant.dialects._yaml import Document, KeyPath, path_text
 from calibrant.errors import ConfigRuntimeError, ConfigValueError, did_you_mean
 from calibrant.recipe import (
     Calibration,
@@ -53,6 +50,9 @@ from calibrant.recipe import (
     Rule,
     Settings,
 )
+from calibrant.text.fields import no_null, read_section
+from calibrant.text.json_text import json_keys, read_json
+from calibrant.text.yaml_text import Document, KeyPath, path_text
 
 __all__ = ["DIALECT"]
 

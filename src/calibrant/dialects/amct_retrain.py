@@ -35,12 +35,12 @@ from calibrant.dialects._amct_training import (
     ulq,
 )
 from calibrant.dialects._dialect import Dialect
-from calibrant.dialects._fields import Section, interval, no_null, one_of, read_section
-from calibrant.dialects._json import json_keys, read_json
-from calibrant.dialects._schema import FieldsError
-from calibrant.dialects._yaml import Document
 from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.recipe import Calibration, Layer, Note, Recipe, Rule, Settings
+from calibrant.text.fields import Section, interval, no_null, one_of, read_section
+from calibrant.text.json_text import json_keys, read_json
+from calibrant.text.schema import FieldsError
+from calibrant.text.yaml_text import Document
 
 __all__ = ["DIALECT"]
 

@@ -29,9 +29,6 @@ from calibrant.dialects._amct_training import (
     training_rules,
 )
 from calibrant.dialects._dialect import Dialect
-from calibrant.dialects._json import is_json
-from calibrant.dialects._textproto import field_names, origin_of, parse
-from calibrant.dialects._yaml import Document
 from calibrant.errors import ConfigValueError
 from calibrant.recipe import (
     AllNodes,
@@ -44,6 +41,9 @@ from calibrant.recipe import (
     Settings,
     Where,
 )
+from calibrant.text.json_text import is_json
+from calibrant.text.textproto import field_names, origin_of, parse
+from calibrant.text.yaml_text import Document
 
 __all__ = ["DIALECT"]
 

@@ -24,12 +24,6 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from calibrant.dialects._dialect import Dialect
-from calibrant.dialects._fields import interval, unique
-from calibrant.dialects._json import is_json
-from calibrant.dialects._schema import FieldsError
-from calibrant.dialects._textproto import field_names, origin_of, parse
-from calibrant.dialects._textproto_schema import Enum, Message, Named, UInt32
-from calibrant.dialects._yaml import Document
 from calibrant.errors import ConfigValueError
 from calibrant.recipe import (
     AlgorithmChoice,
@@ -43,6 +37,12 @@ from calibrant.recipe import (
     Settings,
     Source,
 )
+from calibrant.text.fields import interval, unique
+from calibrant.text.json_text import is_json
+from calibrant.text.schema import FieldsError
+from calibrant.text.textproto import field_names, origin_of, parse
+from calibrant.text.textproto_schema import Enum, Message, Named, UInt32
+from calibrant.text.yaml_text import Document
 
 __all__ = ["DIALECT"]
 

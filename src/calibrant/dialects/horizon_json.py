@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import cast
 
 from calibrant.dialects._dialect import Dialect
-from calibrant.dialects._fields import no_null, read_section
 from calibrant.dialects._horizon_canon import canonical
 from calibrant.dialects._horizon_legacy import LEGACY_SECTION, from_legacy
 from calibrant.dialects._horizon_rules import entries, rules_of
@@ -32,8 +31,6 @@ from calibrant.dialects._horizon_schema import (
     Weight,
 )
 from calibrant.dialects._horizon_write import effective_config, write_recipe
-from calibrant.dialects._json import is_json, json_keys, read_json
-from calibrant.dialects._yaml import Document, read
 from calibrant.errors import ConfigValueError
 from calibrant.recipe import (
     Calibration,
@@ -45,6 +42,9 @@ from calibrant.recipe import (
     Search,
     Source,
 )
+from calibrant.text.fields import no_null, read_section
+from calibrant.text.json_text import is_json, json_keys, read_json
+from calibrant.text.yaml_text import Document, read
 
 __all__ = ["DIALECT"]
 

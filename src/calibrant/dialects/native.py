@@ -45,8 +45,6 @@ from calibrant.dialects._native_schema import (
     SettingsSection,
     WhereSection,
 )
-from calibrant.dialects._schema import config_error
-from calibrant.dialects._yaml import Document, KeyPath, path_text, read
 from calibrant.errors import ConfigError, ConfigValueError, did_you_mean
 from calibrant.recipe import (
     AlgorithmChoice,
@@ -70,6 +68,8 @@ from calibrant.recipe import (
     Subgraph,
     Where,
 )
+from calibrant.text.schema import config_error
+from calibrant.text.yaml_text import Document, KeyPath, path_text, read
 
 __all__ = ["DIALECT"]
 

@@ -22,12 +22,6 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from calibrant.dialects._fields import one_of
-from calibrant.dialects._json import read_json
-from calibrant.dialects._schema import config_error
-from calibrant.dialects._textproto import parse
-from calibrant.dialects._textproto_schema import Int32, Message, UInt32
-from calibrant.dialects._yaml import Document, KeyPath
 from calibrant.emit.record import EXTRAS_KEY
 from calibrant.errors import (
     ConfigRuntimeError,
@@ -37,6 +31,12 @@ from calibrant.errors import (
     did_you_mean,
 )
 from calibrant.records.extras import Extras
+from calibrant.text.fields import one_of
+from calibrant.text.json_text import read_json
+from calibrant.text.schema import config_error
+from calibrant.text.textproto import parse
+from calibrant.text.textproto_schema import Int32, Message, UInt32
+from calibrant.text.yaml_text import Document, KeyPath
 
 __all__ = ["Entry", "Record", "read_record"]
 

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from calibrant.dialects._schema import config_error, value_text
-from calibrant.dialects._yaml import Document, KeyPath, path_text
 from calibrant.errors import ConfigTypeError, did_you_mean
+from calibrant.text.schema import config_error, value_text
+from calibrant.text.yaml_text import Document, KeyPath, path_text
 
 __all__ = ["Section", "interval", "no_null", "one_of", "read_section", "unique"]
 

@@ -18,18 +18,18 @@ import numpy as np
 from google.protobuf import text_format
 from pydantic import ValidationError
 
-from calibrant.dialects._schema import config_error
-from calibrant.dialects._textproto_places import Places, field_names, places, tokens
-from calibrant.dialects._textproto_schema import (
+from calibrant.errors import ConfigError, ConfigTypeError, ConfigValueError, did_you_mean
+from calibrant.recipe import Note
+from calibrant.text.schema import config_error
+from calibrant.text.textproto_places import Places, field_names, places, tokens
+from calibrant.text.textproto_schema import (
     SIGNED,
     FieldType,
     Message,
     field_types,
     message_class,
 )
-from calibrant.dialects._yaml import Document, KeyPath, path_text
-from calibrant.errors import ConfigError, ConfigTypeError, ConfigValueError, did_you_mean
-from calibrant.recipe import Note
+from calibrant.text.yaml_text import Document, KeyPath, path_text
 
 __all__ = ["field_names", "origin_of", "parse", "place_of"]
 

@@ -6,8 +6,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from calibrant.dialects._yaml import Document, KeyPath, path_text
 from calibrant.errors import ConfigError, ConfigTypeError, ConfigValueError, did_you_mean
+from calibrant.text.yaml_text import Document, KeyPath, path_text
 
 __all__ = ["FieldsError", "config_error", "value_text"]
 

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from calibrant.dialects._textproto_schema import Message, field_types
-from calibrant.dialects._yaml import KeyPath
+from calibrant.text.textproto_schema import Message, field_types
+from calibrant.text.yaml_text import KeyPath
 
 __all__ = ["Places", "field_names", "places", "tokens"]
 

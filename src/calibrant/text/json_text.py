@@ -12,8 +12,8 @@ from bisect import bisect_left
 from pathlib import Path
 from typing import Any
 
-from calibrant.dialects._yaml import Document, KeyPath, path_text
 from calibrant.errors import ConfigValueError
+from calibrant.text.yaml_text import Document, KeyPath, path_text
 
 __all__ = ["is_json", "json_keys", "read_json"]
 
