@@ -139,7 +139,7 @@ def _text(value: Any) -> str:
 
 
 def _annotation(value: Any) -> str:
-    return str(value).replace("typing.", "").replace("calibrant.where.", "")
+    return str(value).replace("typing.", "").replace("calibrant.recipe.where.", "")
 
 
 def _first_line(doc: str | None) -> str:

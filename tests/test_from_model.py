@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from calibrant.dialects import load_recipe
 from calibrant.errors import ConfigRuntimeError, ConfigValueError, ModelError
 from calibrant.recipe import AlgorithmChoice, AllNodes, Layer, Recipe, Rule, Settings
-from calibrant.settings import FROM_MODEL
+from calibrant.recipe.settings import FROM_MODEL
 from tests.models import NETS
 from tests.road import TARGETS, batches, every_net, outputs, quantize, quantized
 

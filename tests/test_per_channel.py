@@ -13,8 +13,8 @@ from calibrant.emit.qdq import emit_qdq, emit_simulated
 from calibrant.numerics import dequantize, fake_quantize
 from calibrant.plan import resolve
 from calibrant.recipe import AlgorithmChoice, AllNodes, Layer, LayerInput, Recipe, Rule, Settings
+from calibrant.recipe.settings import FROM_MODEL
 from calibrant.results import QuantizedModel, plan_table
-from calibrant.settings import FROM_MODEL
 from calibrant.stats import TensorStats
 from tests.models import NETS, Model, Weights, build, normal
 from tests.road import TARGETS, batches, outputs, prepared, quantize, sqnr_db

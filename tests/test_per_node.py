@@ -8,10 +8,10 @@ import pytest
 
 from calibrant.numerics.metrics import cosine
 from calibrant.recipe import Recipe, Rule
+from calibrant.recipe.settings import Settings
+from calibrant.recipe.where import AllNodes, Layer
 from calibrant.runtime.nodes import output_distances
 from calibrant.runtime.tap import expose
-from calibrant.settings import Settings
-from calibrant.where import AllNodes, Layer
 from tests.models import NETS
 from tests.road import batches, every_net, outputs, quantize
 

@@ -14,7 +14,7 @@ from calibrant.recipe import (
     Search,
     Settings,
 )
-from calibrant.unsupported import check_supported, unsupported
+from calibrant.recipe.unsupported import check_supported, unsupported
 
 
 def test_the_default_and_what_the_core_runs_are_supported() -> None:

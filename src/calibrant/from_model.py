@@ -32,11 +32,11 @@ from calibrant.numerics import quantize
 from calibrant.plan.loaded import Loaded, resolve_loaded
 from calibrant.plan.outputs import OUTPUT_BITS
 from calibrant.recipe import Recipe
+from calibrant.recipe.settings import FROM_MODEL
 from calibrant.results import QuantizedModel
 from calibrant.run import Run
 from calibrant.runtime.batch import Batch
 from calibrant.runtime.overflow import half_overflows
-from calibrant.settings import FROM_MODEL
 from calibrant.stats import Statistics
 
 __all__ = ["quantize_loaded"]

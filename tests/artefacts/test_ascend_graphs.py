@@ -18,9 +18,9 @@ from calibrant.emit.ascend_fake_quant import emit_ascend_fake_quant
 from calibrant.emit.parameters import LayerParameters
 from calibrant.errors import ConfigValueError, ModelError, UnsupportedError
 from calibrant.recipe import Recipe, Rule
+from calibrant.recipe.settings import Settings
+from calibrant.recipe.where import AllNodes
 from calibrant.results import QuantizedModel
-from calibrant.settings import Settings
-from calibrant.where import AllNodes
 
 FILES = {"fake_quant_model.onnx", "deploy_model.onnx", "quant_info.json"}
 

@@ -16,9 +16,9 @@ from calibrant import load_recipe
 from calibrant.artefacts.horizon import origins
 from calibrant.errors import ConfigValueError
 from calibrant.recipe import Limit, Recipe, Rule
+from calibrant.recipe.settings import AlgorithmChoice, Settings
+from calibrant.recipe.where import AllNodes, Layer, LayerInput, OpType
 from calibrant.results import QuantizedModel
-from calibrant.settings import AlgorithmChoice, Settings
-from calibrant.where import AllNodes, Layer, LayerInput, OpType
 
 MODELS = (
     "original_float_model.onnx",

@@ -9,7 +9,7 @@ from tests.models import NETS
 from calibrant.dialects import convert, load_recipe
 from calibrant.errors import ConfigValueError, UnsupportedError
 from calibrant.plan import explain
-from calibrant.unsupported import unsupported
+from calibrant.recipe.unsupported import unsupported
 
 CFG = 'batch_num: 3\ncommon_config { hfmg_quantize { } dmq_balancer { } }\nskip_layers: "conv2"\n'
 

@@ -14,7 +14,7 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from calibrant import algorithms
-from calibrant.dialects import _yaml, dialects, dump_recipe, load_recipe, native
+from calibrant.dialects import dialects, dump_recipe, load_recipe, native
 from calibrant.errors import ConfigError, ConfigTypeError, ConfigValueError, UnsupportedError
 from calibrant.numerics.dtype import INT_BITS
 from calibrant.recipe import (
@@ -38,6 +38,7 @@ from calibrant.recipe import (
     Source,
     Subgraph,
 )
+from calibrant.text import yaml_text as _yaml
 
 # ---------------------------------------------------------------------------------------- strategies
 

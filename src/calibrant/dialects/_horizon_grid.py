@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from calibrant.dialects._horizon_schema import Activation
 from calibrant.recipe import AlgorithmChoice, Settings
-from calibrant.settings import FROM_MODEL
+from calibrant.recipe.settings import FROM_MODEL
 
 __all__ = ["LOADED", "MOST", "candidate_name", "candidates", "hints"]
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from calibrant.numerics.metrics import METRICS
 from calibrant.recipe import Condition
-from calibrant.settings import Settings
+from calibrant.recipe.settings import Settings
 from calibrant.text.fields import interval, one_of
 
 __all__ = [

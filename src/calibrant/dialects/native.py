@@ -230,7 +230,7 @@ def _choice(
 ) -> AlgorithmChoice | None:
     """Return the algorithm asked for, once `calibrant.algorithms` has accepted name and options."""
     from calibrant import algorithms
-    from calibrant.unsupported import RESERVED
+    from calibrant.recipe.unsupported import RESERVED
 
     options = section.model_extra or {}
     where = f"{document.where((*at, next(iter(options), 'algorithm')))}: {path_text(at)}"

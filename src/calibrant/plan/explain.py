@@ -11,7 +11,7 @@ from calibrant.plan.decisions import LayerDecision
 from calibrant.plan.loaded import keeps_scales, resolve_loaded
 from calibrant.plan.resolve import resolve
 from calibrant.recipe import Note, Recipe
-from calibrant.unsupported import unsupported
+from calibrant.recipe.unsupported import unsupported
 
 __all__ = ["Explanation", "explain"]
 

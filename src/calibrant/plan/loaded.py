@@ -22,7 +22,7 @@ from calibrant.plan.effective import Effective
 from calibrant.plan.match import at
 from calibrant.plan.resolve import resolve
 from calibrant.recipe import AlgorithmChoice, Note, Recipe
-from calibrant.settings import FROM_MODEL
+from calibrant.recipe.settings import FROM_MODEL
 
 __all__ = ["Loaded", "keeps_scales", "resolve_loaded"]
 

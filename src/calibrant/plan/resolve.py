@@ -24,7 +24,7 @@ from calibrant.plan.joint import join_additions
 from calibrant.plan.outputs import with_outputs
 from calibrant.plan.widths import activation_bits
 from calibrant.recipe import AlgorithmChoice, Note, Recipe, Settings
-from calibrant.unsupported import check_supported
+from calibrant.recipe.unsupported import check_supported
 
 __all__ = ["resolve"]
 

@@ -23,45 +23,28 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from calibrant.errors import ConfigValueError
-from calibrant.settings import AlgorithmChoice, Compute, Settings
-from calibrant.where import (
+from calibrant.recipe.settings import AlgorithmChoice, Settings
+from calibrant.recipe.where import (
     AllNodes,
-    AllOf,
     InputOf,
-    Layer,
-    LayerInput,
-    MappedLayers,
     OpType,
-    Subgraph,
     Where,
 )
 
 __all__ = [
-    "AlgorithmChoice",
-    "AllNodes",
-    "AllOf",
     "Calibration",
-    "Compute",
     "Condition",
     "Force",
     "Fusion",
-    "InputOf",
-    "Layer",
-    "LayerInput",
     "Limit",
-    "MappedLayers",
     "Note",
-    "OpType",
     "Precision",
     "Promotion",
     "Recipe",
     "Rule",
     "Search",
-    "Settings",
     "Source",
-    "Subgraph",
     "Switch",
-    "Where",
 ]
 
 Switch = Literal["auto", "on", "off"]

@@ -12,7 +12,7 @@ from typing import Literal
 from calibrant import algorithms
 from calibrant.errors import UnsupportedError
 from calibrant.recipe import AlgorithmChoice, Recipe, Rule
-from calibrant.settings import FROM_MODEL
+from calibrant.recipe.settings import FROM_MODEL, AlgorithmChoice
 
 __all__ = ["RESERVED", "check_supported", "unsupported"]
 

@@ -1,0 +1,57 @@
+"""What is wanted: recipes, their rules, what a rule can set, and which nodes it is for."""
+
+from calibrant.recipe.recipe import (
+    Calibration,
+    Condition,
+    Force,
+    Fusion,
+    Limit,
+    Note,
+    Precision,
+    Promotion,
+    Recipe,
+    Rule,
+    Search,
+    Source,
+    Switch,
+)
+from calibrant.recipe.settings import AlgorithmChoice, Compute, Settings
+from calibrant.recipe.where import (
+    AllNodes,
+    AllOf,
+    InputOf,
+    Layer,
+    LayerInput,
+    MappedLayers,
+    OpType,
+    Subgraph,
+    Where,
+)
+
+__all__ = [
+    "AlgorithmChoice",
+    "AllNodes",
+    "AllOf",
+    "Calibration",
+    "Compute",
+    "Condition",
+    "Force",
+    "Fusion",
+    "InputOf",
+    "Layer",
+    "LayerInput",
+    "Limit",
+    "MappedLayers",
+    "Note",
+    "OpType",
+    "Precision",
+    "Promotion",
+    "Recipe",
+    "Rule",
+    "Search",
+    "Settings",
+    "Source",
+    "Subgraph",
+    "Switch",
+    "Where",
+]
