@@ -19,7 +19,7 @@ import calibrant
 from calibrant import algorithms
 from calibrant.auto import decide, probe, variants
 from calibrant.demo import digits
-from calibrant.dialects._native_schema import RecipeDocument
+from calibrant.dialects.native.schema import RecipeDocument
 from calibrant.graph.passes import equalize
 from calibrant.recipe import AlgorithmChoice, Layer, OpType, Rule, Settings
 from calibrant.results import COLLAPSE_COSINE, COLLAPSE_SQNR_DB

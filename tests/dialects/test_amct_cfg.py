@@ -8,8 +8,9 @@ import pytest
 from tests.dialects._help import GOLDEN, IFMR, options, prepared, settings
 from tests.models import NETS
 
-from calibrant.dialects import amct_cfg, load_recipe
-from calibrant.dialects._amct_write import create_config
+from calibrant.dialects import load_recipe
+from calibrant.dialects.amct import cfg as amct_cfg
+from calibrant.dialects.amct.write import create_config
 from calibrant.errors import (
     ConfigTypeError,
     ConfigValueError,

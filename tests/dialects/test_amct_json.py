@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tests.dialects._help import GOLDEN, IFMR, meaning, options, prepared, settings
 from tests.models import NETS
 
-from calibrant.dialects import amct_json, dump_recipe, load_recipe
-from calibrant.dialects._amct_write import create_config
+from calibrant.dialects import dump_recipe, load_recipe
+from calibrant.dialects.amct import config_json as amct_json
+from calibrant.dialects.amct.write import create_config
 from calibrant.errors import (
     ConfigRuntimeError,
     ConfigTypeError,

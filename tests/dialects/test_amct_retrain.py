@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from tests.dialects._help import GOLDEN, meaning, prepared, settings
 from tests.models import NETS
 
-from calibrant.dialects import amct_retrain, amct_retrain_cfg, dump_recipe, load_recipe
-from calibrant.dialects._amct_retrain_write import create_retrain_config
+from calibrant.dialects import dump_recipe, load_recipe
+from calibrant.dialects.amct import retrain_cfg as amct_retrain_cfg
+from calibrant.dialects.amct import retrain_json as amct_retrain
+from calibrant.dialects.amct.retrain_write import create_retrain_config
 from calibrant.errors import ConfigTypeError, ConfigValueError, UnsupportedError
 from calibrant.plan import resolve
 from calibrant.recipe import AlgorithmChoice, Layer, OpType, Recipe, Settings

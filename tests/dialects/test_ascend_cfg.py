@@ -8,7 +8,8 @@ from tests.dialects._help import GOLDEN, options, settings
 from tests.models import NETS
 
 import calibrant
-from calibrant.dialects import ascend_cfg, load_recipe
+from calibrant.dialects import load_recipe
+from calibrant.dialects.ascend import cfg as ascend_cfg
 from calibrant.errors import ConfigTypeError, ConfigValueError
 from calibrant.recipe import AlgorithmChoice, Recipe, Source
 

@@ -9,8 +9,9 @@ from tests.dialects._help import GOLDEN, of_input, prepared, settings
 from tests.models import NETS
 
 import calibrant
-from calibrant.dialects import horizon_json, load_recipe
-from calibrant.dialects._horizon_grid import candidate_name
+from calibrant.dialects import load_recipe
+from calibrant.dialects.horizon import quant_config as horizon_json
+from calibrant.dialects.horizon.candidates import candidate_name
 from calibrant.errors import ConfigTypeError, ConfigValueError, UnsupportedError
 from calibrant.plan import resolve
 from calibrant.recipe import AlgorithmChoice, Promotion, Recipe, Rule, Search

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from tests.dialects._help import GOLDEN, of_input, settings
 from tests.models import NETS
 
-from calibrant.dialects import dump_recipe, horizon_json, load_recipe
-from calibrant.dialects._horizon_write import effective_config
+from calibrant.dialects import dump_recipe, load_recipe
+from calibrant.dialects.horizon import quant_config as horizon_json
+from calibrant.dialects.horizon.write import effective_config
 from calibrant.errors import UnsupportedError
 from calibrant.recipe import Recipe
 

@@ -14,7 +14,8 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from calibrant import algorithms
-from calibrant.dialects import dialects, dump_recipe, load_recipe, native
+from calibrant.dialects import dialects, dump_recipe, load_recipe
+from calibrant.dialects.native import recipe_yaml as native
 from calibrant.errors import ConfigError, ConfigTypeError, ConfigValueError, UnsupportedError
 from calibrant.numerics.dtype import INT_BITS
 from calibrant.recipe import (

@@ -165,9 +165,9 @@ def _vendor(
 
     from calibrant.cli._prepared import prepared_for
     from calibrant.dialects import load_recipe
-    from calibrant.dialects._amct_retrain_write import create_retrain_config
-    from calibrant.dialects._amct_write import create_config
-    from calibrant.dialects._horizon_write import effective_config
+    from calibrant.dialects.amct.retrain_write import create_retrain_config
+    from calibrant.dialects.amct.write import create_config
+    from calibrant.dialects.horizon.write import effective_config
     from calibrant.plan import explain
 
     config = load_recipe(source) if source is not None else None

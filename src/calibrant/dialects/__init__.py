@@ -1,7 +1,7 @@
 """Recipes as others write them: text in, Recipe out.
 
-A dialect is one module of this package with a `DIALECT`; it is found by itself, and a file is matched to
-its dialect by what it says, not by its name.
+Each vendor has a folder here, whose `DIALECTS` are found by themselves. A file is matched to its dialect by what
+it says, not by its name.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibrant.dialects._dialect import Dialect
-from calibrant.dialects._write import collecting
+from calibrant.dialects.dialect import Dialect
+from calibrant.dialects.losses import collecting
 from calibrant.errors import ConfigTypeError, ConfigValueError, UnsupportedError, did_you_mean
 from calibrant.recipe import Recipe
 
@@ -29,9 +29,9 @@ __all__ = ["Dialect", "convert", "dialects", "dump_recipe", "load_recipe"]
 @cache
 def dialects() -> dict[str, Dialect]:
     """Return every dialect by name."""
-    modules = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
-    found = [importlib.import_module(f"{__name__}.{m}").DIALECT for m in sorted(modules)]
-    return {d.name: d for d in found}
+    vendors = sorted(m.name for m in pkgutil.iter_modules(__path__) if m.ispkg)
+    found = [importlib.import_module(f"{__name__}.{v}").DIALECTS for v in vendors]
+    return {d.name: d for listed in found for d in listed}
 
 
 def load_recipe(

@@ -11,7 +11,7 @@ from typing import Literal
 
 from calibrant import algorithms
 from calibrant.errors import UnsupportedError
-from calibrant.recipe import AlgorithmChoice, Recipe, Rule
+from calibrant.recipe.recipe import Recipe, Rule
 from calibrant.recipe.settings import FROM_MODEL, AlgorithmChoice
 
 __all__ = ["RESERVED", "check_supported", "unsupported"]

@@ -16,7 +16,7 @@ from tests.dialects.conformance._zoo import LAYERS, zoo
 from calibrant import load_recipe
 from calibrant.cli import main
 from calibrant.dialects import convert, dump_recipe
-from calibrant.dialects._amct_write import create_config
+from calibrant.dialects.amct.write import create_config
 from calibrant.errors import ConfigValueError, UnsupportedError
 
 #: One layer as the vendor writes it, by hand from the table and the key order of ascend.md 11.

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibrant.dialects._amct import (
+from calibrant.dialects.amct.common import (
     GLOBAL_KEYS,
     LAYER_LIMITS,
     LIMITS,
@@ -19,7 +19,7 @@ from calibrant.dialects._amct import (
     TENSOR_TYPES,
     base_rules,
 )
-from calibrant.dialects._write import (
+from calibrant.dialects.losses import (
     lose,
     merge,
     refuse_settings,

@@ -18,11 +18,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from calibrant.dialects._dialect import Dialect
-from calibrant.dialects._horizon_canon import canonical
-from calibrant.dialects._horizon_legacy import LEGACY_SECTION, from_legacy
-from calibrant.dialects._horizon_rules import entries, rules_of
-from calibrant.dialects._horizon_schema import (
+from calibrant.dialects.dialect import Dialect
+from calibrant.dialects.horizon.canonical import canonical
+from calibrant.dialects.horizon.legacy import LEGACY_SECTION, from_legacy
+from calibrant.dialects.horizon.rules import entries, rules_of
+from calibrant.dialects.horizon.schema import (
     SECTIONS,
     Activation,
     ModelConfig,
@@ -30,7 +30,7 @@ from calibrant.dialects._horizon_schema import (
     SearchSection,
     Weight,
 )
-from calibrant.dialects._horizon_write import effective_config, write_recipe
+from calibrant.dialects.horizon.write import effective_config, write_recipe
 from calibrant.errors import ConfigValueError
 from calibrant.recipe import (
     Calibration,

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, model_validator
 
-from calibrant.dialects._amct import ada, check_search, hfmg, ifmr, nuq
+from calibrant.dialects.amct.common import ada, check_search, hfmg, ifmr, nuq
 from calibrant.recipe import AlgorithmChoice, Settings
 from calibrant.text.fields import interval, one_of, unique
 from calibrant.text.schema import FieldsError

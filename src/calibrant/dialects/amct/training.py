@@ -8,7 +8,7 @@ Source: ascend.md 6, 13 and 14.
 
 from __future__ import annotations
 
-from calibrant.dialects._amct import LAYER_LIMITS, QUANTIZABLE
+from calibrant.dialects.amct.common import LAYER_LIMITS, QUANTIZABLE
 from calibrant.recipe import (
     AlgorithmChoice,
     AllNodes,

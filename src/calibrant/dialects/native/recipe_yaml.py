@@ -33,10 +33,10 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from calibrant.dialects._dialect import Dialect
-from calibrant.dialects._mapping_file import mapped_layers
-from calibrant.dialects._native_dump import dump
-from calibrant.dialects._native_schema import (
+from calibrant.dialects.dialect import Dialect
+from calibrant.dialects.mapping_file import mapped_layers
+from calibrant.dialects.native.dump import dump
+from calibrant.dialects.native.schema import (
     NAMES,
     AlgorithmSection,
     CalibrationSection,

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from calibrant.dialects._amct import LAYER_LIMITS
-from calibrant.dialects._amct_training import TRAINING_LIMITS, TRAINING_TYPES, training_rules
-from calibrant.dialects._write import (
+from calibrant.dialects.amct.common import LAYER_LIMITS
+from calibrant.dialects.amct.training import TRAINING_LIMITS, TRAINING_TYPES, training_rules
+from calibrant.dialects.losses import (
     lose,
     merge,
     refuse_settings,

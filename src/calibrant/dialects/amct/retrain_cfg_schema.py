@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from calibrant.dialects._amct_training import BITS, WEIGHTS, ulq
+from calibrant.dialects.amct.training import BITS, WEIGHTS, ulq
 from calibrant.recipe import Settings
 from calibrant.text.fields import interval
 from calibrant.text.textproto_schema import Enum, Message, UInt32

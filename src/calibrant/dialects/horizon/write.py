@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from calibrant.dialects._horizon_grid import candidates
-from calibrant.dialects._horizon_schema import Activation
-from calibrant.dialects._write import lose, merge, refuse_settings, refuse_wishes
+from calibrant.dialects.horizon.candidates import candidates
+from calibrant.dialects.horizon.schema import Activation
+from calibrant.dialects.losses import lose, merge, refuse_settings, refuse_wishes
 from calibrant.recipe import (
     AllNodes,
     AllOf,

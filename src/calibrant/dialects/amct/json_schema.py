@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from calibrant.dialects._amct import ada, check_search, hfmg, ifmr, nuq
+from calibrant.dialects.amct.common import ada, check_search, hfmg, ifmr, nuq
 from calibrant.recipe import AlgorithmChoice, Settings
 from calibrant.text.fields import Section, interval, one_of, unique
 from calibrant.text.schema import FieldsError

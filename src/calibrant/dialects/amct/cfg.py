@@ -20,7 +20,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from calibrant.dialects._amct import (
+from calibrant.dialects.amct.cfg_schema import (
+    AMCTConfig,
+    CalibrationConfig,
+    HFMGQuantize,
+    NUQuantize,
+    of_activation,
+)
+from calibrant.dialects.amct.common import (
     LIMITS,
     QUANTIZABLE,
     TENSOR_TYPES,
@@ -29,16 +36,9 @@ from calibrant.dialects._amct import (
     base_rules,
     default_settings,
 )
-from calibrant.dialects._amct_cfg_schema import (
-    AMCTConfig,
-    CalibrationConfig,
-    HFMGQuantize,
-    NUQuantize,
-    of_activation,
-)
-from calibrant.dialects._amct_retrain_cfg_schema import AMCTRetrainConfig
-from calibrant.dialects._dialect import Dialect
-from calibrant.dialects._mapping_file import mapped_layers
+from calibrant.dialects.amct.retrain_cfg_schema import AMCTRetrainConfig
+from calibrant.dialects.dialect import Dialect
+from calibrant.dialects.mapping_file import mapped_layers
 from calibrant.errors import ConfigValueError
 from calibrant.recipe import (
     AllNodes,

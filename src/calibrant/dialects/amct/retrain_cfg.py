@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from calibrant.dialects._amct import TRAINING_FIELDS
-from calibrant.dialects._amct_retrain_cfg_schema import AMCTRetrainConfig, Override
-from calibrant.dialects._amct_retrain_write import write_cfg
-from calibrant.dialects._amct_training import (
+from calibrant.dialects.amct.common import TRAINING_FIELDS
+from calibrant.dialects.amct.retrain_cfg_schema import AMCTRetrainConfig, Override
+from calibrant.dialects.amct.retrain_write import write_cfg
+from calibrant.dialects.amct.training import (
     TRAINING_LIMITS,
     TRAINING_TYPES,
     check_pair,
@@ -28,7 +28,7 @@ from calibrant.dialects._amct_training import (
     split,
     training_rules,
 )
-from calibrant.dialects._dialect import Dialect
+from calibrant.dialects.dialect import Dialect
 from calibrant.errors import ConfigValueError
 from calibrant.recipe import (
     AllNodes,

@@ -23,7 +23,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from calibrant.dialects._dialect import Dialect
+from calibrant.dialects.dialect import Dialect
 from calibrant.errors import ConfigValueError
 from calibrant.recipe import (
     AlgorithmChoice,

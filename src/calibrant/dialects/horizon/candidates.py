@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from calibrant.dialects._horizon_schema import Activation
+from calibrant.dialects.horizon.schema import Activation
 from calibrant.recipe import AlgorithmChoice, Settings
 from calibrant.recipe.settings import FROM_MODEL
 

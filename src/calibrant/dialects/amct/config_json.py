@@ -22,7 +22,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from calibrant.dialects._amct import (
+from calibrant.dialects.amct.common import (
     GLOBAL_KEYS,
     LIMITS,
     TENSOR_TYPES,
@@ -30,15 +30,15 @@ from calibrant.dialects._amct import (
     add_tensor,
     base_rules,
 )
-from calibrant.dialects._amct_schema import (
+from calibrant.dialects.amct.json_schema import (
     ActivationParams,
     ConfigDocument,
     LayerParams,
     TensorQuantize,
     WeightParams,
 )
-from calibrant.dialects._amct_write import write_for, write_recipe
-from calibrant.dialects._dialect import Dialect
+from calibrant.dialects.amct.write import write_for, write_recipe
+from calibrant.dialects.dialect import Dialect
 from calibrant.errors import ConfigRuntimeError, ConfigValueError, did_you_mean
 from calibrant.recipe import (
     Calibration,

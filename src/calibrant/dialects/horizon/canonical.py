@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from calibrant.dialects._horizon_schema import (
+from calibrant.dialects.horizon.schema import (
     FINE_FIELDS,
     QTYPES,
     RESERVED,

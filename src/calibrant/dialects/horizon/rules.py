@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from calibrant.dialects._horizon_grid import candidates, hints
-from calibrant.dialects._horizon_schema import (
+from calibrant.dialects.horizon.candidates import candidates, hints
+from calibrant.dialects.horizon.schema import (
     SECTIONS,
     Activation,
     FineConfig,

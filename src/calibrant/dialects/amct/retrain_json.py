@@ -22,9 +22,9 @@ from typing import Annotated, Any
 
 from pydantic import model_validator
 
-from calibrant.dialects._amct import TRAINING_KEYS
-from calibrant.dialects._amct_retrain_write import write_for, write_recipe
-from calibrant.dialects._amct_training import (
+from calibrant.dialects.amct.common import TRAINING_KEYS
+from calibrant.dialects.amct.retrain_write import write_for, write_recipe
+from calibrant.dialects.amct.training import (
     BITS,
     TRAINING_LIMITS,
     WEIGHTS,
@@ -34,7 +34,7 @@ from calibrant.dialects._amct_training import (
     training_rules,
     ulq,
 )
-from calibrant.dialects._dialect import Dialect
+from calibrant.dialects.dialect import Dialect
 from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.recipe import Calibration, Layer, Note, Recipe, Rule, Settings
 from calibrant.text.fields import Section, interval, no_null, one_of, read_section

@@ -1,0 +1,5 @@
+"""The calibration file of the older Ascend converter."""
+
+from calibrant.dialects.ascend.cfg import DIALECT
+
+DIALECTS = (DIALECT,)

@@ -1,0 +1,5 @@
+"""calibrant's own recipe, in YAML."""
+
+from calibrant.dialects.native.recipe_yaml import DIALECT
+
+DIALECTS = (DIALECT,)
