@@ -28,12 +28,12 @@ def statistics_pass(
     model: str | Path, data: Feeds, *, batch_size: int, threads: int
 ) -> Callable[[], Seen]:
     """Prepare a model and return the pass: open the data, a session, and observe what is planned."""
+    from calibrant.data.batch import InputInfo
+    from calibrant.data.open import open_data
     from calibrant.graph.load import load, prepare
     from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
     from calibrant.plan import resolve
     from calibrant.recipe import Recipe
-    from calibrant.runtime.batch import InputInfo
-    from calibrant.runtime.data import open_data
     from calibrant.runtime.observe import observe
 
     prepared = prepare(load(model))

@@ -17,13 +17,15 @@ from pydantic import BaseModel
 
 import calibrant
 from calibrant import algorithms
-from calibrant.auto import decide, probe, variants
+from calibrant.analysis import probe
 from calibrant.demo import digits
 from calibrant.dialects.native.schema import RecipeDocument
 from calibrant.graph.passes import equalize
 from calibrant.recipe import AlgorithmChoice, Layer, OpType, Rule, Settings
 from calibrant.results import COLLAPSE_COSINE, COLLAPSE_SQNR_DB
 from calibrant.stats.tensor import FEW
+from calibrant.tuning import forms as variants
+from calibrant.tuning.strategies import ranges as decide
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calibrant.rebuild import quantize_from_record
 from calibrant.recipe import Layer, Recipe, Rule, Settings
-from calibrant.records import quantize_from_record
 from calibrant.results import QuantizedModel
 from tests.models import NETS
 from tests.road import batches, outputs, quantize

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from calibrant.dialects import load_recipe
 from calibrant.errors import ConfigValueError, DataError
 from calibrant.numerics.half_scale import through_float16
+from calibrant.rebuild import quantize_from_record
 from calibrant.recipe import AlgorithmChoice, AllNodes, Recipe, Rule, Settings
-from calibrant.records import quantize_from_record
 from calibrant.results import QuantizedModel
 from tests.models import NETS
 from tests.road import batches, outputs, quantize

@@ -18,16 +18,16 @@ from calibrant._version import __version__
 
 if TYPE_CHECKING:
     from calibrant import algorithms
-    from calibrant.calib_qtype import Quantizer, set_calib_qtype
+    from calibrant.analysis.evaluate import Evaluation, evaluate
+    from calibrant.compat.horizon import Quantizer, set_calib_qtype
     from calibrant.dialects import load_recipe
     from calibrant.errors import CalibrantError
     from calibrant.numerics import QuantParams, QuantSpec
     from calibrant.pipeline import observe, quantize
     from calibrant.plan import Plan
+    from calibrant.rebuild import quantize_from_record
     from calibrant.recipe import Recipe
-    from calibrant.records import quantize_from_record
     from calibrant.results import QuantizedModel
-    from calibrant.runtime.evaluate import Evaluation, evaluate
     from calibrant.stats import Statistics, TensorStats
 
 __all__ = [
@@ -54,21 +54,21 @@ __all__ = [
 #: Where each public name lives.
 _HOMES = {
     "CalibrantError": "calibrant.errors",
-    "Evaluation": "calibrant.runtime.evaluate",
+    "Evaluation": "calibrant.analysis.evaluate",
     "Plan": "calibrant.plan",
     "QuantParams": "calibrant.numerics",
     "QuantSpec": "calibrant.numerics",
     "QuantizedModel": "calibrant.results",
-    "Quantizer": "calibrant.calib_qtype",
+    "Quantizer": "calibrant.compat.horizon",
     "Recipe": "calibrant.recipe",
     "Statistics": "calibrant.stats",
     "TensorStats": "calibrant.stats",
-    "evaluate": "calibrant.runtime.evaluate",
+    "evaluate": "calibrant.analysis.evaluate",
     "load_recipe": "calibrant.dialects",
     "observe": "calibrant.pipeline",
     "quantize": "calibrant.pipeline",
-    "quantize_from_record": "calibrant.records",
-    "set_calib_qtype": "calibrant.calib_qtype",
+    "quantize_from_record": "calibrant.rebuild",
+    "set_calib_qtype": "calibrant.compat.horizon",
 }
 
 

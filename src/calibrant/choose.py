@@ -11,8 +11,6 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 import calibrant.algorithms as algorithms
-from calibrant.emit.folding import float_weight
-from calibrant.emit.parameters import LayerParameters, Parameters
 from calibrant.errors import DataError
 from calibrant.numerics import QuantParams, QuantSpec, quantize
 from calibrant.numerics.compensation import residual
@@ -20,6 +18,8 @@ from calibrant.numerics.half_scale import through_float16
 from calibrant.numerics.levels import nearest_level
 from calibrant.numerics.params import SCALE_EPS
 from calibrant.plan import ActivationDecision, Plan, WeightDecision
+from calibrant.plan.folding import float_weight
+from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.recipe import AlgorithmChoice
 from calibrant.stats import TensorStats
 

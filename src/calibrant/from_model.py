@@ -15,12 +15,11 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from calibrant.auto.probe import Probe, take_probe
+from calibrant.analysis.probe import Probe, take_probe
 from calibrant.choose import choose_layers, settled
+from calibrant.data.batch import Batch
 from calibrant.emit.fake_quant import emit_fake_quant
-from calibrant.emit.parameters import LayerParameters, Parameters
 from calibrant.emit.qdq import emit_qdq
-from calibrant.emit.recording import Recording
 from calibrant.errors import ConfigValueError
 from calibrant.graph.form import ModelForm
 from calibrant.graph.load import prepare
@@ -31,11 +30,12 @@ from calibrant.graph.passes.lift_qdq import lift_quantizers
 from calibrant.numerics import quantize
 from calibrant.plan.loaded import Loaded, resolve_loaded
 from calibrant.plan.outputs import OUTPUT_BITS
+from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.recipe import Recipe
 from calibrant.recipe.settings import FROM_MODEL
+from calibrant.record.recording import Recording
 from calibrant.results import QuantizedModel
 from calibrant.run import Run
-from calibrant.runtime.batch import Batch
 from calibrant.runtime.overflow import half_overflows
 from calibrant.stats import Statistics
 

@@ -3,7 +3,7 @@
     load → prepare → fold → resolve → probe → decide → observe → choose → correct → emit → measure
 
 Where the recipe says `auto`, candidates are built and measured on the probe (the first samples of the
-calibration data) against the float model's outputs, and the better one is taken (`calibrant.auto`); the
+calibration data) against the float model's outputs, and the better one is taken (`calibrant.tuning`); the
 summary says what each reached. What a model needs is seen by its own outputs, not guessed from its name.
 """
 
@@ -18,18 +18,14 @@ from typing import Any
 
 import onnx_ir as ir
 
-from calibrant.auto.bias_of_rules import corrected_by_rules
-from calibrant.auto.candidates import asks_wide_types
-from calibrant.auto.decide import affordable, corrected, decide
-from calibrant.auto.per_node import look_at_nodes
-from calibrant.auto.probe import Probe, check_raised, take_probe
-from calibrant.auto.promote import promoted
-from calibrant.auto.search import prepare_search
+from calibrant.analysis.compare import look_at_nodes
+from calibrant.analysis.probe import Probe, check_raised, take_probe
 from calibrant.choose import choose_parameters, settled
+from calibrant.data.batch import Batch
+from calibrant.data.open import Batches, open_data
+from calibrant.data.sources.random import random_arrays
 from calibrant.emit.fake_quant import emit_fake_quant
-from calibrant.emit.parameters import Parameters
 from calibrant.emit.qdq import emit_qdq
-from calibrant.emit.recording import Recording
 from calibrant.errors import ConfigTypeError, DataError
 from calibrant.from_model import quantize_loaded
 from calibrant.graph.form import ModelForm
@@ -41,20 +37,24 @@ from calibrant.graph.passes.half import to_half
 from calibrant.graph.passes.half_outputs import round_outputs
 from calibrant.plan import Plan, resolve
 from calibrant.plan.loaded import keeps_scales
+from calibrant.plan.parameters import Parameters
 from calibrant.recipe import Note, Recipe
+from calibrant.record.recording import Recording
+from calibrant.refine.bias_samples import corrected_by_rules
 from calibrant.refine.learned_rounding import learn_rounding, learns
 from calibrant.refine.nuq import refine_levels, refines
 from calibrant.results import NOT_FOR_ACCURACY, QuantizedModel, summarize
 from calibrant.run import Progress, Run
 from calibrant.runtime import observe as observation
-from calibrant.runtime.batch import Batch
-from calibrant.runtime.data import Batches, open_data
 from calibrant.runtime.inputs import model_inputs
 from calibrant.runtime.measure import OutputQuality, compare, measure_latency, run
 from calibrant.runtime.overflow import half_overflows
-from calibrant.runtime.sources.random import random_arrays
 from calibrant.runtime.tap import expose
 from calibrant.stats import Statistics, TensorStats
+from calibrant.tuning.search import prepare_search
+from calibrant.tuning.space import asks_wide_types
+from calibrant.tuning.strategies.promote import promoted
+from calibrant.tuning.strategies.ranges import affordable, corrected, decide
 
 __all__ = ["observe", "quantize"]
 

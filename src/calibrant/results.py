@@ -16,17 +16,17 @@ import numpy as np
 import onnx_ir as ir
 
 from calibrant._version import __version__
-from calibrant.artefacts import artefacts, check_formats
-from calibrant.artefacts._files import as_json, merged, plain
 from calibrant.emit._parts import linear_inputs
 from calibrant.emit.few_levels import few_levels
-from calibrant.emit.parameters import Parameters
-from calibrant.emit.recording import Recording
-from calibrant.folder import written_together
+from calibrant.formats import artefacts, check_formats
+from calibrant.formats._files import as_json, merged, plain
 from calibrant.graph.form import ModelForm
 from calibrant.graph.load import unsupported_subgraphs
 from calibrant.graph.opset import main_opset
 from calibrant.plan import ActivationDecision, Plan
+from calibrant.plan.parameters import Parameters
+from calibrant.record.recording import Recording
+from calibrant.save.folder import written_together
 from calibrant.stats import Statistics
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class QuantizedModel:
 
         Args:
             directory: The folder; it is made if it is not there.
-            formats: Vendors whose files are written as well (`calibrant.artefacts`).
+            formats: Vendors whose files are written as well (`calibrant.formats`).
             prefix: What their names begin with, an underscore behind it; the names above have none.
 
         Returns:

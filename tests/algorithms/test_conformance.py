@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests import strategies
 
 from calibrant import algorithms
 from calibrant.errors import DataError
 from calibrant.numerics import QuantSpec, fake_quantize
 from calibrant.numerics.params import SCALE_EPS
 from calibrant.stats import TensorStats
+from tests import strategies
 
 EVERY = algorithms.names()["activation"]
 SEEING = [name for name in EVERY if name != "fixed"]  # those that look at the data

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from tests.strategies import distributions
 
 from calibrant import algorithms
 from calibrant.algorithms._divergence import search
@@ -19,6 +18,7 @@ from calibrant.algorithms.activations.kl_merge import (
 from calibrant.numerics import QuantSpec
 from calibrant.numerics.metrics import jsd, kl, symkl
 from calibrant.stats import TensorStats
+from tests.strategies import distributions
 
 NAMES = {"kl": kl, "symkl": symkl, "jsd": jsd}
 DATA = distributions(2000, seed=4)

@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from tests.strategies import distributions
 
 from calibrant import algorithms
 from calibrant.numerics import QuantParams, QuantSpec
 from calibrant.stats import TensorStats
+from tests.strategies import distributions
 
 
 def test_worked_example():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.strategies import distributions
 
 from calibrant import algorithms
 from calibrant.algorithms.activations import hfmg
 from calibrant.numerics import QuantSpec, fake_quantize
 from calibrant.stats import TensorStats
+from tests.strategies import distributions
 
 SIZE = 40_000
 DATA = distributions(SIZE, seed=5)

@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 import pytest
-from tests.strategies import distributions
 
 from calibrant import algorithms
 from calibrant.algorithms._distribution import percentile_rank
 from calibrant.algorithms._search import ratios
 from calibrant.numerics import QuantSpec
 from calibrant.stats import TensorStats
+from tests.strategies import distributions
 
 X = np.array([-1, 0, 1, 2, 3, 4, 10], dtype=np.float32)
 

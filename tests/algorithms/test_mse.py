@@ -7,14 +7,14 @@ from unittest import mock
 import numpy as np
 import pytest
 from hypothesis import given
-from tests import strategies
-from tests.strategies import distributions
 
 from calibrant import algorithms
 from calibrant.algorithms._distribution import distribution
 from calibrant.algorithms._loss import range_losses
 from calibrant.numerics import QuantParams, QuantSpec, fake_quantize
 from calibrant.stats import TensorStats
+from tests import strategies
+from tests.strategies import distributions
 
 DATA = distributions(5000, seed=2)
 

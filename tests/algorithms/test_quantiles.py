@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.strategies import distributions
 
 from calibrant import algorithms
 from calibrant.algorithms._distribution import distribution
 from calibrant.numerics import QuantParams, QuantSpec
 from calibrant.stats import TensorStats
+from tests.strategies import distributions
 
 DATA = distributions(50_000, seed=3)
 SYMMETRIC, FREE = QuantSpec(symmetric=True), QuantSpec(symmetric=False)

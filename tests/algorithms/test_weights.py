@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests import strategies
 
 from calibrant import algorithms
 from calibrant.errors import ConfigValueError, DataError
 from calibrant.numerics import QuantSpec, fake_quantize, quantize
+from tests import strategies
 
 W = np.array([[0.5, -1, 0.25], [0.1, 0.2, -0.05], [0, 0, 0]], dtype=np.float32)
 EVERY = algorithms.names()["weight"]

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from tests.models import NETS
 
 from calibrant.cli import main
 from calibrant.dialects import load_recipe
+from tests.models import NETS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "dialects"
 

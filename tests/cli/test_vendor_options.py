@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from tests.models import NETS
 
 from calibrant.cli import main
+from tests.models import NETS
 
 Doc = dict[str, Any]
 Check = Callable[["Outcome", "Outcome"], bool]

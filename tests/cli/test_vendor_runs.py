@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from tests.models import NETS
 
 from calibrant.cli import main
+from tests.models import NETS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "dialects"
 

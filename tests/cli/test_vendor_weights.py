@@ -14,9 +14,9 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
-from tests.models import NETS
 
 from calibrant.cli import main
+from tests.models import NETS
 
 EPS = 2.0**-23
 

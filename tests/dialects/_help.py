@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-from tests.models import NETS
 
 from calibrant.graph.load import load, prepare
 from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
 from calibrant.graph.targets import get
 from calibrant.plan.effective import Effective
 from calibrant.recipe import Note, Recipe, Settings
+from tests.models import NETS
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "dialects"
 

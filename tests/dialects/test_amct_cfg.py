@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.dialects._help import GOLDEN, IFMR, options, prepared, settings
-from tests.models import NETS
 
 from calibrant.dialects import load_recipe
 from calibrant.dialects.amct import cfg as amct_cfg
@@ -17,6 +15,8 @@ from calibrant.errors import (
 )
 from calibrant.plan import resolve
 from calibrant.recipe import AlgorithmChoice, LayerInput, MappedLayers, OpType, Recipe, Settings
+from tests.dialects._help import GOLDEN, IFMR, options, prepared, settings
+from tests.models import NETS
 
 FILE = Path("quant.cfg")
 

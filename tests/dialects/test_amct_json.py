@@ -9,8 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
-from tests.dialects._help import GOLDEN, IFMR, meaning, options, prepared, settings
-from tests.models import NETS
 
 from calibrant.dialects import dump_recipe, load_recipe
 from calibrant.dialects.amct import config_json as amct_json
@@ -23,6 +21,8 @@ from calibrant.errors import (
 )
 from calibrant.plan import resolve
 from calibrant.recipe import AlgorithmChoice, LayerInput, Recipe, Settings
+from tests.dialects._help import GOLDEN, IFMR, meaning, options, prepared, settings
+from tests.models import NETS
 
 
 def load(*, layer: str = "conv1", top: dict[str, Any] | None = None, **said: Any) -> Recipe:

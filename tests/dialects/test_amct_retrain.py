@@ -8,8 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
-from tests.dialects._help import GOLDEN, meaning, prepared, settings
-from tests.models import NETS
 
 from calibrant.dialects import dump_recipe, load_recipe
 from calibrant.dialects.amct import retrain_cfg as amct_retrain_cfg
@@ -18,6 +16,8 @@ from calibrant.dialects.amct.retrain_write import create_retrain_config
 from calibrant.errors import ConfigTypeError, ConfigValueError, UnsupportedError
 from calibrant.plan import resolve
 from calibrant.recipe import AlgorithmChoice, Layer, OpType, Recipe, Settings
+from tests.dialects._help import GOLDEN, meaning, prepared, settings
+from tests.models import NETS
 
 JSON, CFG = Path("config.json"), Path("retrain.cfg")
 ULQ, ARQ = AlgorithmChoice("ulq"), AlgorithmChoice("arq")

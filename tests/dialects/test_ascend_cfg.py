@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.dialects._help import GOLDEN, options, settings
-from tests.models import NETS
 
 import calibrant
 from calibrant.dialects import load_recipe
 from calibrant.dialects.ascend import cfg as ascend_cfg
 from calibrant.errors import ConfigTypeError, ConfigValueError
 from calibrant.recipe import AlgorithmChoice, Recipe, Source
+from tests.dialects._help import GOLDEN, options, settings
+from tests.models import NETS
 
 FILE = Path("cal.cfg")
 REQUIRED = {

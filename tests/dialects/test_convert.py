@@ -3,13 +3,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.dialects._help import GOLDEN, prepared, settings
-from tests.models import NETS
 
 from calibrant.dialects import convert, load_recipe
 from calibrant.errors import ConfigValueError, UnsupportedError
 from calibrant.plan import explain
 from calibrant.recipe.unsupported import unsupported
+from tests.dialects._help import GOLDEN, prepared, settings
+from tests.models import NETS
 
 CFG = 'batch_num: 3\ncommon_config { hfmg_quantize { } dmq_balancer { } }\nskip_layers: "conv2"\n'
 

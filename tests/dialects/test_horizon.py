@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.dialects._help import GOLDEN, of_input, prepared, settings
-from tests.models import NETS
 
 import calibrant
 from calibrant.dialects import load_recipe
@@ -15,6 +13,8 @@ from calibrant.dialects.horizon.candidates import candidate_name
 from calibrant.errors import ConfigTypeError, ConfigValueError, UnsupportedError
 from calibrant.plan import resolve
 from calibrant.recipe import AlgorithmChoice, Promotion, Recipe, Rule, Search
+from tests.dialects._help import GOLDEN, of_input, prepared, settings
+from tests.models import NETS
 
 FILE = Path("quant_config.json")
 ONE = {"activation": {"calibration_type": "max"}}

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
-from tests.dialects._help import GOLDEN, of_input, settings
-from tests.models import NETS
 
 from calibrant.dialects import dump_recipe, load_recipe
 from calibrant.dialects.horizon import quant_config as horizon_json
 from calibrant.dialects.horizon.write import effective_config
 from calibrant.errors import UnsupportedError
 from calibrant.recipe import Recipe
+from tests.dialects._help import GOLDEN, of_input, settings
+from tests.models import NETS
 
 metrics = st.sampled_from(["cosine-similarity", "mse", "sqnr"])
 flags = st.booleans() | st.just([True, False])

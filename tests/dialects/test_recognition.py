@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.dialects._help import GOLDEN
 
 from calibrant.dialects import dialects, load_recipe
 from calibrant.errors import ConfigError, ConfigValueError
+from tests.dialects._help import GOLDEN
 
 KNOWN = {
     "calibrant: 1\n": "native",

@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from tests.models import NETS, structure, trained_attention
-from tests.road import TARGETS, batches, every_net, outputs, quantize, quantized, sqnr_db
 
 from calibrant.recipe import Recipe
 from calibrant.runtime.session import open_session
+from tests.models import NETS, structure, trained_attention
+from tests.road import TARGETS, batches, every_net, outputs, quantize, quantized, sqnr_db
 
 CASES = [(name, target) for target in TARGETS for name in every_net()]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from tests.models import NETS, build, normal
-from tests.models.convolution import IMAGE
-from tests.road import TARGETS, batches, outputs, quantize, quantized
 
 from calibrant.emit.fake_quant import DOMAIN, FUNCTION
 from calibrant.numerics import dequantize, fake_quantize
 from calibrant.recipe import AllNodes, Recipe, Rule, Settings
+from tests.models import NETS, build, normal
+from tests.models.convolution import IMAGE
+from tests.road import TARGETS, batches, outputs, quantize, quantized
 
 
 def calls(model: ir.Model) -> list[ir.Node]:

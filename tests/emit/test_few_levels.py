@@ -12,12 +12,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+
+from calibrant.recipe import AlgorithmChoice, AllNodes, Recipe, Rule, Settings
+from calibrant.record.entries import record_entries, record_text
+from calibrant.results import QuantizedModel, plan_table
 from tests.models import NETS
 from tests.road import batches, op_types, optimized, outputs, quantize, sqnr_db
-
-from calibrant.emit.record import record_entries, record_text
-from calibrant.recipe import AlgorithmChoice, AllNodes, Recipe, Rule, Settings
-from calibrant.results import QuantizedModel, plan_table
 
 NETWORKS = ("residual", "gemm_mlp", "matmul_mlp", "conv_bn_relu", "shared_weight")
 

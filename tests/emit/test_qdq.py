@@ -6,14 +6,14 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from tests.models import NETS, OPSETS, Array, Feeds, Model, Weights, build, normal, structure
-from tests.models.convolution import IMAGE
-from tests.road import TARGETS, batches, outputs, quantize, sqnr_db
 
 from calibrant.graph.opset import main_opset
 from calibrant.numerics import dequantize
 from calibrant.recipe import AllNodes, Layer, Recipe, Rule, Settings
 from calibrant.results import QuantizedModel
+from tests.models import NETS, OPSETS, Array, Feeds, Model, Weights, build, normal, structure
+from tests.models.convolution import IMAGE
+from tests.road import TARGETS, batches, outputs, quantize, sqnr_db
 
 W = Weights(0)
 PLAIN = Recipe(equalize="off", bias_correction="off")

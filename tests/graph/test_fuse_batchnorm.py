@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from tests.models import NETS, Array, Feeds, Model, Weights, build, normal
-from tests.models.convolution import IMAGE
-from tests.road import op_types, outputs, prepared, sqnr_db
 
 from calibrant.errors import ConfigValueError
 from calibrant.graph.passes.fuse_batchnorm import Folded, fuse_batchnorm
+from tests.models import NETS, Array, Feeds, Model, Weights, build, normal
+from tests.models.convolution import IMAGE
+from tests.road import op_types, outputs, prepared, sqnr_db
 
 W = Weights(0)
 BEHIND = "y = BatchNormalization (a, n_g, n_b, n_m, n_v)"

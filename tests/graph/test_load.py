@@ -11,6 +11,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+from calibrant.errors import ModelError
+from calibrant.graph.load import load, prepare, unsupported_subgraphs
+from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
 from tests.models import (
     NETS,
     OPSETS,
@@ -24,10 +28,6 @@ from tests.models import (
 )
 from tests.models.convolution import IMAGE
 from tests.road import every_net, op_types, outputs, prepared, sqnr_db
-
-from calibrant.errors import ModelError
-from calibrant.graph.load import load, prepare, unsupported_subgraphs
-from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
 
 W = Weights(0)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+
+from calibrant.recipe import Recipe
 from tests.models import NETS, Array, Weights, build
 from tests.models.convolution import IMAGE
 from tests.road import (
@@ -21,8 +23,6 @@ from tests.road import (
     quantized,
     sqnr_db,
 )
-
-from calibrant.recipe import Recipe
 
 W = Weights(0)
 PLAIN = Recipe(target="onnxruntime", equalize="off", bias_correction="off")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from tests.models import NETS, Array, Weights, build, normal
-from tests.road import prepared
 
 from calibrant.errors import ConfigValueError
 from calibrant.graph import targets
@@ -18,6 +16,8 @@ from calibrant.graph.ops import (
     weight_axis,
     weight_index,
 )
+from tests.models import NETS, Array, Weights, build, normal
+from tests.road import prepared
 
 W = Weights(0)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from tests.models import NETS, Array, Feeds, Weights, build, normal
-from tests.models.convolution import IMAGE
-from tests.road import every_net, outputs, prepared, sqnr_db
 
+from calibrant.data.batch import Batch
 from calibrant.graph.passes.equalize import GROW_LIMIT, SHRINK_LIMIT, Equalized, equalize
 from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
 from calibrant.graph.passes.pairs import find_pairs
-from calibrant.runtime.batch import Batch
 from calibrant.runtime.observe import channel_magnitudes
+from tests.models import NETS, Array, Feeds, Weights, build, normal
+from tests.models.convolution import IMAGE
+from tests.road import every_net, outputs, prepared, sqnr_db
 
 W = Weights(0)
 UNEVEN = np.logspace(-1, 1, 8, dtype=np.float32)

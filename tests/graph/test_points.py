@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
 from tests.models import NETS, Array, Weights, build, normal
 from tests.models.convolution import IMAGE
 from tests.road import edges, points, prepared
-
-from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
 
 W = Weights(0)
 

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 from hypothesis import given
-from tests import strategies
 
 from calibrant.errors import ConfigValueError, DataError
 from calibrant.numerics.metrics import (
@@ -24,6 +23,7 @@ from calibrant.numerics.metrics import (
     symkl,
     topk_agreement,
 )
+from tests import strategies
 
 A = np.array([[1.0, -2.0], [0.0, 4.0]])
 B = np.array([[1.0, -1.0], [0.5, 4.0]])

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from tests import strategies
 
 from calibrant.errors import ConfigValueError, DataError
 from calibrant.numerics import IntType, QuantParams, QuantSpec, dequantize, fake_quantize, quantize
+from tests import strategies
 
 
 @pytest.mark.parametrize(

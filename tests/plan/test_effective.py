@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import onnx_ir as ir
 import pytest
-from tests.models import NETS
 
 from calibrant.errors import ConfigValueError
 from calibrant.graph.load import load, prepare
@@ -28,6 +27,7 @@ from calibrant.recipe import (
     Subgraph,
     Where,
 )
+from tests.models import NETS
 
 LIMITS = (
     Limit(OpType("Linear"), "weight_per_channel", (False,), "it has no channels"),

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import onnx_ir as ir
 import pytest
-from tests.models import NETS, Model, Weights, build, normal
-from tests.road import prepared
 
 from calibrant.dialects import load_recipe
 from calibrant.errors import ConfigValueError
@@ -26,6 +24,8 @@ from calibrant.recipe import (
     Settings,
     Where,
 )
+from tests.models import NETS, Model, Weights, build, normal
+from tests.road import prepared
 
 W = Weights(0)
 NUQ = AlgorithmChoice.of("nuq", {"levels": 16})

@@ -7,6 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from calibrant.compat.horizon import set_calib_qtype
+from calibrant.dialects import load_recipe
+from calibrant.errors import ConfigValueError
+from calibrant.plan import Plan, resolve
+from calibrant.recipe import AllNodes, Layer, LayerInput, OpType, Recipe, Rule, Settings
 from tests.models import NETS, Model, Weights, build, normal
 from tests.road import (
     batches,
@@ -18,12 +24,6 @@ from tests.road import (
     quantized,
     sqnr_db,
 )
-
-from calibrant.calib_qtype import set_calib_qtype
-from calibrant.dialects import load_recipe
-from calibrant.errors import ConfigValueError
-from calibrant.plan import Plan, resolve
-from calibrant.recipe import AllNodes, Layer, LayerInput, OpType, Recipe, Rule, Settings
 
 INT16 = Rule(AllNodes(), Settings.of_precision("int16"), "all_node_type")
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.models import NETS
-from tests.road import TARGETS, batches, every_net, outputs, quantize, sqnr_db
 
 from calibrant.dialects import load_recipe
 from calibrant.errors import ConfigValueError
+from calibrant.rebuild import quantize_from_record
 from calibrant.recipe import AlgorithmChoice, AllNodes, Precision, Recipe, Rule, Settings
-from calibrant.records import quantize_from_record
 from calibrant.results import QuantizedModel
+from tests.models import NETS
+from tests.road import TARGETS, batches, every_net, outputs, quantize, sqnr_db
 
 
 def run(name: str, precision: Precision, target: str = "generic") -> QuantizedModel:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import onnx
 import pytest
-from tests.models import NETS, Weights, build, linear, normal, structure
-from tests.road import TARGETS, prepared
 
 from calibrant.errors import ConfigRuntimeError, ConfigValueError, UnsupportedError
 from calibrant.plan import Plan, resolve
@@ -21,6 +19,8 @@ from calibrant.recipe import (
     Subgraph,
     Where,
 )
+from tests.models import NETS, Weights, build, linear, normal, structure
+from tests.road import TARGETS, prepared
 
 W = Weights(0)
 

@@ -11,12 +11,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from tests.models import NETS, Array, Feeds, Model, Weights, build, normal
-from tests.road import batches, every_net, outputs, quantize, sqnr_db
 
 from calibrant.choose import choose_activations, choose_layers
+from calibrant.data.batch import Batch
 from calibrant.dialects import load_recipe
-from calibrant.emit.parameters import Parameters
 from calibrant.emit.qdq import emit_qdq, emit_simulated
 from calibrant.emit.weights_only import emit_weights_only
 from calibrant.errors import ConfigValueError
@@ -24,13 +22,15 @@ from calibrant.graph.load import load, prepare
 from calibrant.graph.opset import WIDE_OPSET, raise_opset
 from calibrant.numerics.metrics import METRICS, get_metric
 from calibrant.plan import Plan, resolve
+from calibrant.plan.parameters import Parameters
+from calibrant.rebuild import quantize_from_record
 from calibrant.recipe import AllNodes, Layer, Recipe, Rule, Settings
-from calibrant.records.rebuild import quantize_from_record
 from calibrant.refine._biases import output_of
 from calibrant.refine.bias_by_rule import correct_by_rule
-from calibrant.runtime.batch import Batch
 from calibrant.runtime.observe import observe
 from calibrant.runtime.tap import expose
+from tests.models import NETS, Array, Feeds, Model, Weights, build, normal
+from tests.road import batches, every_net, outputs, quantize, sqnr_db
 
 W = Weights(0)
 COARSE = Settings(weight_bits=4, weight_per_channel=False, bias_samples=8, bias_metric="mse")

@@ -7,19 +7,19 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 import pytest
-from tests.models import NETS, Array, Feeds, Model, Weights, build, normal
-from tests.road import every_net, outputs, sqnr_db
 
 from calibrant.choose import choose_activations, choose_layers
-from calibrant.emit.parameters import Parameters
+from calibrant.data.batch import Batch
 from calibrant.emit.qdq import emit_qdq, emit_simulated
 from calibrant.graph.load import load, prepare
 from calibrant.graph.opset import WIDE_OPSET, raise_opset
 from calibrant.plan import Plan, resolve
+from calibrant.plan.parameters import Parameters
 from calibrant.recipe import AllNodes, Recipe, Rule, Settings
 from calibrant.refine.bias_correction import correct_bias
-from calibrant.runtime.batch import Batch
 from calibrant.runtime.observe import observe
+from tests.models import NETS, Array, Feeds, Model, Weights, build, normal
+from tests.road import every_net, outputs, sqnr_db
 
 W = Weights(0)
 FINE = Settings(activation_bits=16, weight_bits=16)

@@ -12,8 +12,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from tests.models import NETS
-from tests.road import batches, outputs, quantize
 
 from calibrant.dialects import load_recipe
 from calibrant.numerics.dtype import IntType
@@ -21,6 +19,8 @@ from calibrant.recipe import AlgorithmChoice, AllNodes, Recipe, Rule, Settings
 from calibrant.refine._rounding import FUNCTIONS, Problem, learn
 from calibrant.refine._rows import LayerRows
 from calibrant.results import QuantizedModel
+from tests.models import NETS
+from tests.road import batches, outputs, quantize
 
 OPTIONS: dict[str, Any] = {
     "iterations": 400,

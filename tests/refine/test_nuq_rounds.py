@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-from tests.models import NETS, Array, Model, Weights, build
-from tests.road import outputs, quantize
 
 from calibrant.choose import choose_activations, choose_layers
-from calibrant.emit.parameters import Parameters
+from calibrant.data.batch import Batch
 from calibrant.graph.load import load, prepare
 from calibrant.numerics import dequantize, fake_quantize
 from calibrant.plan import Plan, resolve
+from calibrant.plan.parameters import Parameters
 from calibrant.recipe import AlgorithmChoice, AllNodes, Recipe, Rule, Settings
 from calibrant.refine.nuq import refine_levels, refines
-from calibrant.runtime.batch import Batch
 from calibrant.runtime.observe import observe
+from tests.models import NETS, Array, Model, Weights, build
+from tests.road import outputs, quantize
 
 W = Weights(0)
 CHANNELS = 12

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
-from tests.models import NETS, Array, Feeds, Weights, build, normal
-from tests.models.convolution import IMAGE
-from tests.road import outputs, prepared
 
+from calibrant.data.batch import Batch
 from calibrant.errors import DataError
 from calibrant.runtime import tap
-from calibrant.runtime.batch import Batch
 from calibrant.runtime.observe import channel_magnitudes, observe
 from calibrant.runtime.tap import Tap, expose
 from calibrant.stats import TensorStats
+from tests.models import NETS, Array, Feeds, Weights, build, normal
+from tests.models.convolution import IMAGE
+from tests.road import outputs, prepared
 
 W = Weights(0)
 TENSORS = ("x", "relu0", "conv1", "relu1", "conv2", "relu2", "conv4", "y")

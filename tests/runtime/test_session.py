@@ -8,13 +8,13 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from tests.models import NETS, build, convolution, normal, with_external_data
-from tests.road import outputs
 
 from calibrant.errors import ConfigValueError, ModelError
 from calibrant.graph.load import load, prepare
 from calibrant.runtime import session as sessions
 from calibrant.runtime.session import infer, open_session
+from tests.models import NETS, build, convolution, normal, with_external_data
+from tests.road import outputs
 
 
 def test_a_model_opens_in_every_form(tmp_path: Path) -> None:

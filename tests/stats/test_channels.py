@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tests import strategies
 
 from calibrant.errors import DataError
 from calibrant.stats import Accumulator, TensorStats
+from tests import strategies
 
 TENSORS = hnp.arrays(
     np.float32,

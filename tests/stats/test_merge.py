@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests import strategies
 
 from calibrant.errors import DataError
 from calibrant.stats import Accumulator, ExactValues, Histogram, TensorStats
+from tests import strategies
 
 MODES = ("exact", "few", "histogram")
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tests import strategies
 
 from calibrant.errors import DataError
 from calibrant.stats import Accumulator, ExactValues, Histogram, TensorStats
 from calibrant.stats.histogram import BIN_SHIFT
 from calibrant.stats.per_channel import channel_shift
+from tests import strategies
 
 TENSORS = hnp.arrays(
     np.float32,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from calibrant.runtime.batch import shape_text
+from calibrant.data.batch import shape_text
 from calibrant.text.yaml_text import write
 
 if TYPE_CHECKING:

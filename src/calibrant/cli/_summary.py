@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from calibrant.runtime.evaluate import Evaluation
+    from calibrant.analysis.evaluate import Evaluation
 
 __all__ = ["check_folder", "print_evaluation", "print_json", "print_summary", "quiet_stdout"]
 

@@ -56,9 +56,9 @@ def evaluate(
     DATA holds the references beside the inputs: an array 'labels' in the .npz file, a file labels.npy or
     labels.txt in the folder, or an array named like the output it belongs to.
     """
+    from calibrant.analysis.evaluate import evaluate as run
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._summary import print_evaluation, print_json, quiet_stdout
-    from calibrant.runtime.evaluate import evaluate as run
 
     with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
         result = run(

@@ -224,14 +224,14 @@ def quantize(
     its outputs are to the float model's is always measured and shown. Some 32 to 500 samples that look
     like what the model will see are enough.
     """
-    from calibrant.artefacts import check_formats
     from calibrant.cli._overrides import with_options
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._summary import check_folder, print_json, print_summary, quiet_stdout
     from calibrant.dialects import load_recipe
+    from calibrant.formats import check_formats
     from calibrant.pipeline import quantize as run
+    from calibrant.rebuild import quantize_from_record
     from calibrant.recipe import Recipe
-    from calibrant.records import quantize_from_record
 
     wanted = with_options(
         load_recipe(recipe) if recipe is not None else Recipe(),

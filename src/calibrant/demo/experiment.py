@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from calibrant.analysis.evaluate import evaluate
 from calibrant.demo import digits
 from calibrant.errors import OutputError
 from calibrant.graph.load import load, prepare
 from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
 from calibrant.pipeline import quantize
 from calibrant.recipe import AlgorithmChoice, AllNodes, Recipe, Rule, Settings
-from calibrant.runtime.evaluate import evaluate
 
 __all__ = ["NAIVE", "Measured", "Outcome", "compare_settings"]
 

@@ -23,12 +23,12 @@ import onnx_ir as ir
 from calibrant.emit._bias import set_bias
 from calibrant.emit._parts import difference, total
 from calibrant.emit._rewire import attach
-from calibrant.emit.parameters import Parameters
 from calibrant.graph.opset import main_opset
 from calibrant.graph.values import Names, add_constant, drop_unused_initializers, values_by_name
 from calibrant.numerics import QuantParams, dequantize
 from calibrant.numerics.compensation import residual_params
 from calibrant.plan import Plan
+from calibrant.plan.parameters import Parameters
 
 __all__ = ["DOMAIN", "FUNCTION", "emit_fake_quant"]
 

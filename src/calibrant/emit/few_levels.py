@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from calibrant.emit.parameters import Parameters
 from calibrant.numerics.levels import index_bits, packed_bytes
 from calibrant.plan import Plan
+from calibrant.plan.parameters import Parameters
 
 __all__ = ["few_levels"]
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from calibrant.emit.parameters import Parameters
 from calibrant.numerics import QuantParams
 from calibrant.plan import ActivationDecision, Plan
+from calibrant.plan.parameters import Parameters
 
 __all__ = ["NodeType", "node_types", "threshold"]
 

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calibrant.emit.parameters import Parameters
 from calibrant.emit.qdq import WEIGHT, emit_with, pair_values, residual_values
 from calibrant.graph.values import add_constant
 from calibrant.plan import Plan
+from calibrant.plan.parameters import Parameters
 
 __all__ = ["Parametric", "emit_parametric", "form_of"]
 

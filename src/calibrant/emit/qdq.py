@@ -27,12 +27,12 @@ from calibrant.emit._bias import set_bias
 from calibrant.emit._levels import gather_levels
 from calibrant.emit._parts import difference, split, total
 from calibrant.emit._rewire import attach
-from calibrant.emit.parameters import LayerParameters, Parameters
 from calibrant.graph.ops import bias_of, is_depthwise
 from calibrant.graph.values import Names, add_constant, drop_unused_initializers, values_by_name
 from calibrant.numerics import QuantParams
 from calibrant.numerics.compensation import residual_params
 from calibrant.plan import Plan, WeightDecision
+from calibrant.plan.parameters import LayerParameters, Parameters
 
 __all__ = [
     "WEIGHT",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from calibrant.emit._bias import set_bias
-from calibrant.emit.folding import folded_scales
-from calibrant.emit.parameters import Parameters
 from calibrant.graph.values import Names, add_constant, drop_unused_initializers, values_by_name
 from calibrant.plan import Plan
+from calibrant.plan.folding import folded_scales
+from calibrant.plan.parameters import Parameters
 
 __all__ = ["emit_weights_only"]
 
@@ -16,7 +16,7 @@ __all__ = ["emit_weights_only"]
 def emit_weights_only(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model:
     """Copy a prepared model, with the weights that the integers stand for and the biases that were chosen.
 
-    Where scales of the input's channels are folded into a weight (`emit.folding`), they are divided out
+    Where scales of the input's channels are folded into a weight (`plan.folding`), they are divided out
     again, since the input is not quantized here. Nodes keep their order.
 
     Args:

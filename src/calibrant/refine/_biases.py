@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calibrant.emit.parameters import LayerParameters
 from calibrant.graph.ops import bias_of
 from calibrant.plan import WeightDecision
+from calibrant.plan.parameters import LayerParameters
 
 __all__ = ["bias_factor", "has_other_bias", "output_axis", "output_of", "with_bias"]
 

@@ -25,10 +25,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calibrant.emit.parameters import Parameters
 from calibrant.emit.weights_only import emit_weights_only
 from calibrant.numerics.metrics import Metric, get_metric
 from calibrant.plan import Plan, WeightDecision
+from calibrant.plan.parameters import Parameters
 from calibrant.refine._biases import (
     bias_factor,
     has_other_bias,
@@ -36,7 +36,7 @@ from calibrant.refine._biases import (
     output_of,
     with_bias,
 )
-from calibrant.runtime.layerwise import walk
+from calibrant.runtime.walk import walk
 
 __all__ = ["BiasWish", "RuleCorrection", "correct_by_rule", "wishes"]
 

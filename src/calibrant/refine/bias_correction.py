@@ -24,9 +24,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calibrant.emit.parameters import Parameters
 from calibrant.emit.qdq import emit_simulated
 from calibrant.plan import Plan, WeightDecision
+from calibrant.plan.parameters import Parameters
 from calibrant.refine._biases import (
     bias_factor,
     has_other_bias,
@@ -35,9 +35,9 @@ from calibrant.refine._biases import (
     with_bias,
 )
 from calibrant.refine.bias_by_rule import wishes
-from calibrant.runtime.layerwise import walk
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import expose
+from calibrant.runtime.walk import walk
 
 __all__ = ["Correction", "correct_bias"]
 

@@ -21,17 +21,17 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant import algorithms
-from calibrant.emit.folding import float_weight
-from calibrant.emit.parameters import LayerParameters, Parameters
 from calibrant.emit.qdq import emit_simulated
 from calibrant.graph.ops import bias_of, is_constant
 from calibrant.numerics import dequantize
 from calibrant.plan import Plan, WeightDecision
+from calibrant.plan.folding import float_weight
+from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.refine._rounding import FUNCTIONS, Problem, learn
 from calibrant.refine._rows import LayerRows
-from calibrant.runtime.layerwise import walk
 from calibrant.runtime.measure import run
 from calibrant.runtime.tap import expose
+from calibrant.runtime.walk import walk
 
 __all__ = ["Learned", "learn_rounding", "learns"]
 

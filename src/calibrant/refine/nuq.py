@@ -25,15 +25,15 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 import calibrant.algorithms as algorithms
-from calibrant.emit.folding import float_weight
-from calibrant.emit.parameters import LayerParameters, Parameters
 from calibrant.emit.qdq import emit_simulated
 from calibrant.graph.input_channels import spread_over_weight
 from calibrant.numerics import dequantize, quantize
 from calibrant.numerics.levels import nearest_level
 from calibrant.plan import Plan, WeightDecision
-from calibrant.runtime.layerwise import walk
+from calibrant.plan.folding import float_weight
+from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.runtime.session import infer, open_session
+from calibrant.runtime.walk import walk
 
 __all__ = ["Refinement", "refine_levels", "refines"]
 

@@ -18,9 +18,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.graph.values import Names
-from calibrant.runtime.layerwise import piece, reads
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import expose
+from calibrant.runtime.walk import piece, reads
 
 if TYPE_CHECKING:
     import onnxruntime as ort

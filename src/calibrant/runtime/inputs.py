@@ -8,8 +8,8 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from calibrant.data.batch import InputInfo
 from calibrant.errors import UnsupportedError
-from calibrant.runtime.batch import InputInfo
 
 __all__ = ["input_infos", "model_inputs"]
 

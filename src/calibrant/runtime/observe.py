@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.data.batch import Batch
 from calibrant.errors import DataError
-from calibrant.runtime.batch import Batch
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import Tap, expose
 from calibrant.stats import Accumulator, TensorStats

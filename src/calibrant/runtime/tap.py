@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.data.batch import Batch
 from calibrant.errors import ModelError
 from calibrant.graph.values import values_by_name
-from calibrant.runtime.batch import Batch
 from calibrant.runtime.session import infer, open_session
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from tests.dialects.conformance._zoo import explained
 
 from calibrant import load_recipe
 from calibrant.errors import ConfigError
 from calibrant.recipe import Settings
+from tests.dialects.conformance._zoo import explained
 
 __all__ = ["IFMR", "accept", "refuse", "resolved"]
 

@@ -7,13 +7,13 @@ from functools import cache
 import numpy as np
 import onnx
 import onnx_ir as ir
-from tests.models._text import Array, build
 
 from calibrant.graph.load import load, prepare
 from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
 from calibrant.plan import Plan, explain, resolve
 from calibrant.plan.explain import Explanation
 from calibrant.recipe import Recipe
+from tests.models._text import Array, build
 
 __all__ = ["LAYERS", "explained", "planned", "prepared", "zoo"]
 

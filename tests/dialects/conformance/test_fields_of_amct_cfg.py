@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.dialects.conformance._case import IFMR, accept, refuse, resolved
-from tests.dialects.conformance._zoo import LAYERS, explained, planned
 
 from calibrant import load_recipe
 from calibrant.errors import ConfigError, ConfigTypeError, ConfigValueError
+from tests.dialects.conformance._case import IFMR, accept, refuse, resolved
+from tests.dialects.conformance._zoo import LAYERS, explained, planned
 
 T, V = ConfigTypeError, ConfigValueError
 

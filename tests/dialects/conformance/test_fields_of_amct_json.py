@@ -6,8 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from tests.dialects.conformance._case import IFMR, accept, refuse
-from tests.dialects.conformance._zoo import LAYERS, explained, planned
 
 from calibrant import load_recipe
 from calibrant.errors import (
@@ -16,6 +14,8 @@ from calibrant.errors import (
     ConfigTypeError,
     ConfigValueError,
 )
+from tests.dialects.conformance._case import IFMR, accept, refuse
+from tests.dialects.conformance._zoo import LAYERS, explained, planned
 
 Doc = dict[str, Any]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.dialects.conformance._case import accept, refuse
-from tests.dialects.conformance._zoo import LAYERS, explained
 
 from calibrant import load_recipe
 from calibrant.errors import ConfigError, ConfigTypeError, ConfigValueError
+from tests.dialects.conformance._case import accept, refuse
+from tests.dialects.conformance._zoo import LAYERS, explained
 
 T, V = ConfigTypeError, ConfigValueError
 Doc = dict[str, Any]

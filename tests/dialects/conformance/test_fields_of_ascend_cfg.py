@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.dialects.conformance._case import accept, refuse
 
 from calibrant import load_recipe
 from calibrant.errors import ConfigError, ConfigTypeError, ConfigValueError
+from tests.dialects.conformance._case import accept, refuse
 
 T, V = ConfigTypeError, ConfigValueError
 

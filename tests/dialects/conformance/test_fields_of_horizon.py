@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.dialects.conformance._case import accept, refuse, resolved
-from tests.dialects.conformance._zoo import explained, prepared
 
 from calibrant import load_recipe
 from calibrant.errors import ConfigError, ConfigTypeError, ConfigValueError, UnsupportedError
 from calibrant.graph.targets import get
 from calibrant.plan.effective import Effective
+from tests.dialects.conformance._case import accept, refuse, resolved
+from tests.dialects.conformance._zoo import explained, prepared
 
 T, V = ConfigTypeError, ConfigValueError
 Doc = dict[str, Any]

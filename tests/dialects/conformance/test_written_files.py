@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
-from tests.dialects.conformance._zoo import LAYERS, zoo
 
 from calibrant import load_recipe
 from calibrant.cli import main
 from calibrant.dialects import convert, dump_recipe
 from calibrant.dialects.amct.write import create_config
 from calibrant.errors import ConfigValueError, UnsupportedError
+from tests.dialects.conformance._zoo import LAYERS, zoo
 
 #: One layer as the vendor writes it, by hand from the table and the key order of ascend.md 11.
 LAYER = """    "{name}":{{

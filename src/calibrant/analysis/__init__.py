@@ -1,0 +1,1 @@
+"""Say how good a quantized model is, and where its accuracy goes."""

@@ -1,0 +1,271 @@
+"""The probe: the first samples of the calibration data, and what the float model answers to them.
+
+Candidates are measured on it. Samples, bytes and feeds are limited, so that a measurement costs the same
+however much calibration data there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant.data.batch import Batch
+from calibrant.errors import DataError, ModelError
+from calibrant.graph.opset import MIN_OPSET, main_opset
+from calibrant.plan import Plan
+from calibrant.refine.bias_by_rule import wishes
+from calibrant.refine.learned_rounding import learns
+from calibrant.refine.nuq import refines
+from calibrant.run import Run
+from calibrant.runtime.measure import compare, run
+from calibrant.runtime.session import infer, open_session
+from calibrant.runtime.tap import expose
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+__all__ = ["Probe", "before_selection", "check_raised", "rows_are_free", "take_probe"]
+
+Array = npt.NDArray[Any]
+
+#: So many samples, and at most so many bytes of inputs and of outputs …
+PROBE_SAMPLES = 64
+PROBE_BYTES = 64 * 2**20
+#: … fewer where they only show how good the result is …
+QUALITY_SAMPLES = 16
+#: … in feeds of so many samples and bytes of inputs, since what a model computes on the way is larger still.
+PROBE_FEED = 16
+PROBE_FEED_BYTES = 4 * 2**20
+
+#: Operators that select by value: behind them positions differ between two models that hardly differ.
+_SELECTING = frozenset(
+    {"ArgMax", "ArgMin", "Compress", "NonMaxSuppression", "NonZero", "TopK", "Unique"}
+)
+
+#: Outputs of a model whose opset was raised agree at least so well with those before [dB].
+RAISED_SQNR_DB = 60.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """The samples that candidates are measured on, and what the float model answers to them.
+
+    Args:
+        batches: The samples as they came.
+        small: The same in small batches.
+        free: Whether the model takes batches of any size.
+        reference: The outputs of the float model for each feed.
+        scored: The tensors candidates are compared by: the outputs, or what a final Softmax or Sigmoid
+            reads, since behind it a few uncertain samples decide the whole figure.
+        scored_reference: The float model's values of these.
+    """
+
+    batches: list[Batch]
+    small: list[Batch]
+    free: bool
+    reference: list[dict[str, Array]]
+    scored: tuple[str, ...]
+    scored_reference: list[dict[str, Array]]
+
+    @property
+    def feeds(self) -> list[Mapping[str, Array]]:
+        """Inputs of the small batches."""
+        return [b.feeds for b in self.small]
+
+    def part(self, samples: int) -> Probe:
+        """Return a probe of fewer samples: whole small batches, spread over this one."""
+        each = max(1, self.small[0].size)
+        step = max(1, len(self.small) * each // max(samples, each))
+        return replace(
+            self,
+            batches=self.small[::step],
+            small=self.small[::step],
+            reference=self.reference[::step],
+            scored_reference=self.scored_reference[::step],
+        )
+
+
+def take_probe(model: ir.Model, plan: Plan, stream: Iterator[Batch], r: Run) -> Probe:
+    """Take the first samples, run the float model on them, and keep both."""
+    samples = PROBE_SAMPLES if _is_measured(plan, r) else QUALITY_SAMPLES
+    if r.recipe.search is not None:
+        samples = max(samples, r.recipe.search.samples)
+    samples = max(samples, *(w.samples for w in wishes(plan).values()), 0)
+    batches: list[Batch] = []
+    taken = 0
+    for batch in stream:
+        batches.append(batch)
+        taken += batch.size
+        if taken >= samples or _bytes(batches) > PROBE_BYTES:
+            break
+    if not batches:
+        raise DataError("The calibration data is empty: it yields no batch.")
+    outputs = [
+        v.name or ""
+        for v in model.graph.outputs
+        if v.producer() is not None and isinstance(v.type, (ir.TensorType, type(None)))
+    ]  # no sequences, and nothing that is an input as well
+    scored = tuple(n for n in _scored(model) if n in outputs or n not in _output_names(model))
+    if not outputs and not scored:
+        raise ModelError("The model has no output that is a tensor computed from its inputs.")
+    wanted = list(dict.fromkeys([*outputs, *scored]))
+    session = open_session(expose(model, wanted), provider=r.provider, threads=r.threads)
+    free = rows_are_free(model)
+    try:
+        small, values = _answers(session, wanted, _slices(batches, samples, free=free))
+    except ModelError:
+        if not free:
+            raise
+        free = False  # somewhere inside, the model insists on its batch size
+        small, values = _answers(session, wanted, _slices(batches, samples, free=free))
+    r.probe_samples = sum(b.size for b in small)
+    return Probe(
+        batches,
+        small,
+        free,
+        [{n: v[n] for n in outputs} for v in values],
+        scored,
+        [{n: v[n] for n in scored} for v in values],
+    )
+
+
+def _answers(
+    session: ort.InferenceSession, wanted: list[str], batches: Iterable[Batch]
+) -> tuple[list[Batch], list[dict[str, Array]]]:
+    """Return batches, as many as the bytes allow, and what the model answers to each."""
+    used = [i.name for i in session.get_inputs()]
+    done: list[Batch] = []
+    values: list[dict[str, Array]] = []
+    size = 0
+    for batch in batches:
+        results = infer(session, wanted, {n: batch.feeds[n] for n in used})
+        _check_finite(results, wanted, batch)
+        done.append(batch)
+        values.append(dict(zip(wanted, results, strict=True)))
+        size += sum(np.asarray(x).nbytes for x in results)
+        if size > PROBE_BYTES and len(values) >= 2:
+            break
+    return done, values
+
+
+def _is_measured(plan: Plan, r: Run) -> bool:
+    """Say whether anything is decided, balanced, refined or corrected by what the probe shows."""
+    return (
+        r.recipe.bias_correction != "off"
+        or (r.recipe.equalize != "off" and plan.target.equalize)
+        or any(d.algorithm.name == "auto" for d in plan.activations)
+        or any(d.settings.balance is not None for d in plan.layers)
+        or refines(plan)
+        or learns(plan)
+    )
+
+
+def check_raised(original: ir.Model, probe: Probe, r: Run) -> None:
+    """Make sure that a model whose opset was raised still computes what it did.
+
+    Raises:
+        ModelError: An output is another one.
+    """
+    found = run(original, probe.feeds[:1], **r.runtime)
+    for quality in compare(found, probe.reference[:1]):
+        if quality.sqnr_db < RAISED_SQNR_DB:
+            raise ModelError(
+                f"Raising the opset of the model from {main_opset(original)}, which quantization needs, "
+                f"changes its output '{quality.name}' (SQNR {quality.sqnr_db:.1f} dB). Export the model "
+                f"with opset {MIN_OPSET} or newer."
+            )
+
+
+def _output_names(model: ir.Model) -> set[str]:
+    return {v.name or "" for v in model.graph.outputs}
+
+
+def _scored(model: ir.Model) -> tuple[str, ...]:
+    """Tensors to compare two models by: their outputs, taken from before what makes them hard to compare.
+
+    A final Softmax or Sigmoid is taken off; an output behind a selection (the boxes that are left) is
+    replaced by the floating point tensors that the selection reads; labels and truths by what they come from.
+    """
+    found: dict[str, None] = {}
+    for value in model.graph.outputs:
+        producer = value.producer()
+        if producer is not None and producer.op_type in ("Softmax", "LogSoftmax", "Sigmoid"):
+            source = producer.inputs[0]
+            if source is not None and source.producer() is not None:
+                value = source
+        found |= dict.fromkeys(before_selection(value) or [value.name or ""])
+    return tuple(found)
+
+
+def before_selection(value: ir.Value) -> list[str]:
+    """Return computed floating point inputs of the selections that a value depends on; empty without any."""
+    names: list[str] = []
+    is_label = value.dtype not in (None, ir.DataType.FLOAT, ir.DataType.FLOAT16)
+    stack, seen = [value.producer()], set[ir.Node]()
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        decides = is_label and node.op_type not in ("Shape", "Size")
+        reads_floats = any(v is not None and v.dtype == ir.DataType.FLOAT for v in node.inputs)
+        if node.op_type in _SELECTING or (decides and reads_floats):
+            names += [
+                v.name or ""
+                for v in node.inputs
+                if v is not None
+                and v.producer() is not None
+                and v.dtype in (None, ir.DataType.FLOAT)
+            ]
+            continue
+        stack += [v.producer() for v in node.inputs if v is not None]
+    return names
+
+
+def _bytes(batches: Iterable[Batch]) -> int:
+    return sum(x.nbytes for b in batches for x in b.feeds.values())
+
+
+def _slices(batches: list[Batch], samples: int, *, free: bool) -> Iterator[Batch]:
+    left = samples
+    for batch in batches:
+        feeds = dict(batch.feeds)
+        if not free or batch.size <= 1:
+            yield batch
+            left -= batch.size
+            continue
+        each = max(1, sum(x.nbytes for x in feeds.values()) // batch.size)
+        step = max(1, min(PROBE_FEED, PROBE_FEED_BYTES // each, batch.size // 2))
+        for start in range(0, batch.size, step):
+            if left <= 0:
+                return
+            part = slice(start, start + step)
+            yield Batch(
+                {n: np.ascontiguousarray(x[part]) for n, x in feeds.items()},
+                {},
+                batch.first + start,
+                min(step, batch.size - start),
+                batch.source,
+                batch.files[part],
+            )
+            left -= step
+
+
+def _check_finite(outputs: list[Array], names: list[str], batch: Batch) -> None:
+    for name, x in zip(names, outputs, strict=True):
+        x = np.asarray(x)
+        if x.dtype.kind == "f" and np.isnan(x).any():
+            raise DataError(f"The float model's tensor '{name}' holds NaN for {batch}.")
+
+
+def rows_are_free(model: ir.Model) -> bool:
+    """Whether every input has a free first dimension, so that samples can be sliced."""
+    return all(
+        v.shape is not None and len(v.shape) > 0 and not isinstance(v.shape[0], int)
+        for v in model.graph.inputs
+    )

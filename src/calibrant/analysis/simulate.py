@@ -1,0 +1,129 @@
+"""Run the simulated quantized model with one set of parameters after another.
+
+Opening a session costs as much as running some forty samples of a small network. Scales and zero points, and
+weights that take over the scales of channels, are inputs of what is run (`emit.parametric`); so parameters that
+differ in nothing else are runs of one session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant.emit.parametric import Parametric, emit_parametric, form_of
+from calibrant.plan import Plan
+from calibrant.plan.parameters import LayerParameters, Parameters
+from calibrant.run import Run
+from calibrant.runtime.session import infer, open_session
+from calibrant.runtime.tap import expose
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+__all__ = ["Simulator", "taking_scales"]
+
+Array = npt.NDArray[Any]
+
+#: Sessions that are kept open.
+KEPT = 3
+
+
+def taking_scales(plan: Plan) -> frozenset[str]:
+    """Return the layers whose weights take over the scales of their input's channels."""
+    return frozenset(n for d in plan.activations if d.folded for n, _ in d.users)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Open:
+    """A session, and what it stands for."""
+
+    form: tuple[object, ...]
+    made: Parametric
+    layers: Mapping[str, LayerParameters]
+    session: ort.InferenceSession
+
+    def fits(self, form: tuple[object, ...], params: Parameters) -> bool:
+        """Whether parameters of a plan of this form differ in nothing but inputs."""
+        return form == self.form and _same_layers(self.layers, params.layers, self.made.free)
+
+
+@dataclass(slots=True, eq=False)
+class Simulator:
+    """Simulated quantized models of one float model.
+
+    Args:
+        model: The prepared float model.
+        outputs: Tensors to return.
+        run: The run.
+        opened: How many sessions were opened.
+    """
+
+    model: ir.Model
+    outputs: tuple[str, ...]
+    run: Run
+    opened: int = 0
+    _sessions: list[_Open] = field(default_factory=list)
+
+    def simulate(
+        self, plan: Plan, params: Parameters, feeds: Sequence[Mapping[str, Array]]
+    ) -> list[dict[str, Array]]:
+        """Return the outputs for each feed.
+
+        Raises:
+            ModelError: ONNX Runtime cannot load or run the model.
+        """
+        found = self._session(plan, params)
+        inputs = {i.name for i in found.session.get_inputs()}
+        numbers = {n: x for n, x in found.made.feeds(params).items() if n in inputs}
+        names = [o.name for o in found.session.get_outputs()]
+        outputs = []
+        for feed in feeds:
+            fed = {n: x for n, x in feed.items() if n in inputs}
+            values = infer(found.session, names, fed | numbers)
+            outputs.append(dict(zip(names, values, strict=True)))
+        return outputs
+
+    def _session(self, plan: Plan, params: Parameters) -> _Open:
+        form = form_of(plan)
+        for known in self._sessions:
+            if known.fits(form, params):
+                return known
+        made = emit_parametric(
+            self.model, plan, params, free=taking_scales(plan) & params.layers.keys()
+        )
+        exposed = expose(made.model, self.outputs)
+        session = open_session(exposed, integers=False, **self.run.runtime)
+        self.opened += 1
+        self._sessions = [_Open(form, made, params.layers, session), *self._sessions][:KEPT]
+        return self._sessions[0]
+
+
+def _same_layers(
+    one: Mapping[str, LayerParameters], other: Mapping[str, LayerParameters], free: Collection[str]
+) -> bool:
+    return one.keys() == other.keys() and all(
+        _same_layer(one[n], other[n], weight=n not in free) for n in one
+    )
+
+
+def _same_layer(a: LayerParameters, b: LayerParameters, *, weight: bool) -> bool:
+    """Whether two layers have the same bias and, where it counts, the same weight."""
+    if a is b:
+        return True
+    if not _equal(a.bias, b.bias):
+        return False
+    return not weight or (
+        a.weight.axis == b.weight.axis
+        and _equal(a.weight.scale, b.weight.scale)
+        and _equal(a.values, b.values)
+        and _equal(a.residual, b.residual)
+    )
+
+
+def _equal(a: Array | None, b: Array | None) -> bool:
+    return a is b or (a is not None and b is not None and np.array_equal(a, b))

@@ -1,0 +1,161 @@
+"""Task metrics: how good a model's outputs are against references.
+
+A named metric is a sum over samples, so an evaluation holds no more than one batch of outputs:
+
+    top<k>    share of labels among the k largest scores; of equal scores the earlier class comes first
+    mse       mean (output - reference)**2                                    [units of the output, squared]
+    mae       mean |output - reference|                                       [units of the output]
+
+A function of the user's own, `module:function`, gets all outputs at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from calibrant.data.batch import AnyArray
+from calibrant.errors import ConfigValueError, DataError, ModelError, did_you_mean
+
+__all__ = ["METRICS", "BatchMetric", "batch_metric"]
+
+#: Names for messages and help.
+METRICS = ("top1", "top5", "mse", "mae")
+
+Outputs = Mapping[str, AnyArray]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchMetric:
+    """A metric that is a mean over samples.
+
+    Args:
+        name: As asked for.
+        add: (scores or output, reference) of one batch to (sum, count).
+    """
+
+    name: str
+    add: Callable[[AnyArray, AnyArray], tuple[float, int]]
+
+    def of_batch(
+        self, outputs: Outputs, references: Mapping[str, AnyArray], where: str
+    ) -> tuple[float, int]:
+        """Return sum and count of one batch.
+
+        Raises:
+            DataError: The data has no reference, or one that does not fit the output.
+            ModelError: An output is NaN.
+        """
+        output, reference = _pair(outputs, references)
+        name, values = output
+        if values.dtype.kind == "f" and np.isnan(values).any():
+            raise ModelError(
+                f"Output '{name}' of the model is NaN at {where}; {self.name} means nothing."
+            )
+        try:
+            return self.add(values, reference[1])
+        except DataError as e:
+            raise DataError(
+                f"{where}: {self.name} of output '{name}' and '{reference[0]}': {e}"
+            ) from e
+
+
+def batch_metric(name: str) -> BatchMetric:
+    """Return a metric by name.
+
+    Raises:
+        ConfigValueError: An unknown name; it lists what there is.
+    """
+    if match := re.fullmatch(r"top([1-9]\d*)", name):
+        k = int(match[1])
+        return BatchMetric(name, lambda scores, labels: top_k(scores, labels, k))
+    if name == "mse":
+        return BatchMetric(name, lambda y, r: _differences(y, r, np.square))
+    if name == "mae":
+        return BatchMetric(name, lambda y, r: _differences(y, r, np.abs))
+    raise ConfigValueError(
+        f"Unknown metric '{name}'. Known: {', '.join(METRICS)} (any top<k>), or module:function."
+        + did_you_mean(name, METRICS)
+    )
+
+
+def top_k(scores: AnyArray, labels: AnyArray, k: int) -> tuple[int, int]:
+    """Count labels among the k largest scores.
+
+    Args:
+        scores: (samples, classes, …); dimensions behind it are positions if the labels have them too,
+            and have to be 1 otherwise.
+        labels: (samples, …) whole numbers from 0.
+        k: How many of the scores count.
+
+    Returns:
+        Hits and labels.
+
+    Raises:
+        ConfigValueError: k is not below the number of classes.
+        DataError: Labels are no class numbers, or of another shape.
+
+    Example:
+        >>> top_k(np.array([[0.1, 0.7, 0.2], [0.5, 0.5, 0.0]]), np.array([2, 0]), 1)
+        (1, 2)
+    """
+    labels = labels.reshape(len(labels), *(d for d in labels.shape[1:] if d != 1))
+    if labels.ndim == 1:
+        scores = scores.reshape(len(scores), -1)
+    if scores.ndim < 2 or scores.shape[:1] + scores.shape[2:] != labels.shape:
+        raise DataError(
+            f"scores of shape {scores.shape} do not fit labels of shape {labels.shape}."
+        )
+    classes = scores.shape[1]
+    if k >= classes:
+        raise ConfigValueError(f"top{k} needs more than {k} classes; the output has {classes}.")
+    whole = labels.astype(np.int64)
+    if labels.dtype.kind not in "iuf" or (whole != labels).any():
+        raise DataError("labels have to be class numbers, whole and from 0.")
+    if whole.min() < 0 or whole.max() >= classes:
+        raise DataError(
+            f"labels run from {whole.min()} to {whole.max()}; the output has classes 0 to {classes - 1}."
+        )
+    index = whole[:, np.newaxis]  # (samples, 1, …)
+    own = np.take_along_axis(scores, index, axis=1)
+    earlier = np.arange(classes).reshape(1, -1, *[1] * (scores.ndim - 2)) < index
+    rank = ((scores > own) | ((scores == own) & earlier)).sum(axis=1)  # (samples, …)
+    return int((rank < k).sum()), int(whole.size)
+
+
+def _differences(
+    value: AnyArray, reference: AnyArray, loss: Callable[[AnyArray], AnyArray]
+) -> tuple[float, int]:
+    if value.shape != reference.shape:
+        if value.size != reference.size or len(value) != len(reference):
+            raise DataError(f"shapes {value.shape} and {reference.shape} differ.")
+        reference = reference.reshape(value.shape)  # (samples,) beside (samples, 1)
+    if reference.dtype.kind not in "iufb":
+        raise DataError(f"the reference is {reference.dtype}, not numbers.")
+    difference = value.astype(np.float64) - reference.astype(np.float64)
+    return float(loss(difference).sum()), int(value.size)
+
+
+def _pair(
+    outputs: Outputs, references: Mapping[str, AnyArray]
+) -> tuple[tuple[str, AnyArray], tuple[str, AnyArray]]:
+    """Return the output to judge and its reference, each with its name.
+
+    The reference named like an output belongs to it; otherwise `labels`, or the only one there is,
+    belongs to the first output.
+    """
+    for name in outputs:
+        if name in references:
+            return (name, outputs[name]), (name, references[name])
+    first = next(iter(outputs))
+    names: Sequence[str] = ["labels"] if "labels" in references else list(references)
+    if len(names) != 1:
+        there = f"it has {', '.join(names)}" if names else "it has none besides the model's inputs"
+        raise DataError(
+            f"The data has no array 'labels', nor one named like an output "
+            f"({', '.join(outputs)}), to compare the outputs with; {there}."
+        )
+    return (first, outputs[first]), (names[0], references[names[0]])

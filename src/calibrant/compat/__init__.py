@@ -1,0 +1,1 @@
+"""Functions under the names that the vendors' own tools have."""

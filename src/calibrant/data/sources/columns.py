@@ -1,0 +1,190 @@
+"""Samples of one array, read by index: from memory, or from many files.
+
+A column yields raw samples as they are stored; `data.py` prepares, casts and checks them. None of the
+columns holds more than the arrays it was given, the samples asked for, and one file.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Protocol
+
+import numpy as np
+
+from calibrant.data.batch import AnyArray
+from calibrant.errors import DataError
+
+__all__ = [
+    "ArrayColumn",
+    "Column",
+    "FileColumn",
+    "PreparedColumn",
+    "SampleFile",
+    "Table",
+]
+
+
+class Column(Protocol):
+    """Samples of one array."""
+
+    @property
+    def samples(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all samples have one shape, as far as that is known without reading them."""
+        ...
+
+    def read(self, start: int, stop: int) -> AnyArray:
+        """Return samples start … stop-1, (stop-start, …), as they are stored."""
+        ...
+
+    def file(self, index: int) -> str:
+        """Name the file of one sample; empty where one file holds them all."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayColumn:
+    """Samples of an array in memory or memory-mapped."""
+
+    array: AnyArray
+
+    @property
+    def samples(self) -> int:
+        """Length of axis 0; a single number counts as one, and is refused for its shape when read."""
+        return len(self.array) if self.array.ndim else 1
+
+    @property
+    def uniform(self) -> bool:
+        """Always: it is one array."""
+        return True
+
+    def read(self, start: int, stop: int) -> AnyArray:
+        """Return a view."""
+        return self.array[start:stop] if self.array.ndim else self.array
+
+    def file(self, index: int) -> str:
+        """Return nothing: the source has the name."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedColumn:
+    """Samples of another column, preprocessed as they are read."""
+
+    column: Column
+    prepare: Callable[[AnyArray], AnyArray]
+
+    @property
+    def samples(self) -> int:
+        """As many as the other column has."""
+        return self.column.samples
+
+    @property
+    def uniform(self) -> bool:
+        """As the other column says."""
+        return self.column.uniform
+
+    def read(self, start: int, stop: int) -> AnyArray:
+        """Read and preprocess."""
+        return self.prepare(self.column.read(start, stop))
+
+    def file(self, index: int) -> str:
+        """Name the file as the other column does."""
+        return self.column.file(index)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleFile:
+    """One file of a folder.
+
+    Args:
+        name: Its name for messages, relative to the folder.
+        samples: How many samples it holds.
+        load: Returns them, (samples, …); raises DataError.
+        shape: Shape of one sample; None where only reading would tell.
+    """
+
+    name: str
+    samples: int
+    load: Callable[[], AnyArray]
+    shape: tuple[int, ...] | None = None
+
+
+class FileColumn:
+    """Samples spread over files, in order. The file read last is kept."""
+
+    def __init__(self, files: Sequence[SampleFile]) -> None:
+        """Count the samples."""
+        self._files = tuple(files)
+        self._ends = list(accumulate(f.samples for f in self._files))
+        self._last: tuple[int, AnyArray] | None = None
+
+    @property
+    def samples(self) -> int:
+        """Samples of all files."""
+        return self._ends[-1] if self._ends else 0
+
+    @property
+    def uniform(self) -> bool:
+        """Whether the files whose shape is known agree."""
+        return len({f.shape for f in self._files if f.shape is not None}) < 2
+
+    def read(self, start: int, stop: int) -> AnyArray:
+        """Load the files that hold these samples and return them as one array."""
+        parts, names = [], []
+        while start < min(stop, self.samples):
+            k = bisect_right(self._ends, start)
+            begin = self._ends[k] - self._files[k].samples
+            part = self._load(k)[start - begin : stop - begin]
+            parts.append(part)
+            names.append(self._files[k].name)
+            start += len(part)
+        for part, name in zip(parts, names, strict=True):
+            if part.shape[1:] != parts[0].shape[1:]:
+                raise DataError(
+                    f"{name} has samples of shape {part.shape[1:]}, and {names[0]} of "
+                    f"{parts[0].shape[1:]}; samples of one batch have one shape. "
+                    "Use batch size 1, or crop them alike."
+                )
+            if part.dtype != parts[0].dtype:
+                raise DataError(
+                    f"{name} holds {part.dtype}, and {names[0]} {parts[0].dtype}; use one type."
+                )
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def file(self, index: int) -> str:
+        """Name the file of one sample, and the sample in it where it holds several."""
+        k = bisect_right(self._ends, index)
+        if self._files[k].samples == 1:
+            return self._files[k].name
+        return f"sample {index - self._ends[k] + self._files[k].samples} of {self._files[k].name}"
+
+    def _load(self, k: int) -> AnyArray:
+        if self._last is None or self._last[0] != k:
+            array = self._files[k].load()
+            if len(array) != self._files[k].samples:
+                raise DataError(f"{self._files[k].name} changed while it was read.")
+            self._last = (k, array)
+        return self._last[1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """Columns of one source, by name: the model's inputs, and extras such as `labels`.
+
+    Args:
+        columns: Column by name.
+        source: File, folder or description, for messages.
+        notes: What was left out, one sentence each.
+    """
+
+    columns: Mapping[str, Column]
+    source: str
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,62 @@
+"""Files that a vendor's tools and their users know by name, written beside ours.
+
+Each format is one file here: a function that answers with models and texts by file name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from calibrant.errors import ConfigValueError, did_you_mean
+from calibrant.formats._files import CALIBRATION, Files
+from calibrant.formats.ascend.files import ascend_files
+from calibrant.formats.horizon.files import horizon_files
+
+if TYPE_CHECKING:
+    from calibrant.results import QuantizedModel
+
+__all__ = ["FORMATS", "Files", "artefacts", "check_formats"]
+
+#: Name of a format -> what it writes of a result, under a prefix.
+FORMATS: dict[str, Callable[[QuantizedModel, str], Files]] = {
+    "ascend": ascend_files,
+    "horizon": horizon_files,
+}
+
+
+def check_formats(formats: Sequence[str], prefix: str) -> None:
+    """Check what is asked for, before a long run rather than behind it.
+
+    Raises:
+        ConfigValueError: There is no such format, the prefix is no part of a file's name, or a prefix is
+            given without a format.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise ConfigValueError(
+                f"There is no format '{name}'; formats are {', '.join(sorted(FORMATS))}."
+                + did_you_mean(name, FORMATS)
+            )
+    if any(c in prefix for c in "/\\\0"):
+        raise ConfigValueError(
+            f"The prefix {prefix!r} has a character that a file's name cannot have; the folder is said "
+            "apart from it."
+        )
+    if prefix and not formats:
+        raise ConfigValueError(
+            f"The prefix '{prefix}' stands before the names of a format's files, and no format is given."
+        )
+
+
+def artefacts(result: QuantizedModel, name: str, prefix: str = "") -> Files:
+    """Return what one format writes of a result.
+
+    Args:
+        result: A quantized model.
+        name: Name of the format, one of `FORMATS`.
+        prefix: What the names begin with, an underscore behind it.
+    """
+    files = FORMATS[name](result, prefix)
+    calibration = result.deploy.metadata_props.get(CALIBRATION)
+    return files.marked(calibration) if calibration else files

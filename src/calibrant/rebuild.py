@@ -1,0 +1,220 @@
+"""Build both models from the float model and a record alone."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant.errors import ConfigValueError
+from calibrant.graph import targets
+from calibrant.graph.form import ModelForm
+from calibrant.graph.load import ModelLike, load, prepare
+from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
+from calibrant.graph.passes.balance import Balanced, channel_axis, factors_by_layer
+from calibrant.graph.passes.equalize import Equalized
+from calibrant.numerics import quantize
+from calibrant.numerics.compensation import residual
+from calibrant.numerics.levels import nearest_level
+from calibrant.pipeline import finish
+from calibrant.plan import WeightDecision
+from calibrant.plan.folding import float_weight
+from calibrant.plan.parameters import LayerParameters, Parameters
+from calibrant.recipe import Recipe
+from calibrant.record.check import balance_factors
+from calibrant.record.extras import RoundingExtra
+from calibrant.record.plan import Recorded, edge_of, recorded
+from calibrant.record.read import Record, read_record
+from calibrant.results import QuantizedModel
+from calibrant.run import Progress, Run
+
+__all__ = ["quantize_from_record"]
+
+#: What a record is for that does not say it: the layers that AMCT quantizes.
+DEFAULT_TARGET = "layers-only"
+
+
+def quantize_from_record(
+    model: ModelLike,
+    record: str | Path | Record,
+    data: Any = None,
+    *,
+    provider: str = "cpu",
+    threads: int | None = None,
+    batch_size: int | None = None,
+    preprocess: str | Path | None = None,
+    progress: Progress | None = None,
+    per_node: bool = False,
+) -> QuantizedModel:
+    """Quantize a float model with the numbers of a record; nothing is calibrated.
+
+    Args:
+        model: The float model that the record is of.
+        record: A path of `record.txt` or `record.json`, its text, or a record that was read.
+        data: Samples to measure the result on; None for no measurement.
+        provider: Execution provider.
+        threads: Threads inside an operator.
+        batch_size: Samples in a batch.
+        preprocess: File that says how raw samples become inputs.
+        progress: Called with a stage, what is done of it, and how much there is.
+        per_node: List every node with its thresholds; with data, compare it with the float model's.
+
+    Raises:
+        ModelError: The model cannot be read or is quantized already.
+        ConfigError: The record is damaged, says what is not allowed, or is of another model.
+    """
+    found = record if isinstance(record, Record) else read_record(record)
+    target = found.extras.target
+    recipe = Recipe(target=target[-1] if target else DEFAULT_TARGET)
+    r = Run(recipe, provider, threads, progress, per_node=per_node)
+    with r.stage("load"):
+        original = load(model)
+        base, form, meant = _formed(original, found, recipe)
+    with r.stage("weights"):
+        params = _parameters(base, form, meant, found)
+    r.equalized, r.balanced = list(form.equalized), list(form.balanced)
+    return finish(
+        model,
+        original,
+        base,
+        meant.plan,
+        params,
+        form,
+        r,
+        data=data,
+        batch_size=batch_size,
+        preprocess=preprocess,
+        read={k: e.kept for k, e in found.entries.items()},
+    )
+
+
+def _formed(
+    original: ir.Model, record: Record, recipe: Recipe
+) -> tuple[ir.Model, ModelForm, Recorded]:
+    """Bring the model into the form of the record."""
+
+    def shape(source: ir.Model) -> tuple[ir.Model, ModelForm, Recorded]:
+        model = prepare(source)
+        form = _form(record, model)
+        form.apply(model)
+        meant = recorded(record, model, targets.get(recipe.target), form.half)
+        return model, form, meant
+
+    base, form, meant = shape(original)
+    if meant.plan.needs_wide_types and main_opset(base) < WIDE_OPSET:
+        base, form, meant = shape(raise_opset(original.clone(), WIDE_OPSET))
+    return base, form, meant
+
+
+def _form(record: Record, prepared: ir.Model) -> ModelForm:
+    """Read what was done to the float model."""
+    extras = record.extras
+    kept = [k for k, e in record.entries.items() if e.value.skip_fusion]
+    kept += [n for listed in extras.fold if listed is not False for n in listed]
+    return ModelForm(
+        fold=False not in extras.fold,
+        keep_batch_norm=tuple(dict.fromkeys(kept)),
+        half=tuple(n for listed in extras.half for n in listed),
+        balanced=_balanced(record, prepared),
+        equalized=tuple(
+            Equalized("", (), 1.0, e.tensor, tuple(e.factors)) for e in extras.equalized
+        ),
+        half_outputs=bool(extras.outputs),
+        half_later=tuple(n for listed in extras.half_later for n in listed),
+        overflows=tuple(item for said in extras.saturates for item in said.items()),
+    )
+
+
+def _balanced(record: Record, model: ir.Model) -> tuple[Balanced, ...]:
+    """Return the Muls: those of the comments, and one for each other entry that has factors."""
+    nodes = {n.name or "": n for n in model.graph}
+    factors: dict[str, npt.NDArray[np.float32]] = {}
+    for entry in record.entries.values():
+        if entry.value.tensor_balance_factor:
+            name, _ = edge_of(entry, nodes)
+            factors[name] = balance_factors(entry, nodes[name])
+    found = []
+    for b in record.extras.balanced:
+        layers = tuple(n for n in b.layers if n in factors)  # others were taken out of the record
+        if layers:
+            found.append(Balanced(b.tensor, layers, factors[layers[0]], b.asked))
+    said = {n for b in record.extras.balanced for n in b.layers}
+    for name, f in factors.items():
+        if name not in said:
+            source = nodes[name].inputs[0]
+            assert source is not None
+            assert channel_axis(nodes[name]) in (1, -1)
+            found.append(Balanced(source.name or "", (name,), f, asked=True))
+    return tuple(found)
+
+
+def _parameters(model: ir.Model, form: ModelForm, meant: Recorded, record: Record) -> Parameters:
+    record.extras.check_layers([w.layer for w in meant.plan.weights], record.source)
+    rounding = {e.layer: e for e in record.extras.rounding}
+    biases = {e.layer: e.values for e in record.extras.bias}
+    levels = {
+        edge_of(e, {n.name or "": n for n in model.graph})[0]: tuple(sorted(e.value.cluster))
+        for e in record.entries.values()
+        if e.value.cluster
+    }
+    layers = {
+        w.layer: _layer(w, model, meant, levels.get(w.layer), rounding, biases, record)
+        for w in meant.plan.weights
+    }
+    return Parameters(meant.activations, layers, factors_by_layer(form.balanced))
+
+
+def _layer(
+    w: WeightDecision,
+    model: ir.Model,
+    meant: Recorded,
+    levels: tuple[int, ...] | None,
+    rounding: Mapping[str, RoundingExtra],
+    biases: Mapping[str, list[float]],
+    record: Record,
+) -> LayerParameters:
+    p = meant.weights[w.layer]
+    floats = float_weight(model, meant.plan, w, meant.activations)
+    values = quantize(floats, p)
+    if levels is not None:
+        values = nearest_level(values, levels)
+    if w.layer in rounding:
+        extra = rounding[w.layer]
+        try:
+            up, down = (_mask(text, values.shape) for text in (extra.up, extra.down))
+        except (ValueError, zlib.error) as e:
+            raise ConfigValueError(
+                f"{record.source}: the comment of calibrant's about the rounding of layer '{w.layer}' is damaged "
+                f"({e})."
+            ) from e
+        values = np.clip(values + up - down, p.dtype.qmin, p.dtype.qmax)
+    bias = None
+    if w.layer in biases:
+        bias = np.array(biases[w.layer], dtype=np.float32)
+        channels = values.shape[w.channel_axis if w.channel_axis is not None else -1]
+        groups = model.graph.node(w.layer).attributes.get("group")
+        if model.graph.node(w.layer).op_type == "ConvTranspose" and groups is not None:
+            channels *= groups.as_int()
+        if bias.size != channels:
+            raise ConfigValueError(
+                f"{record.source}: the bias of layer '{w.layer}' has {bias.size} values in a comment of calibrant's; "
+                f"the layer has {channels} output channels."
+            )
+    rest = residual(floats, values, p) if w.compensation else None
+    return LayerParameters(p, values.astype(np.int32), bias, levels, rest)
+
+
+def _mask(text: str, shape: tuple[int, ...]) -> npt.NDArray[np.int32]:
+    """Read what `record_extras.positions` wrote."""
+    size = int(np.prod(shape))
+    packed = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), size // 8 + 2)
+    bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8))
+    if not size <= bits.size < size + 8:
+        raise ValueError(f"{bits.size} bits for {size} weights")
+    return bits[:size].reshape(shape).astype(np.int32)

@@ -1,0 +1,1 @@
+"""The parameter record: reading, checking and writing it."""

@@ -1,0 +1,1 @@
+"""Put results on disk, all of them or none."""

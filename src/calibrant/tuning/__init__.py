@@ -1,0 +1,1 @@
+"""Decide what a recipe leaves open, by building candidates and measuring them."""

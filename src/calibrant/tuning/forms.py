@@ -1,0 +1,173 @@
+"""The forms of a model that candidates are made of: plain, equalised, and with balanced layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant.analysis.probe import Probe
+from calibrant.analysis.simulate import Simulator
+from calibrant.errors import DataError
+from calibrant.graph.passes.balance import (
+    Balanced,
+    balance,
+    balance_factors,
+    channel_axis,
+    weight_magnitudes,
+)
+from calibrant.graph.passes.equalize import Equalized, equalize, limited
+from calibrant.graph.passes.pairs import find_pairs
+from calibrant.plan import Plan, resolve
+from calibrant.run import Run
+from calibrant.runtime.observe import channel_magnitudes
+
+__all__ = ["Variant", "balance_as_asked", "variants"]
+
+#: A layer's input is balanced where its largest channel is so many times the median one.
+UNEVEN = 8.0
+
+#: Channel magnitudes are taken from so many samples of the probe.
+EQUALIZE_SAMPLES = 32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Variant:
+    """A model to choose from: what was done to its channels, and its plan.
+
+    Args:
+        name: `plain`, `equalized` or `balanced`.
+        model: The float model.
+        plan: Its plan.
+        equalized: Tensors that were equalised.
+        balanced: Muls that were put in.
+        simulator: Runs its simulated form, where it has been measured.
+    """
+
+    name: str
+    model: ir.Model
+    plan: Plan
+    equalized: tuple[Equalized, ...] = ()
+    balanced: tuple[Balanced, ...] = ()
+    simulator: Simulator | None = None
+
+
+def variants(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> list[Variant]:
+    """The plain model, the equalised one, and the equalised one with balanced layers."""
+    plain = Variant("plain", model, plan)
+    if r.recipe.equalize == "off" or not plan.target.equalize:
+        return [plain]
+    quantized = {d.tensor for d in plan.activations}
+    pairs = [p for p in find_pairs(model) if p.tensor in quantized]
+    axes = {p.tensor: p.axis for p in pairs}
+    inputs = _balanceable(model, plan, exclude=set(axes))
+    every = axes | {t: axis for t, (axis, _) in inputs.items()}
+    magnitudes = channel_magnitudes(model, every, probe.part(EQUALIZE_SAMPLES).small, **r.runtime)
+    found = [plain]
+    if pairs:
+        changed = model.clone()
+        done = tuple(equalize(changed, pairs, magnitudes))
+        if done:
+            found.append(Variant("equalized", changed, plan, equalized=done))
+    if r.recipe.equalize == "on":
+        return found[-1:]
+    base = found[-1]
+    changed = base.model.clone()
+    balanced = []
+    for tensor, (_, layers) in inputs.items():
+        factors = _even_factors(changed, magnitudes[tensor], layers)
+        if factors is not None:
+            balanced.append(balance(changed, tensor, layers, factors))
+    if balanced:
+        found.append(
+            Variant(
+                "balanced",
+                changed,
+                resolve(r.recipe, changed),
+                equalized=base.equalized,
+                balanced=tuple(balanced),
+            )
+        )
+    return found
+
+
+def _balanceable(
+    model: ir.Model, plan: Plan, *, exclude: set[str]
+) -> dict[str, tuple[int, tuple[str, ...]]]:
+    """Quantized tensors that only layers with weights read quantized: tensor -> (axis, layers).
+
+    Layers for which the recipe gives a strength are balanced by it already.
+    """
+    found = {}
+    asked = {d.node for d in plan.layers if d.settings.balance is not None}
+    weights = {w.layer for w in plan.weights}
+    for d in plan.activations:
+        layers = tuple(node for node, _ in d.users)
+        if d.tensor in exclude or d.producer is not None or d.fixed_range is not None:
+            continue
+        if not layers or any(i != 0 or n not in weights or n in asked for n, i in d.users):
+            continue
+        nodes = [model.graph.node(n) for n in layers]
+        axes = {channel_axis(n) for n in nodes}
+        if len(axes) == 1 and all(weight_magnitudes(n) is not None for n in nodes):
+            found[d.tensor] = (axes.pop(), layers)
+    return found
+
+
+def _even_factors(
+    model: ir.Model, x: npt.NDArray[np.float64], layers: tuple[str, ...]
+) -> npt.NDArray[np.float64] | None:
+    """Factors for layers whose input has a few channels far above the others; None for others."""
+    weights = [weight_magnitudes(model.graph.node(n)) for n in layers]
+    w = np.max([v / max(float(v.max()), 1e-30) for v in weights if v is not None], axis=0)
+    alive = (x > 0) & (w > 0)
+    if x.size != w.size or not alive.any() or x.max() < UNEVEN * np.median(x[alive]):
+        return None
+    return limited(balance_factors(x, w), alive)
+
+
+def balance_as_asked(
+    model: ir.Model, plan: Plan, probe: Probe, r: Run
+) -> tuple[ir.Model, Plan, tuple[Balanced, ...]]:
+    """Balance the layers for which the recipe gives a strength.
+
+    Raises:
+        DataError: The channels of a layer are too uneven; the message names it.
+    """
+    asked = {d.node: d.settings.balance for d in plan.layers if d.settings.balance is not None}
+    asked = {
+        n: a for n, a in asked.items() if any(d.node == n and d.quantized for d in plan.layers)
+    }
+    if not asked:
+        return model, plan, ()
+    changed = model.clone()
+    tensors: dict[str, str] = {}
+    passes: list[dict[str, int]] = []  # tensor -> axis; a Conv and a MatMul may read one tensor
+    of_pass = {}
+    for name in asked:
+        node = changed.graph.node(name)
+        assert node.inputs[0] is not None
+        tensor, axis = node.inputs[0].name or "", channel_axis(node)
+        tensors[name] = tensor
+        fitting = (i for i, axes in enumerate(passes) if axes.get(tensor, axis) == axis)
+        of_pass[name] = next(fitting, len(passes))
+        if of_pass[name] == len(passes):
+            passes.append({})
+        passes[of_pass[name]][tensor] = axis
+    count = r.recipe.calibration.balance_batches
+    seen = probe.small if count is None else probe.batches[:count]
+    magnitudes = [channel_magnitudes(model, axes, seen, **r.runtime) for axes in passes]
+    done = []
+    for name, strength in asked.items():
+        w = weight_magnitudes(changed.graph.node(name))
+        assert w is not None
+        assert strength is not None
+        try:
+            factors = balance_factors(magnitudes[of_pass[name]][tensors[name]], w, strength)
+        except DataError as e:
+            raise DataError(f"Layer '{name}' cannot be balanced: {e}") from e
+        made = balance(changed, tensors[name], [name], factors)
+        done.append(replace(made, asked=True))
+    return changed, resolve(r.recipe, changed), tuple(done)

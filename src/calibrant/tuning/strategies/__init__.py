@@ -1,0 +1,1 @@
+"""Ways to choose between candidates, one a file."""

@@ -1,0 +1,81 @@
+"""One session for many parameters gives what a session for each would."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from calibrant.analysis.simulate import Simulator
+from calibrant.choose import choose_parameters, with_algorithm
+from calibrant.data.batch import Batch
+from calibrant.emit.qdq import emit_simulated
+from calibrant.plan import resolve
+from calibrant.recipe import AlgorithmChoice, Recipe
+from calibrant.run import Run
+from calibrant.runtime.measure import run
+from calibrant.runtime.observe import observe
+from calibrant.tuning.strategies import ranges as decide
+from tests.models import NETS
+from tests.road import TARGETS, batches, every_net, prepared, quantize
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", every_net())
+def test_parameters_that_differ_in_scales_share_a_session(name: str, target: str) -> None:
+    model = prepared(NETS[name]())
+    feed = NETS[name]()[1](batch=4, seed=2)
+    plan = resolve(Recipe(target=target), model)
+    seen = observe(model, plan.observed_tensors, [Batch(feed, {}, 0, 4, "test", ())])
+    outputs = tuple(v.name or "" for v in model.graph.outputs if v.producer() is not None)
+    simulator = Simulator(model, outputs, Run(Recipe(), "cpu", 1, None))
+    for algorithm in ("min-max", "percentile", "min-max"):
+        tried = with_algorithm(plan, AlgorithmChoice(algorithm))
+        params = choose_parameters(tried, model, seen)
+        found = simulator.simulate(tried, params, [feed])
+        expected = run(emit_simulated(model, tried, params), [feed], threads=1, integers=False)
+        for output in outputs:
+            np.testing.assert_array_equal(found[0][output], expected[0][output])
+    assert simulator.opened == 1
+
+
+def test_another_bias_or_weight_is_another_session() -> None:
+    model = prepared(NETS["residual"]()[0])
+    feed = NETS["residual"]()[1](batch=4, seed=2)
+    plan = resolve(Recipe(), model)
+    seen = observe(model, plan.observed_tensors, [Batch(feed, {}, 0, 4, "test", ())])
+    params = choose_parameters(plan, model, seen)
+    outputs = tuple(v.name or "" for v in model.graph.outputs)
+    simulator = Simulator(model, outputs, Run(Recipe(), "cpu", 1, None))
+    layer = plan.weights[0].layer
+    chosen = params.layers[layer]
+    bias = np.full(chosen.values.shape[0], 3.0, np.float32)
+    changes = (replace(chosen, bias=bias), replace(chosen, values=chosen.values // 2))
+    found = []
+    for changed in (chosen, *changes, replace(chosen, values=chosen.values.copy())):
+        other = replace(params, layers={**params.layers, layer: changed})
+        found.append(simulator.simulate(plan, other, [feed])[0][outputs[0]])
+        expected = run(emit_simulated(model, plan, other), [feed], threads=1, integers=False)
+        np.testing.assert_array_equal(found[-1], expected[0][outputs[0]])
+    assert simulator.opened == 3
+    assert (found[0] != found[1]).any()
+    assert (found[0] != found[2]).any()
+
+
+def test_a_model_that_says_its_shapes_is_not_run_to_count_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, feeds = NETS["residual"]()
+    counted = decide._values_a_sample
+    said: list[float | None] = []
+
+    def watched(*args: object) -> float | None:
+        said.append(counted(*args))  # type: ignore[arg-type]
+        return said[-1]
+
+    monkeypatch.setattr(decide, "_values_a_sample", watched)
+    found = quantize(model, batches(feeds))
+    observed = sum(found.statistics[t].count for t in found.plan.observed_tensors)
+    assert said
+    assert said[0] == observed / found.summary["data"]["samples"]
