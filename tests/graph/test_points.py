@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from calibrant.graph import targets
 from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
 from tests.models import NETS, Array, Weights, build, normal
 from tests.models.convolution import IMAGE
@@ -232,3 +233,8 @@ def test_points_come_in_the_order_of_the_graph() -> None:
     order = [v.name for v in model.graph.inputs] + [n.outputs[0].name for n in model.graph]
     found = [p.tensor for p in points(model).activations]
     assert found == sorted(found, key=order.index)
+
+
+def test_one_scale_a_channel_in_front_of_depthwise_is_for_generic_alone() -> None:
+    able = [name for name in targets.names() if targets.get(name).channel_scales]
+    assert able == ["generic"]

@@ -62,6 +62,7 @@ class Target:
         activation_bits: Widths of activations that the device runs.
         weight_bits: Widths of weights that the device runs.
         equalize: Channels may be rescaled between layers.
+        channel_scales: The input of a depthwise convolution may have one scale a channel.
         measures_latency: The local runtime is the device, so latency is worth measuring.
     """
 
@@ -79,6 +80,7 @@ class Target:
     activation_bits: tuple[int, ...] = (8, 16)
     weight_bits: tuple[int, ...] = (4, 6, 7, 8, 16)
     equalize: bool = True
+    channel_scales: bool = False
     measures_latency: bool = False
 
 

@@ -6,6 +6,9 @@ accumulator inside, so nothing between them is quantized. Additions and the oper
 values take what their neighbours have; where a moved tensor is quantized on both sides, both sides
 share one range.
 
+A depthwise convolution multiplies each channel by itself, so its input may have one scale a channel: that
+scale goes into the weight of the channel, and the arithmetic stays what it is.
+
 Devices that know no zero point (TensorRT) want `--symmetric`.
 """
 
@@ -36,4 +39,5 @@ TARGET = Target(
             "Pad",
         }
     ),
+    channel_scales=True,
 )
