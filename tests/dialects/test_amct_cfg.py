@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from calibrant.dialects import load_recipe
+from calibrant.dialects import dump_recipe, load_recipe
 from calibrant.dialects.amct import cfg as amct_cfg
 from calibrant.dialects.amct.write import create_config
 from calibrant.errors import (
@@ -91,6 +91,8 @@ def test_the_uniform_sample_says_what_it_says() -> None:
     assert said["skip_layers 'Opname'"].compute == "float32"
     assert said["skip_layer_types 'Optype'"].compute == "float32"
     assert recipe.calibration.batch_num == 2
+    assert recipe.calibration.behind == "weights"
+    assert load_recipe(dump_recipe(recipe)).calibration == recipe.calibration
     assert recipe.fusion.skip == ("Opname",)
     twice = [n for n in recipe.notes if "the last one counts" in n.message]
     assert len(twice) == 1

@@ -48,6 +48,7 @@ def wts(**params: Any) -> dict[str, Any]:
 def test_the_printed_sample_with_ifmr() -> None:
     recipe = load_recipe(GOLDEN / "amct_ifmr.json")
     assert recipe.calibration.batch_num == 2
+    assert recipe.calibration.behind == "weights"
     assert recipe.target == "layers-only"
     rules = {str(r.where): r.settings for r in recipe.rules if r.force == "required"}
     assert list(rules) == ["layer conv1", "layer fc"]

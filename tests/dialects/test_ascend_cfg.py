@@ -48,6 +48,7 @@ def test_the_sample_of_the_specification() -> None:
     assert layers["conv2"].weight_per_channel is True
     assert layers["conv1"].compute == "float32"
     assert recipe.calibration.batch_num == 10
+    assert recipe.calibration.behind == "weights"
     assert recipe.calibration.sources == (
         Source(path="calib/", kind="images", color="BGR", mean=(104.0, 117.0, 123.0), std=(1.0,)),
     )

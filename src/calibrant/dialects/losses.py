@@ -102,7 +102,7 @@ def refuse_wishes(recipe: Recipe, dialect: str, *, can: Collection[str]) -> None
     calibration = Calibration()
     lost += [
         f"calibration.{name} {getattr(recipe.calibration, name)!r}"
-        for name in ("batch_size", "batch_num", "exact", "random", "sources")
+        for name in ("batch_size", "batch_num", "exact", "random", "sources", "behind")
         if name not in can and getattr(recipe.calibration, name) != getattr(calibration, name)
     ]
     if "fusion" not in can and recipe.fusion != Fusion():

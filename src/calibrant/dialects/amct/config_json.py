@@ -128,7 +128,7 @@ def load(text: str, path: Path | None) -> Recipe:
         rules=(*rules, *tensors),
         target="layers-only",
         limits=LIMITS,
-        calibration=Calibration(batch_num=content.batch_num, balance_batches=1),
+        calibration=Calibration(batch_num=content.batch_num, balance_batches=1, behind="weights"),
         fusion=Fusion(
             content.do_fusion,
             tuple(content.skip_fusion_layers),

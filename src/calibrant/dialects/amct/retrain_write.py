@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["create_retrain_config", "write_cfg", "write_for", "write_recipe"]
 
-_CAN_SAY = {"scale_format", "batch_num", "training"}
+#: `behind` needs no word: while training starts, weights are rounded already.
+_CAN_SAY = {"scale_format", "batch_num", "training", "behind"}
 _FIELDS = {
     "compute",
     "activation",

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["create_config", "default_recipe", "write_for", "write_recipe"]
 
-_CAN_SAY = {"joint", "scale_format", "batch_num", "fusion"}
+#: `behind` needs no word: AMCT always observes behind rounded weights.
+_CAN_SAY = {"joint", "scale_format", "batch_num", "fusion", "behind"}
 _FIELDS = {
     "compute",
     "activation",
@@ -68,7 +69,7 @@ def default_recipe(*, batch_num: int = 1, activation_offset: bool = True) -> Rec
         rules=tuple(rules),
         target="layers-only",
         limits=LIMITS,
-        calibration=Calibration(batch_num=batch_num, balance_batches=1),
+        calibration=Calibration(batch_num=batch_num, balance_batches=1, behind="weights"),
         bias_correction="off",
         equalize="off",
     )

@@ -164,6 +164,7 @@ def load(text: str, path: Path | None) -> Recipe:
         calibration=Calibration(
             batch_size=1,
             batch_num=content.batch_count,
+            behind="weights",
             sources=tuple(p.source() for p in content.preprocess_parameter),
         ),
         bias_correction="off",

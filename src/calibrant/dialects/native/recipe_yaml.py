@@ -144,6 +144,7 @@ def _calibration(section: CalibrationSection) -> Calibration:
         section.random,
         sources,
         section.balance_batches,
+        section.behind,
     )
 
 

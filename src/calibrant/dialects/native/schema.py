@@ -116,6 +116,7 @@ class CalibrationSection(Section):
     exact: Flag = False
     random: Flag = False
     balance_batches: Count | None = None
+    behind: Literal["float", "weights"] = "float"
     sources: list[SourceSection] = []
 
 
