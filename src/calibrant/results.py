@@ -23,13 +23,17 @@ from calibrant.formats._files import as_json, merged, plain
 from calibrant.graph.form import ModelForm
 from calibrant.graph.load import unsupported_subgraphs
 from calibrant.graph.opset import main_opset
+from calibrant.graph.proto import as_proto
 from calibrant.plan import ActivationDecision, Plan
 from calibrant.plan.parameters import Parameters
 from calibrant.record.recording import Recording
+from calibrant.report import as_html, as_text
 from calibrant.save.folder import written_together
 from calibrant.stats import Statistics
 
 if TYPE_CHECKING:
+    import onnx
+
     from calibrant.run import NodeChoice, Run, SearchReport
 
 __all__ = [
@@ -87,6 +91,24 @@ class QuantizedModel:
     original: ir.Model | None = None
     float_model: ir.Model | None = None
     form: ModelForm = field(default_factory=ModelForm)
+
+    def __repr__(self) -> str:
+        return as_text(self.summary)
+
+    def _repr_html_(self) -> str:
+        return as_html(self.summary)
+
+    def to_proto(self) -> onnx.ModelProto:
+        """Return the deployed model as `onnx.save` takes it.
+
+        Raises:
+            ModelError: It is larger than a message of ONNX can be (2 GiB); `save` writes such models.
+        """
+        return as_proto(self.deploy)
+
+    def to_bytes(self) -> bytes:
+        """Return the deployed model as `onnxruntime.InferenceSession` takes it; errors as for `to_proto`."""
+        return bytes(self.to_proto().SerializeToString())
 
     def save(
         self, directory: str | Path, *, formats: Sequence[str] = (), prefix: str = ""

@@ -21,6 +21,7 @@ from calibrant.errors import (
     DataError,
     ModelError,
 )
+from calibrant.graph.proto import HoldsModel, held_model
 from calibrant.runtime.inputs import input_infos
 from calibrant.runtime.session import open_session
 
@@ -54,7 +55,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: str | Path | bytes | onnx.ModelProto | ir.Model,
+    model: str | Path | bytes | onnx.ModelProto | ir.Model | HoldsModel,
     data: Any,
     metric: str | UserMetric,
     *,
@@ -71,7 +72,7 @@ def evaluate(
     batch of 1 in it), samples are run one by one.
 
     Args:
-        model: A path or a model in memory.
+        model: A path, a model in memory, or the result of a quantization, whose deployed model is run.
         data: What `open_data` takes, with references beside the inputs: `labels`, or an array named like
             an output.
         metric: `top1`, `top5`, any `top<k>`, `mse`, `mae`, `module:function`, or a function. A function
@@ -89,12 +90,13 @@ def evaluate(
         DataError: The data or its references do not fit.
     """
     name, measure = _metric(metric)
+    held = held_model(model)
     if isinstance(model, str | Path) and not Path(model).is_file():
         what = (
             "is a folder; an ONNX file is expected" if Path(model).is_dir() else "does not exist"
         )
         raise ModelError(f"The model file '{model}' {what}.")
-    session = open_session(model, provider=provider, threads=threads)
+    session = open_session(held, provider=provider, threads=threads)
     batches = open_data(data, input_infos(session), batch_size=batch_size, preprocess=preprocess)
     outputs = [o.name for o in session.get_outputs()]
     begin = time.perf_counter()

@@ -19,6 +19,7 @@ from calibrant.errors import ModelError
 from calibrant.graph.ops import is_constant, rule_of
 from calibrant.graph.opset import MIN_IR_VERSION, MIN_OPSET, main_opset, raise_opset
 from calibrant.graph.passes.cleanup import fold_weight_layout, name_everything, remove_dropout
+from calibrant.graph.proto import HoldsModel, held_model
 from calibrant.graph.quiet import quiet
 from calibrant.graph.values import own_copy
 
@@ -29,7 +30,7 @@ __all__ = [
     "unsupported_subgraphs",
 ]
 
-ModelLike = str | Path | onnx.ModelProto | ir.Model
+ModelLike = str | Path | onnx.ModelProto | ir.Model | HoldsModel
 
 #: Quantizers of a model whose operators read floats.
 _QDQ_OPS = frozenset({"QuantizeLinear", "DequantizeLinear"})
@@ -58,13 +59,14 @@ def load(model: ModelLike, *, quantizers: bool = False) -> ir.Model:
 
     Args:
         model: Path of an ONNX file, or a model in memory (returned as an `ir.Model`; an `ir.Model`
-            is returned as it is).
+            is returned as it is). The result of a quantization stands for its deployed model.
         quantizers: The model may hold QuantizeLinear and DequantizeLinear (a trained model's own scales).
 
     Raises:
         ModelError: The file does not exist, is not ONNX, is truncated, breaks a rule of ONNX, or is
             already quantized.
     """
+    model = held_model(model)
     if isinstance(model, ir.Model):
         name, loaded = "the model", model
     elif isinstance(model, onnx.ModelProto):
