@@ -35,6 +35,7 @@ def statistics_pass(
     from calibrant.plan import resolve
     from calibrant.recipe import Recipe
     from calibrant.runtime.observe import observe
+    from calibrant.runtime.runtime import Runtime
 
     prepared = prepare(load(model))
     fuse_batchnorm(prepared)
@@ -43,7 +44,7 @@ def statistics_pass(
 
     def run() -> Seen:
         batches = open_data(data, rows, batch_size=batch_size)
-        stats = observe(prepared, plan.observed_tensors, batches, threads=threads)
+        stats = observe(prepared, plan.observed_tensors, batches, runtime=Runtime(threads=threads))
         return Seen(len(stats), sum(s.count for s in stats.values()))
 
     return run

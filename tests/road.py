@@ -19,6 +19,7 @@ from calibrant.graph.points import Points, find_points
 from calibrant.recipe import Recipe
 from calibrant.results import QuantizedModel
 from calibrant.runtime.measure import measure_latency
+from calibrant.runtime.runtime import Runtime
 from calibrant.runtime.session import open_session
 from tests.models import NETS, Array, Feeds, Model
 
@@ -54,7 +55,7 @@ def outputs(
     model: onnx.ModelProto | ir.Model | Path, feed: dict[str, Array], *, optimize: bool = True
 ) -> list[Array]:
     """Run a model on one feed."""
-    session = open_session(model, optimize=optimize, threads=1)
+    session = open_session(model, optimize=optimize, runtime=Runtime(threads=1))
     found: list[Array] = session.run(None, {i.name: feed[i.name] for i in session.get_inputs()})
     return found
 

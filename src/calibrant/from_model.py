@@ -71,7 +71,7 @@ def quantize_loaded(
     base = model
     if plan.half:
         base = model.clone()
-        over = half_overflows(model, plan.half, probe.feeds, **r.runtime) if probe else {}
+        over = half_overflows(model, plan.half, probe.feeds, runtime=r.runtime) if probe else {}
         r.half = to_half(base, plan.half, over)
     with r.stage("emit"):
         params = Parameters(loaded.activations, _layers(loaded, base))

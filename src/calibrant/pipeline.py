@@ -115,7 +115,7 @@ def quantize(
         base = float_model
         if plan.half:
             base = float_model.clone()
-            over = half_overflows(float_model, plan.half, probe.feeds, **r.runtime)
+            over = half_overflows(float_model, plan.half, probe.feeds, runtime=r.runtime)
             r.half = to_half(base, plan.half, over)
         chosen = decide(base, plan, probe, r)
         searching = prepare_search(chosen.model, chosen.plan, r)
@@ -138,7 +138,7 @@ def quantize(
         with r.stage("promotion"):
             plan, half_later = promoted(base, plan, params, probe, r)
             if half_later:
-                over = half_overflows(base, half_later, probe.feeds, **r.runtime)
+                over = half_overflows(base, half_later, probe.feeds, runtime=r.runtime)
                 base = base.clone()
                 r.half += to_half(base, half_later, over)
             chosen = replace(chosen, model=base, plan=plan)
@@ -147,7 +147,7 @@ def quantize(
     if refines(plan):
         with r.stage("levels"):
             feeds = probe.part(affordable(statistics, r)).feeds
-            params, r.refinements = refine_levels(base, plan, params, feeds, **r.runtime)
+            params, r.refinements = refine_levels(base, plan, params, feeds, runtime=r.runtime)
     if learns(plan):
         with r.stage("learned rounding"):
             params = _learned(base, plan, params, probe, r)
@@ -168,7 +168,7 @@ def quantize(
         look_at_nodes(base, deploy, plan, params, probe, r)
         if plan.target.measures_latency:
             feed = {n: x[:1] if probe.free else x for n, x in probe.feeds[0].items()}
-            r.latency = measure_latency(original, deploy, feed, **r.runtime)
+            r.latency = measure_latency(original, deploy, feed, runtime=r.runtime)
     r.data_notes = list(batches.notes)
     r.seconds["total"] = time.perf_counter() - start
     choices = r.search.rows if r.search is not None else ()
@@ -263,7 +263,7 @@ def _learned(model: ir.Model, plan: Plan, params: Parameters, probe: Probe, r: R
             r.progress("learned rounding", done, layers)
 
     params, r.learned = learn_rounding(
-        model, plan, params, probe.feeds, progress=advance, **r.runtime
+        model, plan, params, probe.feeds, progress=advance, runtime=r.runtime
     )
     return params
 
@@ -302,12 +302,12 @@ def _quality(deploy: ir.Model, probe: Probe, r: Run) -> list[OutputQuality]:
     Where one cannot be compared (labels, boxes that are left after a selection), the tensors that it is
     selected from are compared besides.
     """
-    quality = compare(probe.reference, run(deploy, probe.feeds, **r.runtime))
+    quality = compare(probe.reference, run(deploy, probe.feeds, runtime=r.runtime))
     compared = {q.name for q in quality}
     r.not_compared = [v.name or "" for v in deploy.graph.outputs if v.name not in compared]
     if not r.not_compared or set(probe.scored) <= compared:
         return quality
-    tapped = run(expose(deploy, probe.scored), probe.feeds, **r.runtime)
+    tapped = run(expose(deploy, probe.scored), probe.feeds, runtime=r.runtime)
     inner = compare(probe.scored_reference, tapped)
     return quality + [q for q in inner if q.name not in compared]
 
@@ -427,5 +427,5 @@ def _observe(
         per_channel=axes,
         exact=r.recipe.calibration.exact,
         progress=advance,
-        **r.runtime,
+        runtime=r.runtime,
     )

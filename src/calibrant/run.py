@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from calibrant.graph.passes.balance import Balanced
 from calibrant.graph.passes.equalize import Equalized
@@ -21,6 +20,7 @@ from calibrant.refine.nuq import Refinement
 from calibrant.runtime.downstream import Work
 from calibrant.runtime.measure import Latency, OutputQuality
 from calibrant.runtime.nodes import OutputDistance
+from calibrant.runtime.runtime import Runtime
 
 __all__ = [
     "Candidate",
@@ -211,6 +211,6 @@ class Run:
         logger.info("%s: %.2f s", name, taken)
 
     @property
-    def runtime(self) -> dict[str, Any]:
-        """Options for everything that runs a model."""
-        return {"provider": self.provider, "threads": self.threads}
+    def runtime(self) -> Runtime:
+        """Where models run."""
+        return Runtime(self.provider, self.threads)

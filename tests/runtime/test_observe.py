@@ -11,6 +11,7 @@ from calibrant.data.batch import Batch
 from calibrant.errors import DataError
 from calibrant.runtime import tap
 from calibrant.runtime.observe import channel_magnitudes, observe
+from calibrant.runtime.runtime import Runtime
 from calibrant.runtime.tap import Tap, expose
 from calibrant.stats import TensorStats
 from tests.models import NETS, Array, Feeds, Weights, build, normal
@@ -119,7 +120,7 @@ class Runs:
 
 def tapped(name: str, tensors: Sequence[str], *feeds: dict[str, Array]) -> Runs:
     runs = Runs()
-    found = Tap(prepared(NETS[name]()), tensors, provider="cpu", threads=1)
+    found = Tap(prepared(NETS[name]()), tensors, runtime=Runtime("cpu", 1))
     for feed in feeds:
         found.run(batch(feed), runs.use)  # type: ignore[arg-type]
     found.close()

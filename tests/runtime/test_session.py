@@ -12,6 +12,7 @@ import pytest
 from calibrant.errors import ConfigValueError, ModelError
 from calibrant.graph.load import load, prepare
 from calibrant.runtime import session as sessions
+from calibrant.runtime.runtime import Runtime
 from calibrant.runtime.session import infer, open_session
 from tests.models import NETS, build, convolution, normal, with_external_data
 from tests.road import outputs
@@ -22,7 +23,7 @@ def test_a_model_opens_in_every_form(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     onnx.save(model, path)
     for source in (path, str(path), model.SerializeToString(), model, ir.from_proto(model)):
-        session = open_session(source, threads=1)
+        session = open_session(source, runtime=Runtime(threads=1))
         assert [v.name for v in session.get_inputs()] == ["x"]
 
 
@@ -58,12 +59,12 @@ def test_a_model_beyond_the_limit_of_protobuf_goes_through_files(
 
 def test_an_unknown_provider_is_an_error_with_a_near_name() -> None:
     with pytest.raises(ConfigValueError, match=r"'cdua'.*Did you mean 'cuda'"):
-        open_session(convolution.residual()[0], provider="cdua")
+        open_session(convolution.residual()[0], runtime=Runtime("cdua"))
 
 
 def test_a_provider_that_is_not_installed_says_which_are() -> None:
     with pytest.raises(ConfigValueError, match=r"'coreml' is not in .*CPUExecutionProvider"):
-        open_session(convolution.residual()[0], provider="coreml")
+        open_session(convolution.residual()[0], runtime=Runtime("coreml"))
 
 
 def test_a_model_that_the_runtime_does_not_take_is_a_model_error(
@@ -93,5 +94,5 @@ def test_a_run_that_fails_names_the_inputs_and_says_nothing_else(
 
 def test_without_optimization_the_graph_runs_as_it_is_written() -> None:
     model, feeds = NETS["conv_bn_relu"]()
-    plain = open_session(model, optimize=False, threads=1)
+    plain = open_session(model, optimize=False, runtime=Runtime(threads=1))
     assert infer(plain, ["y"], feeds())[0].shape == (4, 10)

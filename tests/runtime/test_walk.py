@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from calibrant.runtime.runtime import Runtime
 from calibrant.runtime.tap import expose
 from calibrant.runtime.walk import walk
 from tests.models import NETS, Array, Weights, build, normal
@@ -36,7 +37,7 @@ def test_a_walk_over_every_tensor_computes_what_a_run_does(name: str) -> None:
     parts = [feeds(batch=3, seed=s) for s in range(2)]
     expected = [plain(made, stops, f) for f in parts]
     seen = []
-    for stop, values in walk(made, stops, parts, threads=1):
+    for stop, values in walk(made, stops, parts, runtime=Runtime(threads=1)):
         seen.append(stop)
         for value, reference in zip(values, expected, strict=True):
             np.testing.assert_allclose(value, reference[stop], rtol=1e-4, atol=1e-5)
@@ -48,7 +49,7 @@ def test_a_walk_over_the_outputs_alone(name: str) -> None:
     model, feeds = NETS[name]()
     made = prepared(model)
     names = [v.name or "" for v in made.graph.outputs]
-    found = dict(walk(made, names[::-1], [feeds()], threads=1))
+    found = dict(walk(made, names[::-1], [feeds()], runtime=Runtime(threads=1)))
     assert set(found) == set(names)
     for n, x in zip(names, outputs(made, feeds()), strict=True):
         np.testing.assert_allclose(found[n][0], x, rtol=1e-4, atol=1e-5)
@@ -57,7 +58,7 @@ def test_a_walk_over_the_outputs_alone(name: str) -> None:
 def test_what_is_written_into_a_stop_is_used_behind_it() -> None:
     model, feeds = NETS["residual"]()
     made, feed = prepared(model), feeds()
-    for stop, values in walk(made, ["relu0", "conv1", "y"], [feed], threads=1):
+    for stop, values in walk(made, ["relu0", "conv1", "y"], [feed], runtime=Runtime(threads=1)):
         if stop == "relu0":
             values[0][...] = 0
         if stop == "conv1":
@@ -74,7 +75,7 @@ def test_what_is_written_into_a_stop_is_used_behind_it() -> None:
 def test_a_change_reaches_the_body_of_an_if() -> None:
     model, feeds = NETS["if_subgraph"]()
     made = prepared(model)
-    for stop, values in walk(made, ["relu1", "y"], [feeds()], threads=1):
+    for stop, values in walk(made, ["relu1", "y"], [feeds()], runtime=Runtime(threads=1)):
         if stop == "relu1":
             values[0][...] = 0
         else:
@@ -90,7 +91,7 @@ def test_two_stops_of_one_node_that_nobody_reads() -> None:
         normal(6),
     )
     x = feeds()["x"]
-    found = dict(walk(prepared(model), ["a", "b"], [{"x": x}], threads=1))
+    found = dict(walk(prepared(model), ["a", "b"], [{"x": x}], runtime=Runtime(threads=1)))
     np.testing.assert_array_equal(found["a"][0], x[:, :2])
     np.testing.assert_array_equal(found["b"][0], x[:, 2:])
 
@@ -99,7 +100,7 @@ def test_feeds_of_other_sizes_and_no_stops() -> None:
     model, feeds = NETS["matmul_mlp"]()
     made = prepared(model)
     parts = [feeds(batch=1), feeds(batch=5)]
-    found = dict(walk(made, ["relu1"], parts, threads=1))
+    found = dict(walk(made, ["relu1"], parts, runtime=Runtime(threads=1)))
     assert [x.shape[0] for x in found["relu1"]] == [1, 5]
     assert list(walk(made, [], parts)) == []
 
@@ -108,6 +109,6 @@ def test_the_feeds_of_the_caller_are_not_written() -> None:
     model, feeds = NETS["residual"]()
     feed = feeds()
     before = feed["x"].copy()
-    for _, values in walk(prepared(model), ["relu0", "y"], [feed], threads=1):
+    for _, values in walk(prepared(model), ["relu0", "y"], [feed], runtime=Runtime(threads=1)):
         values[0][...] = 7
     np.testing.assert_array_equal(feed["x"], before)

@@ -16,6 +16,7 @@ from calibrant.recipe import AlgorithmChoice, Recipe
 from calibrant.run import Run
 from calibrant.runtime.measure import run
 from calibrant.runtime.observe import observe
+from calibrant.runtime.runtime import Runtime
 from calibrant.tuning.strategies import ranges as decide
 from tests.models import NETS
 from tests.road import TARGETS, batches, every_net, prepared, quantize
@@ -34,7 +35,12 @@ def test_parameters_that_differ_in_scales_share_a_session(name: str, target: str
         tried = with_algorithm(plan, AlgorithmChoice(algorithm))
         params = choose_parameters(tried, model, seen)
         found = simulator.simulate(tried, params, [feed])
-        expected = run(emit_simulated(model, tried, params), [feed], threads=1, integers=False)
+        expected = run(
+            emit_simulated(model, tried, params),
+            [feed],
+            runtime=Runtime(threads=1),
+            integers=False,
+        )
         for output in outputs:
             np.testing.assert_array_equal(found[0][output], expected[0][output])
     assert simulator.opened == 1
@@ -56,7 +62,9 @@ def test_another_bias_or_weight_is_another_session() -> None:
     for changed in (chosen, *changes, replace(chosen, values=chosen.values.copy())):
         other = replace(params, layers={**params.layers, layer: changed})
         found.append(simulator.simulate(plan, other, [feed])[0][outputs[0]])
-        expected = run(emit_simulated(model, plan, other), [feed], threads=1, integers=False)
+        expected = run(
+            emit_simulated(model, plan, other), [feed], runtime=Runtime(threads=1), integers=False
+        )
         np.testing.assert_array_equal(found[-1], expected[0][outputs[0]])
     assert simulator.opened == 3
     assert (found[0] != found[1]).any()

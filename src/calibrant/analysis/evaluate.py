@@ -23,6 +23,7 @@ from calibrant.errors import (
 )
 from calibrant.graph.proto import HoldsModel, held_model
 from calibrant.runtime.inputs import input_infos
+from calibrant.runtime.runtime import Runtime
 from calibrant.runtime.session import open_session
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def evaluate(
             "is a folder; an ONNX file is expected" if Path(model).is_dir() else "does not exist"
         )
         raise ModelError(f"The model file '{model}' {what}.")
-    session = open_session(held, provider=provider, threads=threads)
+    session = open_session(held, runtime=Runtime(provider, threads))
     batches = open_data(data, input_infos(session), batch_size=batch_size, preprocess=preprocess)
     outputs = [o.name for o in session.get_outputs()]
     begin = time.perf_counter()

@@ -85,7 +85,7 @@ class Judge:
         names = compared_outputs(model)
         reference = _known(probe, names, sizes)
         if reference is None:
-            reference = run(expose(model, names), feeds, integers=False, **r.runtime)
+            reference = run(expose(model, names), feeds, integers=False, runtime=r.runtime)
         notes: tuple[Note, ...] = ()
         if left > 0:
             notes = (

@@ -114,7 +114,7 @@ def take_probe(model: ir.Model, plan: Plan, stream: Iterator[Batch], r: Run) -> 
     if not outputs and not scored:
         raise ModelError("The model has no output that is a tensor computed from its inputs.")
     wanted = list(dict.fromkeys([*outputs, *scored]))
-    session = open_session(expose(model, wanted), provider=r.provider, threads=r.threads)
+    session = open_session(expose(model, wanted), runtime=r.runtime)
     free = rows_are_free(model)
     try:
         small, values = _answers(session, wanted, _slices(batches, samples, free=free))
@@ -171,7 +171,7 @@ def check_raised(original: ir.Model, probe: Probe, r: Run) -> None:
     Raises:
         ModelError: An output is another one.
     """
-    found = run(original, probe.feeds[:1], **r.runtime)
+    found = run(original, probe.feeds[:1], runtime=r.runtime)
     for quality in compare(found, probe.reference[:1]):
         if quality.sqnr_db < RAISED_SQNR_DB:
             raise ModelError(

@@ -65,7 +65,7 @@ def sensitivities(
         r: The run.
         progress: Called with layers done, and how many there are.
     """
-    whole = Whole.of(model, judge.names, judge.feeds, **r.runtime)
+    whole = Whole.of(model, judge.names, judge.feeds, runtime=r.runtime)
     judge = judge.against(whole.reference())
     grids: dict[str, dict[int, tuple[QuantParams, bool]]] = {}
     for d in plan.activations:

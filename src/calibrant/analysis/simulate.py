@@ -97,7 +97,7 @@ class Simulator:
             self.model, plan, params, free=taking_scales(plan) & params.layers.keys()
         )
         exposed = expose(made.model, self.outputs)
-        session = open_session(exposed, integers=False, **self.run.runtime)
+        session = open_session(exposed, integers=False, runtime=self.run.runtime)
         self.opened += 1
         self._sessions = [_Open(form, made, params.layers, session), *self._sessions][:KEPT]
         return self._sessions[0]

@@ -36,6 +36,7 @@ from calibrant.refine._biases import (
     output_of,
     with_bias,
 )
+from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.walk import walk
 
 __all__ = ["BiasWish", "RuleCorrection", "correct_by_rule", "wishes"]
@@ -107,8 +108,7 @@ def correct_by_rule(
     feeds: Sequence[Mapping[str, Array]],
     sizes: Sequence[int],
     *,
-    provider: str = "cpu",
-    threads: int | None = None,
+    runtime: Runtime = CPU,
 ) -> tuple[Parameters, list[RuleCorrection]]:
     """Correct the bias of every layer for which a rule asks it.
 
@@ -133,10 +133,9 @@ def correct_by_rule(
         for n, why in reasons.items()
         if why
     }
-    runtime: dict[str, Any] = {"provider": provider, "threads": threads}
     walks = zip(
-        walk(model, list(targets), feeds, **runtime),
-        walk(emit_weights_only(model, plan, params), list(targets), feeds, **runtime),
+        walk(model, list(targets), feeds, runtime=runtime),
+        walk(emit_weights_only(model, plan, params), list(targets), feeds, runtime=runtime),
         strict=True,
     )
     for (name, reference), (same, outputs) in walks:

@@ -35,6 +35,7 @@ from calibrant.refine._biases import (
     with_bias,
 )
 from calibrant.refine.bias_by_rule import wishes
+from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import expose
 from calibrant.runtime.walk import walk
@@ -67,8 +68,7 @@ def correct_bias(
     params: Parameters,
     feeds: Sequence[Mapping[str, Array]],
     *,
-    provider: str = "cpu",
-    threads: int | None = None,
+    runtime: Runtime = CPU,
 ) -> tuple[Parameters, list[Correction]]:
     """Correct the bias of every layer that has one (or can be given one).
 
@@ -89,11 +89,11 @@ def correct_bias(
     if not targets or len(feeds) < 2:
         return params, []
     axes = {name: output_axis(model, w) for name, w in targets.items()}
-    reference = _means(model, axes, feeds, provider, threads)
+    reference = _means(model, axes, feeds, runtime)
     simulated = emit_simulated(model, plan, params)
     layers = dict(params.layers)
     report = []
-    for name, outputs in walk(simulated, list(targets), feeds, provider=provider, threads=threads):
+    for name, outputs in walk(simulated, list(targets), feeds, runtime=runtime):
         weight = targets[name]
         error = reference[name] - np.stack([_mean(y, axes[name]) for y in outputs])  # (feeds, out)
         deltas = _cross_validated(error)
@@ -145,12 +145,11 @@ def _means(
     model: ir.Model,
     axes: Mapping[str, int],
     feeds: Sequence[Mapping[str, Array]],
-    provider: str,
-    threads: int | None,
+    runtime: Runtime,
 ) -> dict[str, FloatArray]:
     """Mean of each output channel of the float layers: tensor -> (feeds, out)."""
     exposed = expose(model, list(axes))
-    session = open_session(exposed, provider=provider, threads=threads)
+    session = open_session(exposed, runtime=runtime)
     names = [o.name for o in session.get_outputs()]
     inputs = [i.name for i in session.get_inputs()]
     rows = []

@@ -32,7 +32,7 @@ def corrected_by_rules(
         return params, ()
     feeds, sizes = _samples(probe, most)
     params, r.corrections_by_rule = correct_by_rule(
-        form.model, form.plan, params, feeds, sizes, **r.runtime
+        form.model, form.plan, params, feeds, sizes, runtime=r.runtime
     )
     if sum(sizes) >= most:
         return params, ()

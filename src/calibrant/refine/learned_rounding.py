@@ -30,6 +30,7 @@ from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.refine._rounding import FUNCTIONS, Problem, learn
 from calibrant.refine._rows import LayerRows
 from calibrant.runtime.measure import run
+from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.tap import expose
 from calibrant.runtime.walk import walk
 
@@ -73,8 +74,7 @@ def learn_rounding(
     params: Parameters,
     feeds: Sequence[Mapping[str, Array]],
     *,
-    provider: str = "cpu",
-    threads: int | None = None,
+    runtime: Runtime = CPU,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Parameters, list[Learned]]:
     """Learn the rounding of the weights whose algorithm is `ada`.
@@ -84,8 +84,7 @@ def learn_rounding(
         plan: Where quantizers stand.
         params: What they are, weights rounded to nearest.
         feeds: Calibration samples.
-        provider: Execution provider.
-        threads: Threads inside an operator.
+        runtime: Where it runs.
         progress: Called with the layers that are done, and how many there are.
 
     Returns:
@@ -104,13 +103,11 @@ def learn_rounding(
     layers = dict(params.layers)
     weights = {w.layer: float_weight(model, plan, w, params.activations) for w in todo}
     done = 0
-    for name, inputs in walk(simulated, list(by_input), feeds, provider=provider, threads=threads):
+    for name, inputs in walk(simulated, list(by_input), feeds, runtime=runtime):
         for w in by_input[name]:
             node = model.graph.node(w.layer)
             target = (place[0] if (place := bias_of(node)) else node).outputs[0]
-            outputs = run(
-                expose(model, [target.name or ""]), feeds, provider=provider, threads=threads
-            )
+            outputs = run(expose(model, [target.name or ""]), feeds, runtime=runtime)
             floats = [o[target.name or ""] for o in outputs]
             layers[w.layer], report[w.layer] = _learned(
                 model, node, w, weights[w.layer], layers[w.layer], inputs, floats

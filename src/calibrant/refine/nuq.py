@@ -32,6 +32,7 @@ from calibrant.numerics.levels import nearest_level
 from calibrant.plan import Plan, WeightDecision
 from calibrant.plan.folding import float_weight
 from calibrant.plan.parameters import LayerParameters, Parameters
+from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.walk import walk
 
@@ -73,8 +74,7 @@ def refine_levels(
     params: Parameters,
     feeds: Feeds,
     *,
-    provider: str = "cpu",
-    threads: int | None = None,
+    runtime: Runtime = CPU,
 ) -> tuple[Parameters, list[Refinement]]:
     """Refine the levels of every weight that asks for it.
 
@@ -83,14 +83,12 @@ def refine_levels(
         plan: Where quantizers stand.
         params: What they are.
         feeds: Calibration samples.
-        provider: Execution provider.
-        threads: Threads inside an operator.
+        runtime: Where it runs.
 
     Returns:
         New parameters, and one entry for each round and layer in which another codebook was tried.
     """
     asked = _asked(plan)
-    runtime = {"provider": provider, "threads": threads}
     report: list[Refinement] = []
     for number in range(1, max((a.rounds for _, a in asked), default=0) + 1):
         due = {w.layer: (w, a) for w, a in asked if a.rounds >= number}
@@ -130,7 +128,7 @@ def _inputs(
     params: Parameters,
     layers: Sequence[str],
     feeds: Feeds,
-    runtime: dict[str, Any],
+    runtime: Runtime,
 ) -> Iterator[tuple[str, list[Array]]]:
     """Yield layers and what they read in the quantized network, one array a feed."""
     simulated = emit_simulated(model, plan, params)
@@ -144,7 +142,7 @@ def _inputs(
         for name in readers[tensor]:
             yield name, [np.asarray(feed[tensor]) for feed in feeds]
     stops = [tensor for tensor in readers if tensor not in given]
-    for tensor, values in walk(simulated, stops, feeds, **runtime) if stops else ():
+    for tensor, values in walk(simulated, stops, feeds, runtime=runtime) if stops else ():
         for name in readers[tensor]:
             yield name, values
 
@@ -156,7 +154,7 @@ def _better(
     algorithm: algorithms.CodebookAlgorithm,
     layer: LayerParameters,
     inputs: Sequence[Array],
-    runtime: dict[str, Any],
+    runtime: Runtime,
 ) -> tuple[LayerParameters, float, float] | None:
     """Return the layer with new levels, and the output's error before and after; None for the same ones."""
     node = model.graph.node(weight.layer)
@@ -202,7 +200,7 @@ def _powers(
     node: ir.Node,
     weights: Sequence[Array],
     inputs: Sequence[Array],
-    runtime: dict[str, Any],
+    runtime: Runtime,
 ) -> list[float]:
     """Return the mean square of what a layer answers with each of some weights, without its bias."""
     values = [ir.Value(name=n, type=ir.TensorType(ir.DataType.FLOAT)) for n in ("x", "w")]
@@ -211,7 +209,9 @@ def _powers(
     y.name, y.type = "y", ir.TensorType(ir.DataType.FLOAT)
     opset = {"": model.graph.opset_imports[""]}
     graph = ir.Graph(values, [y], nodes=[alone], opset_imports=opset, name="layer")
-    session = open_session(ir.Model(graph, ir_version=model.ir_version), integers=False, **runtime)
+    session = open_session(
+        ir.Model(graph, ir_version=model.ir_version), integers=False, runtime=runtime
+    )
     powers = []
     for w in weights:
         total, count = 0.0, 0

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.graph.values import Names
+from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import expose
 from calibrant.runtime.walk import piece, reads
@@ -65,7 +66,7 @@ class Whole:
     work: Work
     _reads: dict[str, frozenset[str]]
     _cost: dict[str, int]
-    _options: dict[str, Any]
+    _runtime: Runtime
 
     @classmethod
     def of(
@@ -74,8 +75,7 @@ class Whole:
         outputs: Sequence[str],
         feeds: Sequence[Mapping[str, Array]],
         *,
-        provider: str = "cpu",
-        threads: int | None = None,
+        runtime: Runtime = CPU,
     ) -> Whole:
         """Run a model on each feed and keep every tensor.
 
@@ -88,8 +88,7 @@ class Whole:
             for v in node.outputs
             if v.name and isinstance(v.type, (ir.TensorType, type(None)))
         ]
-        options: dict[str, Any] = {"provider": provider, "threads": threads, "optimize": False}
-        session = open_session(expose(model, names), **options)
+        session = open_session(expose(model, names), runtime=runtime, optimize=False)
         inputs = [i.name for i in session.get_inputs()]
         values = []
         for feed in feeds:
@@ -99,7 +98,7 @@ class Whole:
         cost = {n.name or "": sum(_macs(n, known) for known in values) for n in order}
         work = Work(len(order) * len(values), sum(cost.values()))
         reading = {n.name or "": frozenset(reads(n)) for n in order}
-        return cls(model, tuple(outputs), values, work, reading, cost, options)
+        return cls(model, tuple(outputs), values, work, reading, cost, runtime)
 
     def reference(self) -> list[dict[str, Array]]:
         """Return what is looked at, for each feed."""
@@ -141,7 +140,8 @@ class Whole:
             return Downstream(self, work, outputs, None, {})
         part, _ = piece(self.model, nodes, outputs)
         renamed = _with_own_inputs(part, node, inputs)
-        return Downstream(self, work, outputs, open_session(part, **self._options), renamed)
+        session = open_session(part, runtime=self._runtime, optimize=False)
+        return Downstream(self, work, outputs, session, renamed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

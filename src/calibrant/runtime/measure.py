@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ def run(
     model: ir.Model | str | Path,
     feeds: Sequence[Mapping[str, Array]],
     *,
-    provider: str = "cpu",
-    threads: int | None = None,
+    runtime: Runtime = CPU,
     optimize: bool = True,
     integers: bool = True,
 ) -> Outputs:
@@ -62,9 +62,7 @@ def run(
     Raises:
         ModelError: ONNX Runtime cannot load or run the model.
     """
-    session = open_session(
-        model, provider=provider, threads=threads, optimize=optimize, integers=integers
-    )
+    session = open_session(model, runtime=runtime, optimize=optimize, integers=integers)
     inputs = [i.name for i in session.get_inputs()]
     names = [o.name for o in session.get_outputs()]
     return [
@@ -147,14 +145,11 @@ def measure_latency(
     quantized: ir.Model | str | Path,
     feed: Mapping[str, Array],
     *,
-    provider: str = "cpu",
-    threads: int | None = None,
+    runtime: Runtime = CPU,
     seconds: float = 0.6,
 ) -> Latency:
     """Time both models on one feed, in turn, so that a slow moment of the machine meets both."""
-    sessions = [
-        open_session(m, provider=provider, threads=threads) for m in (float_model, quantized)
-    ]
+    sessions = [open_session(m, runtime=runtime) for m in (float_model, quantized)]
     inputs = {i.name: feed[i.name] for i in sessions[0].get_inputs()}
     for session in sessions:
         for _ in range(3):
@@ -167,4 +162,4 @@ def measure_latency(
             session.run(None, inputs)
             taken.append(time.perf_counter() - start)
     medians = [float(np.median(t)) * 1e3 for t in times]
-    return Latency(medians[0], medians[1], threads, len(times[0]))
+    return Latency(medians[0], medians[1], runtime.threads, len(times[0]))

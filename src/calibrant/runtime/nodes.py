@@ -17,6 +17,7 @@ import onnx_ir as ir
 from calibrant.graph.values import values_by_name
 from calibrant.numerics.metrics import chebyshev, cosine, mae, mse
 from calibrant.runtime.measure import Outputs
+from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import expose
 
@@ -55,8 +56,7 @@ def node_cosines(
     quantized: ir.Model,
     feed: Mapping[str, Array],
     *,
-    provider: str = "cpu",
-    threads: int | None = None,
+    runtime: Runtime = CPU,
 ) -> dict[str, float]:
     """Return the cosine similarity of each node's first output, by node name.
 
@@ -67,8 +67,7 @@ def node_cosines(
         float_model: A prepared model.
         quantized: The same with QuantizeLinear and DequantizeLinear; tensors have the same names.
         feed: One sample, or as many as the model insists on.
-        provider: Execution provider.
-        threads: Threads inside an operator.
+        runtime: Where it runs.
     """
     there = values_by_name(quantized.graph)
     pairs: dict[str, tuple[str, str]] = {}
@@ -76,8 +75,8 @@ def node_cosines(
         out = node.outputs[0]
         if out.name in there and out.dtype in _FLOATS:
             pairs[node.name or ""] = (out.name or "", _end(there[out.name]).name or "")
-    reference = _values(float_model, [a for a, _ in pairs.values()], feed, provider, threads)
-    found = _values(quantized, [b for _, b in pairs.values()], feed, provider, threads)
+    reference = _values(float_model, [a for a, _ in pairs.values()], feed, runtime)
+    found = _values(quantized, [b for _, b in pairs.values()], feed, runtime)
     return {
         name: cosine(reference[a], found[b])
         for name, (a, b) in pairs.items()
@@ -100,15 +99,12 @@ def _values(
     model: ir.Model,
     tensors: Sequence[str],
     feed: Mapping[str, Array],
-    provider: str,
-    threads: int | None,
+    runtime: Runtime,
 ) -> dict[str, Array]:
     wanted = list(dict.fromkeys(tensors))
     if not wanted:
         return {}
-    session = open_session(
-        expose(model, wanted), provider=provider, threads=threads, integers=False
-    )
+    session = open_session(expose(model, wanted), runtime=runtime, integers=False)
     feeds = {i.name: feed[i.name] for i in session.get_inputs()}
     return dict(zip(wanted, infer(session, wanted, feeds), strict=True))
 

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from calibrant.data.batch import Batch
 from calibrant.errors import DataError
+from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import Tap, expose
 from calibrant.stats import Accumulator, TensorStats
@@ -34,8 +35,7 @@ def observe(
     channel_axes: Mapping[str, int] | None = None,
     per_channel: Mapping[str, Sequence[int]] | None = None,
     exact: bool = False,
-    provider: str = "cpu",
-    threads: int | None = None,
+    runtime: Runtime = CPU,
     progress: Progress | None = None,
 ) -> dict[str, TensorStats]:
     """Run the model over the data once and return the statistics of each tensor.
@@ -49,8 +49,7 @@ def observe(
         channel_axes: Tensor -> axis to keep extremes and sums for.
         per_channel: Tensor -> axes to keep the distribution of each channel for (`stats.per_channel`).
         exact: Keep raw values instead of histograms.
-        provider: Execution provider.
-        threads: Threads for inference; counting has one of its own.
+        runtime: Where it runs.
         progress: Called with the number of samples after each batch.
 
     Raises:
@@ -66,7 +65,7 @@ def observe(
     inputs = {v.name or "" for v in model.graph.inputs}
     fed = [t for t in tensors if t in inputs]
     computed = [t for t in tensors if t not in inputs]
-    tap = Tap(model, computed, provider=provider, threads=threads) if computed else None
+    tap = Tap(model, computed, runtime=runtime) if computed else None
     samples = 0
     with ThreadPoolExecutor(1, thread_name_prefix="calibrant-count") as pool:
         counting = _Counting(accumulators, pool)
@@ -96,8 +95,7 @@ def channel_magnitudes(
     axes: Mapping[str, int],
     batches: Iterable[Batch],
     *,
-    provider: str = "cpu",
-    threads: int | None = None,
+    runtime: Runtime = CPU,
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Return max |x| of each channel of some tensors, over a few batches.
 
@@ -105,8 +103,7 @@ def channel_magnitudes(
         model: A prepared float model.
         axes: Tensor -> its channel axis; negative counts from the end.
         batches: The data, in batches that the model takes as they are.
-        provider: Execution provider.
-        threads: Threads for inference.
+        runtime: Where it runs.
 
     Returns:
         Tensor -> (channels,).
@@ -118,7 +115,7 @@ def channel_magnitudes(
     computed = [t for t in axes if t not in inputs]
     session = None
     if computed:
-        session = open_session(expose(model, computed), provider=provider, threads=threads)
+        session = open_session(expose(model, computed), runtime=runtime)
     found: dict[str, npt.NDArray[np.float64]] = {}
     for batch in batches:
         values = dict(batch.feeds)

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from calibrant.graph.ops import is_constant
 from calibrant.graph.passes.half import HALF_MAX
 from calibrant.runtime.measure import run
+from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.tap import expose
 
 __all__ = ["half_overflows"]
@@ -27,8 +28,7 @@ def half_overflows(
     names: Collection[str],
     feeds: Sequence[Mapping[str, Array]],
     *,
-    provider: str = "cpu",
-    threads: int | None = None,
+    runtime: Runtime = CPU,
 ) -> dict[str, int]:
     """Return how many values of each node's inputs and outputs are beyond the range of float16.
 
@@ -36,8 +36,7 @@ def half_overflows(
         model: The float model.
         names: Nodes that are to compute in float16.
         feeds: Samples.
-        provider: Execution provider.
-        threads: Threads inside an operator.
+        runtime: Where it runs.
 
     Returns:
         Node -> count; nodes without such values are left out.
@@ -58,7 +57,7 @@ def half_overflows(
     for feed in feeds:
         found: dict[str, Array] = dict(feed)
         if exposed is not None:
-            found |= run(exposed, [feed], provider=provider, threads=threads)[0]
+            found |= run(exposed, [feed], runtime=runtime)[0]
         for t in every:
             counts[t] += int((np.abs(found[t]) > HALF_MAX).sum())
     totals = {name: sum(counts[t] for t in listed) for name, listed in tensors.items()}

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from calibrant.errors import ConfigValueError, ModelError, did_you_mean
 from calibrant.graph.values import own_copy
+from calibrant.runtime.runtime import CPU, Runtime
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -40,8 +41,7 @@ _PROTOBUF_LIMIT = 2**31 - 2**24
 def open_session(
     model: str | Path | bytes | onnx.ModelProto | ir.Model,
     *,
-    provider: str = "cpu",
-    threads: int | None = None,
+    runtime: Runtime = CPU,
     optimize: bool = True,
     spinning: bool = True,
     integers: bool = True,
@@ -50,8 +50,7 @@ def open_session(
 
     Args:
         model: A path, serialized bytes, or a model in memory.
-        provider: `cpu`, `cuda`, … (`PROVIDERS`).
-        threads: Threads inside an operator; None leaves the choice to ONNX Runtime.
+        runtime: Where it runs.
         optimize: Let ONNX Runtime fuse operators. Off, the arithmetic is that of the graph as written.
         spinning: Let idle threads wait in a busy loop; off where another thread has work beside it.
         integers: Let ONNX Runtime turn QDQ patterns into integer kernels and move Q and DQ about; off, each
@@ -66,10 +65,10 @@ def open_session(
 
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised
-    if threads is not None:
-        if threads < 1:
-            raise ConfigValueError(f"threads is {threads}; it is 1 or more.")
-        options.intra_op_num_threads = threads
+    if runtime.threads is not None:
+        if runtime.threads < 1:
+            raise ConfigValueError(f"threads is {runtime.threads}; it is 1 or more.")
+        options.intra_op_num_threads = runtime.threads
         options.inter_op_num_threads = 1
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -77,7 +76,7 @@ def open_session(
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    providers = _providers(provider, ort.get_available_providers())
+    providers = _providers(runtime.provider, ort.get_available_providers())
     with _source(model) as source:
         try:
             return ort.InferenceSession(source, options, providers=providers)

@@ -22,6 +22,7 @@ import onnx_ir as ir
 from calibrant.data.batch import Batch
 from calibrant.errors import ModelError
 from calibrant.graph.values import values_by_name
+from calibrant.runtime.runtime import Runtime
 from calibrant.runtime.session import infer, open_session
 
 if TYPE_CHECKING:
@@ -127,19 +128,16 @@ class _Group:
 class Tap:
     """Hands out the values of some tensors of a model, batch by batch."""
 
-    def __init__(
-        self, model: ir.Model, tensors: Sequence[str], *, provider: str, threads: int | None
-    ) -> None:
+    def __init__(self, model: ir.Model, tensors: Sequence[str], *, runtime: Runtime) -> None:
         """Expose the tensors, in groups where one sample of all of them is too much.
 
         Args:
             model: A prepared model; it is not changed.
             tensors: Names of node outputs.
-            provider: Execution provider.
-            threads: Threads for inference.
+            runtime: Where it runs.
         """
         self._model, self._tensors = model, list(tensors)
-        self._provider, self._threads = provider, threads
+        self._runtime = runtime
         self._whole_batches = any(_has_fixed_rows(v) for v in model.graph.inputs)
         self._inferred = _inferred_forms(model, tensors)
         self._sample_bytes: dict[str, float] | None = None
@@ -208,8 +206,7 @@ class Tap:
                 names,
                 open_session(
                     expose(self._model, names),
-                    provider=self._provider,
-                    threads=self._threads,
+                    runtime=self._runtime,
                     spinning=False,  # another thread has work beside it
                 ),
             )

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.graph.values import values_by_name
+from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
 
 __all__ = ["piece", "reads", "walk"]
@@ -27,8 +28,7 @@ def walk(
     stops: Sequence[str],
     feeds: Sequence[Mapping[str, Array]],
     *,
-    provider: str = "cpu",
-    threads: int | None = None,
+    runtime: Runtime = CPU,
 ) -> Iterator[tuple[str, list[Array]]]:
     """Yield each stop and its value for each feed; what the caller writes into an array is used on.
 
@@ -36,8 +36,7 @@ def walk(
         model: The model; it is not changed.
         stops: Names of node outputs. They are visited in graph order.
         feeds: Inputs.
-        provider: Execution provider.
-        threads: Threads inside an operator.
+        runtime: Where it runs.
 
     Yields:
         Name of the stop, and one writable array for each feed.
@@ -56,9 +55,7 @@ def walk(
     for stop in sorted(set(stops), key=lambda s: order[s]):
         end = order[stop] + 1
         if end > start:
-            _advance(
-                model, nodes[start:end], start, end, last_use, stop, states, provider, threads
-            )
+            _advance(model, nodes[start:end], start, end, last_use, stop, states, runtime)
             start = end
         yield stop, [state[stop] for state in states]
         for state in states:
@@ -74,14 +71,13 @@ def _advance(
     last_use: Mapping[str, int],
     stop: str,
     states: list[dict[str, Array]],
-    provider: str,
-    threads: int | None,
+    runtime: Runtime,
 ) -> None:
     """Compute nodes start to end for every sample and keep what is read later."""
     made = {v.name or "": v for node in nodes for v in node.outputs if v.name}
     wanted = [n for n in made if n == stop or last_use.get(n, -1) >= end]
     part, needed = piece(model, nodes, wanted)
-    session = open_session(part, provider=provider, threads=threads, integers=False)
+    session = open_session(part, runtime=runtime, integers=False)
     for state in states:
         results = infer(session, wanted, {n: state[n] for n in needed})
         state.update(

@@ -64,7 +64,9 @@ def variants(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> list[Variant]
     axes = {p.tensor: p.axis for p in pairs}
     inputs = _balanceable(model, plan, exclude=set(axes))
     every = axes | {t: axis for t, (axis, _) in inputs.items()}
-    magnitudes = channel_magnitudes(model, every, probe.part(EQUALIZE_SAMPLES).small, **r.runtime)
+    magnitudes = channel_magnitudes(
+        model, every, probe.part(EQUALIZE_SAMPLES).small, runtime=r.runtime
+    )
     found = [plain]
     if pairs:
         changed = model.clone()
@@ -158,7 +160,7 @@ def balance_as_asked(
         passes[of_pass[name]][tensor] = axis
     count = r.recipe.calibration.balance_batches
     seen = probe.small if count is None else probe.batches[:count]
-    magnitudes = [channel_magnitudes(model, axes, seen, **r.runtime) for axes in passes]
+    magnitudes = [channel_magnitudes(model, axes, seen, runtime=r.runtime) for axes in passes]
     done = []
     for name, strength in asked.items():
         w = weight_magnitudes(changed.graph.node(name))

@@ -75,7 +75,7 @@ def layerwise(
     nodes = [n for n in model.graph if n.name in inputs]
     compensated = (d for d in tried[0].plan.activations if d.compensation)
     twice = frozenset(e for d in compensated for e in d.users)
-    whole = Whole.of(model, judge.names, judge.feeds, **r.runtime)
+    whole = Whole.of(model, judge.names, judge.feeds, runtime=r.runtime)
     judge = judge.against(whole.reference())
     rows: list[NodeChoice] = []
     chosen: dict[str, Settings] = {}

@@ -102,7 +102,7 @@ class _Trial:
             plan.observed_tensors,
             sample.batches,
             per_channel=plan.channel_axes,
-            **r.runtime,
+            runtime=r.runtime,
         )
         folds = any(d.folded for d in plan.activations)  # then weights depend on activations
         layers = None if folds else choose_layers(plan, form.model)
@@ -135,7 +135,7 @@ def _sample(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> Probe:
     values = _values_a_sample(model, plan.observed_tensors, probe.small[0].size)
     if values is None:
         few = probe.part(SCORE_SAMPLES)
-        seen = observe(model, plan.observed_tensors, few.batches[:1], **r.runtime)
+        seen = observe(model, plan.observed_tensors, few.batches[:1], runtime=r.runtime)
         values = sum(s.count for s in seen.values()) / max(1, few.batches[0].size)
     return probe.part(max(SCORE_SAMPLES, int(SCORE_VALUES / max(1.0, values))))
 
@@ -174,7 +174,7 @@ def corrected(
     if mode == "off" or len(probe.feeds) < 2:
         return params
     feeds = probe.part(affordable(statistics, r)).feeds
-    improved, report = correct_bias(model, plan, params, feeds, **r.runtime)
+    improved, report = correct_bias(model, plan, params, feeds, runtime=r.runtime)
     r.corrections = report
     if mode == "on" or not any(c.kept for c in report):
         return improved
