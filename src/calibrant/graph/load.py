@@ -16,6 +16,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from calibrant.errors import ModelError
+from calibrant.graph.free_dims import free_unknown_dims, has_unknown_dims
 from calibrant.graph.ops import is_constant, rule_of
 from calibrant.graph.opset import MIN_IR_VERSION, MIN_OPSET, main_opset, raise_opset
 from calibrant.graph.passes.cleanup import fold_weight_layout, name_everything, remove_dropout
@@ -55,11 +56,12 @@ _QUANTIZED_OPS = _QDQ_OPS | frozenset(
 def load(model: ModelLike, *, quantizers: bool = False) -> ir.Model:
     """Read a model and check that it is one.
 
-    Weights in external files are mapped, not read, so models over 2 GB load.
+    Weights in external files are mapped, not read, so models over 2 GB load. A dimension written as -1 (or 0)
+    becomes a free one (`free_dims`).
 
     Args:
         model: Path of an ONNX file, or a model in memory (returned as an `ir.Model`; an `ir.Model`
-            is returned as it is). The result of a quantization stands for its deployed model.
+            is returned as it is, unless dimensions of it are to be freed). The result of a quantization stands for its deployed model.
         quantizers: The model may hold QuantizeLinear and DequantizeLinear (a trained model's own scales).
 
     Raises:
@@ -86,6 +88,9 @@ def load(model: ModelLike, *, quantizers: bool = False) -> ir.Model:
     if len(loaded.graph) == 0:
         raise ModelError(f"{name.capitalize() if name == 'the model' else name} has no operators.")
     _refuse_quantized(loaded, name, _QUANTIZED_OPS - _QDQ_OPS if quantizers else _QUANTIZED_OPS)
+    if has_unknown_dims(loaded):
+        loaded = own_copy(loaded) if loaded is model else loaded
+        free_unknown_dims(loaded)
     return loaded
 
 
