@@ -167,8 +167,7 @@ def quantize(
         r.quality = _quality(deploy, probe, r)
         look_at_nodes(base, deploy, plan, params, probe, r)
         if plan.target.measures_latency:
-            feed = {n: x[:1] if probe.free else x for n, x in probe.feeds[0].items()}
-            r.latency = measure_latency(original, deploy, feed, runtime=r.runtime)
+            r.latency = measure_latency(original, deploy, probe.first, runtime=r.runtime)
     r.data_notes = list(batches.notes)
     r.seconds["total"] = time.perf_counter() - start
     choices = r.search.rows if r.search is not None else ()

@@ -42,8 +42,7 @@ def look_at_nodes(
     cosines: dict[str, float] = {}
     if probe is not None:
         reference = as_float32(float_model, plan.half) if plan.half else float_model
-        first = {n: x[:1] if probe.free else x for n, x in probe.feeds[0].items()}
-        cosines = node_cosines(reference, deploy, first, runtime=r.runtime)
+        cosines = node_cosines(reference, deploy, probe.first, runtime=r.runtime)
         outputs = run(deploy, probe.feeds, runtime=r.runtime)
         sizes = [b.size for b in probe.small]
         r.distances = output_distances(probe.reference, outputs, sizes)

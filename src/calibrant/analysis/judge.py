@@ -78,9 +78,9 @@ class Judge:
         for batch in probe.small:
             if left <= 0:
                 break
-            part = slice(0, left) if probe.free else slice(None)
-            feeds.append({n: np.ascontiguousarray(x[part]) for n, x in batch.feeds.items()})
-            sizes.append(min(left, batch.size) if probe.free else batch.size)
+            part = batch.part(0, left) if probe.free else batch
+            feeds.append(dict(part.feeds))
+            sizes.append(part.size)
             left -= sizes[-1]
         names = compared_outputs(model)
         reference = _known(probe, names, sizes)
@@ -125,8 +125,9 @@ class Judge:
     @property
     def samples(self) -> int:
         """How many samples there are."""
-        sizes = [next(iter(f.values())).shape[:1] for f in self.feeds]
-        return sum(s[0] if s and self.rows else 1 for s in sizes)
+        if not self.rows:
+            return len(self.feeds)
+        return sum(next((len(x) for x in f.values() if x.ndim), 1) for f in self.feeds)
 
     def judge(self, outputs: Sequence[Mapping[str, Array]]) -> Verdict:
         """Compare outputs, one mapping a feed; those that are missing equal the float model's.

@@ -77,6 +77,11 @@ class Probe:
         """Inputs of the small batches."""
         return [b.feeds for b in self.small]
 
+    @property
+    def first(self) -> Mapping[str, Array]:
+        """Inputs of the first sample alone, where batches can be cut; otherwise of the first small batch."""
+        return (self.small[0].part(0, 1) if self.free else self.small[0]).feeds
+
     def part(self, samples: int) -> Probe:
         """Return a probe of fewer samples: whole small batches, spread over this one."""
         each = max(1, self.small[0].size)
@@ -115,7 +120,7 @@ def take_probe(model: ir.Model, plan: Plan, stream: Iterator[Batch], r: Run) -> 
         raise ModelError("The model has no output that is a tensor computed from its inputs.")
     wanted = list(dict.fromkeys([*outputs, *scored]))
     session = open_session(expose(model, wanted), runtime=r.runtime)
-    free = rows_are_free(model)
+    free = rows_are_free(model) and not any(b.whole for b in batches)
     try:
         small, values = _answers(session, wanted, _slices(batches, samples, free=free))
     except ModelError:
@@ -234,25 +239,16 @@ def _bytes(batches: Iterable[Batch]) -> int:
 def _slices(batches: list[Batch], samples: int, *, free: bool) -> Iterator[Batch]:
     left = samples
     for batch in batches:
-        feeds = dict(batch.feeds)
         if not free or batch.size <= 1:
             yield batch
             left -= batch.size
             continue
-        each = max(1, sum(x.nbytes for x in feeds.values()) // batch.size)
+        each = max(1, sum(x.nbytes for x in batch.feeds.values()) // batch.size)
         step = max(1, min(PROBE_FEED, PROBE_FEED_BYTES // each, batch.size // 2))
         for start in range(0, batch.size, step):
             if left <= 0:
                 return
-            part = slice(start, start + step)
-            yield Batch(
-                {n: np.ascontiguousarray(x[part]) for n, x in feeds.items()},
-                {},
-                batch.first + start,
-                min(step, batch.size - start),
-                batch.source,
-                batch.files[part],
-            )
+            yield batch.part(start, start + step)
             left -= step
 
 
@@ -264,8 +260,8 @@ def _check_finite(outputs: list[Array], names: list[str], batch: Batch) -> None:
 
 
 def rows_are_free(model: ir.Model) -> bool:
-    """Whether every input has a free first dimension, so that samples can be sliced."""
-    return all(
-        v.shape is not None and len(v.shape) > 0 and not isinstance(v.shape[0], int)
-        for v in model.graph.inputs
+    """Whether every input has a free first dimension, so that samples can be cut; numbers have none and are shared."""
+    ranked = [v for v in model.graph.inputs if v.shape is None or len(v.shape) > 0]
+    return bool(ranked) and all(
+        v.shape is not None and not isinstance(v.shape[0], int) for v in ranked
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,8 @@ class Batch:
         size: Samples in the batch.
         source: File, folder or description of the source.
         files: Name of each sample where the source keeps them apart (a folder); empty otherwise.
+        shared: Names of feeds that are the same for every sample: numbers without dimensions.
+        whole: The feeds share no axis of samples, so the batch is one sample and cannot be cut.
     """
 
     feeds: Mapping[str, AnyArray]
@@ -65,6 +67,38 @@ class Batch:
     size: int
     source: str
     files: tuple[str, ...] = field(default=())
+    shared: frozenset[str] = frozenset()
+    whole: bool = False
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Return samples `start` to `stop - 1` of this batch.
+
+        Raises:
+            ValueError: The batch cannot be cut.
+
+        Example:
+            >>> feeds = {"x": np.zeros((4, 8)), "rate": np.array(16000)}
+            >>> part = Batch(feeds, {}, 0, 4, "the data", shared=frozenset({"rate"})).part(1, 3)
+            >>> part.feeds["x"].shape, part.feeds["rate"].shape, part.first
+            ((2, 8), (), 1)
+        """
+        stop = min(stop, self.size)
+        if (start, stop) == (0, self.size):
+            return self
+        if self.whole:
+            raise ValueError(f"{self} has no axis of samples.")
+        feeds = {
+            n: x if n in self.shared else np.ascontiguousarray(x[start:stop])
+            for n, x in self.feeds.items()
+        }
+        return replace(
+            self,
+            feeds=feeds,
+            extras={n: x[start:stop] for n, x in self.extras.items()},
+            first=self.first + start,
+            size=stop - start,
+            files=self.files[start:stop],
+        )
 
     def sample(self, offset: int = 0) -> str:
         """Name a sample of this batch for a message.

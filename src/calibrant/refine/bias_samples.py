@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from calibrant.analysis.probe import Probe
@@ -52,7 +51,7 @@ def _samples(probe: Probe, count: int) -> tuple[list[Feed], list[int]]:
         for i in rows:
             if sum(sizes) >= count:
                 return feeds, sizes
-            part = slice(i, i + 1) if probe.free else slice(None)
-            feeds.append({n: np.ascontiguousarray(x[part]) for n, x in batch.feeds.items()})
-            sizes.append(1 if probe.free else batch.size)
+            part = batch.part(i, i + 1) if probe.free else batch
+            feeds.append(dict(part.feeds))
+            sizes.append(part.size)
     return feeds, sizes

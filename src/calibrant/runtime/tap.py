@@ -173,13 +173,12 @@ class Tap:
     def _run(self, batch: Batch, use: Use) -> None:
         start = 0
         while start < batch.size:
-            rows = self._rows(batch.size - start)
+            rows = batch.size if batch.whole else self._rows(batch.size - start)
+            part = batch.part(start, start + rows)
             measured: dict[str, float] = {}
             for group in self._groups:
                 names = [i.name for i in group.session.get_inputs()]
-                feeds = {n: np.ascontiguousarray(batch.feeds[n]) for n in names}
-                if rows < batch.size:
-                    feeds = {n: x[start : start + rows] for n, x in feeds.items()}
+                feeds = {n: np.asarray(part.feeds[n], order="C") for n in names}
                 page, arrays = self._execute(group, feeds, rows)
                 values = dict(zip(group.tensors, arrays, strict=True))
                 page.busy = use(values, batch, start, rows)
