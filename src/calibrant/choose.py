@@ -17,7 +17,7 @@ from calibrant.numerics.compensation import residual
 from calibrant.numerics.half_scale import through_float16
 from calibrant.numerics.levels import nearest_level
 from calibrant.numerics.params import SCALE_EPS
-from calibrant.plan import ActivationDecision, Plan, WeightDecision
+from calibrant.plan import ActivationDecision, Plan, WeightDecision, roles
 from calibrant.plan.folding import float_weight
 from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.recipe import AlgorithmChoice
@@ -184,8 +184,8 @@ def _layer(decision: WeightDecision, w: npt.NDArray[np.float32]) -> LayerParamet
     algorithm = algorithms.weight(choice.name, **dict(choice.options))
     params = algorithm(w, decision.spec)
     values = quantize(w, params)
-    if isinstance(algorithm, algorithms.CodebookAlgorithm):
-        levels = algorithm.codebook(values)
+    if roles.codebook(choice) is not None:
+        levels = roles.levels_of(choice, values)
         return LayerParameters(params, nearest_level(values, levels), levels=levels)
     rest = residual(w, values, params) if decision.compensation else None
     return LayerParameters(params, values, residual=rest)

@@ -13,10 +13,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from calibrant.algorithms import RoundingProblem
+from calibrant.algorithms._adaround import learn
 from calibrant.dialects import load_recipe
 from calibrant.numerics.dtype import IntType
 from calibrant.recipe import AlgorithmChoice, AllNodes, Recipe, Rule, Settings
-from calibrant.refine._rounding import FUNCTIONS, Problem, learn
+from calibrant.refine._functions import FUNCTIONS
 from calibrant.refine._rows import LayerRows
 from calibrant.results import QuantizedModel
 from tests.models import NETS
@@ -108,7 +110,7 @@ def test_slopes_of_activation_functions(name: str) -> None:
     np.testing.assert_allclose(FUNCTIONS[name](z, options)[1], slope, atol=2e-3)
 
 
-def problem(bits: int = 3, seed: int = 0, function: str = "Relu") -> Problem:
+def problem(bits: int = 3, seed: int = 0, function: str = "Relu") -> RoundingProblem:
     rng = np.random.default_rng(seed)
     mixed = 0.3 * rng.normal(size=(6, 24))  # correlated, as inputs are
     x = (rng.normal(size=(1, 400, 6)) @ mixed + 0.02 * rng.normal(size=(1, 400, 24))).astype("f")
@@ -117,7 +119,7 @@ def problem(bits: int = 3, seed: int = 0, function: str = "Relu") -> Problem:
     scale = np.abs(w).max(axis=2, keepdims=True) / dtype.qmax
     apply = FUNCTIONS[function]
     y = apply(x @ w.transpose(0, 2, 1), {})[0]
-    return Problem(
+    return RoundingProblem(
         x,
         y,
         w,

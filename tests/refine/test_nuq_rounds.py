@@ -16,7 +16,7 @@ from calibrant.numerics import dequantize, fake_quantize
 from calibrant.plan import Plan, resolve
 from calibrant.plan.parameters import Parameters
 from calibrant.recipe import AlgorithmChoice, AllNodes, Recipe, Rule, Settings
-from calibrant.refine.nuq import refine_levels, refines
+from calibrant.refine.nuq import refine_levels
 from calibrant.runtime.observe import observe
 from tests.models import NETS, Array, Model, Weights, build
 from tests.road import outputs, quantize
@@ -137,7 +137,7 @@ def test_the_first_round_weighs_each_weight_by_what_it_meets(name: str, per_chan
 
 def test_no_round_no_change() -> None:
     model, plan, params, data = chosen(LAYERS["conv"][0], 0)
-    assert not refines(plan)
+    assert not plan.refines_levels
     refined, report = refine_levels(model, plan, params, data)
     assert report == []
     assert refined.layers[plan.weights[0].layer] is params.layers[plan.weights[0].layer]

@@ -5,6 +5,8 @@
 
 One file each in `activations/` and `weights/`; a new file there is found by itself, and a package elsewhere
 adds its own with the entry point `calibrant.algorithms` (a module that registers when it is imported).
+A weight algorithm may also keep a few values of the grid (`CodebookAlgorithm`), or learn its rounding from what
+the layer answers (`RoundingAlgorithm`): what it can do says so, not its name.
 
     @register_activation("half-range")
     @options
@@ -17,10 +19,12 @@ adds its own with the entry point `calibrant.algorithms` (a module that register
             return QuantParams.from_range(stats.min * self.ratio, stats.max * self.ratio, spec)
 """
 
+from calibrant.algorithms._problem import RoundingProblem
 from calibrant.algorithms._registry import (
     ActivationAlgorithm,
     CodebookAlgorithm,
     Option,
+    RoundingAlgorithm,
     WeightAlgorithm,
     activation,
     describe,
@@ -34,6 +38,8 @@ __all__ = [
     "ActivationAlgorithm",
     "CodebookAlgorithm",
     "Option",
+    "RoundingAlgorithm",
+    "RoundingProblem",
     "WeightAlgorithm",
     "activation",
     "describe",

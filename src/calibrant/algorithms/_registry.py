@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast, runtime
 import numpy as np
 import numpy.typing as npt
 
+from calibrant.algorithms._problem import RoundingProblem
 from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.numerics import QuantParams, QuantSpec
 from calibrant.stats import TensorStats
@@ -25,6 +26,7 @@ __all__ = [
     "ActivationAlgorithm",
     "CodebookAlgorithm",
     "Option",
+    "RoundingAlgorithm",
     "WeightAlgorithm",
     "activation",
     "describe",
@@ -66,9 +68,20 @@ class WeightAlgorithm(Protocol):
 
 @runtime_checkable
 class CodebookAlgorithm(Protocol):
-    """A weight algorithm that keeps a few values of the grid."""
+    """A weight algorithm that keeps a few values of the 8-bit grid.
 
-    rounds: int
+    Conv (2-D, one group, not dilated), Gemm and MatMul with a constant matrix can have such weights.
+    """
+
+    @property
+    def rounds(self) -> int:
+        """How often the values are chosen anew by what the layer answers to calibration data."""
+        ...
+
+    @property
+    def storage(self) -> Literal["int8", "indices"]:
+        """How the deployable model stores the weight: as int8, or as 4-bit indices into its 16 values."""
+        ...
 
     def __call__(self, values: npt.ArrayLike, spec: QuantSpec, /) -> QuantParams:
         """Return the parameters, as any weight algorithm."""
@@ -79,7 +92,32 @@ class CodebookAlgorithm(Protocol):
         values: npt.NDArray[np.int32],
         weights: npt.NDArray[np.float64] | None = None,
     ) -> tuple[int, ...]:
-        """Return the values to keep, sorted; `weights` is what an error of one step counts."""
+        """Return the 16 or 32 values to keep, in ascending order.
+
+        Args:
+            values: The weight on the grid, of any shape [steps].
+            weights: What an error of one step in each value counts, of that shape; None for 1.
+        """
+        ...
+
+
+@runtime_checkable
+class RoundingAlgorithm(Protocol):
+    """A weight algorithm that rounds by what the layer answers to calibration data.
+
+    Its scale is chosen first, and the weight rounded to nearest. Then `learn` is asked once a layer, from the
+    input of the model to its output.
+    """
+
+    def __call__(self, values: npt.ArrayLike, spec: QuantSpec, /) -> QuantParams:
+        """Return the parameters, as any weight algorithm."""
+        ...
+
+    def learn(self, problem: RoundingProblem, /) -> npt.NDArray[np.float32]:
+        """Return the weight on its grid, (groups, out, K): whole numbers in [qmin, qmax].
+
+        An output channel that answers no better than rounded to nearest is rounded to nearest.
+        """
         ...
 
 

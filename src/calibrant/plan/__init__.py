@@ -4,12 +4,19 @@
 decisions and never a recipe.
 """
 
-from calibrant.plan.decisions import ActivationDecision, LayerDecision, Plan, WeightDecision
+from calibrant.plan.decisions import (
+    ActivationDecision,
+    BiasWish,
+    LayerDecision,
+    Plan,
+    WeightDecision,
+)
 from calibrant.plan.explain import Explanation, explain
 from calibrant.plan.resolve import resolve
 
 __all__ = [
     "ActivationDecision",
+    "BiasWish",
     "Explanation",
     "LayerDecision",
     "Plan",

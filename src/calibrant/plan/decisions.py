@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from calibrant.algorithms import CodebookAlgorithm, RoundingAlgorithm
 from calibrant.graph.targets import Target
 from calibrant.numerics import QuantSpec
+from calibrant.plan import roles
 from calibrant.recipe import AlgorithmChoice, Note, Settings
 
-__all__ = ["ActivationDecision", "LayerDecision", "Plan", "WeightDecision"]
+__all__ = ["ActivationDecision", "BiasWish", "LayerDecision", "Plan", "WeightDecision"]
+
+#: What counts for the correction of a bias where a rule names samples or a metric alone.
+DEFAULT_BIAS_SAMPLES, DEFAULT_BIAS_METRIC = 1, "cosine-similarity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,7 @@ class WeightDecision:
         algorithm: How its scale is chosen.
         origin: Field of the settings -> the rule that decided it.
         compensation: A second 8-bit value says what the first leaves (`numerics.compensation`).
+        stores_indices: The deployed weight is 4-bit indices into its levels.
     """
 
     layer: str
@@ -71,11 +77,17 @@ class WeightDecision:
     algorithm: AlgorithmChoice
     origin: Mapping[str, str] = field(default_factory=dict)
     compensation: bool = False
+    stores_indices: bool = False
 
     @property
-    def stores_indices(self) -> bool:
-        """Whether the deployed weight is 4-bit indices into its levels."""
-        return ("storage", "indices") in self.algorithm.options
+    def codebook(self) -> CodebookAlgorithm | None:
+        """The algorithm where it keeps a few levels of the grid, else None."""
+        return roles.codebook(self.algorithm)
+
+    @property
+    def rounding(self) -> RoundingAlgorithm | None:
+        """The algorithm where it learns its rounding, else None."""
+        return roles.rounding(self.algorithm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +109,19 @@ class LayerDecision:
     origin: Mapping[str, str]
     quantized: bool
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BiasWish:
+    """What a rule asks for the bias of a layer.
+
+    Args:
+        samples: Samples that the correction is taken from; 0 leaves the bias.
+        metric: By which it must be better, by name.
+    """
+
+    samples: int
+    metric: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,3 +167,34 @@ class Plan:
         """Whether a quantizer uses a type that came with opset 21."""
         bits = [d.spec.bits for d in self.activations] + [d.spec.bits for d in self.weights]
         return any(b in (4, 16) for b in bits) or any(w.stores_indices for w in self.weights)
+
+    @property
+    def refines_levels(self) -> bool:
+        """Whether some weight chooses its levels anew by what its layer answers (`refine.nuq`)."""
+        codebooks = (w.codebook for w in self.weights)
+        return any(codebook is not None and codebook.rounds > 0 for codebook in codebooks)
+
+    @property
+    def learns_rounding(self) -> bool:
+        """Whether some weight learns its rounding (`refine.learned_rounding`)."""
+        return any(w.rounding is not None for w in self.weights)
+
+    @property
+    def bias_wishes(self) -> dict[str, BiasWish]:
+        """What rules ask for the biases of quantized layers, by node name (`refine.bias_by_rule`).
+
+        A rule with a metric alone takes 1 sample, one with samples alone the cosine similarity.
+        """
+        quantized = {w.layer for w in self.weights}
+        found = {}
+        for d in self.layers:
+            samples, metric = d.settings.bias_samples, d.settings.bias_metric
+            if d.node in quantized and (samples is not None or metric is not None):
+                samples = DEFAULT_BIAS_SAMPLES if samples is None else samples
+                found[d.node] = BiasWish(samples, metric or DEFAULT_BIAS_METRIC)
+        return found
+
+    @property
+    def bias_samples(self) -> int:
+        """Samples that the corrections of biases, which rules ask for, are taken from at most; 0 for none."""
+        return max((wish.samples for wish in self.bias_wishes.values()), default=0)

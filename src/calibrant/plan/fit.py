@@ -17,14 +17,12 @@ from calibrant.errors import ConfigValueError
 from calibrant.graph.ops import RECURRENT, is_constant, rule_of, weight_index
 from calibrant.graph.passes.balance import weight_magnitudes
 from calibrant.plan.match import Edges, an, at
+from calibrant.plan.roles import codebook
 from calibrant.recipe import AlgorithmChoice, MappedLayers, Note, Rule, Settings
 
-__all__ = ["LEVELS_ALGORITHM", "check_mapped", "fitting", "why_no_balance", "why_no_levels"]
+__all__ = ["check_mapped", "fitting", "why_no_balance", "why_no_levels"]
 
-#: The weight algorithm that keeps a few levels of the grid.
-LEVELS_ALGORITHM = "nuq"
-
-#: What the weight of another layer has then: the grid that these are levels of.
+#: What a weight has whose layer cannot keep a few levels: the grid that these are levels of.
 UNIFORM = AlgorithmChoice("arq")
 
 
@@ -48,7 +46,7 @@ def fitting(
     layer = rule_of(node).kind in ("compute", "pool") or node.op_type in RECURRENT
     if settings.compute != "int" or not layer:
         return settings
-    if settings.weight is not None and settings.weight.name == LEVELS_ALGORITHM:
+    if settings.weight is not None and codebook(settings.weight) is not None:
         reason = why_no_levels(node, settings)
         if reason:
             _give_way("weight", settings.weight, reason, deciders["weight"], node, notes)
@@ -83,9 +81,7 @@ def check_mapped(rule: Rule, edges: Edges, nodes: Mapping[str, ir.Node]) -> None
         ConfigValueError: It is one; the message has the reason for the first of its layers.
     """
     choice = rule.settings.weight
-    if not isinstance(rule.where, MappedLayers) or choice is None:
-        return
-    if choice.name != LEVELS_ALGORITHM:
+    if not isinstance(rule.where, MappedLayers) or codebook(choice) is None:
         return
     why = {n: why_no_levels(nodes[n], Settings(weight_bits=8)) for n, _ in edges}
     if all(why.values()):

@@ -18,10 +18,10 @@ from calibrant.numerics import QuantSpec
 from calibrant.plan.compensation import is_compensated
 from calibrant.plan.decisions import ActivationDecision, LayerDecision, Plan, WeightDecision
 from calibrant.plan.effective import Chosen, Effective
-from calibrant.plan.fit import LEVELS_ALGORITHM
 from calibrant.plan.granularity import Channels, Granularity
 from calibrant.plan.joint import join_additions
 from calibrant.plan.outputs import with_outputs
+from calibrant.plan.roles import codebook
 from calibrant.plan.widths import activation_bits
 from calibrant.recipe import AlgorithmChoice, Note, Recipe, Settings
 from calibrant.recipe.unsupported import check_supported
@@ -227,7 +227,7 @@ def _weight(
     _check_bits("weight", bits, target.weight_bits, point.node, target)
     axis = point.axis if settings.weight_per_channel else None
     edge, rule = (point.node, point.weight_input), origin.get("compensation", "the recipe")
-    levels = algorithm.name == LEVELS_ALGORITHM
+    levels = codebook(algorithm)
     return WeightDecision(
         layer=point.node,
         weight=point.weight,
@@ -237,7 +237,8 @@ def _weight(
         channel_axis=point.axis,
         algorithm=algorithm,
         origin=origin,
-        compensation=is_compensated(settings, bits, edge, rule, notes, levels=levels),
+        compensation=is_compensated(settings, bits, edge, rule, notes, levels=levels is not None),
+        stores_indices=levels is not None and levels.storage == "indices",
     )
 
 

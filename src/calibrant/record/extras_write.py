@@ -116,9 +116,8 @@ def _quantizer(
 def _of_weights(model: ir.Model, plan: Plan, params: Parameters) -> Iterator[dict[str, Any]]:
     for w in plan.weights:
         layer = params.layers[w.layer]
-        options = dict(w.algorithm.options)
-        if options.get("storage", "int8") != "int8":
-            yield {"weight": {"layer": w.layer, "storage": options["storage"]}}
+        if w.stores_indices:
+            yield {"weight": {"layer": w.layer, "storage": "indices"}}
         if w.compensation:
             yield {"compensated": {"layer": w.layer}}
         nearest = quantize(float_weight(model, plan, w, params.activations), layer.weight)

@@ -236,9 +236,6 @@ def _weights(
         bias = place[0].inputs[place[1]] if place is not None else None
         value = node.inputs[weight]
         assert value is not None
-        algorithm = FROM_RECORD
-        if name in stored:
-            algorithm = AlgorithmChoice.of("nuq", {"levels": 16, "storage": stored[name]})
         params[name] = p
         found.append(
             WeightDecision(
@@ -248,9 +245,10 @@ def _weights(
                 bias=bias.name if bias is not None else None,
                 spec=QuantSpec(bits=p.dtype.bits, symmetric=True, axis=p.axis),
                 channel_axis=weight_axis(node),
-                algorithm=algorithm,
+                algorithm=FROM_RECORD,
                 origin={"weight": "the record"},
                 compensation=name in compensated,
+                stores_indices=stored.get(name) == "indices",
             )
         )
     if not found and not by_edge:

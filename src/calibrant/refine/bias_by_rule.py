@@ -27,7 +27,7 @@ import onnx_ir as ir
 
 from calibrant.emit.weights_only import emit_weights_only
 from calibrant.numerics.metrics import Metric, get_metric
-from calibrant.plan import Plan, WeightDecision
+from calibrant.plan import BiasWish, Plan, WeightDecision
 from calibrant.plan.parameters import Parameters
 from calibrant.refine._biases import (
     bias_factor,
@@ -39,27 +39,11 @@ from calibrant.refine._biases import (
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.walk import walk
 
-__all__ = ["BiasWish", "RuleCorrection", "correct_by_rule", "wishes"]
+__all__ = ["RuleCorrection", "correct_by_rule", "wishes"]
 
 logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
-
-#: What counts where a rule names samples or a metric alone.
-DEFAULT_SAMPLES, DEFAULT_METRIC = 1, "cosine-similarity"
-
-
-@dataclass(frozen=True, slots=True)
-class BiasWish:
-    """What a rule asks for the bias of a layer.
-
-    Args:
-        samples: Samples that the correction is taken from; 0 leaves the bias.
-        metric: By which it must be better, by name.
-    """
-
-    samples: int
-    metric: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +70,8 @@ class RuleCorrection:
 
 
 def wishes(plan: Plan) -> dict[str, BiasWish]:
-    """Return what rules ask for the biases of quantized layers, by node name.
-
-    A rule with a metric alone takes 1 sample, one with samples alone the cosine similarity (the defaults of
-    horizon.md 2.3).
-    """
-    quantized = {w.layer for w in plan.weights}
-    found = {}
-    for d in plan.layers:
-        samples, metric = d.settings.bias_samples, d.settings.bias_metric
-        if d.node in quantized and (samples is not None or metric is not None):
-            samples = DEFAULT_SAMPLES if samples is None else samples
-            found[d.node] = BiasWish(samples, metric or DEFAULT_METRIC)
-    return found
+    """Return what rules ask for the biases of quantized layers, by node name."""
+    return plan.bias_wishes
 
 
 def correct_by_rule(
@@ -123,7 +96,7 @@ def correct_by_rule(
     Returns:
         New parameters with biases where a correction was kept, and one entry a layer, in graph order.
     """
-    asked = {n: wish for n, wish in wishes(plan).items() if wish.samples > 0}
+    asked = {n: wish for n, wish in plan.bias_wishes.items() if wish.samples > 0}
     decisions = [w for w in plan.weights if w.layer in asked]
     reasons = {w.layer: _why_not(model, w) for w in decisions}
     targets = {output_of(model, w): w for w in decisions if not reasons[w.layer]}

@@ -34,7 +34,6 @@ from calibrant.refine._biases import (
     output_of,
     with_bias,
 )
-from calibrant.refine.bias_by_rule import wishes
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import expose
@@ -83,7 +82,7 @@ def correct_bias(
     Returns:
         New parameters with biases where a correction was kept, and one entry a layer.
     """
-    own = wishes(plan)
+    own = plan.bias_wishes
     others = (w for w in plan.weights if w.layer not in own)
     targets = {output_of(model, w): w for w in others if _can_correct(model, w)}
     if not targets or len(feeds) < 2:

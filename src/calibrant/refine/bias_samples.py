@@ -9,7 +9,7 @@ import numpy.typing as npt
 from calibrant.analysis.probe import Probe
 from calibrant.plan.parameters import Parameters
 from calibrant.recipe import Note
-from calibrant.refine.bias_by_rule import correct_by_rule, wishes
+from calibrant.refine.bias_by_rule import correct_by_rule
 from calibrant.run import Run
 from calibrant.tuning.forms import Variant
 
@@ -26,7 +26,7 @@ def corrected_by_rules(
     Returns:
         New parameters, and a note where there are fewer samples than asked for.
     """
-    most = max((w.samples for w in wishes(form.plan).values()), default=0)
+    most = form.plan.bias_samples
     if most == 0:
         return params, ()
     feeds, sizes = _samples(probe, most)

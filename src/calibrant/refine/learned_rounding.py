@@ -20,14 +20,15 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calibrant import algorithms
+from calibrant.algorithms import RoundingAlgorithm, RoundingProblem
 from calibrant.emit.qdq import emit_simulated
+from calibrant.errors import ConfigValueError
 from calibrant.graph.ops import bias_of, is_constant
 from calibrant.numerics import dequantize
 from calibrant.plan import Plan, WeightDecision
 from calibrant.plan.folding import float_weight
 from calibrant.plan.parameters import LayerParameters, Parameters
-from calibrant.refine._rounding import FUNCTIONS, Problem, learn
+from calibrant.refine._functions import FUNCTIONS
 from calibrant.refine._rows import LayerRows
 from calibrant.runtime.measure import run
 from calibrant.runtime.runtime import CPU, Runtime
@@ -65,7 +66,7 @@ class Learned:
 
 def learns(plan: Plan) -> bool:
     """Say whether some layer of a plan learns its rounding."""
-    return any(w.algorithm.name == "ada" for w in plan.weights)
+    return plan.learns_rounding
 
 
 def learn_rounding(
@@ -77,7 +78,7 @@ def learn_rounding(
     runtime: Runtime = CPU,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Parameters, list[Learned]]:
-    """Learn the rounding of the weights whose algorithm is `ada`.
+    """Learn the rounding of the weights whose algorithm learns it (`algorithms.RoundingAlgorithm`).
 
     Args:
         model: The prepared float model that `plan` belongs to.
@@ -90,7 +91,7 @@ def learn_rounding(
     Returns:
         New parameters, and one entry a layer.
     """
-    asked = [w for w in plan.weights if w.algorithm.name == "ada"]
+    asked = [w for w in plan.weights if w.rounding is not None]
     reasons = {w.layer: _unfit(model.graph.node(w.layer), w) for w in asked}
     report = {n: Learned(n, 0.0, 0.0, 0.0, 0.0, why) for n, why in reasons.items() if why}
     todo = [w for w in asked if not reasons[w.layer]]
@@ -151,15 +152,8 @@ def _learned(
     shape = tuple(layer.values.shape)
     rows = LayerRows(node, shape)
     problem = _problem(model, node, w, weight, layer, rows, inputs, floats)
-    options = dict(w.algorithm.options)
-    ada = algorithms.weight("ada", **options)
-    steps = learn(
-        problem,
-        iterations=ada.iterations,  # type: ignore[attr-defined]
-        regularization=ada.regularization,  # type: ignore[attr-defined]
-        beta_range=ada.beta_range,  # type: ignore[attr-defined]
-        warm_start=ada.warm_start,  # type: ignore[attr-defined]
-    )
+    assert w.rounding is not None
+    steps = _on_the_grid(w.rounding, w, problem)
     before = rows.weight(layer.values.astype(np.float32))
     nearest, learned = problem.errors(before), problem.errors(steps)  # (groups, out)
     better = learned < nearest
@@ -174,6 +168,25 @@ def _learned(
     )
 
 
+def _on_the_grid(
+    algorithm: RoundingAlgorithm, w: WeightDecision, problem: RoundingProblem
+) -> Array:
+    """Return what an algorithm learns.
+
+    Raises:
+        ConfigValueError: It is no weight on the grid.
+    """
+    steps = algorithm.learn(problem)
+    grid = problem.dtype
+    whole = steps.shape == problem.weight.shape and bool((steps == np.rint(steps)).all())
+    if not whole or steps.min() < grid.qmin or steps.max() > grid.qmax:
+        raise ConfigValueError(
+            f"Weight algorithm '{w.algorithm.name}' learned no weight on the grid for layer '{w.layer}': it "
+            f"returns whole numbers in [{grid.qmin}, {grid.qmax}] of shape {problem.weight.shape}."
+        )
+    return steps
+
+
 def _problem(
     model: ir.Model,
     node: ir.Node,
@@ -183,7 +196,7 @@ def _problem(
     rows: LayerRows,
     inputs: Sequence[Array],
     floats: Sequence[Array],
-) -> Problem:
+) -> RoundingProblem:
     """Draw rows from all samples, and bring weight, scale and bias into their form."""
     scale = layer.weight.scale
     if layer.weight.axis is not None and scale.ndim:
@@ -198,7 +211,7 @@ def _problem(
     x = np.concatenate([rows.inputs(v, c) for v, c in zip(inputs, chosen, strict=True)], axis=1)
     z = np.concatenate([rows.outputs(v, c) for v, c in zip(floats, chosen, strict=True)], axis=1)
     function = _function(node, rows.groups)
-    return Problem(
+    return RoundingProblem(
         x,
         function(z)[0],
         matrix,

@@ -24,7 +24,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-import calibrant.algorithms as algorithms
 from calibrant.emit.qdq import emit_simulated
 from calibrant.graph.input_channels import spread_over_weight
 from calibrant.numerics import dequantize, quantize
@@ -32,6 +31,7 @@ from calibrant.numerics.levels import nearest_level
 from calibrant.plan import Plan, WeightDecision
 from calibrant.plan.folding import float_weight
 from calibrant.plan.parameters import LayerParameters, Parameters
+from calibrant.plan.roles import levels_of
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.walk import walk
@@ -65,7 +65,7 @@ class Refinement:
 
 def refines(plan: Plan) -> bool:
     """Tell whether any weight of a plan asks for rounds of refinement."""
-    return bool(_asked(plan))
+    return plan.refines_levels
 
 
 def refine_levels(
@@ -90,14 +90,14 @@ def refine_levels(
     """
     asked = _asked(plan)
     report: list[Refinement] = []
-    for number in range(1, max((a.rounds for _, a in asked), default=0) + 1):
-        due = {w.layer: (w, a) for w, a in asked if a.rounds >= number}
+    for number in range(1, max((rounds for _, rounds in asked), default=0) + 1):
+        due = {w.layer: w for w, rounds in asked if rounds >= number}
         layers = dict(params.layers)
         changed = False
         for name, inputs in _inputs(model, plan, params, list(due), feeds, runtime):
-            weight, algorithm = due[name]
+            weight = due[name]
             w = float_weight(model, plan, weight, params.activations)
-            found = _better(model, weight, w, algorithm, layers[name], inputs, runtime)
+            found = _better(model, weight, w, layers[name], inputs, runtime)
             if found is None:
                 continue
             refined, before, after = found
@@ -110,16 +110,10 @@ def refine_levels(
     return params, report
 
 
-def _asked(plan: Plan) -> list[tuple[WeightDecision, algorithms.CodebookAlgorithm]]:
-    """Return the weights with rounds to come, and their algorithms."""
-    found = []
-    for w in plan.weights:
-        if w.algorithm.name == "auto":
-            continue
-        algorithm = algorithms.weight(w.algorithm.name, **dict(w.algorithm.options))
-        if isinstance(algorithm, algorithms.CodebookAlgorithm) and algorithm.rounds:
-            found.append((w, algorithm))
-    return found
+def _asked(plan: Plan) -> list[tuple[WeightDecision, int]]:
+    """Return the weights with rounds to come, and how many."""
+    codebooks = ((w, w.codebook) for w in plan.weights)
+    return [(w, book.rounds) for w, book in codebooks if book is not None and book.rounds]
 
 
 def _inputs(
@@ -151,7 +145,6 @@ def _better(
     model: ir.Model,
     weight: WeightDecision,
     w: npt.NDArray[np.float32],
-    algorithm: algorithms.CodebookAlgorithm,
     layer: LayerParameters,
     inputs: Sequence[Array],
     runtime: Runtime,
@@ -160,7 +153,7 @@ def _better(
     node = model.graph.node(weight.layer)
     uniform = quantize(w, layer.weight)
     mass = _moments(node, inputs, w.shape) * _squared_scale(layer, w.ndim)
-    levels = algorithm.codebook(uniform, np.broadcast_to(mass, w.shape))
+    levels = levels_of(weight.algorithm, uniform, np.broadcast_to(mass, w.shape))
     if levels == layer.levels:
         return None
     refined = replace(layer, values=nearest_level(uniform, levels), levels=levels)

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from calibrant.algorithms import register_weight
+from calibrant.algorithms import RoundingProblem, register_weight
+from calibrant.algorithms._adaround import learn
 from calibrant.algorithms._weight import rows
 from calibrant.algorithms.options import Positive, Ratio, options
 from calibrant.numerics import QuantParams, QuantSpec
@@ -64,6 +65,16 @@ class Ada:
         if spec.axis is None:
             scale = scale.reshape(())
         return QuantParams(scale, np.zeros(scale.shape, np.int32), spec.dtype, spec.axis)
+
+    def learn(self, problem: RoundingProblem) -> npt.NDArray[np.float32]:
+        """Return the weight on its grid, each value rounded up or down (`algorithms._adaround`)."""
+        return learn(
+            problem,
+            iterations=self.iterations,
+            regularization=self.regularization,
+            beta_range=self.beta_range,
+            warm_start=self.warm_start,
+        )
 
 
 def _scale(w: npt.NDArray[np.float32], spec: QuantSpec) -> float:
