@@ -195,7 +195,7 @@ def targets() -> str:
     from calibrant.graph import targets as known
 
     parts = []
-    for name in known.names():
+    for name in known.builtin():
         t = known.get(name)
         rows = [
             ("Inputs quantized of", _list(t.anchors)),

@@ -20,7 +20,9 @@ from calibrant import algorithms
 from calibrant.analysis import probe
 from calibrant.demo import digits
 from calibrant.dialects.native.schema import RecipeDocument
+from calibrant.graph import targets
 from calibrant.graph.passes import equalize
+from calibrant.graph.targets.schema import TargetDocument
 from calibrant.recipe import AlgorithmChoice, Layer, OpType, Rule, Settings
 from calibrant.results import COLLAPSE_COSINE, COLLAPSE_SQNR_DB
 from calibrant.stats.tensor import FEW
@@ -111,6 +113,23 @@ def test_recipes_load(page):
     for match in FENCE.finditer(text_of(page)):
         if match[1] == "recipe":
             assert calibrant.load_recipe(match[3]).rules
+
+
+def test_targets_of_the_pages_load(tmp_path):
+    page = DOCS / "how-to" / "add-a-target.md"
+    found = [m[3] for m in FENCE.finditer(text_of(page)) if m[1] == "target"]
+    assert len(found) == 2
+    for text in found:
+        (tmp_path / "my_npu.yaml").write_text(text, encoding="utf-8")
+        targets.get(tmp_path / "my_npu.yaml")
+
+
+def test_every_key_of_a_target_is_on_its_page():
+    rows = re.findall(
+        r"^\| (`.+?`) \|", text_of(DOCS / "how-to" / "add-a-target.md"), re.MULTILINE
+    )
+    said = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+    assert said == set(TargetDocument.model_fields) - {"calibrant_target"}
 
 
 # ------------------------------------------------------------------------------------ generated parts

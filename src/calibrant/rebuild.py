@@ -19,6 +19,7 @@ from calibrant.graph.load import ModelLike, load, prepare
 from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
 from calibrant.graph.passes.balance import Balanced, channel_axis, factors_by_layer
 from calibrant.graph.passes.equalize import Equalized
+from calibrant.graph.targets import Target
 from calibrant.numerics import quantize
 from calibrant.numerics.compensation import residual
 from calibrant.numerics.levels import nearest_level
@@ -70,12 +71,11 @@ def quantize_from_record(
         ConfigError: The record is damaged, says what is not allowed, or is of another model.
     """
     found = record if isinstance(record, Record) else read_record(record)
-    target = found.extras.target
-    recipe = Recipe(target=target[-1] if target else DEFAULT_TARGET)
-    r = Run(recipe, provider, threads, progress, per_node=per_node)
+    target = _target(found)
+    r = Run(Recipe(target=target.name), provider, threads, progress, per_node=per_node)
     with r.stage("load"):
         original = load(model)
-        base, form, meant = _formed(original, found, recipe)
+        base, form, meant = _formed(original, found, target)
     with r.stage("weights"):
         params = _parameters(base, form, meant, found)
     r.equalized, r.balanced = list(form.equalized), list(form.balanced)
@@ -94,8 +94,18 @@ def quantize_from_record(
     )
 
 
+def _target(record: Record) -> Target:
+    """Return the device that a record is for; one that is none of calibrant's own stands there as a whole."""
+    said = record.extras.target
+    if not said:
+        return targets.get(DEFAULT_TARGET)
+    if isinstance(said[-1], str):
+        return targets.get(said[-1])
+    return targets.from_mapping(said[-1], f"{record.source}: target")
+
+
 def _formed(
-    original: ir.Model, record: Record, recipe: Recipe
+    original: ir.Model, record: Record, target: Target
 ) -> tuple[ir.Model, ModelForm, Recorded]:
     """Bring the model into the form of the record."""
 
@@ -103,7 +113,7 @@ def _formed(
         model = prepare(source)
         form = _form(record, model)
         form.apply(model)
-        meant = recorded(record, model, targets.get(recipe.target), form.half)
+        meant = recorded(record, model, target, form.half)
         return model, form, meant
 
     base, form, meant = shape(original)

@@ -7,9 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from calibrant.errors import ConfigValueError
-from calibrant.graph import targets
 from calibrant.graph.ops import (
-    OP_RULES,
     bias_of,
     is_depthwise,
     matches_type,
@@ -115,24 +113,3 @@ def test_types_match_in_the_spelling_of_every_framework(
 def test_a_type_that_nobody_has_is_an_error_with_a_near_name() -> None:
     with pytest.raises(ConfigValueError, match=r"'Convv2d'.*Did you mean 'Conv2d'"):
         matches_type(node("conv1", "residual"), "Convv2d")
-
-
-def test_targets_name_operators_of_the_table_alone() -> None:
-    assert targets.names() == [
-        "generic",
-        "horizon-like",
-        "int8-only",
-        "layers-only",
-        "onnxruntime",
-    ]
-    for name in targets.names():
-        target = targets.get(name)
-        for ops in (target.anchors, target.followers, target.fused, target.shared):
-            assert ops <= set(OP_RULES)
-        assert target.integer_outputs <= target.anchors
-        assert target.description.endswith(".")
-
-
-def test_a_target_that_does_not_exist_is_an_error_with_a_near_name() -> None:
-    with pytest.raises(ConfigValueError, match=r"'generik'.*Did you mean 'generic'"):
-        targets.get("generik")

@@ -7,8 +7,11 @@ from typing import Annotated
 
 import typer
 
+from calibrant.graph.targets import builtin
+
 __all__ = [
     "DATA_PANEL",
+    "HOW_PANEL",
     "OUTPUT_PANEL",
     "BatchSize",
     "Data",
@@ -17,11 +20,13 @@ __all__ = [
     "Model",
     "Preprocess",
     "Provider",
+    "Target",
     "Threads",
     "Verbose",
 ]
 
 DATA_PANEL = "In and out"
+HOW_PANEL = "How to quantize (over the recipe)"
 RUN_PANEL = "Running the model"
 OUTPUT_PANEL = "Messages"
 
@@ -58,6 +63,17 @@ Preprocess = Annotated[
         help="How stored samples become inputs, in YAML or JSON: resize, crop, color, scale, mean, std, "
         "layout, dtype. Default: preprocess.yaml in the data folder.",
         rich_help_panel=DATA_PANEL,
+        show_default=False,
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="NAME|FILE",
+        help=f"What the model will run on: {', '.join(builtin())}; the name of a target that an installed package "
+        "brings; or a file of your own, such as my_npu.yaml. Default: the recipe's, or generic.",
+        rich_help_panel=HOW_PANEL,
         show_default=False,
     ),
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["starter_recipe"]
 
+#: Texts that need no quotes in YAML.
+_PLAIN = re.compile(r"[\w./]([\w./-]*\w)?")
+
 HEAD = """\
 # Recipe for {model}
 #
@@ -24,7 +29,7 @@ HEAD = """\
 # A line that begins with '#' says nothing; take the '#' away to make it count.
 
 calibrant: 1
-target: {target:<20} # {targets}
+{target:<28} # {targets}; or the file of a target
 
 calibration:
   exact: false              # true keeps raw values instead of histograms: the vendors' last digit
@@ -58,13 +63,14 @@ rules:
 """
 
 
-def starter_recipe(model: ir.Model, plan: Plan, name: str) -> str:
+def starter_recipe(model: ir.Model, plan: Plan, name: str, target: str) -> str:
     """Write a recipe that changes nothing until it is edited.
 
     Args:
         model: The model that the plan belongs to.
         plan: Its plan without a recipe.
         name: Name of the model file.
+        target: Name of the target, or the path of its file.
     """
     from calibrant import algorithms
     from calibrant.graph import targets
@@ -74,7 +80,7 @@ def starter_recipe(model: ir.Model, plan: Plan, name: str) -> str:
     stem = first.node.rsplit("/", 1)[0] + "/" if "/" in first.node.strip("/") else first.node[:3]
     head = HEAD.format(
         model=name,
-        target=plan.target.name,
+        target=f"target: {target if _PLAIN.fullmatch(target) else json.dumps(target)}",
         targets=", ".join(targets.names()),
         activations=", ".join(["auto", *known["activation"]]),
         weights=", ".join(["auto", *known["weight"]]),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calibrant.cli._files import Force, OutFile, check_free, write_whole
-from calibrant.cli._options import Debug, Json, Model
+from calibrant.cli._options import Debug, Json, Model, Target
 
 if TYPE_CHECKING:
     from calibrant.plan import LayerDecision
@@ -76,15 +76,7 @@ def init(
             show_default=False,
         ),
     ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="What the model will run on: generic, onnxruntime, layers-only. Default: generic; a vendor's "
-            "dialect has its own.",
-            show_default=False,
-        ),
-    ] = None,
+    target: Target = None,
     force: Force = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -154,7 +146,7 @@ def _native(model: Path, target: str) -> tuple[str, tuple[LayerDecision, ...]]:
 
     prepared = prepare(load(model))
     plan = resolve(Recipe(target=target), prepared)
-    return starter_recipe(prepared, plan, model.name), plan.layers
+    return starter_recipe(prepared, plan, model.name, target), plan.layers
 
 
 def _vendor(

@@ -9,12 +9,14 @@ import typer
 
 from calibrant.cli._options import (
     DATA_PANEL,
+    HOW_PANEL,
     BatchSize,
     Debug,
     Json,
     Model,
     Preprocess,
     Provider,
+    Target,
     Threads,
     Verbose,
 )
@@ -38,8 +40,6 @@ EXAMPLES = """Examples:
 
 `calibrant quantize model.onnx --data calib.npz --out run --format horizon --prefix resnet`
 """
-
-HOW = "How to quantize (over the recipe)"
 
 
 def quantize(
@@ -119,24 +119,14 @@ def quantize(
         ),
     ] = None,
     preprocess: Preprocess = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="What the model will run on: generic (NPUs, OpenVINO), onnxruntime (its x86-64 "
-            "CPU kernels), layers-only (inputs of convolutions, matrix products and average pooling alone). Default: the "
-            "recipe's, or generic.",
-            rich_help_panel=HOW,
-            show_default=False,
-        ),
-    ] = None,
+    target: Target = None,
     activation: Annotated[
         str | None,
         typer.Option(
             metavar="ALGO",
             help="How ranges of activations are chosen: max, min-max, percentile, mse, ifmr, hfmg, kl, kl-merge, "
             "symkl, jsd. Default: min-max or mse, whichever serves the model's outputs better.",
-            rich_help_panel=HOW,
+            rich_help_panel=HOW_PANEL,
             show_default=False,
         ),
     ] = None,
@@ -145,7 +135,7 @@ def quantize(
         typer.Option(
             metavar="ALGO",
             help="How scales of weights are chosen: ada (with learned rounding), arq, max, mse, nuq (32 levels). Default: mse, the least squared error.",
-            rich_help_panel=HOW,
+            rich_help_panel=HOW_PANEL,
             show_default=False,
         ),
     ] = None,
@@ -154,7 +144,7 @@ def quantize(
         typer.Option(
             metavar="8|16",
             help="Width of activations and weights. Default: 8.",
-            rich_help_panel=HOW,
+            rich_help_panel=HOW_PANEL,
             show_default=False,
         ),
     ] = None,
@@ -163,7 +153,7 @@ def quantize(
         typer.Option(
             "--symmetric/--asymmetric",
             help="Zero point 0 for activations, or one that fits. Default: as the target has it.",
-            rich_help_panel=HOW,
+            rich_help_panel=HOW_PANEL,
             show_default=False,
         ),
     ] = None,
@@ -172,7 +162,7 @@ def quantize(
         typer.Option(
             "--per-channel/--per-tensor",
             help="One scale for each output channel of a weight, or one in all. Default: per channel.",
-            rich_help_panel=HOW,
+            rich_help_panel=HOW_PANEL,
             show_default=False,
         ),
     ] = None,
@@ -181,7 +171,7 @@ def quantize(
         typer.Option(
             "--bias-correction/--no-bias-correction",
             help="Take the mean error of each layer out of its bias. Default: where it helps.",
-            rich_help_panel=HOW,
+            rich_help_panel=HOW_PANEL,
             show_default=False,
         ),
     ] = None,
@@ -190,7 +180,7 @@ def quantize(
         typer.Option(
             "--equalize/--no-equalize",
             help="Balance channels between layers before quantizing. Default: where it helps.",
-            rich_help_panel=HOW,
+            rich_help_panel=HOW_PANEL,
             show_default=False,
         ),
     ] = None,
@@ -199,7 +189,7 @@ def quantize(
         typer.Option(
             metavar="LAYER",
             help="Leave a layer in float; a name, or a pattern such as 'head/*'. May be given several times.",
-            rich_help_panel=HOW,
+            rich_help_panel=HOW_PANEL,
             show_default=False,
         ),
     ] = None,
@@ -209,7 +199,7 @@ def quantize(
             "--exact",
             help="Keep the raw values instead of histograms: the vendors' results to the last digit, for "
             "memory that grows with the data.",
-            rich_help_panel=HOW,
+            rich_help_panel=HOW_PANEL,
         ),
     ] = False,
     provider: Provider = "cpu",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from calibrant.dialects.dialect import Dialect
 from calibrant.dialects.losses import collecting
 from calibrant.errors import ConfigTypeError, ConfigValueError, UnsupportedError, did_you_mean
+from calibrant.graph.targets import is_path
 from calibrant.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -79,9 +80,13 @@ def _named(name: str) -> Dialect:
 
 
 def _located(recipe: Recipe, path: Path | None) -> Recipe:
-    """Remember where a recipe stands, if it names data by relative paths."""
+    """Remember where a recipe stands, if it names data or a target's file by relative paths."""
+    if path is None:
+        return recipe
+    if is_path(recipe.target) and (path.parent / recipe.target).is_file():
+        recipe = replace(recipe, target=str(path.parent / recipe.target))
     sources = recipe.calibration.sources
-    if path is None or not sources:
+    if not sources:
         return recipe
     placed = tuple(replace(s, beside=str(path.parent)) for s in sources)
     return replace(recipe, calibration=replace(recipe.calibration, sources=placed))

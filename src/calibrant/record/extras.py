@@ -105,7 +105,7 @@ class BiasExtra(_OfLayer):
 class Extras(_Extra):
     """All comments of a record, by kind."""
 
-    target: list[str] = []
+    target: list[str | dict[str, Any]] = []
     fold: list[Literal[False] | list[str]] = []
     half: list[list[str]] = []
     half_later: list[list[str]] = []

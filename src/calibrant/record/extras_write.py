@@ -2,7 +2,7 @@
 
 One plain mapping each, with one key:
 
-    target       name of the device profile
+    target       name of the device profile; all of it where it is none of calibrant's own
     fold         false where no batch normalization was folded; or the layers whose stayed
     half         nodes that compute in float16
     half_later   nodes that do because they were raised
@@ -31,7 +31,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.graph import targets
 from calibrant.graph.form import ModelForm
+from calibrant.graph.targets import Target
 from calibrant.numerics import quantize
 from calibrant.numerics.levels import nearest_level
 from calibrant.plan import ActivationDecision, Plan
@@ -54,11 +56,15 @@ def record_extras(
         params: What they are.
     """
     return [
-        {"target": plan.target.name},
+        {"target": _target(plan.target)},
         *_of_form(form),
         *_of_quantizers(plan, params),
         *_of_weights(model, plan, params),
     ]
+
+
+def _target(target: Target) -> str | dict[str, Any]:
+    return target.name if target.name in targets.builtin() else targets.to_mapping(target)
 
 
 def _of_form(form: ModelForm) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,77 @@
+"""What a device runs, as data. Nothing else in the code asks what the device is.
+
+A target answers where quantizers stand. It names
+
+- `anchors`: operators whose inputs are quantized (they multiply in integers);
+- `integer_outputs`: anchors that run in integers only when their output is quantized as well;
+- `followers`: operators that stay in integers when all their inputs are integers already;
+- `fused`: activation functions that run inside the operator before them, so no quantizer stands between.
+
+And how wide they are: `limits` lower what a recipe asks for an operand, with a note.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Target", "WidthLimit"]
+
+
+@dataclass(frozen=True, slots=True)
+class WidthLimit:
+    """Widths that a device takes for an operand, where a recipe may ask for more.
+
+    Args:
+        op_type: Operator; None for all.
+        input: Index of the operand, a weight or an activation; None for all.
+        bits: Widths it takes.
+    """
+
+    op_type: str | None
+    input: int | None
+    bits: tuple[int, ...]
+
+    def nearest(self, bits: int) -> int:
+        """Return the widest allowed width that is not above `bits`, or else the narrowest."""
+        return max((b for b in self.bits if b <= bits), default=min(self.bits))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A device profile.
+
+    Args:
+        name: Name as given on the command line.
+        description: One sentence for `--help` and reports.
+        anchors: Operators whose data inputs are quantized.
+        integer_outputs: Those of them that need a quantized output to run in integers.
+        followers: Operators kept in integers where all their data inputs are.
+        fused: Activation functions that the device runs inside the operator before them.
+        shared: Operators whose input and output must have one range.
+        widest: Operators whose inputs all take the width of the widest.
+        limits: Operands that take fewer widths than the device has.
+        unsigned: Activations are stored unsigned (the same grid moved by half its size).
+        symmetric: Activations get zero point 0 unless a recipe says otherwise.
+        activation_bits: Widths of activations that the device runs.
+        weight_bits: Widths of weights that the device runs.
+        equalize: Channels may be rescaled between layers.
+        channel_scales: The input of a depthwise convolution may have one scale a channel.
+        measures_latency: The local runtime is the device, so latency is worth measuring.
+    """
+
+    name: str
+    description: str
+    anchors: frozenset[str]
+    integer_outputs: frozenset[str] = frozenset()
+    followers: frozenset[str] = frozenset()
+    fused: frozenset[str] = frozenset()
+    shared: frozenset[str] = frozenset()
+    widest: frozenset[str] = frozenset()
+    limits: tuple[WidthLimit, ...] = ()
+    unsigned: bool = False
+    symmetric: bool = False
+    activation_bits: tuple[int, ...] = (8, 16)
+    weight_bits: tuple[int, ...] = (4, 6, 7, 8, 16)
+    equalize: bool = True
+    channel_scales: bool = False
+    measures_latency: bool = False
