@@ -13,12 +13,12 @@ from tests import strategies
 
 
 @pytest.mark.parametrize(
-    ("bits", "low", "high", "storage"),
-    [(4, -8, 7, 4), (6, -32, 31, 8), (7, -64, 63, 8), (8, -128, 127, 8), (16, -32768, 32767, 16)],
+    ("bits", "low", "high"),
+    [(4, -8, 7), (6, -32, 31), (7, -64, 63), (8, -128, 127), (16, -32768, 32767)],
 )
-def test_grids(bits, low, high, storage):
+def test_grids(bits, low, high):
     grid = IntType(bits)
-    assert (grid.qmin, grid.qmax, grid.storage_bits) == (low, high, storage)
+    assert (grid.qmin, grid.qmax) == (low, high)
     assert (IntType(bits, narrow=True).qmin, grid.name) == (low + 1, f"int{bits}")
 
 

@@ -187,18 +187,6 @@ def test_a_model_that_takes_batches_of_one_size_alone() -> None:
     assert seen["y"].count == 3 * 4 * 8
 
 
-def test_extremes_of_channels_are_kept_where_they_are_asked_for() -> None:
-    model, feeds = NETS["residual"]()
-    feed = feeds(batch=5)
-    seen = observe(prepared(model), ["x", "conv1"], cut(feed, (2, 3)), channel_axes={"conv1": 1})
-    x = values("residual", ["conv1"], feed)["conv1"]
-    channels = seen["conv1"].channels
-    assert channels is not None
-    np.testing.assert_array_equal(channels.min, x.min(axis=(0, 2, 3)))
-    np.testing.assert_array_equal(channels.max, x.max(axis=(0, 2, 3)))
-    assert seen["x"].channels is None
-
-
 def test_magnitudes_of_channels() -> None:
     model, feeds = NETS["residual"]()
     parts = [feeds(batch=3, seed=s) for s in range(3)]

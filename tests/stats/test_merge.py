@@ -17,12 +17,12 @@ from tests import strategies
 MODES = ("exact", "few", "histogram")
 
 
-def make(x, mode, channel_axis=None):
+def make(x, mode):
     """Statistics in one of the three representations; `histogram` has no exception for few values."""
     with mock.patch("calibrant.stats.tensor.FEW", 0 if mode == "histogram" else 1 << 15):
         if mode == "exact":
-            return TensorStats.exact(x, channel_axis=channel_axis)
-        return TensorStats.of(x, channel_axis=channel_axis)
+            return TensorStats.exact(x)
+        return TensorStats.of(x)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -16,11 +16,11 @@ def stats():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(4, 5, 3000)).astype(np.float32)
     return {
-        "bins": TensorStats.of(x, channel_axis=1),
+        "bins": TensorStats.of(x),
         "by channel": TensorStats.of(x, by_channel=(0, 1)),
         "many by channel": TensorStats.of(np.tile(x, (20, 7, 1)), by_channel=(1,)),
-        "raw by channel": TensorStats.exact(x, channel_axis=2, by_channel=(1,)),
-        "raw/1:0": TensorStats.exact(x[0], channel_axis=0),
+        "raw by channel": TensorStats.exact(x, by_channel=(1,)),
+        "raw/1:0": TensorStats.exact(x[0]),
         "few": TensorStats.of(x[0, 0, :7]),
         "empty": TensorStats.of(x[:0]),
         "nan": TensorStats.of(np.array([1.0, np.nan])),
@@ -65,8 +65,8 @@ def test_missing_truncated_and_foreign_files(tmp_path, stats):
 
 
 def test_contents_that_do_not_match_the_table(tmp_path):
-    entry = {"name": "x", "keep": False, "nonfinite": 0, "channels": None}
-    header = {"version": 1, "digest": "d", "tensors": [entry | {"kind": "exact", "size": 9}]}
+    entry = {"name": "x", "keep": False, "nonfinite": 0}
+    header = {"version": 2, "digest": "d", "tensors": [entry | {"kind": "exact", "size": 9}]}
     text = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
     np.savez(tmp_path / "s.npz", header=text, values=np.ones(3, dtype=np.float32))
     with pytest.raises(DataError, match="'values' is too short"):

@@ -1,4 +1,4 @@
-"""Integer grids and the precisions a tensor can have.
+"""Integer grids.
 
 A grid is named by its bit width alone: it is signed, [-2**(bits-1), 2**(bits-1) - 1]. A runtime that
 stores unsigned numbers gets the same grid moved by 2**(bits-1); that is a matter of storage, decided
@@ -13,13 +13,10 @@ from dataclasses import dataclass
 
 from calibrant.errors import ConfigValueError
 
-__all__ = ["FLOAT_PRECISIONS", "INT_BITS", "IntType"]
+__all__ = ["INT_BITS", "IntType"]
 
 #: Bit widths a grid may have.
 INT_BITS = (4, 6, 7, 8, 16)
-
-#: Precisions that leave a tensor unquantized.
-FLOAT_PRECISIONS = ("float16", "float32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +53,6 @@ class IntType:
     def qmax(self) -> int:
         """Highest value of the grid."""
         return (1 << (self.bits - 1)) - 1
-
-    @property
-    def storage_bits(self) -> int:
-        """Width of the integers that hold the values in a file: 4, 8 or 16."""
-        return 4 if self.bits == 4 else 8 if self.bits <= 8 else 16
 
     @property
     def name(self) -> str:

@@ -32,7 +32,6 @@ def observe(
     tensors: Sequence[str],
     batches: Iterable[Batch],
     *,
-    channel_axes: Mapping[str, int] | None = None,
     per_channel: Mapping[str, Sequence[int]] | None = None,
     exact: bool = False,
     runtime: Runtime = CPU,
@@ -46,7 +45,6 @@ def observe(
         model: A prepared float model.
         tensors: Names of tensors: graph inputs, or outputs of nodes.
         batches: The data.
-        channel_axes: Tensor -> axis to keep extremes and sums for.
         per_channel: Tensor -> axes to keep the distribution of each channel for (`stats.per_channel`).
         exact: Keep raw values instead of histograms.
         runtime: Where it runs.
@@ -56,11 +54,9 @@ def observe(
         DataError: There is no data, or a tensor holds NaN or Inf; the message names the tensor, the
             sample and the file.
     """
-    axes = channel_axes or {}
     distributions = per_channel or {}
     accumulators = {
-        t: Accumulator(channel_axis=axes.get(t), by_channel=distributions.get(t, ()), exact=exact)
-        for t in tensors
+        t: Accumulator(by_channel=distributions.get(t, ()), exact=exact) for t in tensors
     }
     inputs = {v.name or "" for v in model.graph.inputs}
     fed = [t for t in tensors if t in inputs]

@@ -1,12 +1,10 @@
 """Statistics of tensors that merge: exact, in any order, with no range known beforehand.
 
 TensorStats ─┬─ data: Histogram (bins are float bit patterns) or ExactValues (all of them)
-             ├─ channels: ChannelStats, where asked for
              └─ by_channel: ChannelDistributions, one for each axis asked for
 Accumulator      the same under way; arrays are added in place
 """
 
-from calibrant.stats.channels import ChannelStats
 from calibrant.stats.exact import ExactValues
 from calibrant.stats.histogram import Histogram
 from calibrant.stats.per_channel import ChannelDistributions
@@ -17,7 +15,6 @@ from calibrant.stats.tensor import Accumulator, TensorStats
 __all__ = [
     "Accumulator",
     "ChannelDistributions",
-    "ChannelStats",
     "ExactValues",
     "Histogram",
     "Statistics",

@@ -1,4 +1,4 @@
-"""The hot loops: counts of bins and extremes, counts of distinct values, sums by channel.
+"""The hot loops: counts of bins and extremes, counts of distinct values.
 
 Everything else in calibrant is numpy. This module imports numba, which takes a second, so it is itself
 imported on first use (`stats.tensor`); the machine code is cached between processes.
@@ -25,18 +25,13 @@ from numba import njit
 __all__ = [
     "BINS",
     "SLOTS",
-    "SQUARE_LIMBS",
-    "SUM_LIMBS",
     "count_bits",
     "count_channels",
     "count_distinct",
-    "sum_channels",
 ]
 
 BINS = 1 << 20  # bins of a float32 by its top 20 bits
 SLOTS = 1 << 16  # of the hash table of distinct values
-SUM_LIMBS = 32  # limb i counts units of 2**(8*i - 149); see sum_channels
-SQUARE_LIMBS = 34  # limb i counts units of 2**(16*i - 298)
 
 _BLOCK = 4096  # values; 16 kB, so the second loop over a block reads from the first-level cache
 
@@ -190,59 +185,3 @@ def count_channels(
     for o in range(outer):
         for c in range(channels):
             count_bits(bits[o, c], counts[c], state[c], shift)
-
-
-@_compiled
-def sum_channels(
-    bits: npt.NDArray[np.int32],
-    extremes: npt.NDArray[np.int64],
-    counts: npt.NDArray[np.int64],
-    sums: npt.NDArray[np.int64],
-    squares: npt.NDArray[np.int64],
-) -> None:
-    """Add values to exact sums by channel.
-
-    A float32 is an integer of 24 bits times a power of two. It is added to the one of 32 integers
-    ("limbs") whose unit lies below it by less than 8 bits, so nothing is ever rounded and the order of
-    the additions does not matter; its square, two words of 32 bits, goes to two limbs. A limb takes
-    2**30 values before it could overflow; the caller carries in time.
-
-    Args:
-        bits: (outer, channels, inner) float32 values seen as int32.
-        extremes: (channels, 2) lowest and highest finite value as ordered integers. Written.
-        counts: (channels,) finite values. Written.
-        sums: (channels, SUM_LIMBS). Written.
-        squares: (channels, SQUARE_LIMBS). Written.
-
-    Source: R. M. Neal, "Fast exact summation using small and large superaccumulators", 2015 (the small
-    one, with limbs narrow enough for one addition a value).
-    """
-    outer, channels, inner = bits.shape
-    for o in range(outer):
-        for c in range(channels):
-            low = extremes[c, 0]
-            high = extremes[c, 1]
-            finite = counts[c]
-            for i in range(inner):
-                b = bits[o, c, i]
-                magnitude = np.int64(b & 0x7FFFFFFF)
-                if magnitude >= 0x7F800000:
-                    continue
-                finite += 1
-                order = -magnitude if b < 0 else magnitude
-                low = min(low, order)
-                high = max(high, order)
-                exponent = magnitude >> 23
-                mantissa = magnitude & 0x7FFFFF
-                if exponent > 0:
-                    mantissa |= 0x800000
-                    exponent -= 1  # in units of the smallest subnormal, 2**-149
-                limb = exponent >> 3
-                mantissa <<= exponent & 7
-                sums[c, limb] += -mantissa if b < 0 else mantissa
-                square = np.uint64(mantissa) * np.uint64(mantissa)
-                squares[c, limb] += np.int64(square & np.uint64(0xFFFFFFFF))
-                squares[c, limb + 2] += np.int64(square >> np.uint64(32))
-            extremes[c, 0] = low
-            extremes[c, 1] = high
-            counts[c] = finite

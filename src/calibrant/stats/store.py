@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from calibrant.errors import DataError, OutputError
-from calibrant.stats.channels import ChannelStats
 from calibrant.stats.exact import ExactValues
 from calibrant.stats.histogram import BIN_SHIFT, Histogram
 from calibrant.stats.per_channel import ChannelDistributions
@@ -26,8 +25,7 @@ from calibrant.stats.tensor import TensorStats
 
 __all__ = ["load_statistics", "save_statistics"]
 
-_VERSION = 1
-_CHANNEL_PARTS = ("min", "max", "count", "sum_limbs", "square_limbs")
+_VERSION = 2
 
 
 def save_statistics(path: Path | str, stats: Mapping[str, TensorStats], *, digest: str) -> None:
@@ -121,7 +119,6 @@ def _put(
         "name": name,
         "keep": stats.keep,
         "nonfinite": stats.nonfinite,
-        "channels": None,
         **_put_data(stats.data, parts),
     }
     if stats.by_channel:
@@ -129,12 +126,6 @@ def _put(
             {"axis": d.axis, "data": [_put_data(each, parts, "distribution_") for each in d.data]}
             for d in stats.by_channel
         ]
-    if stats.channels is not None:
-        entry["channels"] = {"axis": stats.channels.axis, "size": stats.channels.min.size}
-        for part in _CHANNEL_PARTS:
-            parts.setdefault(f"channel_{part}", []).append(
-                getattr(stats.channels, part).reshape(-1)
-            )
     return entry
 
 
@@ -167,15 +158,6 @@ def _get_data(
 def _get(entry: dict[str, Any], take: Callable[[str, int], npt.NDArray[Any]]) -> TensorStats:
     """Read back what `_put` wrote, in the same order."""
     data = _get_data(entry, take)
-    channels = None
-    if entry["channels"] is not None:
-        count = int(entry["channels"]["size"])
-        low, high, counts = (take(f"channel_{part}", count) for part in _CHANNEL_PARTS[:3])
-        limbs = (
-            take(f"channel_{part}", count * width).reshape(count, width)
-            for part, width in (("sum_limbs", 32), ("square_limbs", 34))
-        )
-        channels = ChannelStats(int(entry["channels"]["axis"]), low, high, counts, *limbs)
     by_channel = tuple(
         ChannelDistributions(
             int(found["axis"]),
@@ -183,4 +165,4 @@ def _get(entry: dict[str, Any], take: Callable[[str, int], npt.NDArray[Any]]) ->
         )
         for found in entry.get("by_channel", ())
     )
-    return TensorStats(data, bool(entry["keep"]), int(entry["nonfinite"]), channels, by_channel)
+    return TensorStats(data, bool(entry["keep"]), int(entry["nonfinite"]), by_channel)

@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 
 from calibrant.errors import DataError
-from calibrant.stats.channels import ChannelStats, ChannelSums
 from calibrant.stats.counts import BitCounts, DistinctCounts
 from calibrant.stats.exact import ExactValues
 from calibrant.stats.histogram import Histogram
@@ -42,8 +41,7 @@ class TensorStats:
     Args:
         data: The values: a histogram, or all of them.
         keep: Keep all of them however many there are.
-        nonfinite: How many values were NaN or infinite. They are in neither `data` nor `channels`.
-        channels: Extremes and sums by channel, where they were asked for.
+        nonfinite: How many values were NaN or infinite. They are not in `data`.
         by_channel: Distributions by channel, one entry for each axis they were asked for.
 
     Example:
@@ -57,34 +55,28 @@ class TensorStats:
     data: Histogram | ExactValues
     keep: bool = False
     nonfinite: int = 0
-    channels: ChannelStats | None = None
     by_channel: tuple[ChannelDistributions, ...] = ()
     _derived: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
-    def of(
-        cls, x: npt.ArrayLike, *, channel_axis: int | None = None, by_channel: Sequence[int] = ()
-    ) -> TensorStats:
+    def of(cls, x: npt.ArrayLike, *, by_channel: Sequence[int] = ()) -> TensorStats:
         """Count an array into a histogram, or by distinct value where these are few.
 
         Args:
             x: Values of any shape, float16, float32 or float64 (rounded to float32).
-            channel_axis: Axis to keep extremes and sums for, too.
             by_channel: Axes to keep distributions by channel for, too.
 
         Raises:
             DataError: Another dtype, or no such axis.
         """
-        accumulator = Accumulator(channel_axis=channel_axis, by_channel=by_channel)
+        accumulator = Accumulator(by_channel=by_channel)
         accumulator.add(x)
         return accumulator.result()
 
     @classmethod
-    def exact(
-        cls, x: npt.ArrayLike, *, channel_axis: int | None = None, by_channel: Sequence[int] = ()
-    ) -> TensorStats:
+    def exact(cls, x: npt.ArrayLike, *, by_channel: Sequence[int] = ()) -> TensorStats:
         """Keep all values of an array however many there are; otherwise as `of`."""
-        accumulator = Accumulator(channel_axis=channel_axis, by_channel=by_channel, exact=True)
+        accumulator = Accumulator(by_channel=by_channel, exact=True)
         accumulator.add(x)
         return accumulator.result()
 
@@ -116,7 +108,7 @@ class TensorStats:
     @property
     def whole(self) -> TensorStats:
         """The statistics without those by channel."""
-        return replace(self, channels=None, by_channel=())
+        return replace(self, by_channel=())
 
     def of_channels(self, axis: int) -> tuple[TensorStats, ...]:
         """Return the statistics of each channel along an axis that was asked for.
@@ -164,17 +156,8 @@ class TensorStats:
             _merge_data(self.data, other.data, keep=self.keep),
             self.keep,
             self.nonfinite + other.nonfinite,
-            self._merge_channels(other),
             self._merge_by_channel(other),
         )
-
-    def _merge_channels(self, other: TensorStats) -> ChannelStats | None:
-        if self.channels is not None and other.channels is not None:
-            return self.channels.merge(other.channels)
-        alone = self if self.channels is None else other  # the one without channels
-        if alone.count + alone.nonfinite and self.channels is not other.channels:
-            raise DataError("Statistics with and without channels do not merge.")
-        return self.channels or other.channels
 
     def _merge_by_channel(self, other: TensorStats) -> tuple[ChannelDistributions, ...]:
         mine, others = self.by_channel, other.by_channel
@@ -189,14 +172,8 @@ class TensorStats:
         """Compare bit for bit."""
         if not isinstance(other, TensorStats):
             return NotImplemented
-        mine = (self.keep, self.nonfinite, self.data, self.channels, self.by_channel)
-        return mine == (
-            other.keep,
-            other.nonfinite,
-            other.data,
-            other.channels,
-            other.by_channel,
-        )
+        mine = (self.keep, self.nonfinite, self.data, self.by_channel)
+        return mine == (other.keep, other.nonfinite, other.data, other.by_channel)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -208,7 +185,6 @@ class Accumulator:
     loops release the GIL).
 
     Args:
-        channel_axis: Axis to keep extremes and sums for; negative counts from the end.
         by_channel: Axes to keep distributions by channel for, from 0.
         exact: Keep the raw values instead of a histogram.
 
@@ -222,27 +198,17 @@ class Accumulator:
 
     __slots__ = (
         "_axes",
-        "_axis",
         "_bins",
         "_by_channel",
-        "_channels",
         "_few",
         "_kept",
         "_nonfinite",
     )
 
-    def __init__(
-        self,
-        *,
-        channel_axis: int | None = None,
-        by_channel: Sequence[int] = (),
-        exact: bool = False,
-    ) -> None:
+    def __init__(self, *, by_channel: Sequence[int] = (), exact: bool = False) -> None:
         """Start without values."""
-        self._axis = channel_axis
         self._axes = tuple(sorted(set(by_channel)))
         self._by_channel: list[ChannelCounts] = []
-        self._channels: ChannelSums | None = None
         self._nonfinite = 0  # of what went elsewhere than into the counts in use
         self._kept: list[npt.NDArray[np.float32]] | None = [] if exact else None
         self._few: DistinctCounts | None = None if exact else DistinctCounts(FEW)
@@ -259,8 +225,6 @@ class Accumulator:
             DataError: The dtype is not float16, float32 or float64, or there is no such channel axis.
         """
         array = _as_float32(x)
-        if self._axis is not None:
-            self._add_channels(array, self._axis)
         if self._axes:
             self._add_by_channel(array)
         flat = array.reshape(-1)
@@ -274,16 +238,15 @@ class Accumulator:
 
     def result(self) -> TensorStats:
         """Return the statistics of all that was added so far."""
-        channels = self._channels.result() if self._channels is not None else None
         by_channel = tuple(c.result() for c in self._by_channel)
         counted = self._bins or self._few
         nonfinite = self._nonfinite + (counted.nonfinite if counted else 0)
         if self._bins is not None:
-            return TensorStats(self._bins.histogram(), False, nonfinite, channels, by_channel)
+            return TensorStats(self._bins.histogram(), False, nonfinite, by_channel)
         if self._few is not None:
-            return TensorStats(self._few.values(), False, nonfinite, channels, by_channel)
+            return TensorStats(self._few.values(), False, nonfinite, by_channel)
         kept = ExactValues.of(*(self._kept or ()))
-        return TensorStats(kept, True, nonfinite, channels, by_channel)
+        return TensorStats(kept, True, nonfinite, by_channel)
 
     def _add_few(self, few: DistinctCounts, flat: npt.NDArray[np.float32]) -> int:
         end, first = few.add(flat)
@@ -300,14 +263,6 @@ class Accumulator:
         if self._kept is not None:
             self._kept.append(np.delete(flat, wrong))  # a copy: the buffer may be reused
         return int(wrong[0]) if wrong.size else -1
-
-    def _add_channels(self, array: npt.NDArray[np.float32], axis: int) -> None:
-        if self._channels is None:
-            if not -array.ndim <= axis < array.ndim:
-                raise DataError(f"An array of shape {array.shape} has no channel axis {axis}.")
-            axis %= array.ndim
-            self._channels = ChannelSums(axis, array.shape[axis])
-        self._channels.add(array)
 
     def _add_by_channel(self, array: npt.NDArray[np.float32]) -> None:
         if not self._by_channel:

@@ -29,7 +29,6 @@ _KEYS = (
     "preprocess_on",
     "quant_config",
 )
-_NODE_KEYS = ("run_on_cpu", "run_on_bpu", "node_info")
 _PER_OP = re.compile(r"set_(\w+)_(?:input|output)_(int8|int16)")
 
 
