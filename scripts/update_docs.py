@@ -211,7 +211,7 @@ def targets() -> str:
             ("Widths of weights", ", ".join(map(str, t.weight_bits))),
             ("Channels may be rescaled", "yes" if t.equalize else "no"),
             ("One scale a channel in front of depthwise", "yes" if t.channel_scales else "no"),
-            ("Latency is measured", "yes" if t.measures_latency else "no"),
+            ("Its device is ONNX Runtime here", "yes" if t.measures_latency else "no"),
         ]
         parts += [f"## `{name}`", t.description, table(["Field", "Value"], rows)]
     return "\n\n".join(parts)

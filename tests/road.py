@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -18,7 +17,6 @@ from calibrant.graph.load import load, prepare
 from calibrant.graph.points import Points, find_points
 from calibrant.recipe import Recipe
 from calibrant.results import QuantizedModel
-from calibrant.runtime.measure import measure_latency
 from calibrant.runtime.runtime import Runtime
 from calibrant.runtime.session import open_session
 from tests.models import NETS, Array, Feeds, Model
@@ -40,8 +38,7 @@ def quantize(
     **options: Any,
 ) -> QuantizedModel:
     """Quantize without spending time on a measurement of latency."""
-    with patch.object(pipeline, "measure_latency", partial(measure_latency, seconds=0.0)):
-        return pipeline.quantize(model, data, recipe, **options)
+    return pipeline.quantize(model, data, recipe, **{"latency": False, **options})
 
 
 @cache

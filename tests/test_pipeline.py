@@ -397,10 +397,15 @@ BAD: dict[str, tuple[type[CalibrantError], str, Callable[[Path], object]]] = {
         "no operator that target",
         lambda _: quantize(structure.nothing_to_quantize()[0], normal(24)()),
     ),
-    "a path for a recipe": (
+    "a recipe that is not there": (
+        ConfigError,
+        "recipe 'recipe.yaml' cannot be read",
+        lambda _: quantize(*_with_data("residual"), "recipe.yaml"),
+    ),
+    "a list for a recipe": (
         ConfigTypeError,
-        "load_recipe",
-        lambda _: quantize(*_with_data("residual"), "recipe.yaml"),  # type: ignore[arg-type]
+        "a text, a mapping or a Recipe, not a list",
+        lambda _: quantize(*_with_data("residual"), []),  # type: ignore[arg-type]
     ),
     "no threads": (
         ConfigError,

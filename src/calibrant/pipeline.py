@@ -24,9 +24,10 @@ from calibrant.choose import choose_parameters, settled
 from calibrant.data.batch import Batch
 from calibrant.data.open import Batches, open_data
 from calibrant.data.sources.random import random_arrays
+from calibrant.dialects.asked import RecipeLike, asked
 from calibrant.emit.fake_quant import emit_fake_quant
 from calibrant.emit.qdq import emit_qdq
-from calibrant.errors import ConfigTypeError, DataError
+from calibrant.errors import DataError
 from calibrant.from_model import quantize_loaded
 from calibrant.graph.form import ModelForm
 from calibrant.graph.load import ModelLike, load, prepare
@@ -38,7 +39,7 @@ from calibrant.graph.passes.half_outputs import round_outputs
 from calibrant.plan import Plan, resolve
 from calibrant.plan.loaded import keeps_scales
 from calibrant.plan.parameters import Parameters
-from calibrant.recipe import Note, Recipe
+from calibrant.recipe import Note
 from calibrant.record.recording import Recording
 from calibrant.refine.bias_samples import corrected_by_rules
 from calibrant.refine.learned_rounding import learn_rounding, learns
@@ -47,7 +48,7 @@ from calibrant.results import NOT_FOR_ACCURACY, QuantizedModel, summarize
 from calibrant.run import Progress, Run
 from calibrant.runtime import observe as observation
 from calibrant.runtime.inputs import model_inputs
-from calibrant.runtime.measure import OutputQuality, compare, measure_latency, run
+from calibrant.runtime.measure import Latency, OutputQuality, compare, measure_latency, run
 from calibrant.runtime.overflow import half_overflows
 from calibrant.runtime.tap import expose
 from calibrant.stats import Statistics, TensorStats
@@ -62,8 +63,9 @@ __all__ = ["observe", "quantize"]
 def quantize(
     model: ModelLike,
     data: Any,
-    recipe: Recipe | None = None,
+    recipe: RecipeLike | None = None,
     *,
+    target: str | Path | None = None,
     provider: str = "cpu",
     threads: int | None = None,
     batch_size: int | None = None,
@@ -71,6 +73,7 @@ def quantize(
     preprocess: str | Path | None = None,
     progress: Progress | None = None,
     per_node: bool = False,
+    latency: bool = True,
 ) -> QuantizedModel:
     """Quantize a float model.
 
@@ -78,7 +81,9 @@ def quantize(
         model: Path of an ONNX file, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not changed.
         data: Calibration data: a path, a dict of arrays by input name, or any iterable of feeds. None where
             nothing is calibrated: the recipe keeps the scales that the model has.
-        recipe: What is wanted; None for the default.
+        recipe: What is wanted: a path, a text, a mapping (all in any dialect) or a Recipe; None for the
+            defaults.
+        target: What the model will run on, a name or a file of your own; over the recipe's.
         provider: Execution provider for every run of a model.
         threads: Threads inside an operator; None leaves it to ONNX Runtime.
         batch_size: Samples in a batch; over the recipe's.
@@ -87,21 +92,18 @@ def quantize(
         progress: Called with a stage, what is done of it, and how much there is.
         per_node: Compare every node with the float model's, on the first sample, and the outputs sample by
             sample: `summary["nodes"]` and `summary["distances"]`.
+        latency: Time one inference of both models, in turn, for under a second (`summary["latency"]`).
 
     Raises:
         ModelError: The model cannot be read, checked or quantized.
         DataError: The data is empty, does not fit the inputs, or is not finite.
         ConfigError: The recipe names what the model does not have, or asks for what does not exist.
     """
-    recipe = recipe if recipe is not None else Recipe()
-    if not isinstance(recipe, Recipe):
-        raise ConfigTypeError(
-            f"recipe is a {type(recipe).__name__}; it is a Recipe: calibrant.load_recipe reads one from a file."
-        )
+    recipe = asked(recipe, target)
     r = Run(recipe, provider, threads, progress, per_node=per_node)
     start = time.perf_counter()
     if keeps_scales(recipe):
-        return _with_own_scales(model, data, r, batch_size, batch_num, preprocess)
+        return _with_own_scales(model, data, r, batch_size, batch_num, preprocess, latency=latency)
     with r.stage("load"):
         original = load(model)
         batches = _open(original, data, r, batch_size, batch_num, preprocess)
@@ -166,8 +168,8 @@ def quantize(
     with r.stage("measure"):
         r.quality = _quality(deploy, probe, r)
         look_at_nodes(base, deploy, plan, params, probe, r)
-        if plan.target.measures_latency:
-            r.latency = measure_latency(original, deploy, probe.first, runtime=r.runtime)
+        if latency:
+            r.latency = _latency(float_model, deploy, probe, r)
     r.data_notes = list(batches.notes)
     r.seconds["total"] = time.perf_counter() - start
     choices = r.search.rows if r.search is not None else ()
@@ -209,6 +211,7 @@ def finish(
     batch_size: int | None,
     preprocess: str | Path | None,
     read: Mapping[str, Mapping[str, Any]],
+    latency: bool = True,
 ) -> QuantizedModel:
     """Write a model whose parameters are known, and measure it where there is data.
 
@@ -224,6 +227,7 @@ def finish(
         batch_size: Samples in a batch.
         preprocess: File that says how raw samples become inputs.
         read: Fields of a record that are kept as they were read, by key.
+        latency: Time both models, where there is data.
     """
     probe = None
     if data is not None:
@@ -237,6 +241,8 @@ def finish(
     if probe is not None:
         with r.stage("measure"):
             r.quality = _quality(deploy, probe, r)
+            if latency:
+                r.latency = _latency(base, deploy, probe, r)
     look_at_nodes(base, deploy, plan, params, probe, r)
     r.seconds["total"] = sum(r.seconds.values())
     record = Recording.of(base, form, plan, params, read)
@@ -274,6 +280,8 @@ def _with_own_scales(
     batch_size: int | None,
     batch_num: int | None,
     preprocess: str | Path | None,
+    *,
+    latency: bool,
 ) -> QuantizedModel:
     """Write a trained model with the scales it has; data, if there is any, shows how good it is."""
     start = time.perf_counter()
@@ -285,14 +293,21 @@ def _with_own_scales(
             else None
         )
     result, probe = quantize_loaded(original, batches if batches is not None else (), r)
+    assert result.float_model is not None
     if probe is not None:
         with r.stage("measure"):
             r.quality = _quality(result.deploy, probe, r)
-    assert result.float_model is not None
+            if latency:
+                r.latency = _latency(result.float_model, result.deploy, probe, r)
     look_at_nodes(result.float_model, result.deploy, result.plan, result.params, probe, r)
     r.data_notes = list(batches.notes) if batches is not None else []
     r.seconds["total"] = time.perf_counter() - start
     return replace(result, summary=summarize(model, original, result, r))
+
+
+def _latency(float_model: ir.Model, deploy: ir.Model, probe: Probe, r: Run) -> Latency:
+    """Time both models on one sample, or on one batch where the model has a fixed one."""
+    return measure_latency(float_model, deploy, probe.first, runtime=r.runtime)
 
 
 def _quality(deploy: ir.Model, probe: Probe, r: Run) -> list[OutputQuality]:
@@ -314,8 +329,9 @@ def _quality(deploy: ir.Model, probe: Probe, r: Run) -> list[OutputQuality]:
 def observe(
     model: ModelLike,
     data: Any,
-    recipe: Recipe | None = None,
+    recipe: RecipeLike | None = None,
     *,
+    target: str | Path | None = None,
     provider: str = "cpu",
     threads: int | None = None,
     batch_size: int | None = None,
@@ -328,7 +344,7 @@ def observe(
     Arguments and errors are those of `quantize`. Statistics of parts of the data merge to those of the
     whole, bit for bit.
     """
-    r = Run(recipe or Recipe(), provider, threads, progress)
+    r = Run(asked(recipe, target), provider, threads, progress)
     original = load(model)
     batches = _open(original, data, r, batch_size, batch_num, preprocess)
     float_model, plan = _prepare(original, r)

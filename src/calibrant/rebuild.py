@@ -52,6 +52,7 @@ def quantize_from_record(
     preprocess: str | Path | None = None,
     progress: Progress | None = None,
     per_node: bool = False,
+    latency: bool = True,
 ) -> QuantizedModel:
     """Quantize a float model with the numbers of a record; nothing is calibrated.
 
@@ -65,6 +66,7 @@ def quantize_from_record(
         preprocess: File that says how raw samples become inputs.
         progress: Called with a stage, what is done of it, and how much there is.
         per_node: List every node with its thresholds; with data, compare it with the float model's.
+        latency: Time one inference of both models, where there is data.
 
     Raises:
         ModelError: The model cannot be read or is quantized already.
@@ -91,6 +93,7 @@ def quantize_from_record(
         batch_size=batch_size,
         preprocess=preprocess,
         read={k: e.kept for k, e in found.entries.items()},
+        latency=latency,
     )
 
 

@@ -28,6 +28,7 @@ from calibrant.plan import ActivationDecision, Plan
 from calibrant.plan.parameters import Parameters
 from calibrant.record.recording import Recording
 from calibrant.report import as_html, as_text
+from calibrant.report.latency import local_targets, slower
 from calibrant.save.folder import written_together
 from calibrant.stats import Statistics
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import onnx
 
     from calibrant.run import NodeChoice, Run, SearchReport
+    from calibrant.runtime.measure import Latency
 
 __all__ = [
     "NOT_FOR_ACCURACY",
@@ -334,9 +336,7 @@ def summarize(source: Any, original: ir.Model, result: QuantizedModel, r: Run) -
         "opset": {"before": main_opset(original), "after": main_opset(deploy)},
         "time_s": {k: round(v, 4) for k, v in r.seconds.items()},
         "peak_memory_mb": round(_peak_mb(), 1),
-        "latency": (
-            {**asdict(r.latency), "speedup": r.latency.speedup} if r.latency is not None else None
-        ),
+        "latency": _latency(r.latency, plan.target.name),
         "notes": [asdict(n) for n in plan.notes],
     }
     summary["warnings"] = _warnings(summary, r) + _lost_tensors(result)
@@ -367,6 +367,13 @@ def _search(report: SearchReport | None) -> dict[str, Any] | None:
         "macs_run": work["macs"],
         "macs_of_full_runs": full["macs"],
     }
+
+
+def _latency(latency: Latency | None, target: str) -> dict[str, Any] | None:
+    if latency is None:
+        return None
+    text = slower(latency.float_ms, latency.quantized_ms, target, local_targets())
+    return {**asdict(latency), "speedup": latency.speedup, "slower": text}
 
 
 def len_bytes(model: ir.Model) -> int:
@@ -405,11 +412,8 @@ def _warnings(summary: dict[str, Any], r: Run) -> list[str]:
         for i in r.half
         if i.overflows
     ]
-    if r.latency is not None and r.latency.speedup < 1:
-        warnings.append(
-            f"The int8 model is slower than the float one here: {r.latency.quantized_ms:.3f} ms against "
-            f"{r.latency.float_ms:.3f} ms. On this machine the float model serves better."
-        )
+    if r.latency is not None and summary["target"] in local_targets():
+        warnings += filter(None, [summary["latency"]["slower"]])
     warnings += [
         f"The bodies of node '{name}' stay in float."
         for name in summary["layers"]["subgraphs_in_float"]

@@ -13,6 +13,7 @@ __all__ = [
     "DATA_PANEL",
     "HOW_PANEL",
     "OUTPUT_PANEL",
+    "RUN_PANEL",
     "BatchSize",
     "Data",
     "Debug",

@@ -100,7 +100,11 @@ def print_summary(summary: Mapping[str, Any], files: Sequence[Path], *, verbose:
             console.print(table)
     folder = files[0].parent if files else ""
     console.print(f"Written to {_escaped(str(folder))}: {', '.join(f.name for f in files)}")
-    for note in (*summary["data"]["notes"], *(n["message"] for n in summary["notes"])):
+    for note in (
+        *summary["data"]["notes"],
+        *_slower(summary),
+        *(n["message"] for n in summary["notes"]),
+    ):
         console.print(f"Note: {_escaped(note)}")
     for warning in summary["warnings"]:
         console.print(f"[bold red]Warning:[/bold red] {_escaped(warning)}")
@@ -178,16 +182,22 @@ def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "compensation",
             f"{operands} operands in two 8-bit parts: {more:+d} int8 operators",
         )
-    if latency := summary.get("latency"):
+    if latency := summary["latency"]:
         yield (
             "latency",
             f"{latency['float_ms']:.3g} ms float -> {latency['quantized_ms']:.3g} ms quantized "
-            f"({latency['speedup']:.2f} times as fast)",
+            f"({latency['speedup']:.2f} times as fast) in ONNX Runtime here",
         )
     yield (
         "time",
         f"{summary['time_s']['total']:.1f} s, peak memory {summary['peak_memory_mb']:.0f} MB",
     )
+
+
+def _slower(summary: Mapping[str, Any]) -> list[str]:
+    """Return why the model is slower here, where that is no warning because the model is for another device."""
+    text = (summary["latency"] or {}).get("slower", "")
+    return [text] if text and text not in summary["warnings"] else []
 
 
 def _few_levels(few: Mapping[str, Any], layers: int) -> str:

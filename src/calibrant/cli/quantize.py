@@ -10,6 +10,7 @@ import typer
 from calibrant.cli._options import (
     DATA_PANEL,
     HOW_PANEL,
+    RUN_PANEL,
     BatchSize,
     Debug,
     Json,
@@ -202,6 +203,14 @@ def quantize(
             rich_help_panel=HOW_PANEL,
         ),
     ] = False,
+    latency: Annotated[
+        bool,
+        typer.Option(
+            "--latency/--no-latency",
+            help="Time both models in ONNX Runtime here, for under a second.",
+            rich_help_panel=RUN_PANEL,
+        ),
+    ] = True,
     provider: Provider = "cpu",
     threads: Threads = None,
     as_json: Json = False,
@@ -252,6 +261,7 @@ def quantize(
                 preprocess=preprocess,
                 progress=progress,
                 per_node=per_node,
+                latency=latency,
             )
         else:
             result = run(
@@ -265,6 +275,7 @@ def quantize(
                 preprocess=preprocess,
                 progress=progress,
                 per_node=per_node,
+                latency=latency,
             )
         files = result.save(out, formats=formats or (), prefix=prefix)
     if as_json:

@@ -148,7 +148,7 @@ def _text(source: str | Path | Mapping[str, Any]) -> tuple[str, Path | None]:
             ) from e
     if not isinstance(source, str | Path):
         raise ConfigTypeError(
-            f"A recipe is a path, a text or a mapping, not a {type(source).__name__}."
+            f"A recipe is a path, a text, a mapping or a Recipe, not a {type(source).__name__}."
         )
     if isinstance(source, str) and (
         "\n" in source or ": " in source or source.lstrip().startswith("{") or source.endswith("}")

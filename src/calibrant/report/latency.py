@@ -1,0 +1,48 @@
+"""Say why a quantized model is slower than its float model on the runtime here, and what would be faster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from calibrant.graph import targets
+
+__all__ = ["local_targets", "slower"]
+
+#: A quantized model counts as slower from this share of the float model's time: medians differ by a few percent.
+CLEARLY = 1.05
+
+
+def slower(float_ms: float, quantized_ms: float, target: str, local: Sequence[str]) -> str:
+    """Return one or two sentences where the quantized model is clearly slower, otherwise an empty text.
+
+    Args:
+        float_ms: Median time of one inference of the float model [ms].
+        quantized_ms: The same of the quantized model [ms].
+        target: Name of the target that the model was made for.
+        local: Names of the targets whose device is the runtime here.
+
+    Example:
+        >>> slower(1.0, 1.04, "generic", ["onnxruntime"])
+        ''
+    """
+    if quantized_ms <= CLEARLY * float_ms:
+        return ""
+    head = (
+        f"In ONNX Runtime on this machine the quantized model takes {quantized_ms:.3g} ms and the float model "
+        f"{float_ms:.3g} ms: "
+    )
+    if target in local:
+        return (
+            f"{head}its integer kernels of this model's operators are slower here than those for float. "
+            "On this machine the float model serves better."
+        )
+    named = " or ".join(f"'{name}'" for name in local)
+    return (
+        f"{head}target '{target}' places quantizers for other devices, and ONNX Runtime computes much of such a model "
+        f"in float, with conversions in between. To run it here, take target {named}."
+    )
+
+
+def local_targets() -> list[str]:
+    """Return the names of calibrant's own targets whose device is the runtime here."""
+    return [name for name in targets.builtin() if targets.get(name).measures_latency]
