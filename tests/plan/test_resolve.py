@@ -162,11 +162,15 @@ def test_a_model_with_nothing_to_quantize(target: str) -> None:
 
 
 def test_a_recipe_that_leaves_nothing() -> None:
+    nobody = Rule(AllNodes(), Settings(compute="float32"), "file: not asked for", "implied")
     with pytest.raises(
         ConfigRuntimeError,
-        match=r"3 layers, 3 stay in float \('fc1', …\): float32 asked for by file:1",
+        match=r"3 layers, 3 stay in float \('fc1', …\): float32 asked for by file: not asked for",
     ):
-        plan("matmul_mlp", rule(AllNodes(), compute="float32"))
+        plan("matmul_mlp", nobody)
+    asked = plan("matmul_mlp", rule(AllNodes(), compute="float32"))
+    assert not asked.weights
+    assert asked.notes[-1].where == "file:1"
 
 
 def test_a_model_in_another_precision_says_so() -> None:

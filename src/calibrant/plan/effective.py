@@ -151,13 +151,25 @@ class Effective:
         """Say whether one of these layers stays in float because a rule requires it."""
         return any(self._decides_float(name) for name in layers)
 
+    def wished_float(self, layers: Iterable[str]) -> str | None:
+        """Return the place of the rule that wants every one of these layers in float; None if one is not wanted so."""
+        rules = [self._float_rule(name) for name in layers]
+        if not rules or any(rule is None or rule.force == "implied" for rule in rules):
+            return None
+        return next(rule.place("compute") for rule in rules if rule is not None)
+
     def _decides_float(self, name: str) -> bool:
+        rule = self._float_rule(name)
+        return rule is not None and rule.force == "required"
+
+    def _float_rule(self, name: str) -> Rule | None:
+        """Return the rule that decides that a layer is left in float, if one does."""
         said = [
             rule
             for rule, edges in self.matched
             if rule.settings.compute is not None and (name, None) in edges
         ]
-        return bool(said) and said[-1].force == "required" and said[-1].settings.compute != "int"
+        return said[-1] if said and said[-1].settings.compute != "int" else None
 
     def _merge(self, node: ir.Node, index: int | None) -> tuple[Settings, dict[str, str]]:
         settings = self._base

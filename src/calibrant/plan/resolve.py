@@ -20,6 +20,7 @@ from calibrant.plan.decisions import ActivationDecision, LayerDecision, Plan, We
 from calibrant.plan.effective import Chosen, Effective
 from calibrant.plan.granularity import Channels, Granularity
 from calibrant.plan.joint import join_additions
+from calibrant.plan.nothing import why_nothing
 from calibrant.plan.outputs import with_outputs
 from calibrant.plan.roles import codebook
 from calibrant.plan.widths import activation_bits
@@ -46,8 +47,8 @@ def resolve(
     Raises:
         ConfigValueError: A rule names a layer, type, input or subgraph that the model does not have,
             or asks for a width that the target does not run.
-        ConfigValueError: A vendor's configuration skips every layer (ascend.md 10.4).
-        ConfigRuntimeError: Nothing is left to quantize; without `check` the plan is empty.
+        ConfigValueError: Rules that are required leave every layer in float.
+        ConfigRuntimeError: Nothing can be quantized, and nobody asked for that; without `check` the plan is empty.
         UnsupportedError: A setting that is understood and not implemented.
     """
     target = targets.get(recipe.target)
@@ -102,12 +103,16 @@ def resolve(
     half = _half(model, settings_of, notes)
     read = {(n, i) for d in activations for n, i in d.users}
     effective.note_unheard(read | {(w.layer, w.input_index) for w in weights}, target)
-    if not points.layers and not activations and not half:
-        nothing = _nothing(layers, target)
-        if effective.skipped(layer.node for layer in layers):
-            raise ConfigValueError(nothing)
-        if check:
-            raise ConfigRuntimeError(nothing)
+    if not points.layers and not activations:
+        names = [layer.node for layer in layers]
+        if effective.skipped(names) and not half:
+            raise ConfigValueError(why_nothing(layers, target))
+        wish = effective.wished_float(names)
+        if wish is not None:
+            message = "Every layer stays in float, as asked: nothing is quantized."
+            notes.append(Note(wish, message, honoured=True))
+        elif check and not half:
+            raise ConfigRuntimeError(why_nothing(layers, target))
     return Plan(
         target,
         tuple(activations),
@@ -122,23 +127,6 @@ def resolve(
 
 #: Operators with weights or products inside that no target quantizes.
 _NOT_QUANTIZED = frozenset({"Attention", "DeformConv", "Einsum", "GRU", "LSTM", "RNN"})
-
-
-def _nothing(layers: list[LayerDecision], target: Target) -> str:
-    """Say why a model has nothing to quantize."""
-    if not layers:
-        return (
-            f"The model has no operator that target '{target.name}' quantizes "
-            f"({', '.join(sorted(target.anchors))}) outside of If, Loop and Scan bodies."
-        )
-    reasons: dict[str, list[str]] = {}
-    for layer in layers:
-        reasons.setdefault(layer.reason, []).append(layer.node)
-    listed = "; ".join(
-        f"{len(names)} stay in float ('{names[0]}'{', …' if len(names) > 1 else ''}): {reason}"
-        for reason, names in reasons.items()
-    )
-    return f"Nothing is left to quantize. Of the model's {len(layers)} layers, {listed}."
 
 
 def _first(node: str, index: int | None, candidates: tuple[Settings, ...]) -> Settings:
@@ -261,7 +249,9 @@ def _half(model: ir.Model, settings_of: SettingsOf, notes: list[Note]) -> tuple[
             continue
         if can_be_half(node):
             found.append(node.name or "")
-        elif any(v is not None and v.dtype == ir.DataType.FLOAT for v in node.inputs):
+        elif node.op_type != "Cast" and any(
+            v is not None and v.dtype == ir.DataType.FLOAT for v in node.inputs
+        ):
             where = origin.get("compute", "the recipe")
             notes.append(
                 Note(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from calibrant.errors import ConfigRuntimeError, ConfigValueError, did_you_mean
+from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.graph.ops import bias_of, is_constant, rule_of, weight_axis, weight_index
 from calibrant.graph.targets import Target
 from calibrant.graph.values import values_by_name
@@ -169,7 +169,7 @@ def _of_extra(
     gone = {e for key, e in extra.entries.items() if key not in record.entries}
     users = tuple(e for e in extra.users if e not in gone)
     producer = extra.producer
-    if producer is not None and nodes[producer].op_type in target.anchors:
+    if producer is not None and nodes[producer].op_type in target.integer_outputs:
         taken_out = all(n != producer for n, _ in by_edge)
         producer = None if taken_out else producer
     if not users and producer is None:
@@ -251,8 +251,6 @@ def _weights(
                 stores_indices=stored.get(name) == "indices",
             )
         )
-    if not found and not by_edge:
-        raise ConfigRuntimeError(f"{record.source} quantizes nothing of this model.")
     return found, params
 
 

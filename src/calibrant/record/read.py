@@ -161,7 +161,7 @@ def read_record(source: str | Path) -> Record:
         record = _from_json(text, path, name)
     else:
         record = _from_text(text, path, name)
-    if not record.entries:
+    if not record.entries and record.extras == Extras():
         raise ConfigRuntimeError(
             f"{name} has no entry: there are no layers to be quantized. A record is written when calibration "
             "is finished."

@@ -120,7 +120,7 @@ def trial(
         else d
         for d in plan.activations
     )
-    return Trial(candidate, replace(plan, activations=activations), lists)
+    return Trial(candidate, replace(plan, activations=activations, half=decided.half), lists)
 
 
 def observed(plans: Sequence[Plan]) -> tuple[list[str], dict[str, tuple[int, ...]]]:

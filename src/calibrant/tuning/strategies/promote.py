@@ -138,6 +138,7 @@ def _as_before(raised: Plan, plan: Plan) -> Plan:
     weights = {w.layer: w for w in plan.weights}
     return replace(
         raised,
+        half=(*plan.half, *(n for n in raised.half if n not in plan.half)),
         activations=tuple(same(d) for d in raised.activations),
         weights=tuple(
             replace(w, algorithm=weights[w.layer].algorithm) if w.layer in weights else w
