@@ -30,6 +30,8 @@ from calibrant.record.recording import Recording
 from calibrant.report import as_html, as_text
 from calibrant.report.latency import local_targets, slower
 from calibrant.save.folder import written_together
+from calibrant.save.manifest import SUMMARY, files_of_before, with_files
+from calibrant.save.size import file_bytes, given_bytes, weight_bytes
 from calibrant.stats import Statistics
 
 if TYPE_CHECKING:
@@ -42,7 +44,6 @@ __all__ = [
     "NOT_FOR_ACCURACY",
     "QuantizedModel",
     "compensation_of",
-    "len_bytes",
     "plan_table",
     "summarize",
 ]
@@ -119,7 +120,8 @@ class QuantizedModel:
 
         `deploy.onnx`, `fake_quant.onnx`, `record.txt`, `record.json`, `plan.json`, `summary.json`, and
         `layerwise_search.csv` where candidates were chosen node by node. All are there or none: a full disk
-        or an interrupted run leaves what was there before.
+        or an interrupted run leaves what was there before. The folder holds one run: the files of an earlier
+        one go (`summary.json` lists them under `files`), and files of others stay.
 
         Args:
             directory: The folder; it is made if it is not there.
@@ -136,16 +138,16 @@ class QuantizedModel:
         check_formats(formats, prefix)
         folder = Path(directory)
         more = [artefacts(self, name, prefix) for name in dict.fromkeys(formats)]
-        models = [*MODELS, *(Path(n).stem for files in more for n in files.models)]
-        old = [*(f"{n}.onnx.data" for n in models), CHOICES]
-        with written_together(folder, instead_of=old) as temporary:
+        with written_together(folder, instead_of=files_of_before(folder)) as temporary:
             self._write(temporary)
             for files in more:
                 for name, model in files.models.items():
                     _save(model, temporary / name)
             for name, text in merged([files.texts for files in more]).items():
                 (temporary / name).write_text(text, encoding="utf-8")
-            names = sorted(p.name for p in temporary.iterdir())
+            names = sorted({SUMMARY, *(p.name for p in temporary.iterdir())})
+            summary = as_json(with_files(self.summary, names))
+            (temporary / SUMMARY).write_text(summary, encoding="utf-8")
         return [folder / name for name in names]
 
     @property
@@ -159,7 +161,6 @@ class QuantizedModel:
             "record.txt": self.record.text(),
             "record.json": as_json(self.record.content()),
             "plan.json": as_json(plan_table(self.plan, self.params)),
-            "summary.json": as_json(self.summary),
         }
         if self._is_random:
             texts["record.txt"] = f"# {NOT_FOR_ACCURACY}\n{texts['record.txt']}"
@@ -184,17 +185,8 @@ def _choices_table(choices: Sequence[NodeChoice]) -> str:
 
 def _save(model: ir.Model, path: Path) -> None:
     """Write one model, its weights beside it where the file would be too large."""
-    external = f"{path.name}.data" if model_bytes(model) > EXTERNAL_BYTES else None
+    external = f"{path.name}.data" if weight_bytes(model) > EXTERNAL_BYTES else None
     ir.save(model, path, external_data=external)
-
-
-def model_bytes(model: ir.Model) -> int:
-    """Bytes of a model's initializers."""
-    return sum(
-        v.const_value.nbytes
-        for v in model.graph.initializers.values()
-        if v.const_value is not None
-    )
 
 
 # ---------------------------------------------------------------------------------------------- plan
@@ -280,7 +272,7 @@ def _rule(decision: ActivationDecision) -> Any:
 def summarize(source: Any, original: ir.Model, result: QuantizedModel, r: Run) -> dict[str, Any]:
     """Return the summary of a run as plain values."""
     deploy, plan = result.deploy, result.plan
-    float_bytes, deploy_bytes = (len_bytes(m) for m in (original, deploy))
+    float_bytes, deploy_bytes = given_bytes(source, original), file_bytes(deploy)
     quantized = [d for d in plan.layers if d.quantized]
     summary: dict[str, Any] = {
         "calibrant": __version__,
@@ -374,11 +366,6 @@ def _latency(latency: Latency | None, target: str) -> dict[str, Any] | None:
         return None
     text = slower(latency.float_ms, latency.quantized_ms, target, local_targets())
     return {**asdict(latency), "speedup": latency.speedup, "slower": text}
-
-
-def len_bytes(model: ir.Model) -> int:
-    """Bytes of a model as a file, near enough: its initializers and its graph."""
-    return model_bytes(model) + sum(200 for _ in model.graph)
 
 
 def _warnings(summary: dict[str, Any], r: Run) -> list[str]:

@@ -28,8 +28,9 @@ from calibrant.emit.qdq import emit_qdq
 from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
 from calibrant.record.recording import Recording
-from calibrant.results import NOT_FOR_ACCURACY, QuantizedModel, compensation_of, len_bytes
+from calibrant.results import NOT_FOR_ACCURACY, QuantizedModel, compensation_of
 from calibrant.retype import edited, in_words
+from calibrant.save.size import file_bytes
 
 __all__ = ["QTYPES", "Quantizer", "Selector", "set_calib_qtype"]
 
@@ -113,7 +114,7 @@ def _summary(result: QuantizedModel, selected: list[Quantizer], qtype: str) -> d
         ],
     }
     quality = {"samples": 0, "outputs": {}, "not_compared": []}
-    deploy_bytes = len_bytes(result.deploy)
+    deploy_bytes = file_bytes(result.deploy)
     float_bytes = old["size"]["float_bytes"]
     size = {
         **old["size"],
