@@ -24,7 +24,8 @@ from calibrant.recipe import (
     Settings,
     Where,
 )
-from calibrant.results import QuantizedModel, plan_table
+from calibrant.results import QuantizedModel
+from calibrant.save.tables import plan_table
 from tests.models import Model, Weights, build, normal
 from tests.road import TARGETS, batches, op_types, outputs, prepared, quantize
 

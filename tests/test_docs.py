@@ -24,10 +24,12 @@ from calibrant.graph import targets
 from calibrant.graph.passes import equalize
 from calibrant.graph.targets.schema import TargetDocument
 from calibrant.recipe import AlgorithmChoice, Layer, OpType, Rule, Settings
-from calibrant.results import COLLAPSE_COSINE, COLLAPSE_SQNR_DB
 from calibrant.stats.tensor import FEW
+from calibrant.summary import COLLAPSE_COSINE, COLLAPSE_SQNR_DB
+from calibrant.tuning import biases
 from calibrant.tuning import forms as variants
-from calibrant.tuning.strategies import ranges as decide
+from calibrant.tuning import ranges as decide
+from calibrant.tuning.strategies.ranges import BALANCE_GAIN_DB
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -41,7 +43,7 @@ FENCE = re.compile(r"<!-- (\w+) -->\n```(\w+)\n(.*?)^```", re.DOTALL | re.MULTIL
 
 #: Numbers that pages take from the code: page, sentence, values.
 FACTS = [
-    ("explanation/decisions.md", "at least {:.0f} dB better", (decide.BALANCE_GAIN_DB,)),
+    ("explanation/decisions.md", "at least {:.0f} dB better", (BALANCE_GAIN_DB,)),
     ("explanation/decisions.md", "at least {}, and more", (decide.SCORE_SAMPLES,)),
     ("explanation/decisions.md", "stay below {} million", (decide.SCORE_VALUES // 10**6,)),
     (
@@ -51,19 +53,19 @@ FACTS = [
     ),
     ("explanation/decisions.md", "quantized with `{}`", decide.AUTO_ALGORITHMS[:1]),
     ("reference/algorithms.md", "measures `{}` and `{}`", decide.AUTO_ALGORITHMS),
-    ("explanation/equalization.md", "at least {:.0f} dB better", (decide.BALANCE_GAIN_DB,)),
+    ("explanation/equalization.md", "at least {:.0f} dB better", (BALANCE_GAIN_DB,)),
     ("explanation/equalization.md", "more than {:.0f} times the median", (variants.UNEVEN,)),
     ("explanation/equalization.md", "divided by {:.0f})", (equalize.SHRINK_LIMIT,)),
     ("explanation/equalization.md", "the limit of {:.0f}", (equalize.GROW_LIMIT,)),
     ("explanation/statistics.md", "Up to {:,} distinct values", (FEW,)),
     ("architecture.md", "Up to {:,} distinct values", (FEW,)),
-    ("architecture.md", "must gain {:.0f} dB", (decide.BALANCE_GAIN_DB,)),
+    ("architecture.md", "must gain {:.0f} dB", (BALANCE_GAIN_DB,)),
     (
         "how-to/warnings.md",
         "below {:.0f} dB or cosine below {}",
         (COLLAPSE_SQNR_DB, COLLAPSE_COSINE),
     ),
-    ("explanation/bias-correction.md", "at least {}", (decide.CORRECTION_SAMPLES,)),
+    ("explanation/bias-correction.md", "at least {}", (biases.CORRECTION_SAMPLES,)),
     ("how-to/data.md", "first {} samples are also the *probe*", (probe.PROBE_SAMPLES,)),
 ]
 

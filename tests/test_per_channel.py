@@ -14,7 +14,8 @@ from calibrant.numerics import dequantize, fake_quantize
 from calibrant.plan import resolve
 from calibrant.recipe import AlgorithmChoice, AllNodes, Layer, LayerInput, Recipe, Rule, Settings
 from calibrant.recipe.settings import FROM_MODEL
-from calibrant.results import QuantizedModel, plan_table
+from calibrant.results import QuantizedModel
+from calibrant.save.tables import plan_table
 from calibrant.stats import TensorStats
 from tests.models import NETS, Model, Weights, build, normal
 from tests.road import TARGETS, batches, outputs, prepared, quantize, sqnr_db

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.analysis.probe import samples_for
 from calibrant.errors import ConfigValueError
+from calibrant.findings import DataFindings, Findings
 from calibrant.graph import targets
 from calibrant.graph.form import ModelForm
-from calibrant.graph.load import ModelLike, load, prepare
+from calibrant.graph.load import ModelLike, prepare
 from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
 from calibrant.graph.passes.balance import Balanced, channel_axis, factors_by_layer
 from calibrant.graph.passes.equalize import Equalized
@@ -23,17 +26,20 @@ from calibrant.graph.targets import Target
 from calibrant.numerics import quantize
 from calibrant.numerics.compensation import residual
 from calibrant.numerics.levels import nearest_level
-from calibrant.pipeline import finish
+from calibrant.pipeline import finished
 from calibrant.plan import WeightDecision
 from calibrant.plan.folding import float_weight
 from calibrant.plan.parameters import LayerParameters, Parameters
+from calibrant.progress import Callback, Progress
 from calibrant.recipe import Recipe
 from calibrant.record.check import balance_factors
 from calibrant.record.extras import RoundingExtra
 from calibrant.record.plan import Recorded, edge_of, recorded
 from calibrant.record.read import Record, read_record
 from calibrant.results import QuantizedModel
-from calibrant.run import Progress, Run
+from calibrant.runtime.runtime import Runtime
+from calibrant.solution import Solution
+from calibrant.tuning.bench import Bench
 
 __all__ = ["quantize_from_record"]
 
@@ -50,7 +56,7 @@ def quantize_from_record(
     threads: int | None = None,
     batch_size: int | None = None,
     preprocess: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Callback | None = None,
     per_node: bool = False,
     latency: bool = True,
 ) -> QuantizedModel:
@@ -74,26 +80,39 @@ def quantize_from_record(
     """
     found = record if isinstance(record, Record) else read_record(record)
     target = _target(found)
-    r = Run(Recipe(target=target.name), provider, threads, progress, per_node=per_node)
-    with r.stage("load"):
-        original = load(model)
-        base, form, meant = _formed(original, found, target)
-    with r.stage("weights"):
-        params = _parameters(base, form, meant, found)
-    r.equalized, r.balanced = list(form.equalized), list(form.balanced)
-    return finish(
+    recipe = Recipe(target=target.name)
+    start = time.perf_counter()
+    bench = Bench(
         model,
-        original,
-        base,
-        meant.plan,
-        params,
-        form,
-        r,
-        data=data,
+        data,
+        runtime=Runtime(provider, threads),
         batch_size=batch_size,
         preprocess=preprocess,
-        read={k: e.kept for k, e in found.entries.items()},
+        progress=Progress(progress),
+    )
+    with bench.progress.stage("load"):
+        original = bench.original()
+        base, form, meant = _formed(original, found, target)
+    with bench.progress.stage("weights"):
+        params = _parameters(base, form, meant, found)
+    kept = {k: e.kept for k, e in found.entries.items()}
+    solution = Solution(original, base, form, meant.plan, params, source="record", kept=kept)
+    probe, findings = None, Findings()
+    if data is not None:
+        with bench.progress.stage("probe"):
+            samples = bench.samples(recipe)
+            probe = bench.probe(base, samples, samples_for(recipe, meant.plan))
+            findings = Findings(DataFindings(notes=samples.notes))
+    return finished(
+        model,
+        solution,
+        findings,
+        probe,
+        bench.progress,
+        bench.runtime,
+        per_node=per_node,
         latency=latency,
+        start=start,
     )
 
 

@@ -1,14 +1,26 @@
-"""Another type at some quantizers of a plan: thresholds stay, scales follow the width."""
+"""Give quantizers of a solution another type, without calibrating again.
+
+The range stays; the scale follows the width:
+
+    symmetric     s' = s * 2**(a-1) / 2**(b-1)                           from a to b bits
+    asymmetric    the range that the old grid covers, on the new grid
+
+A symmetric grid of 16 bits then holds every point of that of 8, its lowest too, which T / (2**15 - 1) would clip.
+Where an input that folds its channels' scales into a weight becomes float, that weight is rounded again without
+them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from calibrant.compat._selectors import Quantizer
+from calibrant import algorithms
 from calibrant.errors import ConfigValueError
+from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
 from calibrant.numerics import QuantParams, QuantSpec, quantize
 from calibrant.numerics.compensation import residual
 from calibrant.numerics.dtype import IntType
@@ -16,11 +28,88 @@ from calibrant.plan import ActivationDecision, LayerDecision, Plan, WeightDecisi
 from calibrant.plan.folding import float_weight
 from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.recipe import Note
+from calibrant.record.recording import Recording
+from calibrant.solution import Solution
 
-__all__ = ["edited", "in_words"]
+__all__ = ["QTYPES", "Quantizer", "quantizers_of", "retyped"]
+
+QTYPES = ("int8", "int16", "ec", "float32")
 
 
-def edited(
+@dataclass(frozen=True, slots=True)
+class Quantizer:
+    """One input of one node, that is quantized.
+
+    Args:
+        node: Its name.
+        op_type: Its operator.
+        input: Which input.
+        kind: `weight` or `activation`.
+        qtype: What it is: `int8`, `int16`, `ec`, …
+    """
+
+    node: str
+    op_type: str
+    input: int
+    kind: str
+    qtype: str
+
+
+def retyped(solution: Solution, selected: list[Quantizer], qtype: str) -> Solution:
+    """Return a solution with another type at some quantizers; the old one is not changed.
+
+    Args:
+        solution: What was decided.
+        selected: Quantizers of it.
+        qtype: One of `QTYPES`.
+
+    Raises:
+        ConfigValueError: A reader of a tensor that all read as integers is not selected, or `ec` where each
+            channel has a scale of its own.
+    """
+    plan, params = _edited(solution.plan, solution.params, solution.model, selected, qtype)
+    model = solution.model
+    if plan.needs_wide_types and main_opset(model) < WIDE_OPSET:
+        model = raise_opset(model.clone(), WIDE_OPSET)
+    kept = _kept(solution.record)
+    return replace(solution, model=model, plan=plan, params=params, kept=kept)
+
+
+def _kept(record: Recording) -> dict[str, dict[str, Any]]:
+    """Return the fields of a record that no width changes and that nothing here computes."""
+    return {
+        key: {"shift_bit": entry["shift_bit"]}
+        for key, entry in record.entries.items()
+        if "shift_bit" in entry
+    }
+
+
+def quantizers_of(solution: Solution) -> list[Quantizer]:
+    """Return every input that is quantized."""
+    plan = solution.plan
+    nodes = {n.name or "": n for n in solution.model.graph}
+    found = [
+        Quantizer(n, nodes[n].op_type, i, "activation", _name(d.spec.bits, ec=d.compensation))
+        for d in plan.activations
+        for n, i in d.users
+    ]
+    return found + [
+        Quantizer(
+            w.layer,
+            nodes[w.layer].op_type,
+            w.input_index,
+            "weight",
+            _name(w.spec.bits, ec=w.compensation),
+        )
+        for w in plan.weights
+    ]
+
+
+def _name(bits: int, *, ec: bool) -> str:
+    return "ec" if ec else f"int{bits}"
+
+
+def _edited(
     plan: Plan, params: Parameters, base: ir.Model, selected: list[Quantizer], qtype: str
 ) -> tuple[Plan, Parameters]:
     """Return plan and parameters with another type at some quantizers.
@@ -46,13 +135,22 @@ def edited(
         rough,
         layers=tuple(_layer(x, x.node in read) for x in plan.layers),
         followers=tuple(f for f in plan.followers if f in read),
-        notes=(*plan.notes, Note("set_calib_qtype", in_words(selected, qtype), True)),
+        notes=(*plan.notes, Note("set_calib_qtype", _in_words(selected, qtype), True)),
     )
+    freed = _freed(plan, activations)
     values = {
-        w.layer: _values(w, base, rough, scales, params.layers[w.layer], w.layer in layers, qtype)
+        w.layer: _values(
+            w, base, rough, scales, params.layers[w.layer], w.layer in layers, w.layer in freed
+        )
         for w in weights
     }
     return rough, Parameters(scales, values, params.balance)
+
+
+def _freed(plan: Plan, activations: list[ActivationDecision]) -> set[str]:
+    """Return the layers whose weight no longer takes the scales of its input's channels."""
+    before = {n for d in plan.activations if d.folded for n, _ in d.users}
+    return before - {n for d in activations if d.folded for n, _ in d.users}
 
 
 def _parts(
@@ -83,6 +181,11 @@ def _activation(
         return d, p
     if qtype == "float32":
         return None, p
+    if qtype == "ec" and p.axis is not None:
+        raise ConfigValueError(
+            f"Tensor '{d.tensor}' has a scale for each channel; error compensation ('ec') is for tensors with one "
+            "scale. Take int16 here."
+        )
     bits = 16 if qtype == "int16" else 8
     p = _of_width(p, bits, symmetric=not p.zero_point.any())
     spec = replace(d.spec, bits=bits)
@@ -117,18 +220,28 @@ def _values(
     scales: dict[str, QuantParams],
     layer: LayerParameters,
     changes: bool,
-    qtype: str,
+    freed: bool,
 ) -> LayerParameters:
-    """Round a weight again where its type changes; its corrected bias stays."""
-    if not changes:
+    """Round a weight again where its type changes, or what it is multiplied with; its corrected bias stays."""
+    if not changes and not freed:
         return layer
     floats = float_weight(base, plan, w, scales)
-    p = _of_width(layer.weight, w.spec.bits, symmetric=True)
-    same = p.dtype == layer.weight.dtype
+    if freed:
+        p = _chosen_again(w, floats, layer.weight)
+    else:
+        p = _of_width(layer.weight, w.spec.bits, symmetric=True)
+    same = p.dtype == layer.weight.dtype and not freed
     values = layer.values if same else quantize(floats, p)
-    rest = residual(floats, values, p) if qtype == "ec" else None
+    rest = residual(floats, values, p) if w.compensation else None
     levels = layer.levels if same else None
     return replace(layer, weight=p, values=values, levels=levels, residual=rest)
+
+
+def _chosen_again(w: WeightDecision, floats: Any, old: QuantParams) -> QuantParams:
+    """Choose the scale of a weight by its own algorithm; where the width says nothing else, as before."""
+    choice = w.algorithm
+    algorithm = algorithms.weight(choice.name, **dict(choice.options))
+    return algorithm(floats, replace(w.spec, axis=old.axis))
 
 
 def _layer(layer: LayerDecision, quantized: bool) -> LayerDecision:
@@ -137,7 +250,7 @@ def _layer(layer: LayerDecision, quantized: bool) -> LayerDecision:
     return replace(layer, quantized=False, reason="float32 asked for by set_calib_qtype")
 
 
-def in_words(selected: list[Quantizer], qtype: str) -> str:
+def _in_words(selected: list[Quantizer], qtype: str) -> str:
     """Say what was changed."""
     names = list(dict.fromkeys(f"'{q.node}' input {q.input}" for q in selected))
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""

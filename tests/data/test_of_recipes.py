@@ -14,7 +14,8 @@ from calibrant.dialects import load_recipe
 from calibrant.errors import DataError
 from calibrant.rebuild import quantize_from_record
 from calibrant.recipe import Calibration, Recipe, Source
-from calibrant.results import NOT_FOR_ACCURACY, QuantizedModel
+from calibrant.results import QuantizedModel
+from calibrant.solution import NOT_FOR_ACCURACY
 from tests.models import NETS
 from tests.road import batches, quantize
 

@@ -15,7 +15,8 @@ import pytest
 
 from calibrant.recipe import AlgorithmChoice, AllNodes, Recipe, Rule, Settings
 from calibrant.record.entries import record_entries, record_text
-from calibrant.results import QuantizedModel, plan_table
+from calibrant.results import QuantizedModel
+from calibrant.save.tables import plan_table
 from tests.models import NETS
 from tests.road import batches, op_types, optimized, outputs, quantize, sqnr_db
 

@@ -194,7 +194,7 @@ def test_a_bias_that_does_not_fit_names_the_layer() -> None:
     huge = LayerParameters(chosen.weight, chosen.values, np.full(size, 1e9, dtype=np.float32))
     params = replace(result.params, layers={**result.params.layers, layer: huge})
     with pytest.raises(ModelError, match=f"{layer}.*--skip"):
-        fake_quant(replace(result, params=params))
+        fake_quant(replace(result, solution=replace(result.solution, params=params)))
 
 
 def test_scales_by_channel_are_refused() -> None:

@@ -39,7 +39,7 @@ from calibrant.results import QuantizedModel
 from calibrant.runtime.downstream import Whole, Work
 from calibrant.runtime.observe import observe
 from calibrant.runtime.session import infer, open_session
-from calibrant.tuning.space import trials
+from calibrant.tuning.space import candidates
 from tests.models import NETS, build, normal
 from tests.road import batches, every_net, outputs, quantize
 
@@ -448,7 +448,7 @@ def test_a_model_fed_with_parameters_computes_what_one_with_them_inside_does(nam
 
     feed = feeds(batch=4, seed=1)
     data = [Batch(feed, {}, 0, 4, "test", ())]
-    for t in trials(wanted, prepared, resolve(wanted, prepared)):
+    for t in candidates(wanted, prepared, resolve(wanted, prepared)):
         plan = t.plan
         statistics = observe(prepared, plan.observed_tensors, data, per_channel=plan.channel_axes)
         params = choose_parameters(plan, prepared, statistics)

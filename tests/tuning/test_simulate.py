@@ -13,11 +13,10 @@ from calibrant.data.batch import Batch
 from calibrant.emit.qdq import emit_simulated
 from calibrant.plan import resolve
 from calibrant.recipe import AlgorithmChoice, Recipe
-from calibrant.run import Run
 from calibrant.runtime.measure import run
 from calibrant.runtime.observe import observe
 from calibrant.runtime.runtime import Runtime
-from calibrant.tuning.strategies import ranges as decide
+from calibrant.tuning import ranges as decide
 from tests.models import NETS
 from tests.road import TARGETS, batches, every_net, prepared, quantize
 
@@ -30,7 +29,7 @@ def test_parameters_that_differ_in_scales_share_a_session(name: str, target: str
     plan = resolve(Recipe(target=target), model)
     seen = observe(model, plan.observed_tensors, [Batch(feed, {}, 0, 4, "test", ())])
     outputs = tuple(v.name or "" for v in model.graph.outputs if v.producer() is not None)
-    simulator = Simulator(model, outputs, Run(Recipe(), "cpu", 1, None))
+    simulator = Simulator(model, outputs, Runtime(threads=1))
     for algorithm in ("min-max", "percentile", "min-max"):
         tried = with_algorithm(plan, AlgorithmChoice(algorithm))
         params = choose_parameters(tried, model, seen)
@@ -53,7 +52,7 @@ def test_another_bias_or_weight_is_another_session() -> None:
     seen = observe(model, plan.observed_tensors, [Batch(feed, {}, 0, 4, "test", ())])
     params = choose_parameters(plan, model, seen)
     outputs = tuple(v.name or "" for v in model.graph.outputs)
-    simulator = Simulator(model, outputs, Run(Recipe(), "cpu", 1, None))
+    simulator = Simulator(model, outputs, Runtime(threads=1))
     layer = plan.weights[0].layer
     chosen = params.layers[layer]
     bias = np.full(chosen.values.shape[0], 3.0, np.float32)

@@ -9,12 +9,13 @@ import onnx_ir as ir
 
 from calibrant.analysis.probe import Probe
 from calibrant.emit.nodes import node_types
+from calibrant.findings import NodeFidelity
 from calibrant.graph.passes.half import as_float32
 from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
-from calibrant.run import NodeFidelity, Run
 from calibrant.runtime.measure import run
-from calibrant.runtime.nodes import node_cosines, output_distances
+from calibrant.runtime.nodes import OutputDistance, node_cosines, output_distances
+from calibrant.runtime.runtime import CPU, Runtime
 
 __all__ = ["look_at_nodes"]
 
@@ -25,9 +26,11 @@ def look_at_nodes(
     plan: Plan,
     params: Parameters,
     probe: Probe | None,
-    r: Run,
-) -> None:
-    """Fill the run's nodes and distances, where they are asked for; without a probe, nodes lack cosines.
+    runtime: Runtime = CPU,
+) -> tuple[tuple[NodeFidelity, ...], tuple[OutputDistance, ...]]:
+    """Return the quantized model node by node, and its outputs sample by sample.
+
+    Without a probe nodes have no cosines, and there are no distances.
 
     Args:
         float_model: The model that the plan belongs to.
@@ -35,18 +38,17 @@ def look_at_nodes(
         plan: Where quantizers stand.
         params: What they are.
         probe: Samples; the first one is compared node by node, all of them at the outputs.
-        r: The run.
+        runtime: Where it runs.
     """
-    if not r.per_node:
-        return
     cosines: dict[str, float] = {}
+    distances: tuple[OutputDistance, ...] = ()
     if probe is not None:
         reference = as_float32(float_model, plan.half) if plan.half else float_model
-        cosines = node_cosines(reference, deploy, probe.first, runtime=r.runtime)
-        outputs = run(deploy, probe.feeds, runtime=r.runtime)
+        cosines = node_cosines(reference, deploy, probe.first, runtime=runtime)
+        outputs = run(deploy, probe.feeds, runtime=runtime)
         sizes = [b.size for b in probe.small]
-        r.distances = output_distances(probe.reference, outputs, sizes)
-    r.nodes = [
+        distances = tuple(output_distances(probe.reference, outputs, sizes))
+    nodes = tuple(
         NodeFidelity(
             n.node,
             n.op_type,
@@ -56,4 +58,5 @@ def look_at_nodes(
             {str(i): t for i, t in n.thresholds.items()},
         )
         for n in node_types(float_model, plan, params)
-    ]
+    )
+    return nodes, distances

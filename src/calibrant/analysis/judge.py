@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +22,11 @@ from calibrant.analysis.probe import Probe, before_selection
 from calibrant.errors import ConfigRuntimeError
 from calibrant.numerics.metrics import Metric, get_metric
 from calibrant.recipe import Note, Search
-from calibrant.run import Run
 from calibrant.runtime.measure import run
+from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.tap import expose
 
-__all__ = ["Judge", "Verdict", "compared_outputs"]
+__all__ = ["Judge", "Referee", "Verdict", "compared_outputs"]
 
 Array = npt.NDArray[Any]
 Outputs = list[dict[str, Array]]
@@ -45,6 +45,18 @@ class Verdict:
     score: float
     mean: float
     outputs: Mapping[str, float]
+
+
+class Referee(Protocol):
+    """Says which of two verdicts is better; a `Judge` is one."""
+
+    def better(self, one: Verdict, than: Verdict) -> bool:
+        """Whether a verdict is strictly better than another."""
+        ...
+
+    def is_enough(self, verdict: Verdict) -> bool:
+        """Whether a search may end with a verdict."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +78,7 @@ class Judge:
     notes: tuple[Note, ...] = ()
 
     @classmethod
-    def of(cls, search: Search, model: ir.Model, probe: Probe, r: Run) -> Judge:
+    def of(cls, search: Search, model: ir.Model, probe: Probe, runtime: Runtime = CPU) -> Judge:
         """Take the first samples of a probe.
 
         Raises:
@@ -85,7 +97,7 @@ class Judge:
         names = compared_outputs(model)
         reference = _known(probe, names, sizes)
         if reference is None:
-            reference = run(expose(model, names), feeds, integers=False, runtime=r.runtime)
+            reference = run(expose(model, names), feeds, integers=False, runtime=runtime)
         notes: tuple[Note, ...] = ()
         if left > 0:
             notes = (

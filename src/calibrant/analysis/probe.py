@@ -18,18 +18,26 @@ from calibrant.data.batch import Batch
 from calibrant.errors import DataError, ModelError
 from calibrant.graph.opset import MIN_OPSET, main_opset
 from calibrant.plan import Plan
+from calibrant.recipe import Recipe
 from calibrant.refine.bias_by_rule import wishes
 from calibrant.refine.learned_rounding import learns
 from calibrant.refine.nuq import refines
-from calibrant.run import Run
 from calibrant.runtime.measure import compare, run
+from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import expose
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-__all__ = ["Probe", "before_selection", "check_raised", "rows_are_free", "take_probe"]
+__all__ = [
+    "Probe",
+    "before_selection",
+    "check_raised",
+    "rows_are_free",
+    "samples_for",
+    "take_probe",
+]
 
 Array = npt.NDArray[Any]
 
@@ -73,6 +81,11 @@ class Probe:
     scored_reference: list[dict[str, Array]]
 
     @property
+    def samples(self) -> int:
+        """How many samples there are."""
+        return sum(b.size for b in self.small)
+
+    @property
     def feeds(self) -> list[Mapping[str, Array]]:
         """Inputs of the small batches."""
         return [b.feeds for b in self.small]
@@ -81,6 +94,19 @@ class Probe:
     def first(self) -> Mapping[str, Array]:
         """Inputs of the first sample alone, where batches can be cut; otherwise of the first small batch."""
         return (self.small[0].part(0, 1) if self.free else self.small[0]).feeds
+
+    def one_by_one(self, count: int) -> tuple[list[Mapping[str, Array]], list[int]]:
+        """Return the first samples, one a feed where batches can be cut, and the samples of each feed."""
+        feeds: list[Mapping[str, Array]] = []
+        sizes: list[int] = []
+        for batch in self.small:
+            cut = [batch.part(i, i + 1) for i in range(batch.size)] if self.free else [batch]
+            for part in cut:
+                if sum(sizes) >= count:
+                    return feeds, sizes
+                feeds.append(part.feeds)
+                sizes.append(part.size)
+        return feeds, sizes
 
     def part(self, samples: int) -> Probe:
         """Return a probe of fewer samples: whole small batches, spread over this one."""
@@ -95,12 +121,21 @@ class Probe:
         )
 
 
-def take_probe(model: ir.Model, plan: Plan, stream: Iterator[Batch], r: Run) -> Probe:
-    """Take the first samples, run the float model on them, and keep both."""
-    samples = PROBE_SAMPLES if _is_measured(plan, r) else QUALITY_SAMPLES
-    if r.recipe.search is not None:
-        samples = max(samples, r.recipe.search.samples)
-    samples = max(samples, *(w.samples for w in wishes(plan).values()), 0)
+def take_probe(
+    model: ir.Model, stream: Iterator[Batch], samples: int, runtime: Runtime = CPU
+) -> Probe:
+    """Take the first samples, run the float model on them, and keep both.
+
+    Args:
+        model: The prepared float model.
+        stream: Calibration data; no more of it is read than the probe takes.
+        samples: How many samples to take, if the limits on bytes allow so many.
+        runtime: Where it runs.
+
+    Raises:
+        DataError: There is no data, or an output holds NaN.
+        ModelError: The model has no output to compare, or cannot be run.
+    """
     batches: list[Batch] = []
     taken = 0
     for batch in stream:
@@ -119,7 +154,7 @@ def take_probe(model: ir.Model, plan: Plan, stream: Iterator[Batch], r: Run) -> 
     if not outputs and not scored:
         raise ModelError("The model has no output that is a tensor computed from its inputs.")
     wanted = list(dict.fromkeys([*outputs, *scored]))
-    session = open_session(expose(model, wanted), runtime=r.runtime)
+    session = open_session(expose(model, wanted), runtime=runtime)
     free = rows_are_free(model) and not any(b.whole for b in batches)
     try:
         small, values = _answers(session, wanted, _slices(batches, samples, free=free))
@@ -128,7 +163,6 @@ def take_probe(model: ir.Model, plan: Plan, stream: Iterator[Batch], r: Run) -> 
             raise
         free = False  # somewhere inside, the model insists on its batch size
         small, values = _answers(session, wanted, _slices(batches, samples, free=free))
-    r.probe_samples = sum(b.size for b in small)
     return Probe(
         batches,
         small,
@@ -158,11 +192,19 @@ def _answers(
     return done, values
 
 
-def _is_measured(plan: Plan, r: Run) -> bool:
+def samples_for(recipe: Recipe, plan: Plan) -> int:
+    """Return how many samples a recipe needs to be decided, or to show how good it is."""
+    samples = PROBE_SAMPLES if _is_measured(plan, recipe) else QUALITY_SAMPLES
+    if recipe.search is not None:
+        samples = max(samples, recipe.search.samples)
+    return max(samples, *(w.samples for w in wishes(plan).values()), 0)
+
+
+def _is_measured(plan: Plan, recipe: Recipe) -> bool:
     """Say whether anything is decided, balanced, refined or corrected by what the probe shows."""
     return (
-        r.recipe.bias_correction != "off"
-        or (r.recipe.equalize != "off" and plan.target.equalize)
+        recipe.bias_correction != "off"
+        or (recipe.equalize != "off" and plan.target.equalize)
         or any(d.algorithm.name == "auto" for d in plan.activations)
         or any(d.settings.balance is not None for d in plan.layers)
         or refines(plan)
@@ -170,13 +212,13 @@ def _is_measured(plan: Plan, r: Run) -> bool:
     )
 
 
-def check_raised(original: ir.Model, probe: Probe, r: Run) -> None:
+def check_raised(original: ir.Model, probe: Probe, runtime: Runtime = CPU) -> None:
     """Make sure that a model whose opset was raised still computes what it did.
 
     Raises:
         ModelError: An output is another one.
     """
-    found = run(original, probe.feeds[:1], runtime=r.runtime)
+    found = run(original, probe.feeds[:1], runtime=runtime)
     for quality in compare(found, probe.reference[:1]):
         if quality.sqnr_db < RAISED_SQNR_DB:
             raise ModelError(

@@ -7,7 +7,6 @@ Source: horizon.md 10.3 (kind `node`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,81 +19,81 @@ from calibrant.numerics import QuantParams, fake_quantize
 from calibrant.numerics.compensation import compensate
 from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
-from calibrant.run import Run
 from calibrant.runtime.downstream import Whole
+from calibrant.runtime.runtime import CPU, Runtime
 
-__all__ = ["Sensitivity", "sensitivities"]
+__all__ = ["Alone"]
 
 Array = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Sensitivity:
-    """What one layer loses.
+@dataclass(slots=True, eq=False)
+class Alone:
+    """Quantizes one layer alone, all else float, and says what the outputs are then worth.
 
     Args:
-        node: Its name.
-        op_type: Its operator.
-        score: Metric of the model's outputs with this layer alone quantized.
-        macs: Its multiplications, over those of the model.
-    """
-
-    node: str
-    op_type: str
-    score: float
-    macs: float
-
-
-def sensitivities(
-    model: ir.Model,
-    plan: Plan,
-    params: Parameters,
-    names: Collection[str],
-    judge: Judge,
-    r: Run,
-    progress: Callable[[int, int], None],
-) -> list[Sensitivity]:
-    """Measure layers, worst first.
-
-    Args:
-        model: The float model that the plan belongs to.
         plan: Where quantizers stand.
         params: What they are.
-        names: Layers to measure.
+        whole: The float model, run once.
         judge: The samples, and the metric.
-        r: The run.
-        progress: Called with layers done, and how many there are.
     """
-    whole = Whole.of(model, judge.names, judge.feeds, runtime=r.runtime)
-    judge = judge.against(whole.reference())
-    grids: dict[str, dict[int, tuple[QuantParams, bool]]] = {}
-    for d in plan.activations:
-        for reader, index in d.users:
-            grids.setdefault(reader, {})[index] = params.activations[d.id], d.compensation
-    weights = {w.layer: w for w in plan.weights}
-    total = max(1, sum(whole.macs_of(n.name or "") for n in model.graph))
-    found = []
-    for done, node in enumerate(n for n in model.graph if n.name in names):
-        name = node.name or ""
-        mine = grids.get(name, {})
-        indices = [*mine, *([weights[name].input_index] if name in weights else [])]
-        part = whole.part(name, indices)
+
+    plan: Plan
+    params: Parameters
+    whole: Whole
+    judge: Judge
+    _grids: dict[str, dict[int, tuple[QuantParams, bool]]]
+    _total: int
+
+    @classmethod
+    def of(
+        cls,
+        model: ir.Model,
+        plan: Plan,
+        params: Parameters,
+        judge: Judge,
+        runtime: Runtime = CPU,
+    ) -> Alone:
+        """Run the float model once on the judge's samples.
+
+        Args:
+            model: The float model that the plan belongs to.
+            plan: Where quantizers stand.
+            params: What they are.
+            judge: The samples, and the metric.
+            runtime: Where it runs.
+        """
+        whole = Whole.of(model, judge.names, judge.feeds, runtime=runtime)
+        grids: dict[str, dict[int, tuple[QuantParams, bool]]] = {}
+        for d in plan.activations:
+            for reader, index in d.users:
+                grids.setdefault(reader, {})[index] = params.activations[d.id], d.compensation
+        total = max(1, sum(whole.macs_of(n.name or "") for n in model.graph))
+        return cls(plan, params, whole, judge.against(whole.reference()), grids, total)
+
+    def score(self, layer: str) -> float:
+        """Return the metric of the model's outputs with this layer alone quantized."""
+        node = self.whole.model.graph.node(layer)
+        mine = self._grids.get(layer, {})
+        weight = next((w for w in self.plan.weights if w.layer == layer), None)
+        indices = [*mine, *([weight.input_index] if weight is not None else [])]
+        part = self.whole.part(layer, indices)
         outputs = []
-        for feed, known in enumerate(whole.values):
+        for feed, known in enumerate(self.whole.values):
             changed: dict[int, Array] = {}
             for i, (p, twice) in mine.items():
                 source = node.inputs[i]
                 assert source is not None
                 grid = compensate if twice else fake_quantize
                 changed[i] = grid(known[source.name or ""], p).astype(np.float32)
-            if name in weights:
-                changed[weights[name].input_index] = _weight(node, plan, params, name)
+            if weight is not None:
+                changed[weight.input_index] = _weight(node, self.plan, self.params, layer)
             outputs.append(part.run(feed, changed))
-        score = judge.judge(outputs).score
-        found.append(Sensitivity(name, node.op_type, score, whole.macs_of(name) / total))
-        progress(done + 1, len(names))
-    order = judge.metric.worst_first(s.score for s in found)
-    return [found[i] for i in order]
+        return self.judge.judge(outputs).score
+
+    def share(self, layer: str) -> float:
+        """Return the multiplications of a layer, over those of the model."""
+        return self.whole.macs_of(layer) / self._total
 
 
 def _weight(node: ir.Node, plan: Plan, params: Parameters, name: str) -> Array:

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from calibrant.emit.parametric import Parametric, emit_parametric, form_of
 from calibrant.plan import Plan
 from calibrant.plan.parameters import LayerParameters, Parameters
-from calibrant.run import Run
+from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import expose
 
@@ -59,13 +59,13 @@ class Simulator:
     Args:
         model: The prepared float model.
         outputs: Tensors to return.
-        run: The run.
+        runtime: Where it runs.
         opened: How many sessions were opened.
     """
 
     model: ir.Model
     outputs: tuple[str, ...]
-    run: Run
+    runtime: Runtime = CPU
     opened: int = 0
     _sessions: list[_Open] = field(default_factory=list)
 
@@ -97,7 +97,7 @@ class Simulator:
             self.model, plan, params, free=taking_scales(plan) & params.layers.keys()
         )
         exposed = expose(made.model, self.outputs)
-        session = open_session(exposed, integers=False, runtime=self.run.runtime)
+        session = open_session(exposed, integers=False, runtime=self.runtime)
         self.opened += 1
         self._sessions = [_Open(form, made, params.layers, session), *self._sessions][:KEPT]
         return self._sessions[0]

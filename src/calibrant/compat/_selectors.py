@@ -3,63 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, cast
 
 import onnx_ir as ir
 
 from calibrant.errors import ConfigTypeError, ConfigValueError, did_you_mean
 from calibrant.graph.ops import matches_type
-from calibrant.plan import Plan
-from calibrant.plan.compensation import COMPENSATED, places
+from calibrant.retype import Quantizer
 
-__all__ = ["Quantizer", "Selector", "check_places", "quantizers_of", "selected_by"]
-
-
-@dataclass(frozen=True, slots=True)
-class Quantizer:
-    """One input of one node, as a selector sees it.
-
-    Args:
-        node: Its name.
-        op_type: Its operator.
-        input: Which input.
-        kind: `weight` or `activation`.
-        qtype: What it is: `int8`, `int16`, `ec`, …
-    """
-
-    node: str
-    op_type: str
-    input: int
-    kind: str
-    qtype: str
+__all__ = ["Selector", "selected_by"]
 
 
 #: A node's name, a type of operator, `weight`, `activation`, (node, input), a function, or several of these.
 Selector = str | tuple[str, int] | Callable[[Quantizer], bool] | Iterable[Any]
-
-
-def quantizers_of(plan: Plan, nodes: dict[str, ir.Node]) -> list[Quantizer]:
-    """Return every input that is quantized."""
-    found = [
-        Quantizer(n, nodes[n].op_type, i, "activation", _name(d.spec.bits, ec=d.compensation))
-        for d in plan.activations
-        for n, i in d.users
-    ]
-    return found + [
-        Quantizer(
-            w.layer,
-            nodes[w.layer].op_type,
-            w.input_index,
-            "weight",
-            _name(w.spec.bits, ec=w.compensation),
-        )
-        for w in plan.weights
-    ]
-
-
-def _name(bits: int, *, ec: bool) -> str:
-    return "ec" if ec else f"int{bits}"
 
 
 def selected_by(
@@ -109,16 +65,3 @@ def _of_type(name: str, every: list[Quantizer], nodes: dict[str, ir.Node]) -> li
             f"The model has no node '{name}', and no operator is called so."
             + did_you_mean(name, [*nodes, "weight", "activation"])
         ) from e
-
-
-def check_places(selected: list[Quantizer]) -> None:
-    """Refuse error compensation where there is no place for it.
-
-    Raises:
-        ConfigValueError: There is none.
-    """
-    for q in selected:
-        if q.input not in COMPENSATED.get(q.op_type, ()):
-            raise ConfigValueError(
-                f"Input {q.input} of '{q.node}' ({q.op_type}) has no place for error compensation. Places: {places()}."
-            )

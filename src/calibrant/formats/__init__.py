@@ -6,20 +6,18 @@ Each format is one file here: a function that answers with models and texts by f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from calibrant.errors import ConfigValueError, did_you_mean
-from calibrant.formats._files import CALIBRATION, Files
+from calibrant.findings import Findings
+from calibrant.formats._files import Files
 from calibrant.formats.ascend.files import ascend_files
 from calibrant.formats.horizon.files import horizon_files
-
-if TYPE_CHECKING:
-    from calibrant.results import QuantizedModel
+from calibrant.solution import CALIBRATION, Built, Solution
 
 __all__ = ["FORMATS", "Files", "artefacts", "check_formats"]
 
-#: Name of a format -> what it writes of a result, under a prefix.
-FORMATS: dict[str, Callable[[QuantizedModel, str], Files]] = {
+#: Name of a format -> what it writes of a solution, under a prefix.
+FORMATS: dict[str, Callable[[Solution, Built, Findings, str], Files]] = {
     "ascend": ascend_files,
     "horizon": horizon_files,
 }
@@ -49,14 +47,18 @@ def check_formats(formats: Sequence[str], prefix: str) -> None:
         )
 
 
-def artefacts(result: QuantizedModel, name: str, prefix: str = "") -> Files:
+def artefacts(
+    solution: Solution, built: Built, findings: Findings, name: str, prefix: str = ""
+) -> Files:
     """Return what one format writes of a result.
 
     Args:
-        result: A quantized model.
+        solution: What was decided.
+        built: Its models.
+        findings: What was found and measured.
         name: Name of the format, one of `FORMATS`.
         prefix: What the names begin with, an underscore behind it.
     """
-    files = FORMATS[name](result, prefix)
-    calibration = result.deploy.metadata_props.get(CALIBRATION)
+    files = FORMATS[name](solution, built, findings, prefix)
+    calibration = built.deploy.metadata_props.get(CALIBRATION)
     return files.marked(calibration) if calibration else files

@@ -10,10 +10,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-__all__ = ["CALIBRATION", "Files", "as_json", "merged", "named", "plain"]
+from calibrant.solution import CALIBRATION
 
-#: Key of a quantized model's metadata that says where its ranges come from, where they mean nothing.
-CALIBRATION = "calibrant.calibration"
+__all__ = ["Files", "as_json", "merged", "named", "plain"]
 
 #: How names of models end in which nothing is quantized.
 FLOAT_MODEL = "float_model.onnx"

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.analysis.probe import Probe
-from calibrant.analysis.simulate import Simulator
 from calibrant.errors import DataError
 from calibrant.graph.passes.balance import (
     Balanced,
@@ -21,10 +20,11 @@ from calibrant.graph.passes.balance import (
 from calibrant.graph.passes.equalize import Equalized, equalize, limited
 from calibrant.graph.passes.pairs import find_pairs
 from calibrant.plan import Plan, resolve
-from calibrant.run import Run
+from calibrant.recipe import Recipe
 from calibrant.runtime.observe import channel_magnitudes
+from calibrant.runtime.runtime import CPU, Runtime
 
-__all__ = ["Variant", "balance_as_asked", "variants"]
+__all__ = ["Form", "balance_as_asked", "forms"]
 
 #: A layer's input is balanced where its largest channel is so many times the median one.
 UNEVEN = 8.0
@@ -34,7 +34,7 @@ EQUALIZE_SAMPLES = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Variant:
+class Form:
     """A model to choose from: what was done to its channels, and its plan.
 
     Args:
@@ -43,7 +43,6 @@ class Variant:
         plan: Its plan.
         equalized: Tensors that were equalised.
         balanced: Muls that were put in.
-        simulator: Runs its simulated form, where it has been measured.
     """
 
     name: str
@@ -51,13 +50,14 @@ class Variant:
     plan: Plan
     equalized: tuple[Equalized, ...] = ()
     balanced: tuple[Balanced, ...] = ()
-    simulator: Simulator | None = None
 
 
-def variants(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> list[Variant]:
+def forms(
+    model: ir.Model, plan: Plan, recipe: Recipe, probe: Probe, runtime: Runtime = CPU
+) -> list[Form]:
     """The plain model, the equalised one, and the equalised one with balanced layers."""
-    plain = Variant("plain", model, plan)
-    if r.recipe.equalize == "off" or not plan.target.equalize:
+    plain = Form("plain", model, plan)
+    if recipe.equalize == "off" or not plan.target.equalize:
         return [plain]
     quantized = {d.tensor for d in plan.activations}
     pairs = [p for p in find_pairs(model) if p.tensor in quantized]
@@ -65,15 +65,15 @@ def variants(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> list[Variant]
     inputs = _balanceable(model, plan, exclude=set(axes))
     every = axes | {t: axis for t, (axis, _) in inputs.items()}
     magnitudes = channel_magnitudes(
-        model, every, probe.part(EQUALIZE_SAMPLES).small, runtime=r.runtime
+        model, every, probe.part(EQUALIZE_SAMPLES).small, runtime=runtime
     )
     found = [plain]
     if pairs:
         changed = model.clone()
         done = tuple(equalize(changed, pairs, magnitudes))
         if done:
-            found.append(Variant("equalized", changed, plan, equalized=done))
-    if r.recipe.equalize == "on":
+            found.append(Form("equalized", changed, plan, equalized=done))
+    if recipe.equalize == "on":
         return found[-1:]
     base = found[-1]
     changed = base.model.clone()
@@ -84,10 +84,10 @@ def variants(model: ir.Model, plan: Plan, probe: Probe, r: Run) -> list[Variant]
             balanced.append(balance(changed, tensor, layers, factors))
     if balanced:
         found.append(
-            Variant(
+            Form(
                 "balanced",
                 changed,
-                resolve(r.recipe, changed),
+                resolve(recipe, changed),
                 equalized=base.equalized,
                 balanced=tuple(balanced),
             )
@@ -131,7 +131,7 @@ def _even_factors(
 
 
 def balance_as_asked(
-    model: ir.Model, plan: Plan, probe: Probe, r: Run
+    model: ir.Model, plan: Plan, recipe: Recipe, probe: Probe, runtime: Runtime = CPU
 ) -> tuple[ir.Model, Plan, tuple[Balanced, ...]]:
     """Balance the layers for which the recipe gives a strength.
 
@@ -158,9 +158,9 @@ def balance_as_asked(
         if of_pass[name] == len(passes):
             passes.append({})
         passes[of_pass[name]][tensor] = axis
-    count = r.recipe.calibration.balance_batches
+    count = recipe.calibration.balance_batches
     seen = probe.small if count is None else probe.batches[:count]
-    magnitudes = [channel_magnitudes(model, axes, seen, runtime=r.runtime) for axes in passes]
+    magnitudes = [channel_magnitudes(model, axes, seen, runtime=runtime) for axes in passes]
     done = []
     for name, strength in asked.items():
         w = weight_magnitudes(changed.graph.node(name))
@@ -172,4 +172,4 @@ def balance_as_asked(
             raise DataError(f"Layer '{name}' cannot be balanced: {e}") from e
         made = balance(changed, tensors[name], [name], factors)
         done.append(replace(made, asked=True))
-    return changed, resolve(r.recipe, changed), tuple(done)
+    return changed, resolve(recipe, changed), tuple(done)

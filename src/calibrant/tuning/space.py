@@ -12,47 +12,57 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx_ir as ir
 
+from calibrant.numerics import QuantParams
 from calibrant.plan import Plan, resolve
 from calibrant.recipe import Recipe, Search, Settings
 
-__all__ = ["Trial", "asks_wide_types", "observed", "search_of", "trial", "trials"]
+__all__ = [
+    "Candidate",
+    "asks_wide_types",
+    "candidate_of",
+    "candidates",
+    "observed",
+    "same_params",
+    "search_of",
+]
 
 Edge = tuple[str, int | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class Candidate:
     """One candidate.
 
     Args:
-        candidate: What it sets.
+        settings: What it sets.
         plan: The plan of the model with it.
         lists: Node or input -> its own candidates.
     """
 
-    candidate: Settings
+    settings: Settings
     plan: Plan
     lists: dict[Edge, tuple[Settings, ...]]
 
     @property
     def name(self) -> str:
         """Its name: `kl-merge:bins=1024,asymmetric,per_channel`."""
-        return label(self.candidate)
+        return label(self.settings)
 
     def listed(self, edge: Edge) -> tuple[Settings, ...]:
         """Return the candidates of an input of a node."""
         return self.lists.get(edge) or self.lists.get((edge[0], None)) or ()
 
 
-def label(candidate: Settings) -> str:
+def label(settings: Settings) -> str:
     """Name a candidate: `max:max_percentile=0.99995,asymmetric,per_channel`."""
-    choice = candidate.activation
+    choice = settings.activation
     details = [f"{k}={v}" for k, v in choice.options] if choice is not None else []
-    details += ["asymmetric"] if candidate.activation_symmetric is False else []
-    details += ["per_channel"] if candidate.activation_per_channel else []
-    details += [f"{candidate.activation_bits} bits"] if candidate.activation_bits else []
+    details += ["asymmetric"] if settings.activation_symmetric is False else []
+    details += ["per_channel"] if settings.activation_per_channel else []
+    details += [f"{settings.activation_bits} bits"] if settings.activation_bits else []
     name = choice.name if choice is not None else "as set"
     return ":".join(filter(None, (name, ",".join(details))))
 
@@ -76,7 +86,7 @@ def asks_wide_types(recipe: Recipe) -> bool:
     return any(c.activation_bits in (4, 16) for c in _every(recipe))
 
 
-def trials(recipe: Recipe, model: ir.Model, decided: Plan) -> list[Trial]:
+def candidates(recipe: Recipe, model: ir.Model, decided: Plan) -> list[Candidate]:
     """Return every candidate with its plan, in the order in which they are tried.
 
     Args:
@@ -84,32 +94,32 @@ def trials(recipe: Recipe, model: ir.Model, decided: Plan) -> list[Trial]:
         model: The model that is quantized.
         decided: Its plan so far, with the algorithms that were chosen where the recipe says `auto`.
     """
-    found = [trial(recipe, model, decided, c) for c in _every(recipe)]
+    found = [candidate_of(recipe, model, decided, c) for c in _every(recipe)]
     used = {c for t in found for listed in t.lists.values() for c in listed}
-    return [t for t in found if t.candidate in used] or found[:1]
+    return [t for t in found if t.settings in used] or found[:1]
 
 
-def trial(
+def candidate_of(
     recipe: Recipe,
     model: ir.Model,
     decided: Plan,
-    candidate: Settings,
+    settings: Settings,
     change: Callable[[Edge, Settings], Settings] | None = None,
-) -> Trial:
+) -> Candidate:
     """Return the plan with one candidate.
 
     Args:
         recipe: The recipe.
         model: The model.
         decided: Its plan so far.
-        candidate: The candidate.
+        settings: What it sets.
         change: Chooses at each node or input; without it the candidate stands wherever it is listed.
     """
     lists: dict[Edge, tuple[Settings, ...]] = {}
 
     def chosen(node: str, index: int | None, listed: tuple[Settings, ...]) -> Settings:
         lists[node, index] = listed
-        taken = candidate if candidate in listed else listed[0]
+        taken = settings if settings in listed else listed[0]
         return change((node, index), taken) if change is not None else taken
 
     plan = resolve(recipe, model, chosen=chosen)
@@ -120,7 +130,7 @@ def trial(
         else d
         for d in plan.activations
     )
-    return Trial(candidate, replace(plan, activations=activations, half=decided.half), lists)
+    return Candidate(settings, replace(plan, activations=activations, half=decided.half), lists)
 
 
 def observed(plans: Sequence[Plan]) -> tuple[list[str], dict[str, tuple[int, ...]]]:
@@ -131,3 +141,14 @@ def observed(plans: Sequence[Plan]) -> tuple[list[str], dict[str, tuple[int, ...
         for tensor, found in plan.channel_axes.items():
             axes.setdefault(tensor, set()).update(found)
     return tensors, {t: tuple(sorted(a)) for t, a in axes.items()}
+
+
+def same_params(a: QuantParams, b: QuantParams) -> bool:
+    """Say whether two quantizers are equal: zero points, and scales within 1e-6 of each other."""
+    return (
+        a.dtype == b.dtype
+        and a.axis == b.axis
+        and a.scale.shape == b.scale.shape
+        and bool(np.array_equal(a.zero_point, b.zero_point))
+        and bool(np.allclose(a.scale, b.scale, rtol=1e-6, atol=0))
+    )

@@ -11,36 +11,32 @@ Source: ascend.md 15.1 (names), 15.4 to 15.6.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from calibrant.findings import Findings
 from calibrant.formats._files import Files, as_json, named
 from calibrant.formats.ascend.deploy import emit_ascend_deploy
 from calibrant.formats.ascend.fake_quant import emit_ascend_fake_quant
 from calibrant.formats.ascend.info import ascend_info
-
-if TYPE_CHECKING:
-    from calibrant.results import QuantizedModel
+from calibrant.solution import Built, Solution
 
 __all__ = ["ascend_files"]
 
 
-def ascend_files(result: QuantizedModel, prefix: str) -> Files:
-    """Return both graphs and the quant-info file of a result.
+def ascend_files(solution: Solution, _: Built, findings: Findings, prefix: str) -> Files:
+    """Return both graphs and the quant-info file of a solution.
 
     Raises:
         UnsupportedError: The graphs have no form for what was quantized.
         ModelError: A bias does not fit 32 bits.
     """
-    model, plan, params = result.float_model, result.plan, result.params
-    assert model is not None
+    model, plan, params = solution.model, solution.plan, solution.params
     graphs = [
         emit_ascend_fake_quant(model, plan, params),
         emit_ascend_deploy(model, plan, params),
     ]
     folded: dict[str, list[str]] = {}
-    for f in result.summary.get("passes", {}).get("folded", ()):
-        if not f["reason"]:
-            folded.setdefault(f["layer"], []).append(f["batch_norm"])
+    for f in findings.passes.folded:
+        if not f.reason:
+            folded.setdefault(f.layer, []).append(f.batch_norm)
     info = ascend_info(model, plan, params, graphs, folded)
     return Files(
         {

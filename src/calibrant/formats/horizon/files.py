@@ -17,20 +17,18 @@ Source: horizon.md 1.1, 11.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from calibrant.findings import Findings
 from calibrant.formats._files import Files, as_json, named
 from calibrant.formats.horizon.calibrated import emit_calibrated
 from calibrant.formats.horizon.info import horizon_info
 from calibrant.graph.load import prepare
 from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
 from calibrant.graph.passes.lift_qdq import lift_quantizers
-from calibrant.graph.values import drop_unused_initializers, values_by_name
-
-if TYPE_CHECKING:
-    from calibrant.results import QuantizedModel
+from calibrant.graph.values import values_by_name
+from calibrant.solution import Built, Solution
 
 __all__ = ["horizon_files", "origins"]
 
@@ -38,35 +36,30 @@ __all__ = ["horizon_files", "origins"]
 ORIGIN = "origin"
 
 
-def horizon_files(result: QuantizedModel, prefix: str) -> Files:
-    """Return the stage models and `quant_info.json` of a result."""
-    assert result.original is not None
-    assert result.float_model is not None
-    optimized = _optimized(result)
-    origin = origins(result.original, optimized)
+def horizon_files(solution: Solution, built: Built, findings: Findings, prefix: str) -> Files:
+    """Return the stage models and `quant_info.json` of a solution."""
+    optimized = _optimized(solution)
+    origin = origins(solution.original, optimized)
     optimized.metadata_props[ORIGIN] = json.dumps(origin, ensure_ascii=False)
-    calibrated = emit_calibrated(result.float_model, result.plan, result.params)
+    calibrated = emit_calibrated(solution.model, solution.plan, solution.params)
     models = {
-        "original_float_model.onnx": result.original,
+        "original_float_model.onnx": solution.original,
         "optimized_float_model.onnx": optimized,
         "calibrated_model.onnx": calibrated,
-        "ptq_model.onnx": result.deploy,
-        "quantized_model.onnx": result.deploy,
+        "ptq_model.onnx": built.deploy,
+        "quantized_model.onnx": built.deploy,
     }
     return Files(
         {named(prefix, name): model for name, model in models.items()},
-        {named(prefix, "quant_info.json"): as_json(horizon_info(result, origin))},
+        {named(prefix, "quant_info.json"): as_json(horizon_info(solution, findings, origin))},
     )
 
 
-def _optimized(result: QuantizedModel) -> ir.Model:
-    assert result.original is not None
-    model = prepare(result.original)
+def _optimized(solution: Solution) -> ir.Model:
+    model = prepare(solution.original)
     lift_quantizers(model)
-    if result.form.fold:
-        fuse_batchnorm(model, skip=result.form.keep_batch_norm)
-    for graph in model.graphs():
-        drop_unused_initializers(graph)  # weights before they were folded
+    if solution.form.fold:
+        fuse_batchnorm(model, skip=solution.form.keep_batch_norm)
     return model
 
 

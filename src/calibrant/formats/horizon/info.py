@@ -15,17 +15,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
 from calibrant.emit.nodes import node_types
+from calibrant.findings import Findings
 from calibrant.formats.horizon.calibrated import CalibrationNames, calibration_names
 from calibrant.numerics import QuantParams
 from calibrant.plan import ActivationDecision, LayerDecision
-
-if TYPE_CHECKING:
-    from calibrant.results import QuantizedModel
+from calibrant.solution import Solution
 
 __all__ = ["horizon_info"]
 
@@ -38,41 +38,42 @@ _UNWRITTEN = (": default", ": not asked for")
 _TYPE_FIELDS = ("compensation", "activation_bits", "compute")
 
 
-def horizon_info(result: QuantizedModel, origin: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def horizon_info(
+    solution: Solution, findings: Findings, origin: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
     """Return the content of `quant_info.json` as plain values.
 
     Args:
-        result: A quantized model.
+        solution: What was decided.
+        findings: What was found and measured.
         origin: Node -> nodes of the original model that it was made of.
     """
-    assert result.float_model is not None
-    called = calibration_names(result.float_model, result.plan, result.params)
+    called = calibration_names(solution.model, solution.plan, solution.params)
     return {
         "version": 1,
-        "target": result.plan.target.name,
-        "calibration_nodes": _activations(result, called) | _weights(result, called),
-        "nodes": _nodes(result, called, origin),
-        "outputs": result.summary.get("distances", []),
+        "target": solution.plan.target.name,
+        "calibration_nodes": _activations(solution, called) | _weights(solution, called),
+        "nodes": _nodes(solution, findings, called, origin),
+        "outputs": [asdict(d) for d in findings.distances],
         "not_honoured": [
-            {"where": n.where, "reason": n.message} for n in result.plan.notes if not n.honoured
+            {"where": n.where, "reason": n.message} for n in solution.plan.notes if not n.honoured
         ],
     }
 
 
-def _activations(result: QuantizedModel, called: CalibrationNames) -> dict[str, Any]:
+def _activations(solution: Solution, called: CalibrationNames) -> dict[str, Any]:
     readers: dict[str, list[str]] = {}
-    assert result.float_model is not None
-    for node in result.float_model.graph:
+    for node in solution.model.graph:
         for value in node.inputs:
             if value is not None:
                 readers.setdefault(value.name or "", []).append(node.name or "")
     found = {}
-    for d in result.plan.activations:
+    for d in solution.plan.activations:
         consumers = [node for node, _ in d.users]
         if d.producer is not None:
             elsewhere = {
                 node
-                for other in result.plan.activations
+                for other in solution.plan.activations
                 if other.tensor == d.tensor and other is not d
                 for node, _ in other.users
             }
@@ -82,7 +83,7 @@ def _activations(result: QuantizedModel, called: CalibrationNames) -> dict[str, 
             "tensor": d.tensor,
             "qtype": _qtype(d),
             "from": _level(d.origin, _TYPE_FIELDS),
-            **_numbers(result.params.activations[d.id]),
+            **_numbers(solution.params.activations[d.id]),
             "calibrate_type": "fixed range" if d.fixed_range else str(d.algorithm),
             "calibrate_type_from": _level(d.origin, ("activation",)),
             "consumers": list(dict.fromkeys(consumers)),
@@ -90,20 +91,20 @@ def _activations(result: QuantizedModel, called: CalibrationNames) -> dict[str, 
     return found
 
 
-def _weights(result: QuantizedModel, called: CalibrationNames) -> dict[str, Any]:
+def _weights(solution: Solution, called: CalibrationNames) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for w in result.plan.weights:
+    for w in solution.plan.weights:
         name = called.weights[w.layer]
         if name in found:
             found[name]["consumers"].append(w.layer)
             continue
-        bits = result.params.layers[w.layer].weight.dtype.bits
+        bits = solution.params.layers[w.layer].weight.dtype.bits
         found[name] = {
             "kind": "weight",
             "tensor": w.weight,
             "qtype": "ec" if w.compensation else f"int{bits}",
             "from": _level(w.origin, ("compensation", "weight_bits")),
-            **_numbers(result.params.layers[w.layer].weight),
+            **_numbers(solution.params.layers[w.layer].weight),
             "calibrate_type": str(w.algorithm),
             "calibrate_type_from": _level(w.origin, ("weight",)),
             "consumers": [w.layer],
@@ -124,16 +125,18 @@ def _numbers(p: QuantParams) -> dict[str, Any]:
 
 
 def _nodes(
-    result: QuantizedModel, called: CalibrationNames, origin: Mapping[str, Sequence[str]]
+    solution: Solution,
+    findings: Findings,
+    called: CalibrationNames,
+    origin: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
-    assert result.float_model is not None
-    layers = {d.node: d for d in result.plan.layers}
-    weights = {w.layer: w for w in result.plan.weights}
-    measured = {row["node"]: row for row in result.summary.get("nodes", [])}
-    reads = _reads(result)
-    nodes = {n.name or "": n for n in result.float_model.graph}
+    layers = {d.node: d for d in solution.plan.layers}
+    weights = {w.layer: w for w in solution.plan.weights}
+    measured = {row.node: row.cosine for row in findings.nodes}
+    reads = _reads(solution)
+    nodes = {n.name or "": n for n in solution.model.graph}
     found = {}
-    for row in node_types(result.float_model, result.plan, result.params):
+    for row in node_types(solution.model, solution.plan, solution.params):
         inputs: dict[str, Any] = {}
         for index, threshold in row.thresholds.items():
             d = reads[row.node, index]
@@ -147,7 +150,7 @@ def _nodes(
             }
         if row.node in weights:
             w = weights[row.node]
-            bits = result.params.layers[w.layer].weight.dtype.bits
+            bits = solution.params.layers[w.layer].weight.dtype.bits
             inputs[f"input{w.input_index}"] = {
                 "tensor": w.weight,
                 "qtype": "ec" if w.compensation else f"int{bits}",
@@ -163,23 +166,22 @@ def _nodes(
             "from": own[0]["from"] if own else level,
             "inputs": dict(sorted(inputs.items())),
             "settings": _settings(layer) if layer is not None else {},
-            "cosine": measured.get(row.node, {}).get("cosine"),
+            "cosine": measured.get(row.node),
             "reason": layer.reason if layer is not None else "",
             "origin": list(origin.get(row.node, [])),
         }
     return found
 
 
-def _reads(result: QuantizedModel) -> dict[tuple[str, int], ActivationDecision]:
+def _reads(solution: Solution) -> dict[tuple[str, int], ActivationDecision]:
     """Return what each edge reads through: its own quantizer, or that of the tensor's producer."""
-    assert result.float_model is not None
-    shared = {d.tensor: d for d in result.plan.activations if d.producer is not None}
+    shared = {d.tensor: d for d in solution.plan.activations if d.producer is not None}
     found = {}
-    for node in result.float_model.graph:
+    for node in solution.model.graph:
         for index, value in enumerate(node.inputs):
             if value is not None and value.name in shared:
                 found[node.name or "", index] = shared[value.name]
-    for d in result.plan.activations:
+    for d in solution.plan.activations:
         found |= dict.fromkeys(d.users, d)
     return found
 

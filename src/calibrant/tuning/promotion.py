@@ -11,29 +11,23 @@ Source: horizon.md 4.5.
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
 
 from calibrant.analysis.judge import Judge
 from calibrant.analysis.probe import Probe
-from calibrant.analysis.sensitivity import Sensitivity, sensitivities
-from calibrant.numerics.metrics import Metric, get_metric
+from calibrant.analysis.sensitivity import Alone
+from calibrant.findings import Promoted, PromotionReport
+from calibrant.numerics.metrics import get_metric
 from calibrant.plan import ActivationDecision, Plan, resolve
 from calibrant.plan.effective import Effective
 from calibrant.plan.parameters import Parameters
-from calibrant.recipe import (
-    AllOf,
-    Layer,
-    LayerInput,
-    Promotion,
-    Recipe,
-    Rule,
-    Search,
-    Settings,
-)
-from calibrant.run import Promoted, PromotionReport, Run
+from calibrant.progress import Progress
+from calibrant.recipe import AllOf, Layer, LayerInput, Recipe, Rule, Search, Settings
+from calibrant.runtime.runtime import CPU, Runtime
+from calibrant.tuning.driver import drive
+from calibrant.tuning.strategies.by_loss import by_loss
 
 __all__ = ["promoted"]
 
@@ -45,51 +39,58 @@ _TYPES = ("compute", "activation_bits", "weight_bits", "compensation")
 
 
 def promoted(
-    model: ir.Model, plan: Plan, params: Parameters, probe: Probe, r: Run
-) -> tuple[Plan, tuple[str, ...]]:
-    """Return the plan with the worst layers raised, and those of them that compute in float16.
+    model: ir.Model,
+    plan: Plan,
+    params: Parameters,
+    recipe: Recipe,
+    probe: Probe,
+    progress: Progress,
+    runtime: Runtime = CPU,
+) -> tuple[Plan, tuple[str, ...], PromotionReport]:
+    """Return the plan with the worst layers raised, those of them that compute in float16, and a report.
 
     Args:
         model: The float model that the plan belongs to.
         plan: The plan in low precision.
         params: Its parameters.
+        recipe: A recipe that promotes.
         probe: Samples.
-        r: The run, which gets the report.
+        progress: Told of layers done.
+        runtime: Where it runs.
     """
-    promotion = r.recipe.promote
+    promotion = recipe.promote
     assert promotion is not None
-    fixed = _fixed(r.recipe, model, plan)
+    fixed = _fixed(recipe, model, plan)
     names = {d.node for d in plan.layers if d.quantized} - fixed
-
-    def progress(done: int, of: int) -> None:
-        if r.progress is not None:
-            r.progress("promotion", done, of)
-
-    search = Search(metric=promotion.metric, samples=min(SAMPLES, max(1, r.probe_samples)))
-    judge = Judge.of(search, model, probe, r)
-    ranking = sensitivities(model, plan, params, names, judge, r, progress)
-    chosen = _chosen(ranking, promotion, get_metric(promotion.metric))
+    search = Search(metric=promotion.metric, samples=min(SAMPLES, max(1, probe.samples)))
+    judge = Judge.of(search, model, probe, runtime)
+    alone = Alone.of(model, plan, params, judge, runtime)
+    layers = [n.name or "" for n in model.graph if n.name in names]
+    shares = {n: alone.share(n) for n in layers}
+    strategy = by_loss(layers, shares, promotion, get_metric(promotion.metric))
+    ranking, chosen = drive(strategy, alone.score, progress=progress, of=len(layers))
     rules = [
         Rule(
-            Layer(glob.escape(s.node)),
+            Layer(glob.escape(layer)),
             Settings.of_precision(promotion.precision),
-            f"promotion: {promotion.metric} {s.score:.6f}, rank {rank}",
+            f"promotion: {promotion.metric} {score:.6f}, rank {rank}",
         )
-        for rank, s in enumerate(ranking, 1)
-        if s.node in chosen
+        for rank, (layer, score) in enumerate(ranking, 1)
+        if layer in chosen
     ]
-    r.promotion = PromotionReport(
+    types = {n.name: n.op_type for n in model.graph}
+    report = PromotionReport(
         promotion.precision,
         promotion.metric,
         judge.samples,
-        tuple(Promoted(s.node, s.op_type, s.score, s.macs, s.node in chosen) for s in ranking),
+        tuple(Promoted(n, types[n], score, shares[n], n in chosen) for n, score in ranking),
         tuple(sorted(fixed)),
     )
     if not rules:
-        return plan, ()
-    raised = resolve(replace(r.recipe.with_rules(*rules), promote=None), model)
+        return plan, (), report
+    raised = resolve(replace(recipe.with_rules(*rules), promote=None), model)
     half = tuple(n for n in raised.half if n not in plan.half)
-    return _as_before(raised, plan), half
+    return _as_before(raised, plan), half, report
 
 
 def _fixed(recipe: Recipe, model: ir.Model, plan: Plan) -> set[str]:
@@ -102,22 +103,6 @@ def _fixed(recipe: Recipe, model: ir.Model, plan: Plan) -> set[str]:
         says = any(getattr(rule.settings, f) is not None for f in _TYPES)
         if own and says and rule.force != "implied":
             found |= {n for n, _ in edges}
-    return found
-
-
-def _chosen(ranking: Sequence[Sensitivity], promotion: Promotion, metric: Metric) -> set[str]:
-    """Return the layers to raise, from a ranking that has the worst first."""
-    if promotion.count is not None:
-        return {s.node for s in ranking[: promotion.count]}
-    if promotion.threshold is not None:
-        limit = metric.badness(promotion.threshold)
-        return {s.node for s in ranking if metric.badness(s.score) >= limit}
-    left = promotion.budget or 0.0
-    found = set()
-    for s in ranking:
-        if s.macs <= left + 1e-12:
-            found.add(s.node)
-            left -= s.macs
     return found
 
 

@@ -1,18 +1,15 @@
-"""What is known about one quantization while it goes on; the summary is written from it."""
+"""What was found on the way to a solution, and what was measured of it: typed values that functions return.
+
+The summary is written from these and from the solution (`summary`); nothing else reads the summary.
+"""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from calibrant.graph.passes.balance import Balanced
-from calibrant.graph.passes.equalize import Equalized
 from calibrant.graph.passes.fuse_batchnorm import Folded
 from calibrant.graph.passes.half import Island
-from calibrant.recipe import Recipe
 from calibrant.refine.bias_by_rule import RuleCorrection
 from calibrant.refine.bias_correction import Correction
 from calibrant.refine.learned_rounding import Learned
@@ -20,27 +17,23 @@ from calibrant.refine.nuq import Refinement
 from calibrant.runtime.downstream import Work
 from calibrant.runtime.measure import Latency, OutputQuality
 from calibrant.runtime.nodes import OutputDistance
-from calibrant.runtime.runtime import Runtime
 
 __all__ = [
-    "Candidate",
+    "DataFindings",
+    "Findings",
     "NodeChoice",
     "NodeFidelity",
-    "Progress",
+    "PassFindings",
     "Promoted",
     "PromotionReport",
-    "Run",
+    "QualityFindings",
     "SearchReport",
+    "Trial",
 ]
-
-logger = logging.getLogger(__name__)
-
-#: Called with a stage, what is done of it, and how much there is (None where nobody knows).
-Progress = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Trial:
     """One setting that was built and measured.
 
     Args:
@@ -167,50 +160,81 @@ class PromotionReport:
     fixed: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class Run:
-    """What is known about one quantization while it goes on; the summary is written from it."""
+@dataclass(frozen=True, slots=True)
+class DataFindings:
+    """What data the ranges come from.
 
-    recipe: Recipe
-    provider: str
-    threads: int | None
-    progress: Progress | None
-    seconds: dict[str, float] = field(default_factory=dict)
-    candidates: list[Candidate] = field(default_factory=list)
-    search: SearchReport | None = None
-    promotion: PromotionReport | None = None
-    folded: list[Folded] = field(default_factory=list)
-    half: list[Island] = field(default_factory=list)
-    equalized: list[Equalized] = field(default_factory=list)
-    balanced: list[Balanced] = field(default_factory=list)
-    learned: list[Learned] = field(default_factory=list)
-    refinements: list[Refinement] = field(default_factory=list)
-    corrections: list[Correction] = field(default_factory=list)
-    corrections_by_rule: list[RuleCorrection] = field(default_factory=list)
-    quality: list[OutputQuality] = field(default_factory=list)
-    per_node: bool = False
-    nodes: list[NodeFidelity] = field(default_factory=list)
-    distances: list[OutputDistance] = field(default_factory=list)
-    not_compared: list[str] = field(default_factory=list)
-    latency: Latency | None = None
+    Args:
+        samples: Samples that were observed.
+        batches: In so many batches.
+        notes: What was left out, or done in another way, and why.
+    """
+
     samples: int = 0
     batches: int = 0
-    probe_samples: int = 0
-    data_notes: list[str] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time a stage, and say that it runs."""
-        logger.info("%s", name)
-        if self.progress is not None:
-            self.progress(name, 0, None)
-        start = time.perf_counter()
-        yield
-        taken = time.perf_counter() - start
-        self.seconds[name] = self.seconds.get(name, 0.0) + taken
-        logger.info("%s: %.2f s", name, taken)
 
-    @property
-    def runtime(self) -> Runtime:
-        """Where models run."""
-        return Runtime(self.provider, self.threads)
+@dataclass(frozen=True, slots=True)
+class PassFindings:
+    """What the passes did to the float model and to the parameters.
+
+    Args:
+        folded: Batch normalizations.
+        half: Nodes that compute in float16.
+        learned: Layers whose rounding was learned.
+        refinements: Layers whose levels were refined.
+        corrections: Layers whose bias was corrected because it makes the outputs better.
+        corrections_by_rule: Layers whose bias was corrected because a rule asks it.
+    """
+
+    folded: tuple[Folded, ...] = ()
+    half: tuple[Island, ...] = ()
+    learned: tuple[Learned, ...] = ()
+    refinements: tuple[Refinement, ...] = ()
+    corrections: tuple[Correction, ...] = ()
+    corrections_by_rule: tuple[RuleCorrection, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QualityFindings:
+    """How near the outputs of the deployed model are to those of the float model.
+
+    Args:
+        samples: How many samples it was taken from.
+        outputs: Output by output.
+        not_compared: Outputs that cannot be compared.
+    """
+
+    samples: int = 0
+    outputs: tuple[OutputQuality, ...] = ()
+    not_compared: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """All that was found and measured.
+
+    Args:
+        data: What data the ranges come from.
+        trials: Every setting that was built and measured, in order.
+        search: A search between the candidates of a recipe.
+        promotion: Layers that were raised.
+        passes: What the passes did.
+        quality: How good the outputs are.
+        nodes: The quantized model node by node, where that was asked for.
+        distances: The outputs sample by sample, where that was asked for.
+        latency: Time of one inference.
+        seconds: Stage -> wall time [s].
+    """
+
+    data: DataFindings = field(default_factory=DataFindings)
+    trials: tuple[Trial, ...] = ()
+    search: SearchReport | None = None
+    promotion: PromotionReport | None = None
+    passes: PassFindings = field(default_factory=PassFindings)
+    quality: QualityFindings = field(default_factory=QualityFindings)
+    nodes: tuple[NodeFidelity, ...] = ()
+    distances: tuple[OutputDistance, ...] = ()
+    latency: Latency | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)

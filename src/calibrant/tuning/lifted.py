@@ -9,22 +9,18 @@ Source: horizon.md 3.2 (`load`), 12.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable
 from dataclasses import replace
 
 import onnx_ir as ir
 
-from calibrant.analysis.probe import Probe, take_probe
+from calibrant.analysis.probe import Probe, samples_for
 from calibrant.choose import choose_layers, settled
-from calibrant.data.batch import Batch
-from calibrant.emit.fake_quant import emit_fake_quant
-from calibrant.emit.qdq import emit_qdq
 from calibrant.errors import ConfigValueError
+from calibrant.findings import DataFindings, Findings, PassFindings
 from calibrant.graph.form import ModelForm
 from calibrant.graph.load import prepare
 from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
-from calibrant.graph.passes.half import to_half
+from calibrant.graph.passes.half import Island, to_half
 from calibrant.graph.passes.half_outputs import round_outputs
 from calibrant.graph.passes.lift_qdq import lift_quantizers
 from calibrant.numerics import quantize
@@ -33,70 +29,53 @@ from calibrant.plan.outputs import OUTPUT_BITS
 from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.recipe import Recipe
 from calibrant.recipe.settings import FROM_MODEL
-from calibrant.record.recording import Recording
-from calibrant.results import QuantizedModel
-from calibrant.run import Run
 from calibrant.runtime.overflow import half_overflows
+from calibrant.solution import Solution
 from calibrant.stats import Statistics
+from calibrant.tuning.bench import Bench
 
-__all__ = ["quantize_loaded"]
+__all__ = ["lifted"]
 
 
-def quantize_loaded(
-    original: ir.Model, batches: Iterable[Batch], r: Run
-) -> tuple[QuantizedModel, Probe | None]:
-    """Write a model with the quantizers it came with.
+def lifted(bench: Bench, recipe: Recipe) -> tuple[Solution, Findings, Statistics, Probe | None]:
+    """Return the solution of a model with the quantizers it came with.
 
     Args:
-        original: A model with QuantizeLinear and DequantizeLinear.
-        batches: Samples to measure the result on against the model without its quantizers; may be empty.
-        r: The run.
-
-    Returns:
-        The result without a summary, and what was measured on.
+        bench: A model with QuantizeLinear and DequantizeLinear; its data, if there is any, shows how near the
+            result is to the model without its quantizers.
+        recipe: A recipe that keeps the scales of the model.
 
     Raises:
         ConfigError: The recipe asks for what a model with scales of its own cannot be given.
     """
-    _check(r.recipe)
-    with r.stage("lift"):
-        model, loaded = _lifted(original, r.recipe)
+    _check(recipe)
+    progress, runtime = bench.progress, bench.runtime
+    with progress.stage("load"):
+        original = bench.original(quantizers=True)
+        samples = bench.samples(recipe, quantizers=True) if bench.data is not None else None
+    with progress.stage("lift"):
+        model, loaded = _lifted(original, recipe)
         plan = loaded.plan
     probe = None
-    stream = iter(batches)
-    first = next(stream, None)
-    if first is not None:
-        with r.stage("probe"):
-            probe = take_probe(model, plan, itertools.chain([first], stream), r)
+    if samples is not None:
+        with progress.stage("probe"):
+            probe = bench.probe(model, samples, samples_for(recipe, plan))
     base = model
+    half: tuple[Island, ...] = ()
     if plan.half:
         base = model.clone()
-        over = half_overflows(model, plan.half, probe.feeds, runtime=r.runtime) if probe else {}
-        r.half = to_half(base, plan.half, over)
-    with r.stage("emit"):
-        params = Parameters(loaded.activations, _layers(loaded, base))
-        plan = settled(plan)
-        deploy = emit_qdq(base, plan, params)
-        fake_quant = emit_fake_quant(base, plan, params)
+        over = half_overflows(model, plan.half, probe.feeds, runtime=runtime) if probe else {}
+        half = tuple(to_half(base, plan.half, over))
+    params = Parameters(loaded.activations, _layers(loaded, base))
     form = ModelForm(
         fold=False,
         half=plan.half,
-        half_outputs=r.recipe.output_precision == "float16",
-        overflows=tuple((i.node, i.overflows) for i in r.half if i.overflows),
+        half_outputs=recipe.output_precision == "float16",
+        overflows=tuple((i.node, i.overflows) for i in half if i.overflows),
     )
-    record = Recording.of(base, form, plan, params)
-    result = QuantizedModel(
-        deploy,
-        fake_quant,
-        params,
-        plan,
-        Statistics({}),
-        record=record,
-        original=original,
-        float_model=base,
-        form=form,
-    )
-    return result, probe
+    data = DataFindings(notes=samples.notes if samples is not None else ())
+    solution = Solution(original, base, form, settled(plan), params, source="model")
+    return solution, Findings(data, passes=PassFindings(half=half)), Statistics({}), probe
 
 
 def _check(recipe: Recipe) -> None:

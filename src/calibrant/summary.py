@@ -1,0 +1,230 @@
+"""The summary of a result: what was done and how good it is, as plain values, as in `summary.json`."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from calibrant._version import __version__
+from calibrant.emit._parts import linear_inputs
+from calibrant.emit.few_levels import few_levels
+from calibrant.findings import Findings, SearchReport
+from calibrant.formats._files import plain
+from calibrant.graph.load import unsupported_subgraphs
+from calibrant.graph.opset import main_opset
+from calibrant.plan import Plan
+from calibrant.report.latency import local_targets, slower
+from calibrant.runtime.measure import Latency
+from calibrant.solution import NOT_FOR_ACCURACY, Built, Solution
+from calibrant.stats import TensorStats
+
+__all__ = ["COLLAPSE_COSINE", "COLLAPSE_SQNR_DB", "len_bytes", "model_bytes", "summarize"]
+
+#: An output below this SQNR, or this cosine, has collapsed [dB].
+COLLAPSE_SQNR_DB = 5.0
+COLLAPSE_COSINE = 0.9
+
+
+def summarize(
+    source: Any,
+    solution: Solution,
+    built: Built,
+    findings: Findings,
+    statistics: Mapping[str, TensorStats],
+) -> dict[str, Any]:
+    """Return the summary of a result as plain values.
+
+    Args:
+        source: The model as it was given: a path, or a model in memory.
+        solution: What was decided.
+        built: Its models.
+        findings: What was found and measured.
+        statistics: What was seen of each tensor.
+    """
+    deploy, plan, form = built.deploy, solution.plan, solution.form
+    float_bytes, deploy_bytes = (len_bytes(m) for m in (solution.original, deploy))
+    passes, quality, latency = findings.passes, findings.quality, findings.latency
+    quantized = [d for d in plan.layers if d.quantized]
+    subgraphs = unsupported_subgraphs(solution.original)
+    summary: dict[str, Any] = {
+        "calibrant": __version__,
+        "model": str(source) if isinstance(source, (str, Path)) else "(in memory)",
+        "target": plan.target.name,
+        "data": {
+            "samples": findings.data.samples,
+            "batches": findings.data.batches,
+            "random": solution.random,
+            "notes": findings.data.notes,
+        },
+        "quality": {
+            "samples": quality.samples,
+            "outputs": {
+                q.name: {k: v for k, v in asdict(q).items() if k != "name"}
+                for q in quality.outputs
+            },
+            "not_compared": quality.not_compared,
+        },
+        "nodes": [asdict(n) for n in findings.nodes],
+        "distances": [asdict(d) for d in findings.distances],
+        "decisions": [asdict(c) for c in findings.trials],
+        "search": _search(findings.search),
+        "promotion": asdict(findings.promotion) if findings.promotion is not None else None,
+        "layers": {
+            "quantized": len(quantized),
+            "float": [
+                {"layer": d.node, "op_type": d.op_type, "reason": d.reason}
+                for d in plan.layers
+                if not d.quantized
+            ],
+            "kept_in_integers": list(plan.followers),
+            "subgraphs_in_float": subgraphs,
+        },
+        "passes": {
+            "folded": [asdict(f) for f in passes.folded],
+            "float16": [asdict(i) for i in passes.half],
+            "equalized": [
+                {"source": e.source, "readers": e.readers, "spread": e.spread}
+                for e in form.equalized
+            ],
+            "balanced": [{"tensor": b.tensor, "layers": b.layers} for b in form.balanced],
+            "rounding_learned": [asdict(x) for x in passes.learned],
+            "levels_refined": [asdict(x) for x in passes.refinements],
+            "bias_corrected": [asdict(c) for c in passes.corrections],
+            "bias_by_rule": [asdict(c) for c in passes.corrections_by_rule],
+        },
+        "size": {
+            "float_bytes": float_bytes,
+            "deploy_bytes": deploy_bytes,
+            "ratio": deploy_bytes / max(1, float_bytes),
+            "few_levels": few_levels(plan, solution.params),
+        },
+        "compensation": _compensation(plan, built),
+        "opset": {"before": main_opset(solution.original), "after": main_opset(deploy)},
+        "time_s": {k: round(v, 4) for k, v in findings.seconds.items()},
+        "peak_memory_mb": round(_peak_mb(), 1),
+        "latency": {**asdict(latency), "speedup": latency.speedup}
+        if latency is not None
+        else None,
+        "notes": [asdict(n) for n in plan.notes],
+        "warnings": [
+            *_warnings(solution, findings, subgraphs),
+            *_lost_tensors(solution, statistics),
+        ],
+    }
+    return plain(summary)  # type: ignore[no-any-return]
+
+
+def _latency(latency: Latency | None, target: str) -> dict[str, Any] | None:
+    if latency is None:
+        return None
+    text = slower(latency.float_ms, latency.quantized_ms, target, local_targets())
+    return {**asdict(latency), "speedup": latency.speedup, "slower": text}
+
+
+def _compensation(plan: Plan, built: Built) -> dict[str, int]:
+    """Count the operands in two 8-bit parts, and the operators that the deployed model has more for them."""
+    ones, twos = (
+        sum(bool(linear_inputs(n)) for n in m.graph) for m in (built.fake_quant, built.deploy)
+    )
+    operands = sum(max(1, len(d.users)) for d in plan.activations if d.compensation)
+    operands += sum(w.compensation for w in plan.weights)
+    return {"operands": operands, "more_operators": twos - ones}
+
+
+def _search(report: SearchReport | None) -> dict[str, Any] | None:
+    if report is None:
+        return None
+    found = asdict(report)
+    rows, work, full = (found.pop(key) for key in ("rows", "work", "full"))
+    return {
+        **found,
+        "nodes": len({row["node"] for row in rows}),
+        "nodes_run": work["nodes"],
+        "nodes_of_full_runs": full["nodes"],
+        "macs_run": work["macs"],
+        "macs_of_full_runs": full["macs"],
+    }
+
+
+def len_bytes(model: ir.Model) -> int:
+    """Bytes of a model as a file, near enough: its initializers and its graph."""
+    return model_bytes(model) + sum(200 for _ in model.graph)
+
+
+def _warnings(solution: Solution, findings: Findings, subgraphs: Sequence[str]) -> list[str]:
+    half, latency = findings.passes.half, findings.latency
+    warnings = [NOT_FOR_ACCURACY] if solution.random else []
+    warnings += [
+        f"Output '{name}' was not compared: it is no floating point tensor, or its shape depends on the "
+        "values before it. What it is computed from was compared where that is a tensor."
+        for name in findings.quality.not_compared
+    ]
+    for q in findings.quality.outputs:
+        if not math.isfinite(q.cosine):
+            warnings.append(f"Output '{q.name}' of the quantized model is not finite.")
+        elif q.sqnr_db < COLLAPSE_SQNR_DB or q.cosine < COLLAPSE_COSINE:
+            warnings.append(
+                f"Output '{q.name}' has collapsed: SQNR {q.sqnr_db:.1f} dB, cosine {q.cosine:.3f} against "
+                "the float model on calibration samples. Do not deploy this model as it is."
+            )
+        elif q.distinct_share < 0.05:
+            warnings.append(
+                f"Output '{q.name}' keeps {q.distinct_share:.1%} of its distinct values: it may have "
+                "collapsed."
+            )
+    warnings += [
+        f"{i.clipped} constants of node '{i.node}' are beyond the range of float16 and were clipped."
+        for i in half
+        if i.clipped
+    ]
+    warnings += [
+        f"{i.overflows} values at node '{i.node}' are beyond the range of float16 (65504) on calibration samples and "
+        "saturate there. Leave it in float32."
+        for i in half
+        if i.overflows
+    ]
+    if latency is not None and latency.speedup < 1:
+        warnings.append(
+            f"The int8 model is slower than the float one here: {latency.quantized_ms:.3f} ms against "
+            f"{latency.float_ms:.3f} ms. On this machine the float model serves better."
+        )
+    warnings += [f"The bodies of node '{name}' stay in float." for name in subgraphs]
+    return warnings
+
+
+def _lost_tensors(solution: Solution, statistics: Mapping[str, TensorStats]) -> list[str]:
+    """Tensors so small that the guard of the vendors' kernel made their scale 1, so that all becomes 0."""
+    lost = []
+    for d in solution.plan.activations:
+        stats = statistics.get(d.tensor)
+        if stats is None or not (solution.params.activations[d.id].scale == 1.0).all():
+            continue
+        largest = max(abs(stats.min), abs(stats.max))
+        if 0 < largest < 0.5:
+            lost.append(
+                f"Tensor '{d.tensor}' has values up to {largest:.3g} only: its scale fell below 1.19e-7 "
+                "and became 1 (the guard of the min/max kernel), so it is quantized to 0. Leave its readers in float, or use "
+                "8 bits."
+            )
+    return lost
+
+
+def _peak_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1024 if sys.platform != "darwin" else peak / 2**20
+
+
+def model_bytes(model: ir.Model) -> int:
+    """Bytes of a model's initializers."""
+    return sum(
+        v.const_value.nbytes
+        for v in model.graph.initializers.values()
+        if v.const_value is not None
+    )

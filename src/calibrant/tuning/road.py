@@ -1,0 +1,169 @@
+"""The road from a recipe to a solution, on a bench.
+
+    prepare → probe → decide → observe → search → choose → promote → refine → correct
+
+What the recipe leaves open is decided by trying it on the probe; every trial is in the findings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from calibrant.analysis.probe import Probe, check_raised, samples_for
+from calibrant.choose import choose_parameters, settled
+from calibrant.findings import Findings, PassFindings, PromotionReport
+from calibrant.graph.form import ModelForm
+from calibrant.graph.passes.balance import Balanced, factors_by_layer
+from calibrant.graph.passes.half import Island, to_half
+from calibrant.plan import Plan
+from calibrant.plan.parameters import Parameters
+from calibrant.recipe import Note, Recipe
+from calibrant.refine.learned_rounding import Learned, learn_rounding, learns
+from calibrant.refine.nuq import Refinement, refine_levels, refines
+from calibrant.runtime.overflow import half_overflows
+from calibrant.solution import NOT_FOR_ACCURACY, Solution
+from calibrant.stats import Statistics, TensorStats
+from calibrant.tuning.bench import Bench
+from calibrant.tuning.biases import affordable, corrected, corrected_by_rules
+from calibrant.tuning.promotion import promoted
+from calibrant.tuning.ranges import decide
+from calibrant.tuning.search import prepare_search
+
+__all__ = ["Solved", "solve", "statistics_of"]
+
+Solved = tuple[Solution, Findings, Statistics, Probe]
+
+
+def solve(bench: Bench, recipe: Recipe) -> Solved:
+    """Return the solution of a recipe, what was found on the way, the statistics, and the probe.
+
+    Raises:
+        ModelError: The model cannot be read, checked or quantized.
+        DataError: The data is empty, does not fit the inputs, or is not finite.
+        ConfigError: The recipe names what the model does not have, or asks for what does not exist.
+    """
+    progress, runtime = bench.progress, bench.runtime
+    with progress.stage("load"):
+        original, samples = bench.original(), bench.samples(recipe)
+        prepared = bench.prepared(recipe)
+        plan = prepared.plan
+    with progress.stage("probe"):
+        probe = bench.probe(prepared.model, samples, samples_for(recipe, plan))
+        if prepared.raised:
+            check_raised(original, probe, runtime)
+    with progress.stage("decide"):
+        base, half = _in_half(prepared.model, plan.half, probe, bench)
+        form, trials = decide(base, plan, recipe, probe, runtime)
+        searching = prepare_search(recipe, form.model, form.plan)
+    with progress.stage("observe"):
+        tensors, axes = form.plan.observed_tensors, form.plan.channel_axes
+        if searching is not None:
+            tensors, axes = searching.tensors, dict(searching.axes)
+        exact = recipe.calibration.exact
+        statistics, data = bench.observe(form.model, tensors, axes, samples, exact=exact)
+    base, plan, search = form.model, form.plan, None
+    if searching is not None:
+        with progress.stage("search"):
+            plan, search, more = searching.choose(base, plan, statistics, probe, progress, runtime)
+            trials += more
+    with progress.stage("choose"):
+        plan = settled(plan)
+        params = _chosen(plan, base, statistics, form.balanced)
+    half_later: tuple[str, ...] = ()
+    promotion: PromotionReport | None = None
+    if recipe.promote is not None:
+        with progress.stage("promotion"):
+            plan, half_later, promotion = promoted(
+                base, plan, params, recipe, probe, progress, runtime
+            )
+            base, more_half = _in_half(base, half_later, probe, bench)
+            half += more_half
+            params = _chosen(plan, base, statistics, form.balanced)
+    few = affordable(statistics, data.samples)
+    params, learned, refinements = _refined(base, plan, params, probe, few, bench)
+    with progress.stage("bias correction"):
+        params, by_rule, notes = corrected_by_rules(base, plan, params, probe, runtime)
+        params, corrections, more = corrected(base, plan, params, recipe, probe, few, runtime)
+        trials += more
+    if recipe.calibration.random:
+        notes = (*notes, Note("calibration", NOT_FOR_ACCURACY, True))
+    plan = replace(plan, notes=(*plan.notes, *notes))
+    done = ModelForm(
+        recipe.fusion.batch_norm,
+        recipe.fusion.skip,
+        tuple(n for n in plan.half if n not in half_later),
+        form.balanced,
+        form.equalized,
+        half_outputs=recipe.output_precision == "float16",
+        half_later=half_later,
+        overflows=tuple((i.node, i.overflows) for i in half if i.overflows),
+    )
+    passes = PassFindings(prepared.folded, half, learned, refinements, corrections, by_rule)
+    return (
+        Solution(original, base, done, plan, params, random=recipe.calibration.random),
+        Findings(data, trials, search, promotion, passes),
+        Statistics(statistics),
+        probe,
+    )
+
+
+def statistics_of(bench: Bench, recipe: Recipe) -> Statistics:
+    """Return the statistics of every tensor that a recipe quantizes, from one pass over the data."""
+    prepared = bench.prepared(recipe)
+    tensors, axes = prepared.plan.observed_tensors, prepared.plan.channel_axes
+    searching = prepare_search(recipe, prepared.model, prepared.plan)
+    if searching is not None:
+        tensors, axes = searching.tensors, dict(searching.axes)
+    exact = recipe.calibration.exact
+    with bench.progress.stage("observe"):
+        found, _ = bench.observe(prepared.model, tensors, axes, bench.samples(recipe), exact=exact)
+    return Statistics(found)
+
+
+def _in_half(
+    model: ir.Model, names: tuple[str, ...], probe: Probe, bench: Bench
+) -> tuple[ir.Model, tuple[Island, ...]]:
+    """Return the model with some nodes in float16, and what became of them."""
+    if not names:
+        return model, ()
+    over = half_overflows(model, names, probe.feeds, runtime=bench.runtime)
+    changed = model.clone()
+    return changed, tuple(to_half(changed, names, over))
+
+
+def _chosen(
+    plan: Plan,
+    model: ir.Model,
+    statistics: dict[str, TensorStats],
+    balanced: tuple[Balanced, ...],
+) -> Parameters:
+    params = choose_parameters(plan, model, statistics)
+    return replace(params, balance=factors_by_layer(balanced))
+
+
+def _refined(
+    model: ir.Model, plan: Plan, params: Parameters, probe: Probe, few: int, bench: Bench
+) -> tuple[Parameters, tuple[Learned, ...], tuple[Refinement, ...]]:
+    """Make the weights better that ask for it, by running the model."""
+    learned: tuple[Learned, ...] = ()
+    refinements: tuple[Refinement, ...] = ()
+    if refines(plan):
+        with bench.progress.stage("levels"):
+            params, found = refine_levels(
+                model, plan, params, probe.part(few).feeds, runtime=bench.runtime
+            )
+            refinements = tuple(found)
+    if learns(plan):
+        with bench.progress.stage("learned rounding"):
+            params, layers = learn_rounding(
+                model,
+                plan,
+                params,
+                probe.feeds,
+                progress=bench.progress.step,
+                runtime=bench.runtime,
+            )
+            learned = tuple(layers)
+    return params, learned, refinements
