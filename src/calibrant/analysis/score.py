@@ -1,0 +1,346 @@
+"""Scores of a quantized model: by part, over all parts, and whether one candidate is clearly better than another.
+
+For each sample i and part p, signal S and error E are sums of squares of the float model's values and of the
+differences. The SQNR of a part is 10 log10(sum_i S / sum_i E), limited to [-20, 120] dB: below, nothing is left that
+could be lost; above lies the rounding of float32. A score is the mean over the parts, whatever their size.
+
+Two candidates are compared sample by sample, since a sample that is hard for one is hard for the other. In each part
+the signal cancels, and what remains is the difference
+
+    d_ip = 10 log10(E_ip of the simpler / E_ip of the candidate)                                            [dB]
+
+The candidate is clearly better where the mean over parts and samples lies above nothing by more than chance explains
+(Student's paired t test, one-sided), and where no part is clearly worse: what one part loses is not made good by
+another.
+
+Source of the test: Student, "The probable error of a mean", Biometrika 6, 1908. Several parts are looked at for losses,
+so each of them is tested at the confidence 1 - (1 - confidence) / parts (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from calibrant.analysis.parts import Part
+from calibrant.numerics.student_t import t_quantile
+from calibrant.runtime.measure import SQNR_LIMITS
+
+__all__ = ["MIN_SAMPLES", "Comparison", "SampleScores", "Score", "clearly_better", "sample_scores"]
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+Outputs = Sequence[Mapping[str, Array]]
+
+#: Different samples that a comparison needs: of fewer than 5, even if all agree, the sign alone is chance in 1 of 16.
+MIN_SAMPLES = 5
+
+#: Losses of a part up to this count as none, however sure they are: 6 % more error, seen in no task [dB].
+TOLERATED_DB = 0.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampleScores:
+    """What a candidate lost, sample by sample and part by part.
+
+    Args:
+        parts: Names of the parts.
+        signal: Sums of squares of the float model's values (samples, parts).
+        error: Sums of squares of the differences (samples, parts); inf where the candidate's are not finite.
+        least: Least value of the float model in each part (parts,).
+        most: Its largest value (parts,).
+    """
+
+    parts: tuple[str, ...]
+    signal: Floats
+    error: Floats
+    least: Floats
+    most: Floats
+
+    @classmethod
+    def joined(cls, scores: Sequence[SampleScores]) -> SampleScores:
+        """Put samples together.
+
+        Raises:
+            ValueError: There are none, or the parts differ.
+        """
+        if len({s.parts for s in scores}) != 1:
+            raise ValueError("Scores of no samples, or of different parts, cannot be joined.")
+        return cls(
+            scores[0].parts,
+            np.concatenate([s.signal for s in scores]),
+            np.concatenate([s.error for s in scores]),
+            np.min([s.least for s in scores], axis=0),
+            np.max([s.most for s in scores], axis=0),
+        )
+
+    @property
+    def samples(self) -> int:
+        """How many there are."""
+        return len(self.signal)
+
+    @property
+    def varies(self) -> npt.NDArray[np.bool_]:
+        """Whether the float model's values of a part differ from each other (parts,)."""
+        return np.asarray(self.most > self.least)
+
+    @property
+    def counted(self) -> npt.NDArray[np.bool_]:
+        """The parts that a mean is taken over: those that vary, and all where none does (parts,)."""
+        return self.varies if self.varies.any() else np.ones(len(self.parts), dtype=bool)
+
+    @property
+    def sqnr_db(self) -> Floats:
+        """SQNR of each part over all samples (parts,), limited to [-20, 120]; -inf where it is not finite [dB]."""
+        signal, error = self.signal.sum(axis=0), self.error.sum(axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = 10 * np.log10(signal / error)
+        values = np.where(error == 0, np.inf, np.where(signal == 0, -np.inf, values))
+        return np.where(np.isfinite(error), np.clip(values, *SQNR_LIMITS), -np.inf)
+
+
+def sample_scores(
+    reference: Outputs,
+    outputs: Outputs,
+    parts: Mapping[str, Sequence[Part]],
+    *,
+    sizes: Sequence[int] | None = None,
+) -> SampleScores:
+    """Return what a candidate's outputs lost.
+
+    Where the float model's values are not finite (a mask of -inf), there is nothing to lose, and they are left out.
+
+    Args:
+        reference: Tensors of the float model, one mapping for each run.
+        outputs: The same of the candidate. A tensor that is missing equals the float model's; one that came out in
+            another shape is as bad as can be.
+        parts: Parts by tensor; these tensors are compared.
+        sizes: Samples in each run. Where the first axis of all tensors has this length, and no part selects on it, its
+            rows are the samples; else the run is one sample. None: each run is one sample.
+    """
+    names = [p.name for of in parts.values() for p in of]
+    on_rows = any(axis == 0 for of in parts.values() for p in of for axis, _ in p.where)
+    signal: list[Floats] = []
+    error: list[Floats] = []
+    least, most = np.full(len(names), np.inf), np.full(len(names), -np.inf)
+    for i, (ref, out) in enumerate(zip(reference, outputs, strict=True)):
+        rows = 1
+        if sizes is not None and not on_rows:
+            shapes = [np.shape(ref[n])[:1] for n in parts]
+            rows = sizes[i] if all(s == (sizes[i],) for s in shapes) else 1
+        s, e = np.zeros((rows, len(names))), np.zeros((rows, len(names)))
+        column = 0
+        for name, of in parts.items():
+            a, b = np.asarray(ref[name]), np.asarray(out.get(name, ref[name]))
+            for part in of:
+                x = part.take(a).astype(np.float64)
+                y = (
+                    part.take(b).astype(np.float64)
+                    if a.shape == b.shape
+                    else np.full(x.shape, np.inf)
+                )
+                s[:, column], e[:, column] = _energies(x.reshape(rows, -1), y.reshape(rows, -1))
+                x = x[np.isfinite(x)]
+                least[column] = min(least[column], x.min(initial=np.inf))
+                most[column] = max(most[column], x.max(initial=-np.inf))
+                column += 1
+        signal.append(s)
+        error.append(e)
+    empty = np.zeros((0, len(names)))
+    return SampleScores(
+        tuple(names),
+        np.concatenate([empty, *signal]),
+        np.concatenate([empty, *error]),
+        least,
+        most,
+    )
+
+
+def _energies(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Return sums of squares by row: of the float values, and of the differences."""
+    said = np.isfinite(x)
+    broken = (said & ~np.isfinite(y)).any(axis=1)
+    x = np.where(said, x, 0)
+    difference = (
+        np.where(said & np.isfinite(y), y - x, 0) if not said.all() or broken.any() else y - x
+    )
+    return (x * x).sum(axis=1), np.where(broken, np.inf, (difference * difference).sum(axis=1))
+
+
+# ------------------------------------------------------------------------------------------------ one score
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How good a quantized model is.
+
+    Args:
+        db: Mean SQNR over the parts that vary [dB]; -inf where one is not finite, which is the worst there is.
+        parts: SQNR of each part that counts [dB], limited to [-20, 120].
+        constant: Parts in which the float model gives one value throughout: they say nothing, and do not count unless
+            there is no other.
+        metric: What a task metric says, or None where there is none.
+    """
+
+    db: float
+    parts: dict[str, float]
+    constant: tuple[str, ...] = ()
+    metric: float | None = None
+
+    @classmethod
+    def of(cls, samples: SampleScores, *, metric: float | None = None) -> Score:
+        """Return the score of a candidate over all its samples."""
+        values, counted = samples.sqnr_db, samples.counted
+        parts = {n: float(v) for n, v, c in zip(samples.parts, values, counted, strict=True) if c}
+        constant = [n for n, v in zip(samples.parts, samples.varies, strict=True) if not v]
+        db = float(np.mean(list(parts.values()))) if parts else SQNR_LIMITS[1]
+        return cls(db, parts, tuple(constant), metric)
+
+
+# ------------------------------------------------------------------------------------------ two candidates
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Whether a candidate is clearly better than a simpler one.
+
+    Args:
+        better: It is.
+        can_say: Whether the samples say anything.
+        gain_db: Mean difference over parts and samples [dB]; above 0 the candidate is better.
+        noise_db: How far a mean of so many samples may lie from nothing by chance [dB]; inf where nothing can be said.
+        parts: Mean difference of each part that counts [dB].
+        worse: Parts that are clearly worse.
+        samples: Different samples that were compared.
+        reason: All this in a sentence.
+    """
+
+    better: bool
+    can_say: bool
+    gain_db: float
+    noise_db: float
+    parts: dict[str, float]
+    worse: tuple[str, ...]
+    samples: int
+    reason: str
+
+
+def clearly_better(
+    candidate: SampleScores,
+    simpler: SampleScores,
+    *,
+    margin_db: float = 0.0,
+    confidence: float = 0.95,
+) -> Comparison:
+    """Say whether a candidate is better than a simpler one by more than chance explains.
+
+    Args:
+        candidate: What the candidate lost.
+        simpler: What the simpler one lost, on the same samples and parts.
+        margin_db: What it must gain over all parts together, beyond the noise [dB].
+        confidence: Of the test, in [0.5, 1).
+
+    Raises:
+        ValueError: Samples or parts differ, or the confidence is out of its range.
+    """
+    if candidate.parts != simpler.parts or candidate.signal.shape != simpler.signal.shape:
+        raise ValueError("Candidates are compared on the same samples and parts.")
+    counted = simpler.counted
+    names = [n for n, c in zip(simpler.parts, counted, strict=True) if c]
+    broken, was_broken = (bool(np.isinf(s.error).any()) for s in (candidate, simpler))
+    if broken or was_broken:
+        return _where_not_finite(broken, was_broken, names, simpler.samples)
+    differences, different = _differences(candidate, simpler)
+    each = differences.mean(axis=0) if len(differences) else np.zeros(len(names))
+    gains = {n: float(v) for n, v in zip(names, each, strict=True)}
+    gain = float(each.mean()) if len(each) else 0.0
+    silence = _silence(simpler, different)
+    if silence:
+        return Comparison(False, False, gain, math.inf, gains, (), different, silence)
+    noise = _noise(differences.mean(axis=1), confidence)
+    single = 1 - (1 - confidence) / len(names)
+    worse = tuple(
+        name
+        for name, d in zip(names, differences.T, strict=True)
+        if d.mean() < -TOLERATED_DB and d.mean() + _noise(d, single) < 0
+    )
+    better = gain - noise > margin_db and not worse
+    text = _sentence(gain, noise, margin_db, {n: gains[n] for n in worse}, different, confidence)
+    return Comparison(better, True, gain, noise, gains, worse, different, text)
+
+
+def _differences(candidate: SampleScores, simpler: SampleScores) -> tuple[Floats, int]:
+    """Return differences of different samples (samples, counted parts) [dB], and how many these are.
+
+    Errors are limited to what an SQNR within its limits allows, with the mean signal of the part. Samples with equal
+    figures throughout, such as copies of one image, are one sample.
+    """
+    counted = simpler.counted
+    signal = simpler.signal[:, counted]
+    errors = [s.error[:, counted] for s in (candidate, simpler)]
+    rows = _rounded(np.concatenate([signal, *errors], axis=1))
+    _, first = np.unique(rows, axis=0, return_index=True)
+    first.sort()
+    mean = signal.mean(axis=0) if len(signal) else np.zeros(signal.shape[1])
+    mean = np.where(mean > 0, mean, 1.0)  # a part of zeros: any error there is the largest
+    low, high = (mean * 10 ** (-db / 10) for db in reversed(SQNR_LIMITS))
+    one, other = (10 * np.log10(np.clip(e[first], low, high)) for e in errors)
+    return other - one, len(first)
+
+
+def _rounded(x: Floats) -> Floats:
+    """Round to 20 bits, more than kernels for batches of different size differ by."""
+    mantissa, exponent = np.frexp(x)
+    return np.asarray(np.ldexp(np.rint(mantissa * 2**20), exponent - 20))
+
+
+def _silence(scores: SampleScores, different: int) -> str:
+    """Return why samples say nothing, or nothing where they do."""
+    if not scores.parts or not scores.varies.any():
+        return "Nothing can be said: the float model gives one value throughout."
+    if different >= MIN_SAMPLES:
+        return ""
+    if scores.samples >= MIN_SAMPLES:
+        alike = "all alike" if different == 1 else f"copies of {different} different ones"
+        return f"Nothing can be said: the {scores.samples} samples are {alike}; {MIN_SAMPLES} different ones are needed."
+    there = "there is 1 sample" if scores.samples == 1 else f"there are {scores.samples} samples"
+    return f"Nothing can be said: {there}; {MIN_SAMPLES} different ones are needed."
+
+
+def _noise(values: Floats, confidence: float) -> float:
+    """Return how far the mean of values may lie from nothing by chance."""
+    n = len(values)
+    return t_quantile(confidence, n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
+
+
+def _where_not_finite(
+    candidate: bool, simpler: bool, names: Sequence[str], samples: int
+) -> Comparison:
+    better = simpler and not candidate
+    gain = math.inf if better else -math.inf if not simpler else 0.0
+    who = "simpler setting" if better else "candidate"
+    text = f"Outputs of the {who} are not finite."
+    return Comparison(better, True, gain, 0.0, dict.fromkeys(names, gain), (), samples, text)
+
+
+def _sentence(
+    gain: float,
+    noise: float,
+    margin_db: float,
+    worse: Mapping[str, float],
+    samples: int,
+    confidence: float,
+) -> str:
+    known = f"on {samples} samples, with {confidence:.0%} confidence"
+    if worse:
+        lost = ", ".join(f"'{n}' {-v:.2f} dB" for n, v in worse.items())
+        return f"{gain:+.2f} dB over all parts, but {'a part loses' if len(worse) == 1 else 'parts lose'}: {lost} ({known})."
+    if gain - noise > margin_db:
+        return f"{gain:+.2f} dB, at least {gain - noise:+.2f} dB ({known})."
+    asked = f", and {margin_db:g} dB are asked for" if margin_db else ""
+    return f"{gain:+.2f} dB, which is no clear gain: by chance it may be {noise:.2f} dB{asked} ({known})."
