@@ -73,6 +73,40 @@ def test_large_models_have_their_weights_beside_them(
     )
 
 
+def test_a_folder_holds_one_run_and_the_files_of_others(tmp_path: Path) -> None:
+    result = quantized("residual", "generic")
+    for name in ("notes.txt", "ptq_model.onnx.bak", "deploy_model.onnx"):
+        (tmp_path / name).write_text("of somebody else")
+    stages = {p.name for p in result.save(tmp_path, formats=["horizon"], prefix="net")}
+    assert "net_ptq_model.onnx" in stages
+    result.save(tmp_path)
+    there = {p.name for p in tmp_path.iterdir()}
+    assert there == {*FILES, "notes.txt", "ptq_model.onnx.bak", "deploy_model.onnx"}
+    assert (tmp_path / "notes.txt").read_text() == "of somebody else"
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [
+        '{"files": ["notes.txt"]}',
+        '{"calibrant": "0", "files": ["../notes.txt", "/etc/hostname", "folder", "", 3]}',
+        '{"calibrant": "0", "files": "notes.txt"}',
+        '["calibrant"]',
+        "no JSON",
+        "[" * 100_000,
+    ],
+)
+def test_a_summary_that_is_not_ours_takes_nothing_out(tmp_path: Path, summary: str) -> None:
+    run = tmp_path / "run"
+    (run / "folder").mkdir(parents=True)
+    for path in (tmp_path / "notes.txt", run / "notes.txt"):
+        path.write_text("mine")
+    (run / "summary.json").write_text(summary)
+    quantized("residual", "generic").save(run)
+    assert (tmp_path / "notes.txt").exists()
+    assert {p.name for p in run.iterdir()} == {*FILES, "notes.txt", "folder"}
+
+
 @pytest.mark.parametrize("failing", ["deploy.onnx", "fake_quant.onnx"])
 def test_a_full_disk_leaves_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str

@@ -19,10 +19,12 @@ from calibrant.plan.parameters import Parameters
 from calibrant.record.recording import Recording
 from calibrant.report import as_html, as_text
 from calibrant.save.folder import written_together
+from calibrant.save.manifest import SUMMARY, files_of_before, with_files
+from calibrant.save.size import weight_bytes
 from calibrant.save.tables import choices_table, plan_table
 from calibrant.solution import NOT_FOR_ACCURACY, Built, Solution, build
 from calibrant.stats import Statistics
-from calibrant.summary import model_bytes, summarize
+from calibrant.summary import summarize
 
 if TYPE_CHECKING:
     import onnx
@@ -129,7 +131,8 @@ class QuantizedModel:
 
         `deploy.onnx`, `fake_quant.onnx`, `record.txt`, `record.json`, `plan.json`, `summary.json`, and
         `layerwise_search.csv` where candidates were chosen node by node. All are there or none: a full disk
-        or an interrupted run leaves what was there before.
+        or an interrupted run leaves what was there before. The folder holds one run: the files of an earlier
+        one go (`summary.json` lists them under `files`), and files of others stay.
 
         Args:
             directory: The folder; it is made if it is not there.
@@ -149,16 +152,16 @@ class QuantizedModel:
             artefacts(self.solution, self.built, self.findings, name, prefix)
             for name in dict.fromkeys(formats)
         ]
-        models = [*MODELS, *(Path(n).stem for files in more for n in files.models)]
-        old = [*(f"{n}.onnx.data" for n in models), CHOICES]
-        with written_together(folder, instead_of=old) as temporary:
+        with written_together(folder, instead_of=files_of_before(folder)) as temporary:
             self._write(temporary)
             for files in more:
                 for name, model in files.models.items():
                     _save(model, temporary / name)
             for name, text in merged([files.texts for files in more]).items():
                 (temporary / name).write_text(text, encoding="utf-8")
-            names = sorted(p.name for p in temporary.iterdir())
+            names = sorted({SUMMARY, *(p.name for p in temporary.iterdir())})
+            summary = as_json(with_files(self.summary, names))
+            (temporary / SUMMARY).write_text(summary, encoding="utf-8")
         return [folder / name for name in names]
 
     def _write(self, folder: Path) -> None:
@@ -169,7 +172,6 @@ class QuantizedModel:
             "record.txt": record.text(),
             "record.json": as_json(record.content()),
             "plan.json": as_json(plan_table(self.plan, self.params)),
-            "summary.json": as_json(self.summary),
         }
         if self.solution.random:
             texts["record.txt"] = f"# {NOT_FOR_ACCURACY}\n{texts['record.txt']}"
@@ -183,7 +185,7 @@ class QuantizedModel:
 
 def _save(model: ir.Model, path: Path) -> None:
     """Write one model, its weights beside it where the file would be too large."""
-    external = f"{path.name}.data" if model_bytes(model) > EXTERNAL_BYTES else None
+    external = f"{path.name}.data" if weight_bytes(model) > EXTERNAL_BYTES else None
     ir.save(model, path, external_data=external)
 
 

@@ -10,8 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
-
 from calibrant._version import __version__
 from calibrant.emit._parts import linear_inputs
 from calibrant.emit.few_levels import few_levels
@@ -22,10 +20,11 @@ from calibrant.graph.opset import main_opset
 from calibrant.plan import Plan
 from calibrant.report.latency import local_targets, slower
 from calibrant.runtime.measure import Latency
+from calibrant.save.size import file_bytes, given_bytes
 from calibrant.solution import NOT_FOR_ACCURACY, Built, Solution
 from calibrant.stats import TensorStats
 
-__all__ = ["COLLAPSE_COSINE", "COLLAPSE_SQNR_DB", "len_bytes", "model_bytes", "summarize"]
+__all__ = ["COLLAPSE_COSINE", "COLLAPSE_SQNR_DB", "summarize"]
 
 #: An output below this SQNR, or this cosine, has collapsed [dB].
 COLLAPSE_SQNR_DB = 5.0
@@ -49,7 +48,8 @@ def summarize(
         statistics: What was seen of each tensor.
     """
     deploy, plan, form = built.deploy, solution.plan, solution.form
-    float_bytes, deploy_bytes = (len_bytes(m) for m in (solution.original, deploy))
+    float_bytes = given_bytes(source, solution.original)
+    deploy_bytes = file_bytes(deploy)
     passes, quality, latency = findings.passes, findings.quality, findings.latency
     quantized = [d for d in plan.layers if d.quantized]
     subgraphs = unsupported_subgraphs(solution.original)
@@ -153,11 +153,6 @@ def _search(report: SearchReport | None) -> dict[str, Any] | None:
     }
 
 
-def len_bytes(model: ir.Model) -> int:
-    """Bytes of a model as a file, near enough: its initializers and its graph."""
-    return model_bytes(model) + sum(200 for _ in model.graph)
-
-
 def _warnings(solution: Solution, findings: Findings, subgraphs: Sequence[str]) -> list[str]:
     half, latency = findings.passes.half, findings.latency
     warnings = [NOT_FOR_ACCURACY] if solution.random else []
@@ -219,12 +214,3 @@ def _lost_tensors(solution: Solution, statistics: Mapping[str, TensorStats]) -> 
 def _peak_mb() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1024 if sys.platform != "darwin" else peak / 2**20
-
-
-def model_bytes(model: ir.Model) -> int:
-    """Bytes of a model's initializers."""
-    return sum(
-        v.const_value.nbytes
-        for v in model.graph.initializers.values()
-        if v.const_value is not None
-    )

@@ -27,7 +27,7 @@ from calibrant.formats.horizon.info import horizon_info
 from calibrant.graph.load import prepare
 from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
 from calibrant.graph.passes.lift_qdq import lift_quantizers
-from calibrant.graph.values import values_by_name
+from calibrant.graph.values import drop_unused_initializers, values_by_name
 from calibrant.solution import Built, Solution
 
 __all__ = ["horizon_files", "origins"]
@@ -60,6 +60,8 @@ def _optimized(solution: Solution) -> ir.Model:
     lift_quantizers(model)
     if solution.form.fold:
         fuse_batchnorm(model, skip=solution.form.keep_batch_norm)
+    for graph in model.graphs():
+        drop_unused_initializers(graph)  # weights before they were folded
     return model
 
 
