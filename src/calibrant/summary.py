@@ -17,8 +17,9 @@ from calibrant.findings import Findings, SearchReport
 from calibrant.formats._files import plain
 from calibrant.graph.load import unsupported_subgraphs
 from calibrant.graph.opset import main_opset
+from calibrant.graph.targets import Target
 from calibrant.plan import Plan
-from calibrant.report.latency import local_targets, slower
+from calibrant.report.latency import slower
 from calibrant.runtime.measure import Latency
 from calibrant.save.size import file_bytes, given_bytes
 from calibrant.solution import NOT_FOR_ACCURACY, Built, Solution
@@ -109,9 +110,7 @@ def summarize(
         "opset": {"before": main_opset(solution.original), "after": main_opset(deploy)},
         "time_s": {k: round(v, 4) for k, v in findings.seconds.items()},
         "peak_memory_mb": round(_peak_mb(), 1),
-        "latency": {**asdict(latency), "speedup": latency.speedup}
-        if latency is not None
-        else None,
+        "latency": _latency(latency, plan.target),
         "notes": [asdict(n) for n in plan.notes],
         "warnings": [
             *_warnings(solution, findings, subgraphs),
@@ -121,10 +120,10 @@ def summarize(
     return plain(summary)  # type: ignore[no-any-return]
 
 
-def _latency(latency: Latency | None, target: str) -> dict[str, Any] | None:
+def _latency(latency: Latency | None, target: Target) -> dict[str, Any] | None:
     if latency is None:
         return None
-    text = slower(latency.float_ms, latency.quantized_ms, target, local_targets())
+    text = slower(latency.float_ms, latency.quantized_ms, target)
     return {**asdict(latency), "speedup": latency.speedup, "slower": text}
 
 
@@ -185,11 +184,9 @@ def _warnings(solution: Solution, findings: Findings, subgraphs: Sequence[str]) 
         for i in half
         if i.overflows
     ]
-    if latency is not None and latency.speedup < 1:
-        warnings.append(
-            f"The int8 model is slower than the float one here: {latency.quantized_ms:.3f} ms against "
-            f"{latency.float_ms:.3f} ms. On this machine the float model serves better."
-        )
+    if latency is not None and solution.plan.target.measures_latency:
+        told = slower(latency.float_ms, latency.quantized_ms, solution.plan.target)
+        warnings += [told] if told else []
     warnings += [f"The bodies of node '{name}' stay in float." for name in subgraphs]
     return warnings
 

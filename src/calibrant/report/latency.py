@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from calibrant.graph import targets
+from calibrant.graph.targets import Target
 
-__all__ = ["local_targets", "slower"]
+__all__ = ["slower"]
 
 #: A quantized model counts as slower from this share of the float model's time: medians differ by a few percent.
 CLEARLY = 1.05
 
 
-def slower(float_ms: float, quantized_ms: float, target: str, local: Sequence[str]) -> str:
+def slower(float_ms: float, quantized_ms: float, target: Target) -> str:
     """Return one or two sentences where the quantized model is clearly slower, otherwise an empty text.
 
     Args:
         float_ms: Median time of one inference of the float model [ms].
         quantized_ms: The same of the quantized model [ms].
-        target: Name of the target that the model was made for.
-        local: Names of the targets whose device is the runtime here.
+        target: The target that the model was made for.
 
     Example:
-        >>> slower(1.0, 1.04, "generic", ["onnxruntime"])
+        >>> slower(1.0, 1.04, targets.get("generic"))
         ''
     """
     if quantized_ms <= CLEARLY * float_ms:
@@ -31,18 +29,14 @@ def slower(float_ms: float, quantized_ms: float, target: str, local: Sequence[st
         f"In ONNX Runtime on this machine the quantized model takes {quantized_ms:.3g} ms and the float model "
         f"{float_ms:.3g} ms: "
     )
-    if target in local:
+    if target.measures_latency:
         return (
             f"{head}its integer kernels of this model's operators are slower here than those for float. "
             "On this machine the float model serves better."
         )
+    local = [n for n in targets.builtin() if targets.get(n).measures_latency]
     named = " or ".join(f"'{name}'" for name in local)
     return (
-        f"{head}target '{target}' places quantizers for other devices, and ONNX Runtime computes much of such a model "
-        f"in float, with conversions in between. To run it here, take target {named}."
+        f"{head}target '{target.name}' places quantizers for other devices, and ONNX Runtime computes much of such a "
+        f"model in float, with conversions in between. To run it here, take target {named}."
     )
-
-
-def local_targets() -> list[str]:
-    """Return the names of calibrant's own targets whose device is the runtime here."""
-    return [name for name in targets.builtin() if targets.get(name).measures_latency]
