@@ -20,29 +20,68 @@ if TYPE_CHECKING:
     from calibrant import algorithms
     from calibrant.analysis.evaluate import Evaluation, evaluate
     from calibrant.compat.horizon import Quantizer, set_calib_qtype
-    from calibrant.dialects import load_recipe
+    from calibrant.dialects import dump_recipe, load_recipe
     from calibrant.errors import CalibrantError
     from calibrant.numerics import QuantParams, QuantSpec
     from calibrant.pipeline import observe, quantize
     from calibrant.plan import Plan
     from calibrant.rebuild import quantize_from_record
-    from calibrant.recipe import Recipe
+    from calibrant.recipe import (
+        AlgorithmChoice,
+        AllNodes,
+        AllOf,
+        Calibration,
+        Fusion,
+        InputOf,
+        Layer,
+        LayerInput,
+        Limit,
+        MappedLayers,
+        Note,
+        OpType,
+        Promotion,
+        Recipe,
+        Rule,
+        Search,
+        Settings,
+        Source,
+        Subgraph,
+    )
     from calibrant.results import QuantizedModel
     from calibrant.stats import Statistics, TensorStats
 
 __all__ = [
+    "AlgorithmChoice",
+    "AllNodes",
+    "AllOf",
     "CalibrantError",
+    "Calibration",
     "Evaluation",
+    "Fusion",
+    "InputOf",
+    "Layer",
+    "LayerInput",
+    "Limit",
+    "MappedLayers",
+    "Note",
+    "OpType",
     "Plan",
+    "Promotion",
     "QuantParams",
     "QuantSpec",
     "QuantizedModel",
     "Quantizer",
     "Recipe",
+    "Rule",
+    "Search",
+    "Settings",
+    "Source",
     "Statistics",
+    "Subgraph",
     "TensorStats",
     "__version__",
     "algorithms",
+    "dump_recipe",
     "evaluate",
     "load_recipe",
     "observe",
@@ -53,16 +92,35 @@ __all__ = [
 
 #: Where each public name lives.
 _HOMES = {
+    "AlgorithmChoice": "calibrant.recipe",
+    "AllNodes": "calibrant.recipe",
+    "AllOf": "calibrant.recipe",
     "CalibrantError": "calibrant.errors",
+    "Calibration": "calibrant.recipe",
     "Evaluation": "calibrant.analysis.evaluate",
+    "Fusion": "calibrant.recipe",
+    "InputOf": "calibrant.recipe",
+    "Layer": "calibrant.recipe",
+    "LayerInput": "calibrant.recipe",
+    "Limit": "calibrant.recipe",
+    "MappedLayers": "calibrant.recipe",
+    "Note": "calibrant.recipe",
+    "OpType": "calibrant.recipe",
     "Plan": "calibrant.plan",
+    "Promotion": "calibrant.recipe",
     "QuantParams": "calibrant.numerics",
     "QuantSpec": "calibrant.numerics",
     "QuantizedModel": "calibrant.results",
     "Quantizer": "calibrant.compat.horizon",
     "Recipe": "calibrant.recipe",
+    "Rule": "calibrant.recipe",
+    "Search": "calibrant.recipe",
+    "Settings": "calibrant.recipe",
+    "Source": "calibrant.recipe",
     "Statistics": "calibrant.stats",
+    "Subgraph": "calibrant.recipe",
     "TensorStats": "calibrant.stats",
+    "dump_recipe": "calibrant.dialects",
     "evaluate": "calibrant.analysis.evaluate",
     "load_recipe": "calibrant.dialects",
     "observe": "calibrant.pipeline",

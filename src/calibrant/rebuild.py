@@ -36,6 +36,7 @@ from calibrant.record.check import balance_factors
 from calibrant.record.extras import RoundingExtra
 from calibrant.record.plan import Recorded, edge_of, recorded
 from calibrant.record.read import Record, read_record
+from calibrant.record.recording import Recording
 from calibrant.results import QuantizedModel
 from calibrant.runtime.runtime import Runtime
 from calibrant.solution import Solution
@@ -49,7 +50,7 @@ DEFAULT_TARGET = "layers-only"
 
 def quantize_from_record(
     model: ModelLike,
-    record: str | Path | Record,
+    record: str | Path | Record | Recording,
     data: Any = None,
     *,
     provider: str = "cpu",
@@ -64,7 +65,8 @@ def quantize_from_record(
 
     Args:
         model: The float model that the record is of.
-        record: A path of `record.txt` or `record.json`, its text, or a record that was read.
+        record: A path of `record.txt` or `record.json`, its text, a record that was read, or the `record` of a
+            result.
         data: Samples to measure the result on; None for no measurement.
         provider: Execution provider.
         threads: Threads inside an operator.
@@ -78,6 +80,8 @@ def quantize_from_record(
         ModelError: The model cannot be read or is quantized already.
         ConfigError: The record is damaged, says what is not allowed, or is of another model.
     """
+    if isinstance(record, Recording):
+        record = record.text()
     found = record if isinstance(record, Record) else read_record(record)
     target = _target(found)
     recipe = Recipe(target=target.name)

@@ -27,6 +27,19 @@ def test_repr_is_a_few_lines_that_say_how_good_the_model_is() -> None:
     assert "5 quantized, 0 left in float" in text
 
 
+@pytest.mark.parametrize("part", ["plan", "params", "statistics", "record"])
+def test_the_parts_of_a_result_say_in_one_line_what_they_are(part: str) -> None:
+    text = repr(getattr(quantized("residual", "generic"), part))
+    assert re.fullmatch(r"[A-Z]\w+\(.*\d.*\)", text)
+    assert len(text) < 120
+
+
+def test_the_record_of_a_result_builds_its_model_again() -> None:
+    result = quantized("residual", "generic")
+    again = calibrant.quantize_from_record(NETS["residual"]()[0], result.record)
+    assert again.to_bytes() == result.to_bytes()
+
+
 def test_repr_names_warnings_and_stays_short_with_many_outputs() -> None:
     summary = dict(quantized("residual", "generic").summary)
     outputs_ = {f"out{i}": summary["quality"]["outputs"]["y"] for i in range(40)}

@@ -148,6 +148,11 @@ class Plan:
     notes: tuple[Note, ...] = ()
     half_scales: bool = False
 
+    def __repr__(self) -> str:
+        layers = f"{sum(d.quantized for d in self.layers)} of {len(self.layers)} layers quantized"
+        quantizers = f"{len(self.activations)} activations and {len(self.weights)} weights"
+        return f"Plan(target {self.target.name}, {quantizers}, {layers})"
+
     @property
     def observed_tensors(self) -> tuple[str, ...]:
         """Tensors whose statistics are needed, in graph order."""

@@ -58,3 +58,6 @@ class Parameters:
     activations: Mapping[str, QuantParams] = field(default_factory=dict)
     layers: Mapping[str, LayerParameters] = field(default_factory=dict)
     balance: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Parameters({len(self.activations)} activations, {len(self.layers)} layers)"

@@ -20,9 +20,10 @@ What the core does not run yet is listed in `unsupported`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from calibrant.errors import ConfigValueError
+from calibrant.errors import ConfigTypeError, ConfigValueError
+from calibrant.recipe._shown import shown
 from calibrant.recipe.settings import AlgorithmChoice, Settings
 from calibrant.recipe.where import (
     AllNodes,
@@ -83,6 +84,9 @@ class Rule:
     origin: str = ""
     force: Force = "wished"
     places: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+
+    def __repr__(self) -> str:
+        return shown(self)
 
     def place(self, setting: str) -> str:
         """Return where one setting of this rule stands, for messages."""
@@ -270,6 +274,10 @@ class Note:
 class Recipe:
     """All that is wanted, for any model.
 
+    Example:
+        >>> Recipe(target="onnxruntime").with_rules(Rule(OpType("Conv"), Settings(activation_bits=16)))
+        Recipe(rules=(Rule(where=OpType(name='Conv'), settings=Settings(activation_bits=16)),), target='onnxruntime')
+
     Args:
         rules: In order; the last that matches wins, field by field.
         target: Name of the device profile.
@@ -285,6 +293,10 @@ class Recipe:
         promote: Layers to raise to a higher precision by what they lose.
         training: Ranges are learned by training, not taken from statistics.
         notes: What was asked for and is not done as written.
+
+    Raises:
+        ConfigTypeError: A rule that is no `Rule`.
+        ConfigValueError: A switch that is not `auto`, `on` or `off`.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -301,6 +313,21 @@ class Recipe:
     promote: Promotion | None = None
     training: bool = False
     notes: tuple[Note, ...] = ()
+
+    def __repr__(self) -> str:
+        return shown(self)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rules", tuple(self.rules))
+        for rule in self.rules:
+            if not isinstance(rule, Rule):
+                raise ConfigTypeError(
+                    f"A recipe has a {type(rule).__name__} among its rules; each is a Rule(where, settings)."
+                )
+        for name in ("bias_correction", "equalize"):
+            value = getattr(self, name)
+            if value not in get_args(Switch):
+                raise ConfigValueError(f"{name} is {value!r}; it is 'auto', 'on' or 'off'.")
 
     def with_rules(self, *rules: Rule) -> Recipe:
         """Return the recipe with rules added at the end, so that they win."""

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from calibrant.errors import ConfigValueError, did_you_mean
+from calibrant.errors import ConfigTypeError, ConfigValueError, did_you_mean
 from calibrant.numerics.dtype import INT_BITS
 from calibrant.numerics.metrics import get_metric
+from calibrant.recipe._shown import shown
 
 __all__ = ["FROM_MODEL", "AlgorithmChoice", "Compute", "Settings"]
 
@@ -35,6 +36,9 @@ class AlgorithmChoice:
         """Make a choice from a mapping of options; lists become tuples."""
         items = sorted((options or {}).items())
         return cls(name, tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in items))
+
+    def __repr__(self) -> str:
+        return shown(self)
 
     def __str__(self) -> str:
         inner = ", ".join(f"{k}={v}" for k, v in self.options)
@@ -64,8 +68,13 @@ class Settings:
         bias_metric: Metric by which a corrected bias must be better to be kept.
 
     Raises:
+        ConfigTypeError: An algorithm that is no `AlgorithmChoice`.
         ConfigValueError: A bit width that does not exist for the tensor, a number out of range, or an
             unknown metric.
+
+    Example:
+        >>> Settings(activation=AlgorithmChoice("mse"), activation_bits=16)
+        Settings(activation=AlgorithmChoice(name='mse'), activation_bits=16)
     """
 
     compute: Compute | None = None
@@ -82,7 +91,16 @@ class Settings:
     bias_samples: int | None = None
     bias_metric: str | None = None
 
+    def __repr__(self) -> str:
+        return shown(self)
+
     def __post_init__(self) -> None:
+        for name in ("activation", "weight"):
+            choice = getattr(self, name)
+            if choice is not None and not isinstance(choice, AlgorithmChoice):
+                raise ConfigTypeError(
+                    f"{name} is {choice!r}; it is an AlgorithmChoice, such as AlgorithmChoice('mse')."
+                )
         if self.activation_bits not in (None, 4, 8, 16):
             raise ConfigValueError(
                 f"activation bits is {self.activation_bits!r}; it is 4, 8 or 16."

@@ -29,6 +29,9 @@ class Recording:
     entries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     extras: Sequence[Mapping[str, Any]] = ()
 
+    def __repr__(self) -> str:
+        return f"Recording({len(self.entries)} layers; text() has the record)"
+
     @classmethod
     def of(
         cls,

@@ -12,6 +12,9 @@ from calibrant.stats.tensor import TensorStats
 
 __all__ = ["Statistics"]
 
+#: Tensors that `repr` names.
+NAMED = 3
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Statistics(Mapping[str, TensorStats]):
@@ -27,6 +30,10 @@ class Statistics(Mapping[str, TensorStats]):
 
     tensors: Mapping[str, TensorStats]
     digest: str = ""
+
+    def __repr__(self) -> str:
+        first = ", ".join(list(self.tensors)[:NAMED])
+        return f"Statistics({len(self)} tensors: {first}{', …' if len(self) > NAMED else ''})"
 
     def __getitem__(self, name: str) -> TensorStats:
         """Return the statistics of one tensor."""
