@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import numpy_helper
 
 import calibrant
 from calibrant import algorithms
@@ -335,6 +336,30 @@ def test_statistics_of_parts_merge_to_those_of_the_whole() -> None:
         a, b = whole[name].points(), merged[name].points()
         assert np.array_equal(a[0], b[0])
         assert np.array_equal(a[1], b[1])
+    assert merged.digest == whole.digest
+
+
+def test_statistics_of_different_models_do_not_merge(tmp_path: Path) -> None:
+    model, feeds = NETS["residual"]()
+    other = onnx.ModelProto.FromString(model.SerializeToString())
+    array = numpy_helper.to_array(other.graph.initializer[0]) * np.float32(1.5)
+    other.graph.initializer[0].CopyFrom(
+        numpy_helper.from_array(array, other.graph.initializer[0].name)
+    )
+    parts = batches(feeds)
+    first, second = calibrant.observe(model, parts[:1]), calibrant.observe(other, parts[1:])
+    assert set(first) == set(second)
+    with pytest.raises(DataError, match=r"different models .digests '[0-9a-f]{12}' and '"):
+        first.merge(second)
+    first.save(tmp_path / "seen.npz")
+    again = calibrant.Statistics.load(tmp_path / "seen.npz")
+    assert again.digest == first.digest
+    assert again.merge(calibrant.observe(model, parts[1:])).digest == first.digest
+    with pytest.raises(DataError, match="another model"):
+        calibrant.Statistics.load(tmp_path / "seen.npz", digest=second.digest)
+    fewer = calibrant.Statistics({n: first[n] for n in list(first)[1:]}, first.digest)
+    with pytest.raises(DataError, match="of different tensors: '"):
+        first.merge(fewer)
 
 
 # ------------------------------------------------------------------------------------------- bad input

@@ -177,7 +177,7 @@ def observe(
     """Return the statistics of every tensor that the recipe quantizes, from one pass over the data.
 
     Arguments and errors are those of `quantize`. Statistics of parts of the data merge to those of the
-    whole, bit for bit.
+    whole, bit for bit; those of different models do not merge (their digests differ).
     """
     bench = Bench(
         model,

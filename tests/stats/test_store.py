@@ -30,7 +30,8 @@ def stats():
 def test_round_trip(tmp_path, stats):
     path = tmp_path / "stats.npz"
     save_statistics(path, stats, digest="abc")
-    loaded = load_statistics(path, digest="abc")
+    loaded, digest = load_statistics(path, digest="abc")
+    assert digest == load_statistics(path)[1] == "abc"
     assert list(loaded) == list(stats)
     for name, value in stats.items():
         assert loaded[name] == value
@@ -40,12 +41,12 @@ def test_round_trip(tmp_path, stats):
 
 def test_no_statistics(tmp_path):
     save_statistics(tmp_path / "s", {}, digest="abc")
-    assert load_statistics(tmp_path / "s", digest="abc") == {}
+    assert load_statistics(tmp_path / "s", digest="abc") == ({}, "abc")
 
 
 def test_another_digest(tmp_path, stats):
     save_statistics(tmp_path / "s", stats, digest="abc")
-    with pytest.raises(DataError, match="another model or other data"):
+    with pytest.raises(DataError, match=r"another model .digest 'abc', wanted 'xyz'"):
         load_statistics(tmp_path / "s", digest="xyz")
 
 

@@ -25,7 +25,7 @@ class Statistics(Mapping[str, TensorStats]):
 
     Args:
         tensors: Statistics by tensor name.
-        digest: Names the model they belong to.
+        digest: Names the model they belong to, its weights and its form included. `calibrant.observe` fills it in.
     """
 
     tensors: Mapping[str, TensorStats]
@@ -51,10 +51,20 @@ class Statistics(Mapping[str, TensorStats]):
         """Return the statistics of the data of both.
 
         Raises:
-            DataError: The two do not belong to one model.
+            DataError: They belong to different models (other weights count, and another form of the same one),
+                or to different tensors of one.
         """
-        if self.digest != other.digest or set(self) != set(other):
-            raise DataError("These statistics belong to different models; they do not merge.")
+        if self.digest != other.digest:
+            raise DataError(
+                f"These statistics belong to different models (digests '{self.digest[:12]}' and "
+                f"'{other.digest[:12]}'); they do not merge. Parts of the data are observed with the same model "
+                "and the same recipe."
+            )
+        for name in sorted(set(self) ^ set(other))[:1]:
+            raise DataError(
+                f"These statistics are of different tensors: '{name}' is in one of them alone; they do not merge. "
+                "Parts of the data are observed with the same recipe."
+            )
         return Statistics({n: s.merge(other[n]) for n, s in self.tensors.items()}, self.digest)
 
     def save(self, path: str | Path) -> None:
@@ -66,10 +76,14 @@ class Statistics(Mapping[str, TensorStats]):
         save_statistics(path, self.tensors, digest=self.digest)
 
     @classmethod
-    def load(cls, path: str | Path, *, digest: str = "") -> Statistics:
+    def load(cls, path: str | Path, *, digest: str | None = None) -> Statistics:
         """Read a file that `save` wrote.
+
+        Args:
+            path: The file.
+            digest: The digest that it has to have; None takes any.
 
         Raises:
             DataError: The file is damaged, or belongs to another model.
         """
-        return cls(load_statistics(path, digest=digest), digest)
+        return cls(*load_statistics(path, digest=digest))

@@ -1,4 +1,4 @@
-"""Statistics on disk: one .npz file, keyed by a digest of the model and the data they came from.
+"""Statistics on disk: one .npz file, with a digest of the model they came from.
 
 The file holds a table of contents in JSON and a few long arrays, so thousands of tensors do not become
 thousands of members. It is written beside its place and then moved there, so a reader never sees half.
@@ -34,7 +34,7 @@ def save_statistics(path: Path | str, stats: Mapping[str, TensorStats], *, diges
     Args:
         path: The file; an existing one is replaced once the new one is complete.
         stats: Statistics by tensor name.
-        digest: Names the model and the data; `load_statistics` asks for the same.
+        digest: Names the model.
 
     Raises:
         OutputError: The file cannot be written; one that was there before still is.
@@ -59,16 +59,20 @@ def save_statistics(path: Path | str, stats: Mapping[str, TensorStats], *, diges
         ) from error
 
 
-def load_statistics(path: Path | str, *, digest: str) -> dict[str, TensorStats]:
+def load_statistics(
+    path: Path | str, *, digest: str | None = None
+) -> tuple[dict[str, TensorStats], str]:
     """Read statistics by tensor name.
 
     Args:
         path: A file that `save_statistics` wrote.
-        digest: The digest that was given there.
+        digest: The digest that it has to have; None takes any.
+
+    Returns:
+        The statistics, and their digest.
 
     Raises:
-        DataError: There is no such file, it is damaged or something else, or it belongs to another
-            model or other data.
+        DataError: There is no such file, it is damaged or something else, or it belongs to another model.
     """
     path = Path(path)
     try:
@@ -91,9 +95,9 @@ def load_statistics(path: Path | str, *, digest: str) -> dict[str, TensorStats]:
         raise DataError(f"'{path}' is not a statistics file, or is damaged: {error}.") from error
     if version != _VERSION:
         raise DataError(f"'{path}' has statistics of version {version!r}; this is {_VERSION}.")
-    if found != digest:
+    if digest is not None and found != digest:
         raise DataError(
-            f"'{path}' holds statistics of another model or other data (digest '{found}', wanted '{digest}')."
+            f"'{path}' holds statistics of another model (digest '{found}', wanted '{digest}')."
         )
     taken = dict.fromkeys(arrays, 0)
 
@@ -106,7 +110,7 @@ def load_statistics(path: Path | str, *, digest: str) -> dict[str, TensorStats]:
         return piece
 
     try:
-        return {entry["name"]: _get(entry, take) for entry in tensors}
+        return {entry["name"]: _get(entry, take) for entry in tensors}, str(found)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"'{path}' is not a statistics file, or is damaged: {error}.") from error
 

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from calibrant.analysis.probe import Probe, check_raised, samples_for
 from calibrant.choose import choose_parameters, settled
 from calibrant.findings import Findings, PassFindings, PromotionReport
+from calibrant.graph.digest import digest
 from calibrant.graph.form import ModelForm
 from calibrant.graph.passes.balance import Balanced, factors_by_layer
 from calibrant.graph.passes.half import Island, to_half
@@ -104,7 +105,7 @@ def solve(bench: Bench, recipe: Recipe) -> Solved:
     return (
         Solution(original, base, done, plan, params, random=recipe.calibration.random),
         Findings(data, trials, search, promotion, passes),
-        Statistics(statistics),
+        Statistics(statistics, digest(form.model)),
         probe,
     )
 
@@ -119,7 +120,7 @@ def statistics_of(bench: Bench, recipe: Recipe) -> Statistics:
     exact = recipe.calibration.exact
     with bench.progress.stage("observe"):
         found, _ = bench.observe(prepared.model, tensors, axes, bench.samples(recipe), exact=exact)
-    return Statistics(found)
+    return Statistics(found, digest(prepared.model))
 
 
 def _in_half(
