@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import onnx
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -15,14 +18,23 @@ from onnx import TensorProto, helper, numpy_helper
 
 from calibrant.algorithms import RoundingProblem
 from calibrant.algorithms._adaround import learn
+from calibrant.choose import choose_parameters
+from calibrant.data.batch import Batch
 from calibrant.dialects import load_recipe
+from calibrant.emit.qdq import emit_simulated
 from calibrant.numerics.dtype import IntType
+from calibrant.plan import Plan, resolve
+from calibrant.plan.parameters import Parameters
 from calibrant.recipe import AlgorithmChoice, AllNodes, Recipe, Rule, Settings
 from calibrant.refine._functions import FUNCTIONS
 from calibrant.refine._rows import LayerRows
+from calibrant.refine.learned_rounding import learn_rounding
 from calibrant.results import QuantizedModel
-from tests.models import NETS
-from tests.road import batches, outputs, quantize
+from calibrant.runtime.measure import run
+from calibrant.runtime.observe import observe
+from calibrant.runtime.tap import expose
+from tests.models import NETS, Array
+from tests.road import batches, outputs, prepared, quantize
 
 OPTIONS: dict[str, Any] = {
     "iterations": 400,
@@ -229,3 +241,58 @@ def test_the_vendors_configuration_learns(tmp_path: Path) -> None:
         (report,) = result.summary["passes"]["rounding_learned"]
         assert report["layer"] == "fc1"
     assert (found[0] != found[300]).any()
+
+
+def solved(name: str, **options: Any) -> tuple[ir.Model, Plan, Parameters, list[dict[str, Array]]]:
+    """Resolve and choose, as the pipeline does before it learns."""
+    made, feeds = NETS[name]()
+    model = prepared(made)
+    choice = AlgorithmChoice.of("ada", options)
+    rule = Rule(AllNodes(), Settings(weight=choice, weight_bits=4))
+    plan = resolve(Recipe((rule,), bias_correction="off", equalize="off"), model)
+    data = batches(feeds)
+    seen = observe(model, plan.observed_tensors, [Batch(f, {}, 0, 8, "data") for f in data])
+    return model, plan, choose_parameters(plan, model, seen), data
+
+
+@pytest.mark.parametrize("name", ["residual", "concat_branches", "attention_add", "gemm_mlp"])
+def test_each_model_runs_once_however_many_layers_learn(name: str) -> None:
+    model, plan, params, data = solved(name, iterations=1)
+    done = 0
+
+    class Counted(ort.InferenceSession):  # type: ignore[misc]
+        def __init__(self, source: bytes, *rest: Any, **more: Any) -> None:
+            self.nodes = len(onnx.load_from_string(source).graph.node)
+            super().__init__(source, *rest, **more)
+
+        def run(self, *arguments: Any) -> Any:
+            nonlocal done
+            done += self.nodes
+            return super().run(*arguments)
+
+    with mock.patch.object(ort, "InferenceSession", Counted):
+        _, report = learn_rounding(model, plan, params, data)
+    assert len([entry for entry in report if not entry.reason]) > 1
+    both = len(list(model.graph)) + len(list(emit_simulated(model, plan, params).graph))
+    assert done <= both * len(data)
+
+
+@pytest.mark.parametrize("name", ["residual", "concat_branches"])
+def test_layers_learn_what_the_whole_models_show_there(name: str) -> None:
+    """With 0 iterations each layer's error is that of whole models, run to that layer."""
+    model, plan, params, data = solved(name, iterations=0)
+    _, report = learn_rounding(model, plan, params, data)
+    simulated = emit_simulated(model, plan, params)
+    found = {e.layer: e.nearest for e in report if not e.reason}
+    for layer in found:
+        value = model.graph.node(layer).outputs[0]
+        read_by = [use.node.op_type for use in value.uses()]
+        bound = 0 if read_by == ["Relu"] else -np.inf
+        both = (
+            run(expose(m, [value.name or ""]), data, integers=False) for m in (model, simulated)
+        )
+        pairs = [
+            [np.maximum(x[value.name], bound) for x in pair] for pair in zip(*both, strict=True)
+        ]
+        error = np.mean([np.square(a - b).mean() for a, b in pairs])
+        assert found[layer] == pytest.approx(float(error), rel=1e-3)

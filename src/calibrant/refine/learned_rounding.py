@@ -4,14 +4,14 @@ Each layer learns from what the model before it gives it, already quantized and 
 for what the float model makes there, behind the activation function that follows. An output channel keeps what
 was learned where that lowers its squared error on the samples; otherwise it is rounded to nearest.
 
-Rows are drawn from all positions of all samples with a fixed seed, as many as 64 MB hold.
+Both models are walked side by side, layer by layer: each runs once, however many layers learn.
 
-Source: ascend.md 9.
+Rows are drawn from all positions of all samples with a fixed seed, as many as 64 MB hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -28,11 +28,11 @@ from calibrant.numerics import dequantize
 from calibrant.plan import Plan, WeightDecision
 from calibrant.plan.folding import float_weight
 from calibrant.plan.parameters import LayerParameters, Parameters
+from calibrant.refine._biases import output_of
 from calibrant.refine._functions import FUNCTIONS
+from calibrant.refine._layer_inputs import layer_inputs
 from calibrant.refine._rows import LayerRows
-from calibrant.runtime.measure import run
 from calibrant.runtime.runtime import CPU, Runtime
-from calibrant.runtime.tap import expose
 from calibrant.runtime.walk import walk
 
 __all__ = ["Learned", "learn_rounding", "learns"]
@@ -94,34 +94,46 @@ def learn_rounding(
     asked = [w for w in plan.weights if w.rounding is not None]
     reasons = {w.layer: _unfit(model.graph.node(w.layer), w) for w in asked}
     report = {n: Learned(n, 0.0, 0.0, 0.0, 0.0, why) for n, why in reasons.items() if why}
-    todo = [w for w in asked if not reasons[w.layer]]
+    todo = {w.layer: w for w in asked if not reasons[w.layer]}
+    weights = {n: float_weight(model, plan, w, params.activations) for n, w in todo.items()}
     simulated = emit_simulated(model, plan, params)
-    by_input: dict[str, list[WeightDecision]] = {}
-    for w in todo:
-        source = simulated.graph.node(w.layer).inputs[0]
-        assert source is not None
-        by_input.setdefault(source.name or "", []).append(w)
+    wanted = _Outputs(model, todo.values(), feeds, runtime)
     layers = dict(params.layers)
-    weights = {w.layer: float_weight(model, plan, w, params.activations) for w in todo}
-    done = 0
-    for name, inputs in walk(simulated, list(by_input), feeds, runtime=runtime):
-        for w in by_input[name]:
-            node = model.graph.node(w.layer)
-            target = (place[0] if (place := bias_of(node)) else node).outputs[0]
-            outputs = run(expose(model, [target.name or ""]), feeds, runtime=runtime)
-            floats = [o[target.name or ""] for o in outputs]
-            layers[w.layer], report[w.layer] = _learned(
-                model, node, w, weights[w.layer], layers[w.layer], inputs, floats
-            )
-            # the rest of the walk goes on with the weight as it is now
-            weight = simulated.graph.node(w.layer).inputs[1]
-            assert weight is not None
-            values = dequantize(layers[w.layer].values, layers[w.layer].weight)
-            weight.const_value = ir.tensor(values, name=weight.name)
-            done += 1
-            if progress is not None:
-                progress(done, len(todo))
+    for done, (name, inputs) in enumerate(layer_inputs(simulated, list(todo), feeds, runtime)):
+        layers[name], report[name] = _learned(
+            model, todo[name], weights[name], layers[name], inputs, wanted.of(name)
+        )
+        # the rest of the walk goes on with the weight as it is now
+        weight = simulated.graph.node(name).inputs[1]
+        assert weight is not None
+        values = dequantize(layers[name].values, layers[name].weight)
+        weight.const_value = ir.tensor(values, name=weight.name)
+        if progress is not None:
+            progress(done + 1, len(todo))
     return replace(params, layers=layers), [report[w.layer] for w in asked]
+
+
+class _Outputs:
+    """What layers answer in the float model, worked out in one walk that goes as far as was asked."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        layers: Iterable[WeightDecision],
+        feeds: Sequence[Mapping[str, Array]],
+        runtime: Runtime,
+    ) -> None:
+        self._tensors = {w.layer: output_of(model, w) for w in layers}
+        self._walk = walk(model, list(self._tensors.values()), feeds, runtime=runtime)
+        self._ahead: dict[str, list[Array]] = {}  # of layers that are asked for later
+
+    def of(self, layer: str) -> list[Array]:
+        """Return the output of a layer with its bias, one array a feed; it can be asked for once."""
+        tensor = self._tensors[layer]
+        while tensor not in self._ahead:
+            name, values = next(self._walk)
+            self._ahead[name] = values
+        return self._ahead.pop(tensor)
 
 
 def _unfit(node: ir.Node, w: WeightDecision) -> str:
@@ -142,13 +154,13 @@ def _unfit(node: ir.Node, w: WeightDecision) -> str:
 
 def _learned(
     model: ir.Model,
-    node: ir.Node,
     w: WeightDecision,
     weight: npt.NDArray[np.float32],
     layer: LayerParameters,
     inputs: Sequence[Array],
     floats: Sequence[Array],
 ) -> tuple[LayerParameters, Learned]:
+    node = model.graph.node(w.layer)
     shape = tuple(layer.values.shape)
     rows = LayerRows(node, shape)
     problem = _problem(model, node, w, weight, layer, rows, inputs, floats)

@@ -16,7 +16,7 @@ Source: ascend.md 7 [OURS] 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,9 +32,9 @@ from calibrant.plan import Plan, WeightDecision
 from calibrant.plan.folding import float_weight
 from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.plan.roles import levels_of
+from calibrant.refine._layer_inputs import layer_inputs
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
-from calibrant.runtime.walk import walk
 
 __all__ = ["Refinement", "refine_levels", "refines"]
 
@@ -94,7 +94,8 @@ def refine_levels(
         due = {w.layer: w for w, rounds in asked if rounds >= number}
         layers = dict(params.layers)
         changed = False
-        for name, inputs in _inputs(model, plan, params, list(due), feeds, runtime):
+        simulated = emit_simulated(model, plan, params)
+        for name, inputs in layer_inputs(simulated, list(due), feeds, runtime):
             weight = due[name]
             w = float_weight(model, plan, weight, params.activations)
             found = _better(model, weight, w, layers[name], inputs, runtime)
@@ -114,31 +115,6 @@ def _asked(plan: Plan) -> list[tuple[WeightDecision, int]]:
     """Return the weights with rounds to come, and how many."""
     codebooks = ((w, w.codebook) for w in plan.weights)
     return [(w, book.rounds) for w, book in codebooks if book is not None and book.rounds]
-
-
-def _inputs(
-    model: ir.Model,
-    plan: Plan,
-    params: Parameters,
-    layers: Sequence[str],
-    feeds: Feeds,
-    runtime: Runtime,
-) -> Iterator[tuple[str, list[Array]]]:
-    """Yield layers and what they read in the quantized network, one array a feed."""
-    simulated = emit_simulated(model, plan, params)
-    readers: dict[str, list[str]] = {}
-    for name in layers:
-        source = simulated.graph.node(name).inputs[0]
-        assert source is not None
-        readers.setdefault(source.name or "", []).append(name)
-    given = {v.name or "" for v in simulated.graph.inputs}
-    for tensor in given & set(readers):
-        for name in readers[tensor]:
-            yield name, [np.asarray(feed[tensor]) for feed in feeds]
-    stops = [tensor for tensor in readers if tensor not in given]
-    for tensor, values in walk(simulated, stops, feeds, runtime=runtime) if stops else ():
-        for name in readers[tensor]:
-            yield name, values
 
 
 def _better(
