@@ -24,8 +24,8 @@ from calibrant.graph import targets
 from calibrant.graph.passes import equalize
 from calibrant.graph.targets.schema import TargetDocument
 from calibrant.recipe import AlgorithmChoice, Layer, OpType, Rule, Settings
+from calibrant.runtime.part_quality import COLLAPSE_COSINE, COLLAPSE_SQNR_DB
 from calibrant.stats.tensor import FEW
-from calibrant.summary import COLLAPSE_COSINE, COLLAPSE_SQNR_DB
 from calibrant.tuning import biases
 from calibrant.tuning import forms as variants
 from calibrant.tuning import ranges as decide

@@ -12,7 +12,8 @@ import pytest
 
 from calibrant import results
 from calibrant.errors import OutputError
-from tests.models import NETS, convolution, with_external_data
+from calibrant.recipe import Recipe
+from tests.models import NETS, build, convolution, normal, with_external_data
 from tests.road import TARGETS, batches, outputs, quantize, quantized
 
 FILES = [
@@ -168,3 +169,32 @@ def test_layers_in_float_have_a_reason() -> None:
 def test_an_output_on_256_levels_has_not_collapsed() -> None:
     warnings = quantized("residual", "onnxruntime").summary["warnings"]
     assert not any("collapsed" in w for w in warnings)
+
+
+def test_a_part_that_an_integer_output_loses_is_warned_of() -> None:
+    graph = """g (float[N, 3, 8, 8] x) => (float[N, 10, 64] y)
+    {
+      a = Conv(x, wa)  s = Sigmoid(a)  boxes = Mul(s, pixels)
+      b = Conv(x, wb)  scores = Sigmoid(b)
+      joined = Concat<axis = 1>(boxes, scores)
+      y = Reshape(joined, rows)
+    }"""
+    rng = np.random.default_rng(0)
+    weights = {
+        "wa": rng.normal(size=(4, 3, 1, 1)).astype(np.float32),
+        "wb": rng.normal(size=(6, 3, 1, 1)).astype(np.float32),
+        "pixels": np.float32(640),
+        "rows": np.array([0, 10, -1]),
+    }
+    model, feeds = build(graph, weights, normal(3, 8, 8))
+    summary = quantize(model, batches(feeds)).summary
+    parts = summary["quality"]["outputs"]["y"]["parts"]
+    assert [p["name"] for p in parts] == ["y[:, 0:4]", "y[:, 4:10]"]
+    assert all(p["sqnr_db"] > 25 and not p["collapsed"] for p in parts)
+    assert not summary["warnings"]
+    lost = quantize(model, batches(feeds), Recipe(output_precision="int8")).summary
+    boxes, scores = lost["quality"]["outputs"]["y"]["parts"]
+    assert lost["quality"]["outputs"]["y"]["sqnr_db"] > 30
+    assert not boxes["collapsed"]
+    assert scores["sqnr_db"] < 5
+    assert any("Output 'y' has collapsed in part 'y[:, 4:10]'" in w for w in lost["warnings"])

@@ -21,15 +21,12 @@ from calibrant.graph.targets import Target
 from calibrant.plan import Plan
 from calibrant.report.latency import slower
 from calibrant.runtime.measure import Latency
+from calibrant.runtime.part_quality import collapse_warnings
 from calibrant.save.size import file_bytes, given_bytes
 from calibrant.solution import NOT_FOR_ACCURACY, Built, Solution
 from calibrant.stats import TensorStats
 
-__all__ = ["COLLAPSE_COSINE", "COLLAPSE_SQNR_DB", "summarize"]
-
-#: An output below this SQNR, or this cosine, has collapsed [dB].
-COLLAPSE_SQNR_DB = 5.0
-COLLAPSE_COSINE = 0.9
+__all__ = ["summarize"]
 
 
 def summarize(
@@ -163,16 +160,8 @@ def _warnings(solution: Solution, findings: Findings, subgraphs: Sequence[str]) 
     for q in findings.quality.outputs:
         if not math.isfinite(q.cosine):
             warnings.append(f"Output '{q.name}' of the quantized model is not finite.")
-        elif q.sqnr_db < COLLAPSE_SQNR_DB or q.cosine < COLLAPSE_COSINE:
-            warnings.append(
-                f"Output '{q.name}' has collapsed: SQNR {q.sqnr_db:.1f} dB, cosine {q.cosine:.3f} against "
-                "the float model on calibration samples. Do not deploy this model as it is."
-            )
-        elif q.distinct_share < 0.05:
-            warnings.append(
-                f"Output '{q.name}' keeps {q.distinct_share:.1%} of its distinct values: it may have "
-                "collapsed."
-            )
+        else:
+            warnings += collapse_warnings(q.name, q.parts)
     warnings += [
         f"{i.clipped} constants of node '{i.node}' are beyond the range of float16 and were clipped."
         for i in half

@@ -1,12 +1,17 @@
-"""Compare the outputs of a deployed model with those of the float model, on the probe."""
+"""Compare the outputs of a deployed model with those of the float model, on the probe, part by part."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import onnx_ir as ir
 
+from calibrant.analysis.collapse import part_qualities
+from calibrant.analysis.parts import parts_of
 from calibrant.analysis.probe import Probe
 from calibrant.findings import QualityFindings
-from calibrant.runtime.measure import compare, run
+from calibrant.runtime.measure import OutputQuality, Outputs, compare, run
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.tap import expose
 
@@ -19,11 +24,22 @@ def quality_of(deploy: ir.Model, probe: Probe, runtime: Runtime = CPU) -> Qualit
     Where one cannot be compared (labels, boxes that are left after a selection), the tensors that it is
     selected from are compared besides.
     """
-    quality = compare(probe.reference, run(deploy, probe.feeds, runtime=runtime))
+    outputs = run(deploy, probe.feeds, runtime=runtime)
+    quality = _by_part(deploy, probe, probe.reference, outputs)
     compared = {q.name for q in quality}
     missing = tuple(v.name or "" for v in deploy.graph.outputs if v.name not in compared)
     if missing and not set(probe.scored) <= compared:
         tapped = run(expose(deploy, probe.scored), probe.feeds, runtime=runtime)
-        inner = compare(probe.scored_reference, tapped)
+        inner = _by_part(deploy, probe, probe.scored_reference, tapped)
         quality += [q for q in inner if q.name not in compared]
     return QualityFindings(probe.samples, tuple(quality), missing)
+
+
+def _by_part(
+    deploy: ir.Model, probe: Probe, reference: Outputs, outputs: Outputs
+) -> list[OutputQuality]:
+    found = compare(reference, outputs)
+    parts = {q.name: parts_of(deploy, q.name, [r[q.name] for r in reference]) for q in found}
+    sizes: Sequence[int] = [b.size for b in probe.small]
+    by_name = part_qualities(reference, outputs, parts, sizes=sizes)
+    return [replace(q, parts=by_name[q.name]) for q in found]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calibrant.errors import OutputError
+from calibrant.report.short import with_parts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -210,7 +211,7 @@ def _few_levels(few: Mapping[str, Any], layers: int) -> str:
 
 def _quality(quality: Mapping[str, Any]) -> Table:
     table = _table("output", "SQNR, dB", "cosine", "largest error", "same top-1")
-    for name, q in quality["outputs"].items():
+    for name, q in with_parts(quality["outputs"]):
         agreement = q.get("top1_agreement")
         table.add_row(
             _escaped(name),

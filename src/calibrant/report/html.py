@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from calibrant.report.short import as_text, facts, number
+from calibrant.report.short import as_text, facts, number, with_parts
 
 __all__ = ["as_html"]
 
@@ -20,7 +20,7 @@ def as_html(summary: Mapping[str, Any]) -> str:
     parts = [f"<div>{head}", _table(None, shown)]
     if outputs := summary["quality"]["outputs"]:
         columns = ("output", "SQNR, dB", "cosine", "largest error")
-        parts.append(_table(columns, [_output(n, q) for n, q in outputs.items()]))
+        parts.append(_table(columns, [_output(n, q) for n, q in with_parts(outputs)]))
     parts += [f"<div><b>Warning:</b> {escape(w)}</div>" for w in summary["warnings"]]
     return "".join([*parts, "</div>"])
 

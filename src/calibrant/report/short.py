@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["as_text", "facts"]
+__all__ = ["as_text", "facts", "with_parts"]
 
 #: Outputs that are named one by one.
 OUTPUTS = 3
@@ -47,6 +47,17 @@ def _outputs(outputs: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     more = len(outputs) - OUTPUTS
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+def with_parts(
+    outputs: Mapping[str, Mapping[str, Any]],
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield each output with its figures, and behind it its parts, where it has several."""
+    for name, figures in outputs.items():
+        yield name, figures
+        parts = figures.get("parts", ())
+        if len(parts) > 1:
+            yield from ((f"  {p['name']}", p) for p in parts)
 
 
 def number(value: Any, form: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from calibrant.runtime.part_quality import PartQuality
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
 
@@ -39,6 +40,7 @@ class OutputQuality:
             than 1; None otherwise.
         distinct_share: Distinct values of the quantized output over those of the float one, a sample of
             them, or over 256 where these are more; near 0 where the output has collapsed.
+        parts: The parts of the output that are judged by themselves; one where it has none.
     """
 
     name: str
@@ -47,6 +49,7 @@ class OutputQuality:
     max_error: float
     top1_agreement: float | None
     distinct_share: float
+    parts: tuple[PartQuality, ...] = ()
 
 
 def run(

@@ -56,6 +56,7 @@ class PartQuality:
         name: Name of the part; the output's own where it is all of it.
         sqnr_db: 10 log10(sum a**2 / sum (a - b)**2) over all samples [dB]; inf where equal, -inf where not finite.
         cosine: Cosine similarity of all samples at once; NaN where not finite.
+        max_error: Largest absolute difference; inf where not finite.
         distinct_share: Distinct values over those of the float model, or over 256 where these are more.
         constant: Whether the float model gives one value throughout, so that the figures say little.
         collapsed: How it has collapsed, in words; empty where it has not.
@@ -64,6 +65,7 @@ class PartQuality:
     name: str
     sqnr_db: float
     cosine: float
+    max_error: float
     distinct_share: float
     constant: bool
     collapsed: str
@@ -104,9 +106,9 @@ def quality_of_part(
     share = min(1.0, distinct[1] / min(256, max(1, distinct[0])))
     if not math.isfinite(sums.error):
         reason = "" if constant else "it holds values that are not finite"
-        return PartQuality(name, -math.inf, math.nan, share, constant, reason)
+        return PartQuality(name, -math.inf, math.nan, math.inf, share, constant, reason)
     reason = "" if constant else _reason(sums, pairs, sizes)
-    return PartQuality(name, sums.sqnr_db, sums.cosine, share, constant, reason)
+    return PartQuality(name, sums.sqnr_db, sums.cosine, sums.largest, share, constant, reason)
 
 
 @dataclass(slots=True)
@@ -120,6 +122,7 @@ class _Sums:
     most: list[float] = field(default_factory=lambda: [-math.inf, -math.inf])
     product: float = 0.0
     error: float = 0.0
+    largest: float = 0.0
 
     def add(self, a: Floats, b: Floats) -> None:
         """Add values; where the float model's are not finite (a mask of -inf), there is nothing to compare."""
@@ -128,7 +131,9 @@ class _Sums:
         self.count += a.size
         self.total += float(a.sum())
         self.product += float((a * b).sum())
-        self.error += float(((a - b) ** 2).sum())
+        difference = a - b
+        self.error += float((difference * difference).sum())
+        self.largest = max(self.largest, float(np.abs(difference).max(initial=0.0)))
         for i, x in enumerate((a, b)):
             self.power[i] += float((x * x).sum())
             self.least[i] = min(self.least[i], float(x.min(initial=math.inf)))
