@@ -18,6 +18,7 @@ from calibrant.graph.points import Points, find_points
 from calibrant.recipe import Recipe
 from calibrant.results import QuantizedModel
 from calibrant.runtime.runtime import Runtime
+from calibrant.runtime.saturation import kernels_are_exact
 from calibrant.runtime.session import open_session
 from tests.models import NETS, Array, Feeds, Model
 
@@ -51,8 +52,9 @@ def quantized(name: str, target: str) -> QuantizedModel:
 def outputs(
     model: onnx.ModelProto | ir.Model | Path, feed: dict[str, Array], *, optimize: bool = True
 ) -> list[Array]:
-    """Run a model on one feed."""
-    session = open_session(model, optimize=optimize, runtime=Runtime(threads=1))
+    """Run a model on one feed, with kernels that do not saturate: what is tested is the model, not the CPU."""
+    one = Runtime(threads=1)
+    session = open_session(model, optimize=optimize, integers=kernels_are_exact(one), runtime=one)
     found: list[Array] = session.run(None, {i.name: feed[i.name] for i in session.get_inputs()})
     return found
 

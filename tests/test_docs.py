@@ -324,6 +324,7 @@ def keys_of(value: Any, prefix: str = "") -> Iterator[str]:
 NAMED = {
     "summary.json": [
         (r"quality\.outputs\.[^.]+\.", "quality.outputs.<name>."),
+        (r"quality\.saturated_here\..+", "quality.saturated_here"),
         (r"time_s\..+", "time_s.<stage>"),
         (r"nodes\[\]\.thresholds\..+", "nodes[].thresholds"),
     ],

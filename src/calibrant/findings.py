@@ -17,6 +17,7 @@ from calibrant.refine.nuq import Refinement
 from calibrant.runtime.downstream import Work
 from calibrant.runtime.measure import Latency, OutputQuality
 from calibrant.runtime.nodes import OutputDistance
+from calibrant.runtime.saturation import Saturation
 
 __all__ = [
     "DataFindings",
@@ -204,11 +205,13 @@ class QualityFindings:
         samples: How many samples it was taken from.
         outputs: Output by output.
         not_compared: Outputs that cannot be compared.
+        saturated: Outputs that the 8-bit kernels of this CPU spoil.
     """
 
     samples: int = 0
     outputs: tuple[OutputQuality, ...] = ()
     not_compared: tuple[str, ...] = ()
+    saturated: tuple[Saturation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ def summarize(
                 for q in quality.outputs
             },
             "not_compared": quality.not_compared,
+            "saturated_here": {s.name: s.sqnr_db for s in quality.saturated},
         },
         "nodes": [asdict(n) for n in findings.nodes],
         "distances": [asdict(d) for d in findings.distances],
@@ -173,6 +174,9 @@ def _warnings(solution: Solution, findings: Findings, subgraphs: Sequence[str]) 
         for i in half
         if i.overflows
     ]
+    if findings.quality.saturated:
+        worst = max(findings.quality.saturated, key=lambda s: s.exact_sqnr_db - s.sqnr_db)
+        warnings.append(worst.message)
     if latency is not None and solution.plan.target.measures_latency:
         told = slower(latency.float_ms, latency.quantized_ms, solution.plan.target)
         warnings += [told] if told else []

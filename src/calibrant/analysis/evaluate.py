@@ -24,6 +24,7 @@ from calibrant.errors import (
 from calibrant.graph.proto import HoldsModel, held_model
 from calibrant.runtime.inputs import input_infos
 from calibrant.runtime.runtime import Runtime
+from calibrant.runtime.saturation import kernels_are_exact, saturation_note
 from calibrant.runtime.session import open_session
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def evaluate(
     """Measure a model, float or quantized.
 
     A named metric holds one batch of outputs at a time; a function of the user's own holds them all.
+    8-bit kernels that saturate on this CPU are not used; where they would answer clearly otherwise, a note says so.
     Where no batch size is asked for and the model refuses a batch of several samples (a Reshape with a
     batch of 1 in it), samples are run one by one.
 
@@ -97,11 +99,15 @@ def evaluate(
             "is a folder; an ONNX file is expected" if Path(model).is_dir() else "does not exist"
         )
         raise ModelError(f"The model file '{model}' {what}.")
-    session = open_session(held, runtime=Runtime(provider, threads))
+    runtime = Runtime(provider, threads)
+    session = open_session(held, integers=kernels_are_exact(runtime), runtime=runtime)
     batches = open_data(data, input_infos(session), batch_size=batch_size, preprocess=preprocess)
     outputs = [o.name for o in session.get_outputs()]
     begin = time.perf_counter()
     results = _run(session, outputs, batches, one_by_one=batch_size is None, progress=progress)
+    results = _noted(
+        results, lambda b, found: saturation_note(held, b.feeds, found, runtime=runtime), batches
+    )
     value, samples = (
         _sum(measure, results)
         if isinstance(measure, BatchMetric)
@@ -146,6 +152,19 @@ def _run(
         if progress is not None:
             progress("evaluate", done + 1, batches.batches)
         yield batch, dict(zip(names, values, strict=True))
+
+
+def _noted(
+    results: Iterator[tuple[Batch, dict[str, AnyArray]]],
+    note: Callable[[Batch, dict[str, AnyArray]], str | None],
+    batches: Batches,
+) -> Iterator[tuple[Batch, dict[str, AnyArray]]]:
+    """Hand on results, and note what the first of them shows."""
+    for i, (batch, outputs) in enumerate(results):
+        said = note(batch, outputs) if i == 0 else None
+        if said is not None:
+            batches.notes.append(said)
+        yield batch, outputs
 
 
 def _sum(

@@ -13,6 +13,7 @@ from calibrant.analysis.probe import Probe
 from calibrant.findings import QualityFindings
 from calibrant.runtime.measure import OutputQuality, Outputs, compare, run
 from calibrant.runtime.runtime import CPU, Runtime
+from calibrant.runtime.saturation import kernels_are_exact, saturation
 from calibrant.runtime.tap import expose
 
 __all__ = ["quality_of"]
@@ -21,18 +22,21 @@ __all__ = ["quality_of"]
 def quality_of(deploy: ir.Model, probe: Probe, runtime: Runtime = CPU) -> QualityFindings:
     """Compare the deployed model's outputs with the float ones.
 
-    Where one cannot be compared (labels, boxes that are left after a selection), the tensors that it is
+    The figures are those of kernels that do not saturate; what this CPU's own make of the model is looked at besides.
+    Where an output cannot be compared (labels, boxes that are left after a selection), the tensors that it is
     selected from are compared besides.
     """
-    outputs = run(deploy, probe.feeds, runtime=runtime)
+    exact = kernels_are_exact(runtime)
+    outputs = run(deploy, probe.feeds, integers=exact, runtime=runtime)
     quality = _by_part(deploy, probe, probe.reference, outputs)
+    spoilt = saturation(deploy, probe.feeds, probe.reference, quality, runtime=runtime)
     compared = {q.name for q in quality}
     missing = tuple(v.name or "" for v in deploy.graph.outputs if v.name not in compared)
     if missing and not set(probe.scored) <= compared:
-        tapped = run(expose(deploy, probe.scored), probe.feeds, runtime=runtime)
+        tapped = run(expose(deploy, probe.scored), probe.feeds, integers=exact, runtime=runtime)
         inner = _by_part(deploy, probe, probe.scored_reference, tapped)
         quality += [q for q in inner if q.name not in compared]
-    return QualityFindings(probe.samples, tuple(quality), missing)
+    return QualityFindings(probe.samples, tuple(quality), missing, tuple(spoilt))
 
 
 def _by_part(

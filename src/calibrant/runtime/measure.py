@@ -16,6 +16,7 @@ from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
 
 if TYPE_CHECKING:
+    import onnx
     import onnx_ir as ir
 
 __all__ = ["Latency", "OutputQuality", "compare", "mean_sqnr_db", "measure_latency", "run"]
@@ -53,7 +54,7 @@ class OutputQuality:
 
 
 def run(
-    model: ir.Model | str | Path,
+    model: str | Path | bytes | onnx.ModelProto | ir.Model,
     feeds: Sequence[Mapping[str, Array]],
     *,
     runtime: Runtime = CPU,
