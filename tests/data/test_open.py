@@ -240,7 +240,7 @@ def test_the_default_batch_stays_small_for_large_samples() -> None:
         ({"x": images(0)}, [IMAGE], "is empty: 0 samples of input 'x'"),
         ({"x": images(2)[0, 0]}, [IMAGE], r"expects shape \(N, 3, 4, 5\), got \(4, 5\)"),
         ({"x": images(2)[:, :2]}, [IMAGE], r"expects shape \(N, 3, 4, 5\), got \(2, 2, 4, 5\)"),
-        ({"x": np.float32(1)}, [IMAGE], r"expects shape \(N, 3, 4, 5\), got \(1,\)"),
+        ({"x": np.float32(1)}, [IMAGE], r"expects shape \(N, 3, 4, 5\), got \(\)"),
         ({"x": images(2).transpose(0, 2, 3, 1)}, [IMAGE], "looks like NHWC"),
         (
             {"x": np.zeros((2, 3, 4, 5), np.uint8)},

@@ -101,7 +101,8 @@ def evaluate(
         raise ModelError(f"The model file '{model}' {what}.")
     runtime = Runtime(provider, threads)
     session = open_session(held, integers=kernels_are_exact(runtime), runtime=runtime)
-    batches = open_data(data, input_infos(session), batch_size=batch_size, preprocess=preprocess)
+    inputs = input_infos(session, held)
+    batches = open_data(data, inputs, batch_size=batch_size, preprocess=preprocess)
     outputs = [o.name for o in session.get_outputs()]
     begin = time.perf_counter()
     results = _run(session, outputs, batches, one_by_one=batch_size is None, progress=progress)

@@ -15,13 +15,15 @@ AnyArray = NDArray[Any]
 Dim = int | str | None
 
 
-def shape_text(shape: Sequence[Dim]) -> str:
-    """Write a shape for a message; a dimension without a name is `?`.
+def shape_text(shape: Sequence[Dim] | None) -> str:
+    """Write a shape for a message; a dimension without a name is `?`, a shape that nobody knows `(...)`.
 
     Example:
-        >>> shape_text(("N", 3, None))
-        '(N, 3, ?)'
+        >>> shape_text(("N", 3, None)), shape_text(()), shape_text(None)
+        ('(N, 3, ?)', '()', '(...)')
     """
+    if shape is None:
+        return "(...)"
     inner = ", ".join("?" if d is None else str(d) for d in shape)
     return f"({inner},)" if len(shape) == 1 else f"({inner})"
 
@@ -32,14 +34,34 @@ class InputInfo:
 
     Args:
         name: Name of the graph input.
-        shape: Its dimensions: a number is fixed, a name or None is free. An empty shape says nothing
-            (ONNX Runtime reports it for a scalar and for an unknown rank alike).
+        shape: Its dimensions: a number is fixed, a name or None is free. `()` is one number without dimensions,
+            which is the same for every sample of a batch. None says that even their number is unknown.
         dtype: Type of its elements.
+        by_feed: Arrays of data have an axis of feeds in front, which is the first of `shape` and which the model
+            does not see (`data.axes`).
     """
 
     name: str
-    shape: tuple[Dim, ...]
+    shape: tuple[Dim, ...] | None
     dtype: np.dtype[Any]
+    by_feed: bool = False
+
+    @property
+    def dims(self) -> tuple[Dim, ...]:
+        """The dimensions; none where their number is unknown."""
+        return self.shape or ()
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the input is one number without dimensions."""
+        return self.shape == ()
+
+    @property
+    def own(self) -> InputInfo:
+        """The input as the model sees it: without the axis of feeds."""
+        if not self.by_feed:
+            return self
+        return InputInfo(self.name, None if self.shape is None else self.shape[1:], self.dtype)
 
     def __str__(self) -> str:
         """Return `x: float32 (N, 3, 32, 32)`."""

@@ -1,23 +1,24 @@
 """Batches of feeds over a table of columns or a stream of feeds.
 
-Axis 0 of every input counts samples. A model whose inputs do not share that axis (their fixed first
-dimensions differ) takes one feed at a time, and its data has an axis of feeds in front.
+Axis 0 of every input counts samples, or each feed is a sample of its own (`data.axes`); such a feed is a batch.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
+
+from calibrant.data.axes import rows_of, sample_axis
 from calibrant.data.batch import AnyArray, Batch, InputInfo
-from calibrant.data.check import as_type, check_shape
-from calibrant.data.preprocess import Preprocess
-from calibrant.data.sources.columns import Table
-from calibrant.data.sources.feeds import Feed, FeedStream, regroup
-from calibrant.data.transform import finish_arrays
+from calibrant.data.fit import take
+from calibrant.data.sources.columns import Column, Table
+from calibrant.data.sources.feeds import Feed, FeedStream
+from calibrant.data.sources.regroup import regroup
 from calibrant.errors import DataError
 
-__all__ = ["Batches", "rows_of"]
+__all__ = ["Batches"]
 
 log = logging.getLogger(__name__)
 
@@ -45,19 +46,23 @@ class Batches:
         *,
         batch_size: int | None = None,
         batch_num: int | None = None,
-        preprocess: Preprocess | None = None,
     ) -> None:
-        """Fix the batch size, and check names, counts and the first sample where they are known."""
-        self._source, self._inputs, self._preprocess = source, tuple(inputs), preprocess
-        self._fixed, self._stacked = _batch_rule(self._inputs)
-        self._rows = rows_of(self._inputs)
+        """Fix the batch size, and count where that is possible."""
+        self._source, self._inputs = source, tuple(inputs)
+        axis = sample_axis(inputs)
+        by_feed = source.by_feed if isinstance(source, Table) else not axis.on_axis
+        self._fixed = 1 if by_feed else axis.fixed
+        self._rows = rows_of(self._inputs, by_feed=by_feed)
         self._batch_num = batch_num
         self.source = source.source
         self.notes: list[str] = []
         if self._fixed is not None and batch_size not in (None, self._fixed):
-            self._note(
-                f"batch size {batch_size} became {self._fixed}: the model's batch is fixed."
+            why = (
+                "each feed is run by itself, since the model's inputs share no axis of samples"
+                if by_feed
+                else "the model's batch is fixed"
             )
+            self._note(f"batch size {batch_size} became {self._fixed}: {why}.")
         self.batch_size = self._fixed if self._fixed is not None else batch_size
         self.samples: int | None = None
         self.batches: int | None = None
@@ -84,11 +89,7 @@ class Batches:
     def rebatched(self, batch_size: int) -> Batches:
         """Return the same data in batches of another size."""
         return Batches(
-            self._source,
-            self._inputs,
-            batch_size=batch_size,
-            batch_num=self._batch_num,
-            preprocess=self._preprocess,
+            self._source, self._inputs, batch_size=batch_size, batch_num=self._batch_num
         )
 
     def _note(self, text: str) -> None:
@@ -99,28 +100,13 @@ class Batches:
     # ---------------------------------------------------------------------------------------- tables
 
     def _measure_table(self, table: Table) -> None:
-        counts = {i.name: table.columns[i.name].samples for i in self._inputs}
-        total = next(iter(counts.values()))
-        if len(set(counts.values())) > 1:
-            listed = ", ".join(f"'{n}' {c}" for n, c in counts.items())
-            raise DataError(
-                f"{self.source} has different sample counts: {listed}; they have to be equal."
-            )
-        if total == 0:
-            raise DataError(
-                f"{self.source} is empty: 0 samples of input '{self._inputs[0].name}'."
-            )
-        self._extras = {}
-        for name, column in table.columns.items():
-            if name not in counts and column.samples == total:
-                self._extras[name] = column
-            elif name not in counts:
-                self._note(
-                    f"{self.source}: '{name}' was left out: it has {column.samples} rows for {total} samples."
-                )
-        sample_bytes = sum(self._first_sample(table, r).nbytes for r in self._rows)
+        total = table.columns[self._rows[0].name].samples
+        self._extras = self._references(table, total)
         if self.batch_size is None:
+            sample_bytes = sum(take(table, r, 0, 1).nbytes for r in self._rows)
             uniform = all(table.columns[r.name].uniform for r in self._rows)
+            numbers = (r for r in self._rows if r.is_number)
+            uniform &= all(_is_constant(table.columns[r.name]) for r in numbers)
             most = BATCH_SAMPLES if uniform else 1
             fit = max(1, min(most, BATCH_BYTES // max(sample_bytes, 1)))
             self.batch_size = min(1 << (fit.bit_length() - 1), total)
@@ -141,35 +127,35 @@ class Batches:
                 f"{self.source} has {self.batches} batches; {self._batch_num} were asked for."
             )
 
-    def _first_sample(self, table: Table, info: InputInfo) -> AnyArray:
-        """Check the first sample before any work begins; an array is shown with its whole shape."""
-        column = table.columns[info.name]
-        raw = column.read(0, 1)
-        file = self._file(0, info.name)
-        if not file:
-            check_shape((column.samples, *raw.shape[1:]), info, self.source)
-        return self._ready(raw, info, self._namer(0, info.name))
+    def _references(self, table: Table, total: int) -> dict[str, Column]:
+        """Return the columns that are no input and have a row for each sample."""
+        found = {}
+        for name, column in table.columns.items():
+            if name in {i.name for i in self._inputs}:
+                continue
+            if column.samples == total:
+                found[name] = column
+            else:
+                self._note(
+                    f"{self.source}: '{name}' was left out: it has {column.samples} rows for {total} samples."
+                )
+        return found
 
     def _table_batches(self, table: Table) -> Iterator[Batch]:
         assert self.samples is not None
         assert self.batch_size is not None
+        files = table.columns[self._rows[0].name].file
         for first in range(0, self.samples, self.batch_size):
             stop = min(first + self.batch_size, self.samples)
-            rows = {
-                r.name: self._ready(
-                    table.columns[r.name].read(first, stop), r, self._namer(first, r.name)
-                )
-                for r in self._rows
-            }
+            rows = {r.name: take(table, r, first, stop) for r in self._rows}
             extras = {n: c.read(first, stop) for n, c in self._extras.items()}
-            yield self._batch(rows, extras, first, stop - first)
+            names = tuple(files(i) for i in range(first, stop))
+            yield self._batch(rows, extras, first, stop - first, names, whole=table.by_feed)
 
     # --------------------------------------------------------------------------------------- streams
 
     def _stream_batches(self, stream: FeedStream) -> Iterator[Batch]:
-        feeds: Iterable[Feed] = stream
-        if self.batch_size is not None:
-            feeds = regroup(stream, self.batch_size, source=self.source)
+        feeds: Iterable[Feed] = regroup(stream, self.batch_size, source=self.source)
         first = count = 0
         for feed in feeds:
             if self._fixed and feed.size < self._fixed:
@@ -178,13 +164,7 @@ class Batches:
                     f"fixed at {self._fixed}."
                 )
                 continue
-            rows = {}
-            for r in self._rows:
-                steps = self._preprocess.of(r.name) if self._preprocess is not None else None
-                raw = feed.inputs[r.name]
-                raw = raw if steps is None else finish_arrays(raw, steps, r)
-                rows[r.name] = self._ready(raw, r, self._namer(first, r.name))
-            yield self._batch(rows, feed.extras, first, feed.size)
+            yield self._batch(feed.inputs, feed.extras, first, feed.size, (), whole=feed.whole)
             first += feed.size
             count += 1
             if count == self._batch_num:
@@ -199,38 +179,31 @@ class Batches:
 
     # ------------------------------------------------------------------------------------------ both
 
-    def _ready(self, raw: AnyArray, info: InputInfo, where: Callable[[int], str]) -> AnyArray:
-        check_shape(raw.shape, info, where(0))
-        return as_type(raw, info, where)
-
-    def _file(self, index: int, name: str) -> str:
-        """Name the file of a sample of an input in a table of files; empty elsewhere."""
-        return self._source.columns[name].file(index) if isinstance(self._source, Table) else ""
-
-    def _namer(self, first: int, name: str) -> Callable[[int], str]:
-        """Return the names of samples of an input, counted from `first`, for messages."""
-        return lambda k: self._file(first + k, name) or f"sample {first + k} of {self.source}"
-
     def _batch(
-        self, rows: Mapping[str, AnyArray], extras: Mapping[str, AnyArray], first: int, size: int
+        self,
+        rows: Mapping[str, AnyArray],
+        extras: Mapping[str, AnyArray],
+        first: int,
+        size: int,
+        files: tuple[str, ...],
+        *,
+        whole: bool,
     ) -> Batch:
-        feeds = {n: x[0] for n, x in rows.items()} if self._stacked else dict(rows)
-        names = tuple(self._file(i, self._rows[0].name) for i in range(first, first + size))
-        return Batch(feeds, dict(extras), first, size, self.source, names if any(names) else ())
+        feeds = {n: np.asarray(x[0]) if whole else x for n, x in rows.items()}
+        shared = frozenset(n for n, x in feeds.items() if x.ndim == 0)
+        return Batch(
+            feeds,
+            dict(extras),
+            first,
+            size,
+            self.source,
+            files if any(files) else (),
+            shared,
+            whole,
+        )
 
 
-def _batch_rule(inputs: Sequence[InputInfo]) -> tuple[int | None, bool]:
-    """Return the fixed batch size, if any, and whether inputs share no sample axis at all."""
-    first = [i.shape[0] for i in inputs if i.shape]
-    fixed = {d for d in first if isinstance(d, int)}
-    free = len(fixed) < len(set(first)) and any(not isinstance(d, int) for d in first)
-    if len(fixed) > 1 or (free and fixed - {1}):
-        return 1, True
-    return (fixed.pop() if fixed else None), False
-
-
-def rows_of(inputs: Sequence[InputInfo]) -> tuple[InputInfo, ...]:
-    """Return the inputs with an axis of feeds in front where they share no sample axis."""
-    if not _batch_rule(inputs)[1]:
-        return tuple(inputs)
-    return tuple(InputInfo(i.name, ("feeds", *i.shape), i.dtype) for i in inputs)
+def _is_constant(column: Column) -> bool:
+    """Whether all samples are equal."""
+    values = column.read(0, column.samples)
+    return bool((values == values[0]).all())

@@ -14,7 +14,15 @@ import numpy as np
 from calibrant.data.batch import AnyArray, InputInfo, shape_text
 from calibrant.errors import DataError, did_you_mean
 
-__all__ = ["as_samples", "as_type", "check_names", "check_shape", "has_samples", "to_array"]
+__all__ = [
+    "as_samples",
+    "as_type",
+    "check_names",
+    "check_shape",
+    "has_samples",
+    "one_number",
+    "to_array",
+]
 
 
 def check_names(given: Iterable[str], inputs: Sequence[InputInfo], where: str) -> None:
@@ -62,24 +70,44 @@ def to_array(value: Any, where: str) -> AnyArray:
 
 
 def has_samples(rank: int, info: InputInfo) -> bool:
-    """Tell whether an array of this rank has a sample axis; one rank less is a single sample."""
-    return not info.shape or rank != len(info.shape) - 1
+    """Tell whether an array of this rank has an axis of samples; one rank less is a single sample.
+
+    Where the rank of the input is unknown, an array with dimensions has one, and none has an axis of feeds.
+    """
+    if info.shape is None:
+        return rank > 0 and not info.by_feed
+    return rank >= 1 if info.is_number else rank != len(info.shape) - 1
 
 
 def as_samples(array: AnyArray, info: InputInfo) -> AnyArray:
-    """Return the array with its sample axis in front: a single sample becomes (1, …)."""
+    """Return the array with its sample axis in front: a single sample becomes (1, …), a number (1,)."""
+    if info.is_number and array.size == 1:
+        return array.reshape(1)
     return array if has_samples(array.ndim, info) else array[np.newaxis]
 
 
-def check_shape(shape: Sequence[int], info: InputInfo, where: str) -> None:
+def check_shape(
+    shape: Sequence[int], info: InputInfo, where: str, *, stored: Sequence[int] | None = None
+) -> None:
     """Raise unless rank and fixed dimensions fit; axis 0 holds samples and may be of any length.
+
+    Args:
+        shape: Of an array with its sample axis in front.
+        info: The input it is for.
+        where: Name of the sample or the source, for the message.
+        stored: The shape that the array has where it comes from; None where preprocessing changed it.
 
     Raises:
         DataError: Expected and given shape, with a hint when the two differ by a layout.
     """
-    if not info.shape:
-        if not shape:
-            raise DataError(f"{where}: input '{info.name}' is one number; it needs a sample axis.")
+    if info.shape is None:
+        return
+    if info.is_number:
+        if len(shape) != 1:
+            got = shape_text(tuple(stored if stored is not None else shape))
+            raise DataError(
+                f"{where}: input '{info.name}' is one number without dimensions, got shape {got}."
+            )
         return
     fits = len(shape) == len(info.shape) and all(
         got == want
@@ -87,14 +115,37 @@ def check_shape(shape: Sequence[int], info: InputInfo, where: str) -> None:
         if isinstance(want, int)
     )
     if not fits:
+        given = tuple(stored if stored is not None else shape)
+        expected = info.own if info.by_feed and len(given) < len(info.shape) else info
+        prepared = "" if stored is not None else " after preprocessing"
         raise DataError(
-            f"{where}: input '{info.name}' expects shape {shape_text(info.shape)}, "
-            f"got {shape_text(tuple(shape))}." + _layout_hint(shape, info)
+            f"{where}: input '{info.name}' expects shape {shape_text(expected.shape)}, "
+            f"got {shape_text(given)}{prepared}." + _layout_hint(shape, info)
         )
 
 
+def one_number(array: AnyArray, info: InputInfo, where: Callable[[int], str]) -> AnyArray:
+    """Return the number of an input without dimensions, as an array without dimensions.
+
+    Args:
+        array: (samples,) the number that each sample of a batch gives.
+        info: The input.
+        where: Name of the sample at an index, for messages.
+
+    Raises:
+        DataError: The samples of one batch give different numbers.
+    """
+    if (array != array[0]).any():
+        k = int(np.flatnonzero(array != array[0])[0])
+        raise DataError(
+            f"Input '{info.name}' is one number for all samples of a batch; {where(0)} has {array[0]} and "
+            f"{where(k)} has {array[k]}. Use batch size 1."
+        )
+    return array[:1].reshape(())
+
+
 def _layout_hint(shape: Sequence[int], info: InputInfo) -> str:
-    if len(shape) != 4 or len(info.shape) != 4:
+    if len(shape) != 4 or len(info.dims) != 4:
         return ""
     n, a, b, c = shape
     for moved, text in (
@@ -102,7 +153,7 @@ def _layout_hint(shape: Sequence[int], info: InputInfo) -> str:
         ((n, b, c, a), "NCHW and the model takes NHWC"),
     ):
         if all(
-            g == w for g, w in zip(moved[1:], info.shape[1:], strict=True) if isinstance(w, int)
+            g == w for g, w in zip(moved[1:], info.dims[1:], strict=True) if isinstance(w, int)
         ):
             return f" The data looks like {text}; a preprocessing file can say so (source_layout, layout)."
     return ""
@@ -113,7 +164,7 @@ def as_type(array: AnyArray, info: InputInfo, where: Callable[[int], str]) -> An
 
     Between float types, between integer types, and from bool to integer, values are cast when none is
     lost to overflow. Integers are not taken for float inputs: they are mostly images that still lack
-    their scaling, and the model would run on them without a word.
+    their scaling, and the model would run on them without a word. A single number may be one.
 
     Args:
         array: Samples on axis 0.
@@ -128,7 +179,8 @@ def as_type(array: AnyArray, info: InputInfo, where: Callable[[int], str]) -> An
             f"{where(0)}: input '{info.name}' is empty, shape {shape_text(array.shape)}."
         )
     source, target = array.dtype, info.dtype
-    if source != target and not _castable(source, target):
+    number = info.own.is_number and source.kind in "iu" and target.kind == "f"  # no pixel
+    if source != target and not number and not _castable(source, target):
         hint = (
             " Scale the data first, or give a preprocessing file (scale, mean, std)."
             if source.kind in "iu" and target.kind == "f"

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from calibrant.data.batch import Batch, InputInfo
-from calibrant.data.batches import Batches, rows_of
-from calibrant.data.check import as_samples, to_array
+from calibrant.data.batches import Batches
+from calibrant.data.check import to_array
+from calibrant.data.fit import fitting
 from calibrant.data.imports import import_function, is_function_name
 from calibrant.data.preprocess import PREPROCESS_FILES, Preprocess
 from calibrant.data.sources.arrays import mapping_table, npy_table, npz_table
@@ -71,49 +72,55 @@ def open_data(
     if not inputs:
         raise DataError("The model has no inputs, so no data can be fed to it.")
     steps = Preprocess.load(Path(preprocess), inputs) if preprocess is not None else None
-    rows = rows_of(inputs)
-    source, steps = _source(data, rows, steps)
-    return Batches(source, inputs, batch_size=batch_size, batch_num=batch_num, preprocess=steps)
+    source = _source(data, inputs, steps, "the data")
+    return Batches(source, inputs, batch_size=batch_size, batch_num=batch_num)
 
 
 def _source(
-    data: Any, rows: Sequence[InputInfo], steps: Preprocess | None
-) -> tuple[Table | FeedStream, Preprocess | None]:
-    """Open any data; tables come back with preprocessing built in."""
+    data: Any, inputs: Sequence[InputInfo], steps: Preprocess | None, name: str
+) -> Table | FeedStream:
+    """Open any data, with preprocessing built in."""
     if isinstance(data, tuple) and data and all(isinstance(s, Source) for s in data):
-        return named_table(data, rows, steps), steps
+        return fitting(lambda rows: named_table(data, rows, steps), inputs)
     if isinstance(data, str) and is_function_name(data) and not Path(data).exists():
         function = import_function(data, what="Data", error=DataError)
-        return _called(function, data, rows, steps)
+        return _called(function, inputs, steps, data)
     if isinstance(data, str | Path):
-        return _path_table(Path(data), rows, steps), steps
+        return fitting(lambda rows: _path_table(Path(data), rows, steps), inputs)
     if isinstance(data, Mapping):
-        return _prepared(mapping_table(data, rows, "the data"), rows, steps), steps
-    if isinstance(data, np.ndarray) or hasattr(data, "detach"):
-        if len(rows) != 1:
-            raise DataError(
-                f"The data is one array, and the model has {len(rows)} inputs "
-                f"({', '.join(r.name for r in rows)}); give a dict of arrays by input name."
-            )
-        table = Table(
-            {rows[0].name: ArrayColumn(as_samples(to_array(data, "the data"), rows[0]))},
-            "the data",
+        return fitting(
+            lambda rows: _prepared(mapping_table(data, rows, name), rows, steps), inputs
         )
-        return _prepared(table, rows, steps), steps
+    if isinstance(data, np.ndarray) or hasattr(data, "detach"):
+        return fitting(lambda rows: _prepared(_array_table(data, rows, name), rows, steps), inputs)
     if isinstance(data, Iterable):
         once = isinstance(data, Iterator)
-        return FeedStream(lambda: data, rows, "the data", once=once, items=_length(data)), steps
+        return FeedStream(
+            lambda: data, inputs, name, preprocess=steps, once=once, items=_length(data)
+        )
     if callable(data):
-        return _called(data, getattr(data, "__name__", "the data"), rows, steps)
+        return _called(data, inputs, steps, getattr(data, "__name__", name))
     raise DataError(
         f"The data is a {type(data).__name__}; it may be {DATA_FORMS}, a dict of arrays, an array, or an "
         "iterable of feeds."
     )
 
 
+def _array_table(data: Any, rows: Sequence[InputInfo], name: str) -> Table:
+    if len(rows) != 1:
+        raise DataError(
+            f"The data is one array, and the model has {len(rows)} inputs "
+            f"({', '.join(r.name for r in rows)}); give a dict of arrays by input name."
+        )
+    return Table({rows[0].name: ArrayColumn.of(to_array(data, name), rows[0])}, name)
+
+
 def _called(
-    function: Callable[[], Any], name: str, rows: Sequence[InputInfo], steps: Preprocess | None
-) -> tuple[Table | FeedStream, Preprocess | None]:
+    function: Callable[[], Any],
+    inputs: Sequence[InputInfo],
+    steps: Preprocess | None,
+    name: str,
+) -> Table | FeedStream:
     def call() -> Any:
         try:
             return function()
@@ -124,14 +131,9 @@ def _called(
 
     result = call()
     if not isinstance(result, Iterator):
-        source, steps = _source(result, rows, steps)
-        if isinstance(source, FeedStream):
-            source.source = name
-            return source, steps
-        path = isinstance(result, str | Path)
-        return (source if path else Table(source.columns, name, source.notes)), steps
+        return _source(result, inputs, steps, name)
     ready = [result]  # the first pass uses it; later passes call again
-    return FeedStream(lambda: ready.pop() if ready else call(), rows, name), steps
+    return FeedStream(lambda: ready.pop() if ready else call(), inputs, name, preprocess=steps)
 
 
 def _length(data: Any) -> int | None:
@@ -160,10 +162,8 @@ def _path_table(path: Path, rows: Sequence[InputInfo], steps: Preprocess | None)
         return _prepared(npy_table(path, rows), rows, steps)
     if suffix == ".bin" and len(rows) == 1:
         own_steps = steps.of(rows[0].name) if steps is not None else None
-        table = Table(
-            {rows[0].name: FileColumn(sample_files([path], rows[0], own_steps))}, str(path)
-        )
-        return _prepared(table, rows, steps)
+        files = sample_files([path], rows[0], own_steps)
+        return _prepared(Table({rows[0].name: FileColumn(files)}, str(path)), rows, steps)
     raise DataError(
         f"The data '{path}' has an ending that is not read for this model; it may be {DATA_FORMS}."
     )

@@ -15,7 +15,8 @@
       image: {crop: 192}
 
 It is YAML or JSON; it stands in the data folder as `preprocess.yaml` or is given by hand. It holds for
-images, arrays and raw files alike, and for the inputs named under `inputs` alone where that is all it says.
+images, arrays and raw files alike, and for the inputs named under `inputs` alone where that is all it says. An input
+without dimensions takes its number as it is, unless `inputs` names it.
 """
 
 from __future__ import annotations
@@ -144,8 +145,8 @@ class Steps(BaseModel):
 
 def layout_of(info: InputInfo) -> Layout:
     """Tell from the model's shape where its channels are; NCHW where it does not say."""
-    last = info.shape[-1] if len(info.shape) == 4 else None
-    return "NHWC" if last in (1, 3, 4) and info.shape[1] not in (1, 3, 4) else "NCHW"
+    last = info.dims[-1] if len(info.dims) == 4 else None
+    return "NHWC" if last in (1, 3, 4) and info.dims[1] not in (1, 3, 4) else "NCHW"
 
 
 class Preprocess:
@@ -180,10 +181,11 @@ class Preprocess:
                 )
         self.source = source
         _steps(common, source, "")
+        numbers = {i.name for i in inputs if i.own.is_number}
         self._steps = {
             name: _steps({**common, **sections.get(name, {})}, source, f"inputs.{name}.")
             for name in names
-            if common or name in sections
+            if name in sections or (common and name not in numbers)
         }
 
     @classmethod

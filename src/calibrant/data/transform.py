@@ -14,7 +14,12 @@ __all__ = ["finish_arrays", "finish_images", "images_module", "stored_shape"]
 
 
 def finish_images(x: AnyArray, steps: Steps, info: InputInfo) -> AnyArray:
-    """Turn decoded and cropped images, (samples, height, width, channels) uint8, into input samples."""
+    """Turn decoded and cropped images, (samples, height, width, channels) uint8, into input samples.
+
+    With an axis of feeds in front, each feed is finished by itself.
+    """
+    if info.by_feed:
+        return np.stack([finish_images(feed, steps, info.own) for feed in x])
     layout = steps.layout or layout_of(info)
     return steps.numbers(x, info, source_layout="NHWC", layout=layout)
 
@@ -28,6 +33,8 @@ def finish_arrays(x: AnyArray, steps: Steps, info: InputInfo) -> AnyArray:
         ConfigValueError: Image steps on an array that is no image.
         MissingPackageError: Image steps without Pillow.
     """
+    if info.by_feed:
+        return np.stack([finish_arrays(feed, steps, info.own) for feed in x])
     source_layout: Layout = steps.source_layout or steps.layout or layout_of(info)
     if steps.works_on_images:
         if x.dtype != np.uint8 or x.ndim != 4 or source_layout != "NHWC":
@@ -44,7 +51,9 @@ def finish_arrays(x: AnyArray, steps: Steps, info: InputInfo) -> AnyArray:
 
 def stored_shape(steps: Steps, info: InputInfo) -> tuple[int | str | None, ...]:
     """Return the shape of one sample before `finish_arrays` moves its channels."""
-    dims = info.shape[1:]
+    dims = info.dims[1:]
+    if info.by_feed:
+        return dims
     layout = steps.layout or layout_of(info)
     if len(dims) != 3 or steps.source_layout in (None, layout):
         return dims

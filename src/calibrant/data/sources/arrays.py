@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from calibrant.data.batch import AnyArray, InputInfo
-from calibrant.data.check import as_samples, check_names, has_samples, to_array
+from calibrant.data.check import check_names, has_samples, to_array
 from calibrant.data.sources.columns import (
     ArrayColumn,
     Column,
@@ -44,15 +44,15 @@ def mapping_table(data: Mapping[str, Any], inputs: Sequence[InputInfo], source: 
         if info is None and _is_no_array(value):
             notes.append(f"{where} was left out: it is neither a model input nor an array.")
         elif isinstance(value, list | tuple) and value and hasattr(value[0], "shape"):
-            parts = [_part(v, info, f"{where}[{i}]") for i, v in enumerate(value)]
+            parts = [to_array(v, f"{where}[{i}]") for i, v in enumerate(value)]
             columns[name] = FileColumn(
                 [
-                    SampleFile(f"{where}[{i}]", len(p), partial(np.asarray, p), p.shape[1:])
+                    SampleFile.of(f"{where}[{i}]", partial(np.asarray, p), p.shape, info)
                     for i, p in enumerate(parts)
                 ]
             )
         else:
-            columns[name] = ArrayColumn(_part(value, info, where))
+            columns[name] = _column(to_array(value, where), info)
     return Table(columns, source, tuple(notes))
 
 
@@ -64,9 +64,8 @@ def _is_no_array(value: Any) -> bool:
     return False
 
 
-def _part(value: Any, info: InputInfo | None, where: str) -> AnyArray:
-    array = to_array(value, where)
-    return np.atleast_1d(array) if info is None else as_samples(array, info)
+def _column(array: AnyArray, info: InputInfo | None) -> ArrayColumn:
+    return ArrayColumn(np.atleast_1d(array)) if info is None else ArrayColumn.of(array, info)
 
 
 def npy_table(path: Path, inputs: Sequence[InputInfo]) -> Table:
@@ -81,7 +80,7 @@ def npy_table(path: Path, inputs: Sequence[InputInfo]) -> Table:
             f"({', '.join(i.name for i in inputs)}); use a .npz file with one array an input."
         )
     array = load_npy(path)
-    return Table({inputs[0].name: ArrayColumn(as_samples(array, inputs[0]))}, str(path))
+    return Table({inputs[0].name: ArrayColumn.of(array, inputs[0])}, str(path))
 
 
 def load_npy(path: Path) -> AnyArray:
@@ -154,7 +153,7 @@ def npz_table(path: Path, inputs: Sequence[InputInfo]) -> Table:
         if size > KEEP_BYTES and info is not None and has_samples(len(shape), info):
             columns[name] = MemberColumn(path, f"{member}.npy")
         else:
-            columns[name] = ArrayColumn(_part(load_member(path, member), info, str(path)))
+            columns[name] = _column(load_member(path, member), info)
     return Table(columns, str(path))
 
 

@@ -14,7 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
-from calibrant.data.batch import AnyArray
+from calibrant.data.batch import AnyArray, InputInfo
+from calibrant.data.check import as_samples, has_samples
 from calibrant.errors import DataError
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Column",
     "FileColumn",
     "PreparedColumn",
+    "RepeatedColumn",
     "SampleFile",
     "Table",
 ]
@@ -48,16 +50,31 @@ class Column(Protocol):
         """Name the file of one sample; empty where one file holds them all."""
         ...
 
+    def stored(self, index: int) -> tuple[int, ...] | None:
+        """Return the shape of the array that holds one sample, as it is stored; None where nobody has it so."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArrayColumn:
-    """Samples of an array in memory or memory-mapped."""
+    """Samples of an array in memory or memory-mapped.
+
+    Args:
+        array: (samples, …).
+        shape: The shape that it had before it got an axis of samples; None where it had one.
+    """
 
     array: AnyArray
+    shape: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, array: AnyArray, info: InputInfo) -> ArrayColumn:
+        """Give an array an axis of samples where it has none."""
+        return cls(as_samples(array, info), array.shape)
 
     @property
     def samples(self) -> int:
-        """Length of axis 0; a single number counts as one, and is refused for its shape when read."""
+        """Length of axis 0; an array without dimensions counts as one."""
         return len(self.array) if self.array.ndim else 1
 
     @property
@@ -72,6 +89,41 @@ class ArrayColumn:
     def file(self, index: int) -> str:
         """Return nothing: the source has the name."""
         return ""
+
+    def stored(self, index: int) -> tuple[int, ...]:
+        """Return the shape that was given."""
+        return self.array.shape if self.shape is None else self.shape
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RepeatedColumn:
+    """The one sample of another column, for each sample.
+
+    Args:
+        column: Has one sample.
+        samples: How many there are to be.
+    """
+
+    column: Column
+    samples: int
+
+    @property
+    def uniform(self) -> bool:
+        """Always: it is one sample."""
+        return True
+
+    def read(self, start: int, stop: int) -> AnyArray:
+        """Return it again and again."""
+        one = self.column.read(0, 1)
+        return np.broadcast_to(one, (stop - start, *one.shape[1:]))
+
+    def file(self, index: int) -> str:
+        """Name its file."""
+        return self.column.file(0)
+
+    def stored(self, index: int) -> tuple[int, ...] | None:
+        """Return its shape."""
+        return self.column.stored(0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,6 +151,9 @@ class PreparedColumn:
         """Name the file as the other column does."""
         return self.column.file(index)
 
+    def stored(self, index: int) -> None:
+        """Return nothing: what is stored has another shape."""
+
 
 @dataclass(frozen=True, slots=True)
 class SampleFile:
@@ -109,12 +164,38 @@ class SampleFile:
         samples: How many samples it holds.
         load: Returns them, (samples, …); raises DataError.
         shape: Shape of one sample; None where only reading would tell.
+        stored: Shape of the array in the file; None where it is as `load` returns it.
     """
 
     name: str
     samples: int
     load: Callable[[], AnyArray]
     shape: tuple[int, ...] | None = None
+    stored: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        load: Callable[[], AnyArray],
+        stored: tuple[int, ...],
+        info: InputInfo | None,
+    ) -> SampleFile:
+        """Count the samples of an array, which is given an axis of samples where it has none.
+
+        Args:
+            name: Name of its file.
+            load: Returns the array as it is stored.
+            stored: Its shape.
+            info: The input it is for; None for an array that is none.
+        """
+        many = bool(stored) and (info is None or has_samples(len(stored), info))
+        samples, shape = (stored[0], stored[1:]) if many else (1, stored)
+
+        def read() -> AnyArray:
+            return np.atleast_1d(load()) if info is None else as_samples(load(), info)
+
+        return cls(name, samples, read, shape, stored)
 
 
 class FileColumn:
@@ -166,6 +247,12 @@ class FileColumn:
             return self._files[k].name
         return f"sample {index - self._ends[k] + self._files[k].samples} of {self._files[k].name}"
 
+    def stored(self, index: int) -> tuple[int, ...]:
+        """Return the shape of the array in the file of one sample."""
+        k = bisect_right(self._ends, index)
+        found = self._files[k].stored
+        return found if found is not None else self._load(k).shape
+
     def _load(self, k: int) -> AnyArray:
         if self._last is None or self._last[0] != k:
             array = self._files[k].load()
@@ -183,8 +270,10 @@ class Table:
         columns: Column by name.
         source: File, folder or description, for messages.
         notes: What was left out, one sentence each.
+        by_feed: Each sample is a feed, its inputs without a common axis of samples.
     """
 
     columns: Mapping[str, Column]
     source: str
     notes: tuple[str, ...] = ()
+    by_feed: bool = False

@@ -12,20 +12,38 @@ from typing import Any
 
 import numpy as np
 
+from calibrant.data.axes import feeds_hint, rows_of, sample_axis
 from calibrant.data.batch import AnyArray, InputInfo
-from calibrant.data.check import as_samples, check_names, to_array
+from calibrant.data.check import (
+    as_samples,
+    as_type,
+    check_names,
+    check_shape,
+    one_number,
+    to_array,
+)
+from calibrant.data.preprocess import Preprocess
+from calibrant.data.transform import finish_arrays
 from calibrant.errors import CalibrantError, DataError
 
-__all__ = ["Feed", "FeedStream", "regroup"]
+__all__ = ["Feed", "FeedStream"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Feed:
-    """Raw arrays of one item of a stream, all with the same samples on axis 0."""
+    """Checked arrays of one item of a stream.
+
+    Args:
+        inputs: Array by input name, samples on axis 0; a number that all samples share has no dimensions.
+        extras: References by name, one row a sample.
+        size: How many samples there are.
+        whole: Axis 0 counts feeds, each of which is a sample of its own (`data.axes`).
+    """
 
     inputs: Mapping[str, AnyArray]
     extras: Mapping[str, AnyArray]
     size: int
+    whole: bool = False
 
 
 class FeedStream:
@@ -35,6 +53,7 @@ class FeedStream:
         make: Returns the iterable; it is called anew for every pass.
         inputs: What the model takes.
         source: Description for messages.
+        preprocess: How stored arrays become inputs.
         once: The iterable is an iterator that is used up by one pass.
         items: How many feeds it yields, where it says so.
     """
@@ -45,11 +64,13 @@ class FeedStream:
         inputs: Sequence[InputInfo],
         source: str,
         *,
+        preprocess: Preprocess | None = None,
         once: bool = False,
         items: int | None = None,
     ) -> None:
         """Keep the source; nothing is read yet."""
-        self._make, self._inputs = make, tuple(inputs)
+        self._make, self._inputs, self._preprocess = make, tuple(inputs), preprocess
+        self._axis = sample_axis(inputs)
         self.source, self.once, self.items = source, once, items
         self._used = False
         self.left_out: dict[str, str] = {}
@@ -87,27 +108,53 @@ class FeedStream:
             index += 1
 
     def _feed(self, item: Any, where: str) -> Feed:
-        arrays, extras = self._named(item, where)
-        inputs = {
-            i.name: as_samples(to_array(arrays[i.name], f"{where}: '{i.name}'"), i)
-            for i in self._inputs
-        }
-        sizes = {n: len(a) if a.ndim else 1 for n, a in inputs.items()}
-        if len(set(sizes.values())) > 1:
-            counts = ", ".join(f"'{n}' {s}" for n, s in sizes.items())
-            raise DataError(f"{where} has inputs of different sample counts: {counts}.")
-        size = next(iter(sizes.values()))
-        return Feed(inputs, self._references(extras, size, where), size)
+        named, extras = self._named(item, where)
+        arrays = {i.name: to_array(named[i.name], f"{where}: '{i.name}'") for i in self._inputs}
+        by_feed = not self._axis.on_axis or (
+            self._axis.by_feed and not _lie_on_axis(arrays, self._inputs)
+        )
+        rows = rows_of(self._inputs, by_feed=by_feed)
+        inputs = {r.name: self._ready(arrays[r.name], r, where) for r in rows}
+        sizes = {n: len(x) for n, x in inputs.items() if x.ndim}
+        once = {n for n, k in sizes.items() if by_feed and k == 1}
+        size = max((k for n, k in sizes.items() if n not in once), default=1)
+        if any(k != size for n, k in sizes.items() if n not in once):
+            counts = ", ".join(f"'{n}' {k}" for n, k in sizes.items())
+            raise DataError(
+                f"{where} has inputs of different sample counts: {counts}."
+                + feeds_hint(self._inputs)
+            )
+        if by_feed:
+            inputs = {n: np.broadcast_to(x, (size, *x.shape[1:])) for n, x in inputs.items()}
+        whole = by_feed and size == 1
+        return Feed(inputs, self._references(extras, size, where, whole=whole), size, by_feed)
 
-    def _references(self, extras: Mapping[str, Any], size: int, where: str) -> dict[str, AnyArray]:
-        """Return the extras that are arrays of one row a sample; detection targets often are not."""
+    def _ready(self, array: AnyArray, row: InputInfo, where: str) -> AnyArray:
+        """Return an array as the model takes it, samples on axis 0; a shared number without dimensions."""
+        steps = self._preprocess.of(row.name) if self._preprocess is not None else None
+        number = row.is_number or (row.shape is None and not row.by_feed and array.ndim == 0)
+        samples = as_samples(array, row)
+        if steps is not None:
+            samples = finish_arrays(samples, steps, row)
+        stored = None if steps is not None else array.shape
+        check_shape(samples.shape, row, where, stored=stored)
+        ready = as_type(samples, row, lambda k: f"sample {k} of {where}")
+        return one_number(ready, row, lambda k: f"sample {k} of {where}") if number else ready
+
+    def _references(
+        self, extras: Mapping[str, Any], size: int, where: str, *, whole: bool
+    ) -> dict[str, AnyArray]:
+        """Return the extras that are arrays of one row a sample; detection targets often are not.
+
+        Those of a single whole feed are taken as they are.
+        """
         found = {}
         for name, value in extras.items():
             try:
                 array = np.atleast_1d(to_array(value, name))
             except DataError:
                 array = None
-            if array is not None and len(array) == size:
+            if array is not None and (whole or len(array) == size):
                 found[name] = array
             elif name not in self.left_out:
                 self.left_out[name] = (
@@ -132,59 +179,19 @@ class FeedStream:
         return dict(zip(names, parts, strict=False)), labels
 
 
+def _lie_on_axis(arrays: Mapping[str, AnyArray], inputs: Sequence[InputInfo]) -> bool:
+    """Tell whether all arrays have samples on axis 0, as many each."""
+    counts = set()
+    for info in inputs:
+        shape = arrays[info.name].shape
+        if info.is_number or info.shape is None:
+            continue
+        if len(shape) not in (len(info.shape), len(info.shape) - 1):
+            return False
+        counts.add(shape[0] if len(shape) == len(info.shape) else 1)
+    return len(counts) <= 1
+
+
 def _is_sequence_of_arrays(item: Any) -> bool:
     """Tell (x, y) from [[1.0, 2.0]]: the first of several arrays has a shape of its own."""
     return isinstance(item, tuple | list) and bool(item) and hasattr(item[0], "shape")
-
-
-def regroup(feeds: Iterable[Feed], size: int, *, source: str) -> Iterator[Feed]:
-    """Cut and join feeds to a fixed number of samples; the last one may have fewer.
-
-    At most one feed and the samples of one result are held. Where the shape of samples changes from one
-    feed to the next, the result before it ends early.
-    """
-    held: list[Feed] = []
-    count = 0
-    for feed in feeds:
-        if held and _shapes(held[0]) != _shapes(feed):
-            yield _join(held, source)
-            held, count = [], 0
-        start = 0
-        while start < feed.size:
-            stop = min(feed.size, start + size - count)
-            held.append(_cut(feed, start, stop))
-            count += stop - start
-            start = stop
-            if count == size:
-                yield _join(held, source)
-                held, count = [], 0
-    if held:
-        yield _join(held, source)
-
-
-def _shapes(feed: Feed) -> list[tuple[object, ...]]:
-    return [(a.shape[1:], a.dtype) for a in feed.inputs.values()]
-
-
-def _cut(feed: Feed, start: int, stop: int) -> Feed:
-    if (start, stop) == (0, feed.size):
-        return feed
-    return Feed(
-        {n: a[start:stop] for n, a in feed.inputs.items()},
-        {n: a[start:stop] for n, a in feed.extras.items()},
-        stop - start,
-    )
-
-
-def _join(feeds: Sequence[Feed], source: str) -> Feed:
-    if len(feeds) == 1:
-        return feeds[0]
-    shared = [n for n in feeds[0].extras if all(n in f.extras for f in feeds)]
-    try:
-        return Feed(
-            {n: np.concatenate([f.inputs[n] for f in feeds]) for n in feeds[0].inputs},
-            {n: np.concatenate([f.extras[n] for f in feeds]) for n in shared},
-            sum(f.size for f in feeds),
-        )
-    except ValueError as e:
-        raise DataError(f"{source}: labels of neighbouring feeds do not fit together: {e}.") from e

@@ -2,7 +2,7 @@
 
     calib/<input>/0.npy …               one sub-folder an input (horizon.md 3.1), any of the files below
     calib/b0_<input>.npy …              flat, the index in front (horizon.md 3.1)
-    calib/*.npz                         arrays by input name in each file
+    calib/*.npz                         arrays by input name in each file; one feed, or samples on axis 0
     calib/*.npy | *.bin | *.jpg …       a model with one input
     calib/labels.npy | labels.txt       beside any of these: one label a sample, or `file label` lines
     calib/preprocess.yaml               beside any of these: see `data.preprocess`
@@ -15,14 +15,14 @@ go well there may be written `_`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from calibrant.data.batch import AnyArray, InputInfo
-from calibrant.data.check import as_samples, check_names, has_samples
+from calibrant.data.check import check_names
 from calibrant.data.preprocess import PREPROCESS_FILES, Preprocess, Steps
 from calibrant.data.sources.arrays import load_member, load_npy, npz_headers
 from calibrant.data.sources.binary import binary_file
@@ -184,19 +184,19 @@ def _by_archive(paths: Sequence[Path], inputs: Sequence[InputInfo]) -> dict[str,
         headers = npz_headers(path)
         check_names(headers, inputs, str(path))
         for name, (shape, _) in headers.items():
-            load = partial(_archive_samples, path, name, infos.get(name))
+            load = partial(load_member, path, name)
             info = infos.get(name)
-            many = bool(shape) and (info is None or has_samples(len(shape), info))
-            count = shape[0] if many else 1
-            files.setdefault(name, []).append(
-                SampleFile(str(path), count, load, shape[1:] if many else shape)
-            )
+            if info is None and inputs[0].by_feed:
+                file = SampleFile(str(path), 1, partial(_whole, load), shape)
+            else:
+                file = SampleFile.of(str(path), load, shape, info)
+            files.setdefault(name, []).append(file)
     return {n: FileColumn(f) for n, f in files.items() if n in infos or len(f) == len(paths)}
 
 
-def _archive_samples(path: Path, name: str, info: InputInfo | None) -> AnyArray:
-    array = load_member(path, name)
-    return np.atleast_1d(array) if info is None else as_samples(array, info)
+def _whole(load: Callable[[], AnyArray]) -> AnyArray:
+    """Return an array of one sample, whatever its axis 0 counts."""
+    return load()[np.newaxis]
 
 
 # --------------------------------------------------------------------------------------------- files
@@ -232,16 +232,12 @@ def sample_files(files: Sequence[Path], info: InputInfo, steps: Steps | None) ->
 def _sample_file(path: Path, info: InputInfo, steps: Steps | None) -> SampleFile:
     name = str(path)
     if path.suffix.lower() == ".npy":
-        array = load_npy(path)
-        many = bool(array.ndim) and has_samples(array.ndim, info)
-        shape = array.shape[1:] if many else array.shape
-        count = len(array) if many else 1
-        return SampleFile(name, count, lambda: as_samples(load_npy(path), info), shape)
+        return SampleFile.of(name, partial(load_npy, path), load_npy(path).shape, info)
     if path.suffix.lower() == ".bin":
         stored = np.dtype(steps.source_dtype) if steps and steps.source_dtype else info.dtype
-        shape = info.shape[1:] if steps is None else stored_shape(steps, info)
+        shape = info.dims[1:] if steps is None else stored_shape(steps, info)
         fixed = tuple(d for d in shape if isinstance(d, int))
-        known = fixed if info.shape and len(fixed) == len(shape) else None
+        known = fixed if info.shape is not None and len(fixed) == len(shape) else None
         return binary_file(path, info, name=name, dtype=stored, sample_shape=known)
     if steps is None:
         raise DataError(
@@ -249,7 +245,8 @@ def _sample_file(path: Path, info: InputInfo, steps: Steps | None) -> SampleFile
             f"preprocess.yaml beside it or give --preprocess, for example {{{PREPROCESS_EXAMPLE}}}."
         )
     read_image = images_module().read_image
-    return SampleFile(name, 1, lambda: read_image(path, steps, name)[np.newaxis])
+    in_front = (np.newaxis, np.newaxis) if info.by_feed else (np.newaxis,)
+    return SampleFile(name, 1, lambda: read_image(path, steps, name)[in_front])
 
 
 def _prepared(

@@ -67,6 +67,10 @@ class MemberColumn:
         """Return nothing: the source has the name."""
         return ""
 
+    def stored(self, index: int) -> tuple[int, ...]:
+        """Return the shape of the member."""
+        return self.shape
+
     def _open(self) -> tuple[IO[bytes], tuple[int, ...], np.dtype[Any]]:
         archive = zipfile.ZipFile(self._path)
         stream = archive.open(self._member)

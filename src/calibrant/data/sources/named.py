@@ -90,7 +90,8 @@ def _steps(source: Source, info: InputInfo) -> dict[str, Any]:
         steps["std"] = list(source.std) if len(source.std) > 1 else source.std[0]
     if source.kind == "images":
         steps["color"] = source.color or "RGB"
-        size = info.shape[2:] if layout_of(info) == "NCHW" else info.shape[1:3]
-        if len(info.shape) == 4 and all(isinstance(n, int) for n in size):
+        own = info.own
+        size = own.dims[2:] if layout_of(own) == "NCHW" else own.dims[1:3]
+        if len(own.dims) == 4 and all(isinstance(n, int) for n in size):
             steps["resize"] = list(size)
     return steps

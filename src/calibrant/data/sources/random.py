@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from calibrant.data.axes import rows_of, sample_axis
 from calibrant.data.batch import AnyArray, InputInfo
 from calibrant.errors import DataError
 
@@ -28,27 +29,25 @@ def random_arrays(
 
     Args:
         inputs: The model's inputs.
-        samples: How many; rounded up to whole batches where the model fixes its batch.
+        samples: How many; rounded up to whole batches where the model fixes its batch. Where inputs need not share
+            an axis of samples, so many feeds; of an input without dimensions one number.
 
     Raises:
         DataError: An input holds neither numbers nor truths.
     """
     rng = np.random.default_rng(0)
-    fixed = next(
-        (i.shape[0] for i in inputs if i.shape and isinstance(i.shape[0], int) and i.shape[0] > 1),
-        1,
-    )
-    count = -(-samples // fixed) * fixed
+    axis = sample_axis(inputs)
+    count = -(-samples // (axis.fixed or 1)) * (axis.fixed or 1)
     found: dict[str, AnyArray] = {}
-    for info in inputs:
-        inner = [d if isinstance(d, int) else 1 for d in info.shape[1:]]
-        shape = (count, *inner) if info.shape else (count,)
-        if info.dtype.kind == "f":
-            found[info.name] = rng.standard_normal(shape).astype(info.dtype)
-        elif info.dtype.kind in "iub":
-            found[info.name] = rng.integers(0, 2, shape).astype(info.dtype)
+    for row in rows_of(inputs, by_feed=axis.by_feed):
+        inner = [d if isinstance(d, int) else 1 for d in row.dims[1:]]
+        shape = () if row.is_number else (count, *inner)
+        if row.dtype.kind == "f":
+            found[row.name] = np.asarray(rng.standard_normal(shape)).astype(row.dtype)
+        elif row.dtype.kind in "iub":
+            found[row.name] = np.asarray(rng.integers(0, 2, shape)).astype(row.dtype)
         else:
             raise DataError(
-                f"Input '{info.name}' is of type {info.dtype}, for which there are no random values."
+                f"Input '{row.name}' is of type {row.dtype}, for which there are no random values."
             )
     return found
