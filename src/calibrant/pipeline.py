@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from calibrant.analysis.compare import look_at_nodes
+from calibrant.analysis.fidelity import look_at_nodes
 from calibrant.analysis.probe import Probe
 from calibrant.analysis.quality import quality_of
 from calibrant.dialects.asked import RecipeLike, asked

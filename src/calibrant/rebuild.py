@@ -20,8 +20,7 @@ from calibrant.graph import targets
 from calibrant.graph.form import ModelForm
 from calibrant.graph.load import ModelLike, prepare
 from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
-from calibrant.graph.passes.balance import Balanced, channel_axis, factors_by_layer
-from calibrant.graph.passes.equalize import Equalized
+from calibrant.graph.passes.balance import factors_by_layer
 from calibrant.graph.targets import Target
 from calibrant.numerics import quantize
 from calibrant.numerics.compensation import residual
@@ -32,8 +31,8 @@ from calibrant.plan.folding import float_weight
 from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.progress import Callback, Progress
 from calibrant.recipe import Recipe
-from calibrant.record.check import balance_factors
 from calibrant.record.extras import RoundingExtra
+from calibrant.record.form import form_of
 from calibrant.record.plan import Recorded, edge_of, recorded
 from calibrant.record.read import Record, read_record
 from calibrant.record.recording import Recording
@@ -137,7 +136,7 @@ def _formed(
 
     def shape(source: ir.Model) -> tuple[ir.Model, ModelForm, Recorded]:
         model = prepare(source)
-        form = _form(record, model)
+        form = form_of(record, model)
         form.apply(model)
         meant = recorded(record, model, target, form.half)
         return model, form, meant
@@ -146,48 +145,6 @@ def _formed(
     if meant.plan.needs_wide_types and main_opset(base) < WIDE_OPSET:
         base, form, meant = shape(raise_opset(original.clone(), WIDE_OPSET))
     return base, form, meant
-
-
-def _form(record: Record, prepared: ir.Model) -> ModelForm:
-    """Read what was done to the float model."""
-    extras = record.extras
-    kept = [k for k, e in record.entries.items() if e.value.skip_fusion]
-    kept += [n for listed in extras.fold if listed is not False for n in listed]
-    return ModelForm(
-        fold=False not in extras.fold,
-        keep_batch_norm=tuple(dict.fromkeys(kept)),
-        half=tuple(n for listed in extras.half for n in listed),
-        balanced=_balanced(record, prepared),
-        equalized=tuple(
-            Equalized("", (), 1.0, e.tensor, tuple(e.factors)) for e in extras.equalized
-        ),
-        half_outputs=bool(extras.outputs),
-        half_later=tuple(n for listed in extras.half_later for n in listed),
-        overflows=tuple(item for said in extras.saturates for item in said.items()),
-    )
-
-
-def _balanced(record: Record, model: ir.Model) -> tuple[Balanced, ...]:
-    """Return the Muls: those of the comments, and one for each other entry that has factors."""
-    nodes = {n.name or "": n for n in model.graph}
-    factors: dict[str, npt.NDArray[np.float32]] = {}
-    for entry in record.entries.values():
-        if entry.value.tensor_balance_factor:
-            name, _ = edge_of(entry, nodes)
-            factors[name] = balance_factors(entry, nodes[name])
-    found = []
-    for b in record.extras.balanced:
-        layers = tuple(n for n in b.layers if n in factors)  # others were taken out of the record
-        if layers:
-            found.append(Balanced(b.tensor, layers, factors[layers[0]], b.asked))
-    said = {n for b in record.extras.balanced for n in b.layers}
-    for name, f in factors.items():
-        if name not in said:
-            source = nodes[name].inputs[0]
-            assert source is not None
-            assert channel_axis(nodes[name]) in (1, -1)
-            found.append(Balanced(source.name or "", (name,), f, asked=True))
-    return tuple(found)
 
 
 def _parameters(model: ir.Model, form: ModelForm, meant: Recorded, record: Record) -> Parameters:
