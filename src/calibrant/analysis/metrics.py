@@ -29,7 +29,7 @@ debugging tools in the public documentation of Horizon's OpenExplorer (`mse`, `m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,7 @@ __all__ = [
     "mean_floored_relative_error",
     "mean_relative_error",
     "mean_square_error",
+    "measure_all",
     "relative_euclidean_distance",
     "root_mean_square_error",
     "sqnr_db",
@@ -252,6 +253,64 @@ MEASURES = {
         Measure("SqnrDb", sqnr_db, True, math.inf),
     )
 }
+
+
+def measure_all(mine: npt.ArrayLike, truth: npt.ArrayLike) -> dict[str, float]:
+    """Return all metrics of `MEASURES` by name, from two passes over the values.
+
+    They are those of the functions above, up to the order in which values are summed.
+
+    Raises:
+        DataError: The two have different numbers of values.
+    """
+    x, y = (np.asarray(v) for v in (mine, truth))
+    if x.size != y.size:
+        _pair(x, y)
+    x, y = (
+        np.ascontiguousarray(v if v.dtype == np.float32 else v.astype(np.float64)).reshape(-1)
+        for v in (x, y)
+    )
+    if not x.size:
+        return dict.fromkeys(MEASURES, math.nan)
+    from calibrant.numerics import pair_sums as kernels  # numba takes a second
+
+    s = dict(
+        zip(kernels.SUMS, kernels.pair_sums(x, y, EPSILON, numbers.SMALLEST).tolist(), strict=True)
+    )
+    if s["not_finite"]:
+        return dict.fromkeys(MEASURES, math.nan)
+    return _from_sums(s, x, y, kernels.divergence_sums)
+
+
+def _from_sums(
+    s: Mapping[str, float], x: Floats, y: Floats, divergence: Callable[..., tuple[float, ...]]
+) -> dict[str, float]:
+    n = len(x)
+    norm_x, norm_y, error = math.sqrt(s["xx"]), math.sqrt(s["yy"]), math.sqrt(s["error"])
+    zeros = norm_x <= EPSILON, norm_y <= EPSILON
+    cosine = 1.0 if n == 1 or all(zeros) else math.nan
+    if n > 1 and not any(zeros):
+        cosine = min(1.0, max(-1.0, s["xy"] / (norm_x * norm_y)))
+    ranges = (s["least_x"], s["most_x"] - s["least_x"], s["least_y"], s["most_y"] - s["least_y"])
+    total_p, total_q, total = divergence(x, y, ranges, EPSILON)
+    apart = total / total_p + math.log(total_q / total_p)
+    sqnr = math.inf
+    if s["error"]:
+        sqnr = 10 * math.log10(s["yy"] / s["error"]) if s["yy"] else -math.inf
+    return {
+        "cosine_similarity": cosine,
+        "max_absolute_error": s["largest"],
+        "accumulated_relative_error": s["relative"],
+        "relative_euclidean_distance": error / norm_y if norm_y > EPSILON else 0.0,
+        "kullback_leibler_divergence": apart if abs(apart) >= EPSILON else 0.0,
+        "mean_absolute_error": s["absolute"] / n,
+        "root_mean_square_error": error / math.sqrt(n),
+        "max_relative_error": s["largest_relative"],
+        "mean_relative_error": s["relative"] / n,
+        "mean_floored_relative_error": s["floored"] / n,
+        "mean_square_error": s["error"] / n,
+        "sqnr_db": sqnr,
+    }
 
 
 # ------------------------------------------------------------------------------------------------- helpers

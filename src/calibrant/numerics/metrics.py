@@ -33,7 +33,7 @@ __all__ = [
     "topk_agreement",
 ]
 
-_SMALLEST = 1e-8  # reference magnitude that a relative error is taken against, at least
+SMALLEST = 1e-8  # reference magnitude that a relative error is taken against, at least
 
 
 def cosine(reference: npt.ArrayLike, value: npt.ArrayLike) -> float:
@@ -60,7 +60,7 @@ def mae(reference: npt.ArrayLike, value: npt.ArrayLike) -> float:
 def mre(reference: npt.ArrayLike, value: npt.ArrayLike) -> float:
     """Return the mean relative error: mean of |a - b| / max(|a|, 1e-8)."""
     a, b = _pair(reference, value)
-    return float(np.mean(np.abs(a - b) / np.maximum(np.abs(a), _SMALLEST)))
+    return float(np.mean(np.abs(a - b) / np.maximum(np.abs(a), SMALLEST)))
 
 
 def sqnr_db(reference: npt.ArrayLike, value: npt.ArrayLike) -> float:

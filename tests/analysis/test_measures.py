@@ -149,6 +149,45 @@ def test_laws(y: strategies.FloatArray, seed: int) -> None:
         assert metrics.sqnr_db(x, y) == pytest.approx(ratio, abs=1e-6)
 
 
+CASES = [
+    (X, Y),
+    ([0.0, 0.0], [0.0, 0.0]),
+    ([0.0, 0.0], [1.0, 2.0]),
+    ([1.0, 2.0], [0.0, 0.0]),
+    ([5.0], [-2.0]),
+    ([2.0, 2.0], [1.0, 3.0]),
+    ([-2.0, -2.0], [-3.0, -3.0]),
+    ([EPSILON / 2, 0.0], [1.0, EPSILON / 2]),
+    ([3e38, 1.0], [-3e38, 2.0]),
+    ([1e-45, 1e-40], [1e-45, 2e-40]),
+    ([1.0, math.nan], [1.0, 2.0]),
+    ([1.0, 2.0], [1.0, -math.inf]),
+    ([], []),
+]
+
+
+@pytest.mark.parametrize(("x", "y"), CASES, ids=str)
+def test_all_at_once_at_the_edges(x: list[float], y: list[float]) -> None:
+    for name, value in metrics.measure_all(x, y).items():
+        wanted = MEASURES[name].function(x, y)
+        assert value == pytest.approx(wanted, rel=1e-12, abs=1e-12, nan_ok=True), name
+
+
+@given(strategies.arrays(min_size=2), strategies.arrays(min_size=2))
+def test_all_at_once_is_the_same_as_one_by_one(
+    a: strategies.FloatArray, b: strategies.FloatArray
+) -> None:
+    n = min(len(a), len(b))
+    x, y = a[:n], b[:n]
+    found = metrics.measure_all(x.reshape(1, n), y)
+    assert list(found) == list(MEASURES)
+    for name, value in found.items():
+        wanted = MEASURES[name].function(x, y)
+        assert value == pytest.approx(wanted, rel=1e-6, abs=1e-9, nan_ok=True), name
+    with pytest.raises(DataError, match="different numbers"):
+        metrics.measure_all(x, y[1:])
+
+
 @given(strategies.tame_arrays(), strategies.tame_arrays())
 def test_the_same_names_mean_the_same_in_searches(
     a: strategies.FloatArray, b: strategies.FloatArray
