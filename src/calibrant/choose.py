@@ -108,7 +108,7 @@ class _Seen:
         """Choose the range of a quantizer."""
         if decision.fixed_range is not None:
             return QuantParams.from_range(*decision.fixed_range, decision.spec)
-        if not any(s.count for s in self._statistics):
+        if not any(s.count or s.nonfinite for s in self._statistics):
             raise DataError(f"Tensor '{decision.tensor}' had no values in the calibration data.")
         choice = _settled_activation(decision.algorithm)
         key = choice, decision.spec
@@ -120,12 +120,19 @@ class _Seen:
         algorithm = algorithms.activation(choice.name, **dict(choice.options))
         if spec.axis is None:
             if self._whole is None:
-                self._whole = reduce(TensorStats.merge, [s.whole for s in self._statistics])
+                whole = reduce(TensorStats.merge, [s.whole for s in self._statistics])
+                self._whole = _finite(whole)
             return algorithm(self._whole, spec)
         if spec.axis not in self._channels:
             parts = zip(*(s.of_channels(spec.axis) for s in self._statistics), strict=True)
-            self._channels[spec.axis] = [reduce(TensorStats.merge, part) for part in parts]
+            merged = (reduce(TensorStats.merge, part) for part in parts)
+            self._channels[spec.axis] = [_finite(channel) for channel in merged]
         return _by_channel(algorithm, self._channels[spec.axis], spec)
+
+
+def _finite(stats: TensorStats) -> TensorStats:
+    """Return the statistics of the finite values; of a single 0 where there are none, which any range holds."""
+    return stats.finite if stats.count else TensorStats.of(np.zeros(1, dtype=np.float32))
 
 
 def _by_channel(

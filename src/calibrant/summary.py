@@ -59,7 +59,8 @@ def summarize(
             "samples": findings.data.samples,
             "batches": findings.data.batches,
             "random": solution.random,
-            "notes": findings.data.notes,
+            "notes": [*findings.data.notes, *_left_out(statistics)],
+            "not_finite": {n: s.nonfinite for n, s in statistics.items() if s.nonfinite},
         },
         "quality": {
             "samples": quality.samples,
@@ -182,6 +183,16 @@ def _warnings(solution: Solution, findings: Findings, subgraphs: Sequence[str]) 
         warnings += [told] if told else []
     warnings += [f"The bodies of node '{name}' stay in float." for name in subgraphs]
     return warnings
+
+
+def _left_out(statistics: Mapping[str, TensorStats]) -> list[str]:
+    """Say of which tensors values were left out, and how many."""
+    return [
+        f"Tensor '{name}' holds {s.nonfinite} values that are not finite (NaN or infinity) beside {s.count} that are, "
+        "while the model's outputs are finite. They are left out of its range."
+        for name, s in statistics.items()
+        if s.nonfinite
+    ]
 
 
 def _lost_tensors(solution: Solution, statistics: Mapping[str, TensorStats]) -> list[str]:

@@ -237,7 +237,7 @@ def test_a_value_that_is_no_number_names_tensor_sample_and_source(
 def test_the_file_of_the_sample_is_named() -> None:
     model, feeds = NETS["residual"]()
     spoiled_batch = batch(spoiled(feeds, 2, np.nan), files=[f"img{i}.npy" for i in range(6)])
-    with pytest.raises(DataError, match=r"'conv0' holds nan for img2\.npy\."):
+    with pytest.raises(DataError, match=r"'conv0' holds nan for img2\.npy,"):
         observe(prepared(model), ["conv0"], [spoiled_batch])
 
 

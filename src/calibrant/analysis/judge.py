@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from calibrant.analysis.probe import Probe, before_selection
 from calibrant.errors import ConfigRuntimeError
+from calibrant.numerics.finite import finite_pairs
 from calibrant.numerics.metrics import Metric, get_metric
 from calibrant.recipe import Note, Search
 from calibrant.runtime.measure import run
@@ -144,7 +145,8 @@ class Judge:
     def judge(self, outputs: Sequence[Mapping[str, Array]]) -> Verdict:
         """Compare outputs, one mapping a feed; those that are missing equal the float model's.
 
-        An output whose shape came out differently, since it depends on the values, is NaN: the worst.
+        An output whose shape came out differently, since it depends on the values, is NaN: the worst. Positions where
+        the float model is not finite are left out.
         """
         scores = {}
         for name in self.names:
@@ -175,6 +177,7 @@ class Judge:
     def _measured(self, a: Array, b: Array) -> float:
         if np.shape(a) != np.shape(b):
             return math.nan
+        a, b = finite_pairs(a, b)
         return self.metric.measure(a, b) if np.size(a) else self.metric.perfect
 
     def _samples(self, a: Array, b: Array) -> list[tuple[Array, Array]]:

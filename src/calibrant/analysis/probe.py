@@ -157,12 +157,12 @@ def take_probe(
     session = open_session(expose(model, wanted), runtime=runtime)
     free = rows_are_free(model) and not any(b.whole for b in batches)
     try:
-        small, values = _answers(session, wanted, _slices(batches, samples, free=free))
+        small, values = _answers(session, wanted, outputs, _slices(batches, samples, free=free))
     except ModelError:
         if not free:
             raise
         free = False  # somewhere inside, the model insists on its batch size
-        small, values = _answers(session, wanted, _slices(batches, samples, free=free))
+        small, values = _answers(session, wanted, outputs, _slices(batches, samples, free=free))
     return Probe(
         batches,
         small,
@@ -174,7 +174,10 @@ def take_probe(
 
 
 def _answers(
-    session: ort.InferenceSession, wanted: list[str], batches: Iterable[Batch]
+    session: ort.InferenceSession,
+    wanted: list[str],
+    outputs: list[str],
+    batches: Iterable[Batch],
 ) -> tuple[list[Batch], list[dict[str, Array]]]:
     """Return batches, as many as the bytes allow, and what the model answers to each."""
     used = [i.name for i in session.get_inputs()]
@@ -183,9 +186,10 @@ def _answers(
     size = 0
     for batch in batches:
         results = infer(session, wanted, {n: batch.feeds[n] for n in used})
-        _check_finite(results, wanted, batch)
+        found = dict(zip(wanted, results, strict=True))
+        _check_finite({n: found[n] for n in outputs}, batch)
         done.append(batch)
-        values.append(dict(zip(wanted, results, strict=True)))
+        values.append(found)
         size += sum(np.asarray(x).nbytes for x in results)
         if size > PROBE_BYTES and len(values) >= 2:
             break
@@ -294,9 +298,9 @@ def _slices(batches: list[Batch], samples: int, *, free: bool) -> Iterator[Batch
             left -= step
 
 
-def _check_finite(outputs: list[Array], names: list[str], batch: Batch) -> None:
-    for name, x in zip(names, outputs, strict=True):
-        x = np.asarray(x)
+def _check_finite(outputs: Mapping[str, Array], batch: Batch) -> None:
+    for name, value in outputs.items():
+        x = np.asarray(value)
         if x.dtype.kind == "f" and np.isnan(x).any():
             raise DataError(f"The float model's tensor '{name}' holds NaN for {batch}.")
 

@@ -17,6 +17,7 @@ from calibrant.analysis.judge import Judge
 from calibrant.graph.input_channels import spread_over_weight
 from calibrant.numerics import QuantParams, fake_quantize
 from calibrant.numerics.compensation import compensate
+from calibrant.numerics.finite import as_quantized
 from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
 from calibrant.runtime.downstream import Whole
@@ -85,7 +86,7 @@ class Alone:
                 source = node.inputs[i]
                 assert source is not None
                 grid = compensate if twice else fake_quantize
-                changed[i] = grid(known[source.name or ""], p).astype(np.float32)
+                changed[i] = grid(as_quantized(known[source.name or ""]), p).astype(np.float32)
             if weight is not None:
                 changed[weight.input_index] = _weight(node, self.plan, self.params, layer)
             outputs.append(part.run(feed, changed))

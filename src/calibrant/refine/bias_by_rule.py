@@ -26,6 +26,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.emit.weights_only import emit_weights_only
+from calibrant.numerics.finite import finite_pairs
 from calibrant.numerics.metrics import Metric, get_metric
 from calibrant.plan import BiasWish, Plan, WeightDecision
 from calibrant.plan.parameters import Parameters
@@ -171,17 +172,19 @@ def _used(sizes: Sequence[int], samples: int) -> int:
 def _mean_error(
     reference: Sequence[Array], outputs: Sequence[Array], axis: int
 ) -> npt.NDArray[np.float32]:
-    """Mean error of each channel (out,), over samples and positions, in float64."""
-    total, count = 0.0, 0
+    """Mean error of each channel (out,), over samples and positions where both are finite, in float64."""
+    total: Any = 0.0
+    count: Any = 0
     for a, b in zip(reference, outputs, strict=True):
         error = a.astype(np.float64) - b
         others = tuple(i for i in range(error.ndim) if i != axis % error.ndim)
-        total = total + error.sum(axis=others)
-        count += error.size // max(1, error.shape[axis])
-    return np.asarray(total / max(1, count), dtype=np.float32)
+        finite = np.isfinite(error)
+        total = total + np.where(finite, error, 0).sum(axis=others)
+        count = count + finite.sum(axis=others)
+    return np.asarray(total / np.maximum(1, count), dtype=np.float32)
 
 
 def _score(metric: Metric, reference: Sequence[Array], outputs: Sequence[Array]) -> float:
-    """Mean of the metric over feeds."""
-    pairs = zip(reference, outputs, strict=True)
-    return float(np.mean([metric.measure(a, b) for a, b in pairs]))
+    """Mean of the metric over feeds, at positions where the float layer is finite."""
+    pairs = [finite_pairs(a, b) for a, b in zip(reference, outputs, strict=True)]
+    return float(np.mean([metric.measure(a, b) for a, b in pairs if a.size]))

@@ -8,7 +8,8 @@ In graph order, with every layer before it quantized and already corrected,
 
 A correction is kept only where it helps on samples that it was not taken from: `delta` is taken from each
 half of the samples and judged on the other. With m[c] the mean error of the half judged on, the squared
-error changes by  delta**2 - 2 delta m  a value, so means are all that is needed.
+error changes by  delta**2 - 2 delta m  a value, so means are all that is needed. Positions where the float layer
+is not finite are left out (`numerics.finite`).
 
 Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
 section 4.2 (empirical form); horizon.md 5 (accept only if better).
@@ -25,6 +26,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.emit.qdq import emit_simulated
+from calibrant.numerics.finite import finite_mask, mean_square, means_by_channel
 from calibrant.plan import Plan, WeightDecision
 from calibrant.plan.parameters import Parameters
 from calibrant.refine._biases import (
@@ -43,6 +45,7 @@ __all__ = ["Correction", "correct_bias"]
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +91,18 @@ def correct_bias(
     if not targets or len(feeds) < 2:
         return params, []
     axes = {name: output_axis(model, w) for name, w in targets.items()}
-    reference = _means(model, axes, feeds, runtime)
+    reference, masks = _means(model, axes, feeds, runtime)
     simulated = emit_simulated(model, plan, params)
     layers = dict(params.layers)
     report = []
     for name, outputs in walk(simulated, list(targets), feeds, runtime=runtime):
         weight = targets[name]
-        error = reference[name] - np.stack([_mean(y, axes[name]) for y in outputs])  # (feeds, out)
+        found = [
+            means_by_channel(y, axes[name], masks.get((name, i))) for i, y in enumerate(outputs)
+        ]
+        error = reference[name] - np.stack(found)  # (feeds, out)
         deltas = _cross_validated(error)
-        power = sum(float(np.vdot(y, y)) for y in outputs) / sum(y.size for y in outputs)
-        gain = deltas.gain / max(power, 1e-30)
+        gain = deltas.gain / max(mean_square(outputs), 1e-30)
         report.append(Correction(weight.layer, gain > 0, gain))
         if gain <= 0:
             continue
@@ -132,27 +137,27 @@ def _can_correct(model: ir.Model, weight: WeightDecision) -> bool:
     return bias_factor(node) != 0 and not has_other_bias(model, weight)
 
 
-def _mean(y: Array, axis: int) -> FloatArray:
-    """Mean of each channel (out,): float32 over positions, which lie together, float64 over the rest."""
-    if axis == 1 and y.ndim > 2:
-        y = y.reshape(y.shape[0], y.shape[1], -1).mean(axis=2)
-    others = tuple(i for i in range(y.ndim) if i != axis % y.ndim)
-    return np.asarray(y.mean(axis=others, dtype=np.float64))
-
-
 def _means(
     model: ir.Model,
     axes: Mapping[str, int],
     feeds: Sequence[Mapping[str, Array]],
     runtime: Runtime,
-) -> dict[str, FloatArray]:
-    """Mean of each output channel of the float layers: tensor -> (feeds, out)."""
+) -> tuple[dict[str, FloatArray], dict[tuple[str, int], Mask]]:
+    """Mean of each output channel of the float layers: tensor -> (feeds, out).
+
+    Beside it, (tensor, feed) -> where the float layer is finite, if it is not everywhere.
+    """
     exposed = expose(model, list(axes))
     session = open_session(exposed, runtime=runtime)
     names = [o.name for o in session.get_outputs()]
     inputs = [i.name for i in session.get_inputs()]
     rows = []
-    for feed in feeds:
+    masks: dict[tuple[str, int], Mask] = {}
+    for k, feed in enumerate(feeds):
         outputs = infer(session, names, {n: feed[n] for n in inputs})
-        rows.append([_mean(y, axes[n]) for n, y in zip(names, outputs, strict=True)])
-    return {n: np.stack([row[i] for row in rows]) for i, n in enumerate(names)}
+        rows.append([means_by_channel(y, axes[n]) for n, y in zip(names, outputs, strict=True)])
+        for name, y in zip(names, outputs, strict=True):
+            mask = finite_mask(y)
+            if mask is not None:
+                masks[name, k] = mask
+    return {n: np.stack([row[i] for row in rows]) for i, n in enumerate(names)}, masks

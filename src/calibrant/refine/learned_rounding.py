@@ -6,7 +6,8 @@ was learned where that lowers its squared error on the samples; otherwise it is 
 
 Both models are walked side by side, layer by layer: each runs once, however many layers learn.
 
-Rows are drawn from all positions of all samples with a fixed seed, as many as 64 MB hold.
+Rows are drawn from all positions of all samples with a fixed seed, as many as 64 MB hold. Rows that are not finite
+in either model are left out.
 """
 
 from __future__ import annotations
@@ -222,6 +223,9 @@ def _problem(
     chosen = [np.sort(rng.choice(n, m, replace=False)) for n, m in zip(counts, each, strict=True)]
     x = np.concatenate([rows.inputs(v, c) for v, c in zip(inputs, chosen, strict=True)], axis=1)
     z = np.concatenate([rows.outputs(v, c) for v, c in zip(floats, chosen, strict=True)], axis=1)
+    known = np.isfinite(x).all(axis=(0, 2)) & np.isfinite(z).all(axis=(0, 2))  # (rows,)
+    if not known.all():
+        x, z = x[:, known], z[:, known]
     function = _function(node, rows.groups)
     return RoundingProblem(
         x,

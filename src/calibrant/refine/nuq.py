@@ -27,6 +27,7 @@ import onnx_ir as ir
 from calibrant.emit.qdq import emit_simulated
 from calibrant.graph.input_channels import spread_over_weight
 from calibrant.numerics import dequantize, quantize
+from calibrant.numerics.finite import finite_or_zero
 from calibrant.numerics.levels import nearest_level
 from calibrant.plan import Plan, WeightDecision
 from calibrant.plan.folding import float_weight
@@ -98,7 +99,8 @@ def refine_levels(
         for name, inputs in layer_inputs(simulated, list(due), feeds, runtime):
             weight = due[name]
             w = float_weight(model, plan, weight, params.activations)
-            found = _better(model, weight, w, layers[name], inputs, runtime)
+            known = [finite_or_zero(x) for x in inputs]  # a zero adds nothing to any mean square
+            found = _better(model, weight, w, layers[name], known, runtime)
             if found is None:
                 continue
             refined, before, after = found
@@ -150,7 +152,7 @@ def _squared_scale(layer: LayerParameters, rank: int) -> FloatArray:
 def _moments(node: ir.Node, inputs: Sequence[Array], shape: tuple[int, ...]) -> FloatArray:
     """Return mean x**2 of each input channel in a shape that broadcasts over the weight.
 
-    Ones where the inputs say nothing: none are there, all are zero, or some are not finite.
+    Ones where the inputs say nothing: none are there, or all are zero.
     """
     axis = 1 if node.op_type == "Conv" else -1
     totals: FloatArray = np.zeros(1)
@@ -158,7 +160,7 @@ def _moments(node: ir.Node, inputs: Sequence[Array], shape: tuple[int, ...]) -> 
         others = tuple(i for i in range(x.ndim) if i != axis % x.ndim)
         totals = totals + np.square(x, dtype=np.float64).sum(axis=others)  # (in,)
     count = sum(x.size for x in inputs) / totals.size
-    if not totals.any() or not np.isfinite(totals).all():
+    if not totals.any() or not np.isfinite(totals).all():  # squares may be too large
         return np.ones(1)
     moments = totals / max(1.0, count)
     return spread_over_weight(node, shape, moments)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from calibrant.numerics.finite import finite_pairs
 from calibrant.runtime.part_quality import PartQuality
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
@@ -79,8 +80,8 @@ def compare(reference: Outputs, outputs: Outputs) -> list[OutputQuality]:
     """Compare the floating point outputs of two models, in the order of the first.
 
     Left out are outputs of other types (labels, indices), and outputs whose shape depends on the data and
-    came out differently (boxes that are left after a selection): their values have no partners. A quantized
-    output that is not finite has an SQNR of -inf.
+    came out differently (boxes that are left after a selection): their values have no partners. Positions where
+    the first model is not finite are left out; a quantized output that is not finite elsewhere has an SQNR of -inf.
     """
     names = [
         n
@@ -97,15 +98,16 @@ def _quality(name: str, reference: Outputs, outputs: Outputs) -> OutputQuality:
     pairs = [(r[name], o[name]) for r, o in zip(reference, outputs, strict=True)]
     for a32, b32 in pairs:
         a, b = np.asarray(a32, dtype=np.float64), np.asarray(b32, dtype=np.float64)
+        if a.ndim >= 2 and a.shape[-1] > 1:
+            same = a.argmax(axis=-1) == b.argmax(axis=-1)
+            agree, rows = agree + int(same.sum()), rows + same.size
+        a, b = finite_pairs(a, b)
         power += float(np.vdot(a, a))
         power_b += float(np.vdot(b, b))
         dot += float(np.vdot(a, b))
         difference = a - b
         error += float(np.vdot(difference, difference))
         largest = max(largest, float(np.abs(difference).max(initial=0.0)))
-        if a.ndim >= 2 and a.shape[-1] > 1:
-            same = a.argmax(axis=-1) == b.argmax(axis=-1)
-            agree, rows = agree + int(same.sum()), rows + same.size
     finite = np.isfinite([error, power_b]).all()
     with np.errstate(divide="ignore", invalid="ignore"):
         sqnr = 10 * np.log10(power / error) if error else np.inf

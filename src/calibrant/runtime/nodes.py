@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.graph.values import values_by_name
+from calibrant.numerics.finite import finite_pairs
 from calibrant.numerics.metrics import chebyshev, cosine, mae, mse
 from calibrant.runtime.measure import Outputs
 from calibrant.runtime.runtime import CPU, Runtime
@@ -61,7 +62,8 @@ def node_cosines(
     """Return the cosine similarity of each node's first output, by node name.
 
     Each model runs once. In the quantized one the errors of all nodes before add up; where integers are
-    written behind a node for all its readers, these are compared. A node without a floating point output, or that the quantized model lacks, is left out.
+    written behind a node for all its readers, these are compared. A node without a floating point output, or that
+    the quantized model lacks, is left out; so are positions where the float model is not finite.
 
     Args:
         float_model: A prepared model.
@@ -78,7 +80,7 @@ def node_cosines(
     reference = _values(float_model, [a for a, _ in pairs.values()], feed, runtime)
     found = _values(quantized, [b for _, b in pairs.values()], feed, runtime)
     return {
-        name: cosine(reference[a], found[b])
+        name: cosine(*finite_pairs(reference[a], found[b]))
         for name, (a, b) in pairs.items()
         if reference[a].shape == found[b].shape and reference[a].size
     }

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from calibrant.data.batch import Batch
 from calibrant.errors import DataError
+from calibrant.numerics.finite import finite_or_zero
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import Tap, expose
@@ -51,8 +52,9 @@ def observe(
         progress: Called with the number of samples after each batch.
 
     Raises:
-        DataError: There is no data, or a tensor holds NaN or Inf; the message names the tensor, the
-            sample and the file.
+        DataError: There is no data, or an output of the model is not finite; the message names the output, the
+            first tensor that was not finite, and the sample or its file. Where the outputs are finite, values of inner
+            tensors that are not are left out and counted (`TensorStats.nonfinite`).
     """
     distributions = per_channel or {}
     accumulators = {
@@ -64,7 +66,7 @@ def observe(
     tap = Tap(model, computed, runtime=runtime) if computed else None
     samples = 0
     with ThreadPoolExecutor(1, thread_name_prefix="calibrant-count") as pool:
-        counting = _Counting(accumulators, pool)
+        counting = _Counting(accumulators, pool, _Outputs(model, runtime))
         inputs_counted: Future[None] | None = None
         for batch in batches:
             if inputs_counted is not None:
@@ -104,8 +106,7 @@ def channel_magnitudes(
     Returns:
         Tensor -> (channels,).
 
-    Raises:
-        DataError: A tensor holds NaN or Inf; the message names the tensor, the sample and the file.
+    Values that are not finite are left out; a channel without any other has magnitude 0.
     """
     inputs = {v.name or "" for v in model.graph.inputs}
     computed = [t for t in axes if t not in inputs]
@@ -119,12 +120,9 @@ def channel_magnitudes(
             used = {i.name: batch.feeds[i.name] for i in session.get_inputs()}
             values |= dict(zip(computed, infer(session, computed, used), strict=True))
         for t, axis in axes.items():
-            x = values[t]
+            x = finite_or_zero(values[t])
             others = tuple(i for i in range(x.ndim) if i != axis % x.ndim)
             largest = np.maximum(x.max(axis=others), -x.min(axis=others)).astype(np.float64)
-            if not np.isfinite(largest).all():
-                bad = int(np.flatnonzero(~np.isfinite(x))[0])
-                raise _not_finite(t, x, bad, batch, 0, batch.size)
             found[t] = np.maximum(found[t], largest) if t in found else largest
     return found
 
@@ -132,9 +130,15 @@ def channel_magnitudes(
 class _Counting:
     """Counts arrays on a thread of its own, in the order they come."""
 
-    def __init__(self, accumulators: Mapping[str, Accumulator], pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        accumulators: Mapping[str, Accumulator],
+        pool: ThreadPoolExecutor,
+        outputs: _Outputs,
+    ) -> None:
         self._accumulators = accumulators
         self._pool = pool
+        self._outputs = outputs
 
     def submit(
         self, arrays: Mapping[str, Array], batch: Batch, first: int, size: int
@@ -146,13 +150,47 @@ class _Counting:
         for tensor, x in arrays.items():
             bad = self._accumulators[tensor].add(x)
             if bad is not None:
-                raise _not_finite(tensor, x, bad, batch, first, size)
+                row = first + bad * size // x.size  # samples lie one behind the other
+                self._outputs.check(batch, tensor, x.reshape(-1)[bad], row)
 
 
-def _not_finite(tensor: str, x: Array, bad: int, batch: Batch, first: int, size: int) -> DataError:
-    """Name the sample of element `bad` of an array that holds `size` samples from `first` on."""
-    row = first + bad * size // x.size  # samples lie one behind the other
-    return DataError(
-        f"Tensor '{tensor}' holds {x.reshape(-1)[bad]} for {batch.sample(row)}. Calibration data, and "
-        "every tensor computed from it, must be finite."
-    )
+class _Outputs:
+    """The outputs of a model, looked at where an inner tensor is not finite."""
+
+    def __init__(self, model: ir.Model, runtime: Runtime) -> None:
+        self._model, self._runtime = model, runtime
+        self._session: Any = None
+        self._checked: Batch | None = None
+
+    def check(self, batch: Batch, tensor: str, value: Any, row: int) -> None:
+        """Raise unless all outputs for a batch are finite.
+
+        Args:
+            batch: The batch.
+            tensor: A tensor that is not finite.
+            value: What it holds.
+            row: For which sample of the batch.
+
+        Raises:
+            DataError: One is not.
+        """
+        if self._checked is batch:
+            return
+        if self._session is None:
+            names = [v.name or "" for v in self._model.graph.outputs]
+            self._session = open_session(expose(self._model, names), runtime=self._runtime)
+        names = [o.name for o in self._session.get_outputs() if o.type.startswith("tensor(")]
+        feeds = {i.name: batch.feeds[i.name] for i in self._session.get_inputs()}
+        for name, x in zip(names, infer(self._session, names, feeds), strict=True):
+            if np.asarray(x).dtype.kind == "f" and not np.isfinite(x).all():
+                where = batch.sample(row)
+                seen = (
+                    f"The float model's output '{name}' holds {value} for {where}."
+                    if tensor == name
+                    else f"Tensor '{tensor}' holds {value} for {where}, and the float model's output '{name}' is not "
+                    "finite either."
+                )
+                raise DataError(
+                    f"{seen} A model has to give finite outputs for its calibration data."
+                )
+        self._checked = batch

@@ -32,6 +32,8 @@ def half_overflows(
 ) -> dict[str, int]:
     """Return how many values of each node's inputs and outputs are beyond the range of float16.
 
+    Infinity (a mask) is a number of float16, too, and does not count.
+
     Args:
         model: The float model.
         names: Nodes that are to compute in float16.
@@ -59,6 +61,7 @@ def half_overflows(
         if exposed is not None:
             found |= run(exposed, [feed], runtime=runtime)[0]
         for t in every:
-            counts[t] += int((np.abs(found[t]) > HALF_MAX).sum())
+            large = (np.abs(found[t]) > HALF_MAX) & np.isfinite(found[t])
+            counts[t] += int(large.sum())
     totals = {name: sum(counts[t] for t in listed) for name, listed in tensors.items()}
     return {name: n for name, n in totals.items() if n}

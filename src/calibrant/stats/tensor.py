@@ -110,6 +110,11 @@ class TensorStats:
         """The statistics without those by channel."""
         return replace(self, by_channel=())
 
+    @property
+    def finite(self) -> TensorStats:
+        """The statistics of the finite values alone, as if there had been no others."""
+        return replace(self, nonfinite=0) if self.nonfinite else self
+
     def of_channels(self, axis: int) -> tuple[TensorStats, ...]:
         """Return the statistics of each channel along an axis that was asked for.
 

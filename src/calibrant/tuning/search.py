@@ -23,6 +23,7 @@ from calibrant.emit.parametric import form_of
 from calibrant.findings import SearchReport, Trial
 from calibrant.numerics import QuantParams, fake_quantize
 from calibrant.numerics.compensation import compensate
+from calibrant.numerics.finite import as_quantized
 from calibrant.plan import Plan, WeightDecision
 from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.progress import Progress
@@ -281,7 +282,7 @@ class _OfNode:
                 source = node.inputs[i]
                 assert source is not None
                 grid = compensate if (question.node, i) in self.twice else fake_quantize
-                changed[i] = grid(values[source.name or ""], p).astype(np.float32)
+                changed[i] = grid(as_quantized(values[source.name or ""]), p).astype(np.float32)
             outputs.append(part.run(feed, changed))
         self.work += part.work
         return self.judge.judge(outputs)
