@@ -2,6 +2,9 @@
 
 Resizing to a short side keeps the aspect ratio, the long side rounded down; cropping takes the centre,
 its corner rounded to the nearest pixel. Both are the rules of torchvision's `Resize` and `CenterCrop`.
+
+Colour images, and grey ones of up to 8 bits, are uint8. Grey images of more bits, signed or floating point ones
+(`data.wide_images`) keep the values that they are stored with, for the preprocessing to scale.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from PIL import Image
 
 from calibrant.data.batch import AnyArray
 from calibrant.data.preprocess import Steps
+from calibrant.data.wide_images import wide_values
 from calibrant.errors import ConfigValueError, DataError
 
 __all__ = ["read_image", "transform_array"]
@@ -27,18 +31,40 @@ _FILTERS = {
 
 
 def read_image(path: Path, steps: Steps, name: str) -> AnyArray:
-    """Decode one image, (height, width, channels) uint8.
+    """Decode one image, (height, width, channels): uint8, or the values of a wide image as they are stored.
 
     Raises:
-        DataError: The file is no image, or is damaged.
+        DataError: The file is no image, is damaged, or has colours of more than 8 bits.
         ConfigValueError: The image is smaller than the crop.
     """
     try:
         with Image.open(path) as image:
-            picture = image.convert("RGB")
+            values = wide_values(image, name)
+            picture = None if values is not None else _in_colour(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise DataError(f"{name} cannot be read as an image: {e}.") from e
-    return _transform(picture, steps, name)
+    if picture is not None:
+        return _transform(picture, steps, name)
+    assert values is not None
+    return _transform_wide(values, steps, name)
+
+
+def _in_colour(image: Image.Image) -> Image.Image:
+    """Convert to 8-bit RGB; what is transparent loses that alone."""
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _transform_wide(values: AnyArray, steps: Steps, where: str) -> AnyArray:
+    """Resize and crop grey values (height, width); with `color: RGB` each channel has them."""
+    if steps.resize is not None:
+        picture = Image.fromarray(values.astype(np.float32))
+        resized = picture.resize(_resized(picture, steps.resize), _FILTERS[steps.interpolation])
+        exact = steps.interpolation == "nearest"  # no value is between two others
+        values = np.asarray(resized).astype(values.dtype if exact else np.float32)
+    pixels = np.repeat(values[:, :, np.newaxis], 1 if steps.color == "gray" else 3, axis=2)
+    return pixels if steps.crop is None else _cropped(pixels, steps.crop, where)
 
 
 def transform_array(image: AnyArray, steps: Steps, where: str) -> AnyArray:

@@ -30,9 +30,9 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from calibrant.data.batch import AnyArray, InputInfo
-from calibrant.errors import ConfigValueError, did_you_mean
+from calibrant.errors import ConfigValueError, DataError, did_you_mean
 
-__all__ = ["PREPROCESS_FILES", "Layout", "Preprocess", "Steps", "layout_of"]
+__all__ = ["PREPROCESS_FILES", "Layout", "Preprocess", "Steps", "check_fits", "layout_of"]
 
 #: Names under which a data folder may hold its preprocessing file.
 PREPROCESS_FILES = ("preprocess.yaml", "preprocess.yml", "preprocess.json")
@@ -86,6 +86,11 @@ class Steps(BaseModel):
         """Resizing, cropping or another colour order is asked for."""
         return self.resize is not None or self.crop is not None or self.color != "RGB"
 
+    @property
+    def scales(self) -> bool:
+        """Values are to be changed: by scale, mean or std."""
+        return any(v is not None for v in (self.scale, self.mean, self.std))
+
     def numbers(
         self, x: AnyArray, info: InputInfo, *, source_layout: Layout, layout: Layout
     ) -> AnyArray:
@@ -98,15 +103,16 @@ class Steps(BaseModel):
             layout: Where the result has them.
 
         Returns:
-            The samples in `layout` and `dtype` (the input's type where the file names none); values
+            The samples in `layout` and `dtype` (the input's type where the file names none); floats
             that become integers are rounded to the nearest and clipped to what the type holds.
 
         Raises:
+            DataError: Integers do not fit an integer type.
             ConfigValueError: Mean or std has another number of entries than there are channels, std
                 has a zero, or a layout is asked of an array that has not four dimensions.
         """
         axis = x.ndim - 1 if source_layout == "NHWC" else 1
-        if any(v is not None for v in (self.scale, self.mean, self.std)):
+        if self.scales:
             y = x.astype(np.float32)
             if self.scale is not None:
                 y *= np.float32(self.scale)
@@ -118,6 +124,8 @@ class Steps(BaseModel):
         dtype = np.dtype(self.dtype) if self.dtype is not None else info.dtype
         if x.dtype.kind == "f" and dtype.kind in "iu":
             x = np.clip(np.rint(x), np.iinfo(dtype).min, np.iinfo(dtype).max)
+        elif x.dtype.kind in "iu" and dtype.kind in "iu":
+            check_fits(x, dtype, info)
         if layout != source_layout:
             if x.ndim != 4:
                 raise ConfigValueError(
@@ -141,6 +149,21 @@ class Steps(BaseModel):
                 f"for {x.shape[axis]} channels; give one, or one a channel."
             )
         return values.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
+
+
+def check_fits(x: AnyArray, dtype: np.dtype[Any], info: InputInfo) -> None:
+    """Raise unless an integer type holds all values.
+
+    Raises:
+        DataError: It does not; the message shows the values, and says what to do.
+    """
+    limits = np.iinfo(dtype)
+    low, high = x.min(initial=0), x.max(initial=0)
+    if low < limits.min or high > limits.max:
+        raise DataError(
+            f"preprocessing of input '{info.name}': values from {low:g} to {high:g} ({x.dtype}, "
+            f"{8 * x.dtype.itemsize} bits) do not fit {dtype}; give a scale (1/257 brings 16 bits to 8)."
+        )
 
 
 def layout_of(info: InputInfo) -> Layout:

@@ -7,20 +7,23 @@ from types import ModuleType
 import numpy as np
 
 from calibrant.data.batch import AnyArray, InputInfo
-from calibrant.data.preprocess import Layout, Steps, layout_of
+from calibrant.data.preprocess import Layout, Steps, check_fits, layout_of
 from calibrant.errors import ConfigValueError, MissingPackageError
 
 __all__ = ["finish_arrays", "finish_images", "images_module", "stored_shape"]
 
 
 def finish_images(x: AnyArray, steps: Steps, info: InputInfo) -> AnyArray:
-    """Turn decoded and cropped images, (samples, height, width, channels) uint8, into input samples.
+    """Turn decoded and cropped images, (samples, height, width, channels), into input samples.
 
     With an axis of feeds in front, each feed is finished by itself.
     """
     if info.by_feed:
         return np.stack([finish_images(feed, steps, info.own) for feed in x])
     layout = steps.layout or layout_of(info)
+    dtype = np.dtype(steps.dtype) if steps.dtype is not None else info.dtype
+    if x.dtype != np.uint8 and dtype.kind in "iu" and not steps.scales:
+        check_fits(x, dtype, info)
     return steps.numbers(x, info, source_layout="NHWC", layout=layout)
 
 

@@ -39,7 +39,7 @@ from calibrant.errors import DataError, did_you_mean
 
 __all__ = ["IMAGES", "column_of", "folder_table", "in_natural_order", "sample_files"]
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm")
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 SAMPLES = (".npy", ".bin", *IMAGES)
 FLAT = re.compile(r"b(\d+)_(.+)\.(npy|bin)")
 
