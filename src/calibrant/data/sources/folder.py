@@ -4,6 +4,7 @@
     calib/b0_<input>.npy …              flat, the index in front (horizon.md 3.1)
     calib/*.npz                         arrays by input name in each file; one feed, or samples on axis 0
     calib/*.npy | *.bin | *.jpg …       a model with one input
+    calib/<class>/*.jpg …               a model with one input: one sub-folder a class (`sources.classes`)
     calib/labels.npy | labels.txt       beside any of these: one label a sample, or `file label` lines
     calib/preprocess.yaml               beside any of these: see `data.preprocess`
 
@@ -26,7 +27,9 @@ from calibrant.data.check import check_names
 from calibrant.data.preprocess import PREPROCESS_FILES, Preprocess, Steps
 from calibrant.data.sources.arrays import load_member, load_npy, npz_headers
 from calibrant.data.sources.binary import binary_file
+from calibrant.data.sources.classes import class_samples
 from calibrant.data.sources.columns import (
+    ArrayColumn,
     Column,
     FileColumn,
     PreparedColumn,
@@ -63,6 +66,7 @@ def folder_table(
     folders = [p for p in entries if p.is_dir()]
     spelled = {_plain(i.name): i for i in inputs} | {i.name: i for i in inputs}
     flat = [m for p in files if (m := FLAT.fullmatch(p.name))]
+    loose = [p for p in files if p.suffix.lower() in SAMPLES]
     used: list[Path]
     columns: dict[str, Column]
     if any(p.name in spelled for p in folders):
@@ -78,8 +82,21 @@ def folder_table(
         columns = {
             n: _prepared(c, n, inputs, preprocess, images=False) for n, c in columns.items()
         }
+    elif not loose and len(inputs) == 1 and folders:
+        samples = class_samples(folders, IMAGES, in_natural_order, _plain(inputs[0].name))
+        if not samples:
+            raise DataError(_nothing(folder, folders, inputs))
+        for name in LABELS:
+            if (folder / name).exists():
+                raise DataError(
+                    f"{folder} has {name}, and a sub-folder for each class, which says the labels as well; keep one."
+                )
+        images = [path for path, _ in samples]
+        columns = {inputs[0].name: column_of(images, inputs[0], preprocess, str(folder))}
+        columns["labels"] = ArrayColumn(np.array([label for _, label in samples], np.int64))
+        used = folders
     else:
-        used = [p for p in files if p.suffix.lower() in SAMPLES]
+        used = loose
         if not used:
             raise DataError(_nothing(folder, folders, inputs))
         if len(inputs) != 1:
@@ -242,7 +259,7 @@ def _sample_file(path: Path, info: InputInfo, steps: Steps | None) -> SampleFile
     if steps is None:
         raise DataError(
             f"{path} is an image, and nothing says how to turn it into input '{info}'; write "
-            f"preprocess.yaml beside it or give --preprocess, for example {{{PREPROCESS_EXAMPLE}}}."
+            f"preprocess.yaml in the data folder or give --preprocess, for example {{{PREPROCESS_EXAMPLE}}}."
         )
     read_image = images_module().read_image
     in_front = (np.newaxis, np.newaxis) if info.by_feed else (np.newaxis,)
