@@ -29,7 +29,7 @@ from calibrant.stats.tensor import FEW
 from calibrant.tuning import biases
 from calibrant.tuning import forms as variants
 from calibrant.tuning import ranges as decide
-from calibrant.tuning.strategies.ranges import BALANCE_GAIN_DB
+from calibrant.tuning.strategies.ranges import ADDED_GAIN_DB, FIRST_SAMPLES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -43,23 +43,24 @@ FENCE = re.compile(r"<!-- (\w+) -->\n```(\w+)\n(.*?)^```", re.DOTALL | re.MULTIL
 
 #: Numbers that pages take from the code: page, sentence, values.
 FACTS = [
-    ("explanation/decisions.md", "at least {:.0f} dB better", (BALANCE_GAIN_DB,)),
-    ("explanation/decisions.md", "at least {}, and more", (decide.SCORE_SAMPLES,)),
+    ("explanation/decisions.md", "at least {:.0f} dB in some part", (ADDED_GAIN_DB,)),
+    ("explanation/decisions.md", "at most {}, or more", (decide.SCORE_SAMPLES,)),
+    ("explanation/decisions.md", "judged on {} samples, and on twice", (FIRST_SAMPLES,)),
     ("explanation/decisions.md", "stay below {} million", (decide.SCORE_VALUES // 10**6,)),
     (
         "explanation/decisions.md",
         "at most {} and at most {} MiB, are the probe",
         (probe.PROBE_SAMPLES, probe.PROBE_BYTES >> 20),
     ),
-    ("explanation/decisions.md", "quantized with `{}`", decide.AUTO_ALGORITHMS[:1]),
+    ("explanation/decisions.md", "`{}` against `{}`", decide.AUTO_ALGORITHMS[::-1]),
     ("reference/algorithms.md", "measures `{}` and `{}`", decide.AUTO_ALGORITHMS),
-    ("explanation/equalization.md", "at least {:.0f} dB better", (BALANCE_GAIN_DB,)),
+    ("explanation/equalization.md", "at least {:.0f} dB better", (ADDED_GAIN_DB,)),
     ("explanation/equalization.md", "more than {:.0f} times the median", (variants.UNEVEN,)),
     ("explanation/equalization.md", "divided by {:.0f})", (equalize.SHRINK_LIMIT,)),
     ("explanation/equalization.md", "the limit of {:.0f}", (equalize.GROW_LIMIT,)),
     ("explanation/statistics.md", "Up to {:,} distinct values", (FEW,)),
     ("architecture.md", "Up to {:,} distinct values", (FEW,)),
-    ("architecture.md", "must gain {:.0f} dB", (BALANCE_GAIN_DB,)),
+    ("architecture.md", "must gain {:.0f} dB", (ADDED_GAIN_DB,)),
     (
         "how-to/warnings.md",
         "below {:.0f} dB or cosine below {}",
@@ -324,6 +325,7 @@ def keys_of(value: Any, prefix: str = "") -> Iterator[str]:
 NAMED = {
     "summary.json": [
         (r"quality\.outputs\.[^.]+\.", "quality.outputs.<name>."),
+        (r"decisions\[\]\.outputs\..+$", "decisions[].outputs"),
         (r"quality\.saturated_here\..+", "quality.saturated_here"),
         (r"time_s\..+", "time_s.<stage>"),
         (r"nodes\[\]\.thresholds\..+", "nodes[].thresholds"),

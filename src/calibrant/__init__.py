@@ -19,6 +19,7 @@ from calibrant._version import __version__
 if TYPE_CHECKING:
     from calibrant import algorithms
     from calibrant.analysis.evaluate import Evaluation, evaluate
+    from calibrant.analysis.score import Score
     from calibrant.compat.horizon import Quantizer, set_calib_qtype
     from calibrant.dialects import dump_recipe, load_recipe
     from calibrant.errors import CalibrantError
@@ -48,12 +49,15 @@ if TYPE_CHECKING:
         Subgraph,
     )
     from calibrant.results import QuantizedModel
+    from calibrant.solution import Solution
     from calibrant.stats import Statistics, TensorStats
+    from calibrant.tuning.bench import Bench
 
 __all__ = [
     "AlgorithmChoice",
     "AllNodes",
     "AllOf",
+    "Bench",
     "CalibrantError",
     "Calibration",
     "Evaluation",
@@ -73,8 +77,10 @@ __all__ = [
     "Quantizer",
     "Recipe",
     "Rule",
+    "Score",
     "Search",
     "Settings",
+    "Solution",
     "Source",
     "Statistics",
     "Subgraph",
@@ -92,6 +98,9 @@ __all__ = [
 
 #: Where each public name lives.
 _HOMES = {
+    "Bench": "calibrant.tuning.bench",
+    "Score": "calibrant.analysis.score",
+    "Solution": "calibrant.solution",
     "AlgorithmChoice": "calibrant.recipe",
     "AllNodes": "calibrant.recipe",
     "AllOf": "calibrant.recipe",

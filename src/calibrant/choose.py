@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 import numpy as np
@@ -18,12 +18,13 @@ from calibrant.numerics.half_scale import through_float16
 from calibrant.numerics.levels import nearest_level
 from calibrant.numerics.params import SCALE_EPS
 from calibrant.plan import ActivationDecision, Plan, WeightDecision, roles
-from calibrant.plan.folding import float_weight
+from calibrant.plan.folding import float_weight, folded_scales
 from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.recipe import AlgorithmChoice
 from calibrant.stats import TensorStats
 
 __all__ = [
+    "Known",
     "choose_activations",
     "choose_for_each",
     "choose_layers",
@@ -37,8 +38,27 @@ AUTO_ACTIVATION = AlgorithmChoice("min-max")
 AUTO_WEIGHT = AlgorithmChoice("mse")
 
 
+@dataclass(slots=True, eq=False)
+class Known:
+    """What was chosen before, so that equal choices are made once, over many plans of one model.
+
+    Args:
+        ranges: Parameters by the statistics they come from, algorithm and grid.
+        layers: Rounded weights by the weight, its algorithm and grid, and the scales folded into it.
+    """
+
+    ranges: dict[Hashable, QuantParams] = field(default_factory=dict)
+    layers: dict[Hashable, LayerParameters] = field(default_factory=dict)
+    _alive: list[object] = field(default_factory=list)
+
+    def key(self, *parts: object) -> tuple[int, ...]:
+        """Return the identity of objects, which live on as long as this does."""
+        self._alive += parts
+        return tuple(id(p) for p in parts)
+
+
 def choose_activations(
-    plan: Plan, statistics: Mapping[str, TensorStats]
+    plan: Plan, statistics: Mapping[str, TensorStats], known: Known | None = None
 ) -> dict[str, QuantParams]:
     """Choose the range of every activation quantizer.
 
@@ -47,11 +67,11 @@ def choose_activations(
     Returns:
         Parameters by quantizer id.
     """
-    return choose_for_each([plan], statistics)[0]
+    return choose_for_each([plan], statistics, known)[0]
 
 
 def choose_for_each(
-    plans: Sequence[Plan], statistics: Mapping[str, TensorStats]
+    plans: Sequence[Plan], statistics: Mapping[str, TensorStats], known: Known | None = None
 ) -> list[dict[str, QuantParams]]:
     """Choose the ranges of several plans for one model.
 
@@ -71,7 +91,7 @@ def choose_for_each(
             source = tuple(dict.fromkeys(d.tensor for d in members))
             by_source.setdefault(source, []).append((n, members))
     for source, entries in by_source.items():
-        seen = _Seen([statistics[t] for t in source if t in statistics])
+        seen = _Seen([statistics[t] for t in source if t in statistics], known)
         for n, members in entries:
             params = seen.choose(members[0])
             if plans[n].half_scales:
@@ -98,11 +118,12 @@ def _key(decision: ActivationDecision) -> str:
 class _Seen:
     """The statistics of the tensors of a group, merged when they are asked for."""
 
-    def __init__(self, statistics: Sequence[TensorStats]) -> None:
+    def __init__(self, statistics: Sequence[TensorStats], known: Known | None) -> None:
         self._statistics = statistics
+        self._mine = known.key(*statistics) if known is not None else ()
         self._whole: TensorStats | None = None
         self._channels: dict[int, list[TensorStats]] = {}
-        self._chosen: dict[tuple[AlgorithmChoice, QuantSpec], QuantParams] = {}
+        self._chosen = known.ranges if known is not None else {}
 
     def choose(self, decision: ActivationDecision) -> QuantParams:
         """Choose the range of a quantizer."""
@@ -111,7 +132,7 @@ class _Seen:
         if not any(s.count or s.nonfinite for s in self._statistics):
             raise DataError(f"Tensor '{decision.tensor}' had no values in the calibration data.")
         choice = _settled_activation(decision.algorithm)
-        key = choice, decision.spec
+        key = self._mine, choice, decision.spec
         if key not in self._chosen:
             self._chosen[key] = self._choose(choice, decision.spec)
         return self._chosen[key]
@@ -155,7 +176,10 @@ def _by_channel(
 
 
 def choose_layers(
-    plan: Plan, model: ir.Model, activations: Mapping[str, QuantParams] | None = None
+    plan: Plan,
+    model: ir.Model,
+    activations: Mapping[str, QuantParams] | None = None,
+    known: Known | None = None,
 ) -> dict[str, LayerParameters]:
     """Choose the scale of every weight and round it to its grid.
 
@@ -169,17 +193,37 @@ def choose_layers(
     Returns:
         Parameters by node name.
     """
-    return {
-        w.layer: _layer(w, float_weight(model, plan, w, activations or {})) for w in plan.weights
-    }
+    if known is None:
+        return {
+            w.layer: _layer(w, float_weight(model, plan, w, activations or {}))
+            for w in plan.weights
+        }
+    found = {}
+    for w in plan.weights:
+        scales = folded_scales(model, plan, w, activations or {})
+        const = model.graph.initializers[w.weight].const_value
+        key = (
+            known.key(const),
+            w.algorithm,
+            w.spec,
+            w.compensation,
+            scales.tobytes() if scales is not None else None,
+        )
+        if key not in known.layers:
+            known.layers[key] = _layer(w, float_weight(model, plan, w, activations or {}))
+        found[w.layer] = known.layers[key]
+    return found
 
 
 def choose_parameters(
-    plan: Plan, model: ir.Model, statistics: Mapping[str, TensorStats]
+    plan: Plan,
+    model: ir.Model,
+    statistics: Mapping[str, TensorStats],
+    known: Known | None = None,
 ) -> Parameters:
     """Choose everything: activations first, since weights may take over the scales of their channels."""
-    activations = choose_activations(plan, statistics)
-    return Parameters(activations, choose_layers(plan, model, activations))
+    activations = choose_activations(plan, statistics, known)
+    return Parameters(activations, choose_layers(plan, model, activations, known))
 
 
 def _layer(decision: WeightDecision, w: npt.NDArray[np.float32]) -> LayerParameters:

@@ -44,8 +44,10 @@ class Trial:
         score: What it reached.
         chosen: Whether it was taken.
         metric: What the score is: a metric's name; `sqnr` is the mean over the outputs [dB].
-        outputs: What each output reached, where a search looked at them one by one.
+        outputs: What each output, or each part of the outputs, reached.
         seconds: What a search took for it [s].
+        samples: On how many samples it was measured; none of them had a part in its ranges.
+        reason: What came of the comparison with the option that was best until then.
     """
 
     stage: str
@@ -55,6 +57,8 @@ class Trial:
     metric: str = "sqnr"
     outputs: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    samples: int = 0
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

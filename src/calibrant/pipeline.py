@@ -26,9 +26,9 @@ from calibrant.runtime.measure import measure_latency
 from calibrant.runtime.runtime import Runtime
 from calibrant.solution import Built, Solution, build
 from calibrant.stats import Statistics
-from calibrant.tuning.bench import Bench
 from calibrant.tuning.lifted import lifted
 from calibrant.tuning.road import solve, statistics_of
+from calibrant.tuning.store import Store
 
 __all__ = ["finished", "observe", "quantize"]
 
@@ -73,7 +73,7 @@ def quantize(
         ConfigError: The recipe names what the model does not have, or asks for what does not exist.
     """
     wanted = asked(recipe, target)
-    bench = Bench(
+    store = Store(
         model,
         data,
         runtime=Runtime(provider, threads),
@@ -83,17 +83,15 @@ def quantize(
         progress=Progress(progress),
     )
     start = time.perf_counter()
-    solution, findings, statistics, probe = (
-        lifted(bench, wanted) if keeps_scales(wanted) else solve(bench, wanted)
-    )
+    solved = lifted(store, wanted) if keeps_scales(wanted) else solve(store, wanted)
     return finished(
         model,
-        solution,
-        findings,
-        probe,
-        bench.progress,
-        bench.runtime,
-        statistics=statistics,
+        solved.solution,
+        solved.findings,
+        solved.probe,
+        store.progress,
+        store.runtime,
+        statistics=solved.statistics,
         per_node=per_node,
         latency=latency,
         start=start,
@@ -179,7 +177,7 @@ def observe(
     Arguments and errors are those of `quantize`. Statistics of parts of the data merge to those of the
     whole, bit for bit; those of different models do not merge (their digests differ).
     """
-    bench = Bench(
+    store = Store(
         model,
         data,
         runtime=Runtime(provider, threads),
@@ -188,4 +186,4 @@ def observe(
         preprocess=preprocess,
         progress=Progress(progress),
     )
-    return statistics_of(bench, asked(recipe, target))
+    return statistics_of(store, asked(recipe, target))

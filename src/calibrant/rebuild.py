@@ -39,7 +39,7 @@ from calibrant.record.recording import Recording
 from calibrant.results import QuantizedModel
 from calibrant.runtime.runtime import Runtime
 from calibrant.solution import Solution
-from calibrant.tuning.bench import Bench
+from calibrant.tuning.store import Store
 
 __all__ = ["quantize_from_record"]
 
@@ -85,7 +85,7 @@ def quantize_from_record(
     target = _target(found)
     recipe = Recipe(target=target.name)
     start = time.perf_counter()
-    bench = Bench(
+    store = Store(
         model,
         data,
         runtime=Runtime(provider, threads),
@@ -93,26 +93,26 @@ def quantize_from_record(
         preprocess=preprocess,
         progress=Progress(progress),
     )
-    with bench.progress.stage("load"):
-        original = bench.original()
+    with store.progress.stage("load"):
+        original = store.original()
         base, form, meant = _formed(original, found, target)
-    with bench.progress.stage("weights"):
+    with store.progress.stage("weights"):
         params = _parameters(base, form, meant, found)
     kept = {k: e.kept for k, e in found.entries.items()}
     solution = Solution(original, base, form, meant.plan, params, source="record", kept=kept)
     probe, findings = None, Findings()
     if data is not None:
-        with bench.progress.stage("probe"):
-            samples = bench.samples(recipe)
-            probe = bench.probe(base, samples, samples_for(recipe, meant.plan))
+        with store.progress.stage("probe"):
+            samples = store.samples(recipe)
+            probe = store.probe(base, samples, samples_for(recipe, meant.plan))
             findings = Findings(DataFindings(notes=samples.notes))
     return finished(
         model,
         solution,
         findings,
         probe,
-        bench.progress,
-        bench.runtime,
+        store.progress,
+        store.runtime,
         per_node=per_node,
         latency=latency,
         start=start,

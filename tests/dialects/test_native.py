@@ -330,7 +330,7 @@ def test_options_are_kept_as_tuples() -> None:
         ("rules:\n- where: all\n  balance: high", ConfigTypeError, "balance is 'high'; it is a number"),
         ("calibration: {batch_size: 0}", ConfigValueError, "batch_size is 0"),
         ("calibration: {batch_size: true}", ConfigTypeError, "batch_size is true; it is a whole number"),
-        ("calibration: {behind: rounded}", ConfigValueError, "behind is 'rounded'; it has to be 'float' or 'weights'"),
+        ("calibration: {behind: rounded}", ConfigValueError, "behind is 'rounded'; it has to be 'auto', 'float' or 'weights'"),
         ("calibration: {exact: maybe}", ConfigTypeError, "exact is 'maybe'; it is true or false"),
         ("bias_correction: maybe", ConfigValueError, "bias_correction is 'maybe'.*'auto', 'on' or 'off'"),
         ("target: a\ntarget: b", ConfigValueError, r"recipe:3: 'target' stands here and in line 2"),

@@ -16,9 +16,8 @@ from calibrant.recipe import AlgorithmChoice, Recipe
 from calibrant.runtime.measure import run
 from calibrant.runtime.observe import observe
 from calibrant.runtime.runtime import Runtime
-from calibrant.tuning import ranges as decide
 from tests.models import NETS
-from tests.road import TARGETS, batches, every_net, prepared, quantize
+from tests.road import TARGETS, every_net, prepared
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -68,21 +67,3 @@ def test_another_bias_or_weight_is_another_session() -> None:
     assert simulator.opened == 3
     assert (found[0] != found[1]).any()
     assert (found[0] != found[2]).any()
-
-
-def test_a_model_that_says_its_shapes_is_not_run_to_count_values(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model, feeds = NETS["residual"]()
-    counted = decide._values_a_sample
-    said: list[float | None] = []
-
-    def watched(*args: object) -> float | None:
-        said.append(counted(*args))  # type: ignore[arg-type]
-        return said[-1]
-
-    monkeypatch.setattr(decide, "_values_a_sample", watched)
-    found = quantize(model, batches(feeds))
-    observed = sum(found.statistics[t].count for t in found.plan.observed_tensors)
-    assert said
-    assert said[0] == observed / found.summary["data"]["samples"]

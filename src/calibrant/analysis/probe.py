@@ -50,6 +50,9 @@ QUALITY_SAMPLES = 16
 PROBE_FEED = 16
 PROBE_FEED_BYTES = 4 * 2**20
 
+#: … and in so many feeds at the least, where there are enough samples: half of them judge what the others say.
+PROBE_FEEDS = 8
+
 #: Operators that select by value: behind them positions differ between two models that hardly differ.
 _SELECTING = frozenset(
     {"ArgMax", "ArgMin", "Compress", "NonMaxSuppression", "NonZero", "TopK", "Unique"}
@@ -290,12 +293,13 @@ def _slices(batches: list[Batch], samples: int, *, free: bool) -> Iterator[Batch
             left -= batch.size
             continue
         each = max(1, sum(x.nbytes for x in batch.feeds.values()) // batch.size)
-        step = max(1, min(PROBE_FEED, PROBE_FEED_BYTES // each, batch.size // 2))
+        step = max(1, min(PROBE_FEED, PROBE_FEED_BYTES // each, samples // PROBE_FEEDS))
         for start in range(0, batch.size, step):
             if left <= 0:
                 return
-            yield batch.part(start, start + step)
-            left -= step
+            part = batch.part(start, min(start + step, start + left))
+            yield part
+            left -= part.size
 
 
 def _check_finite(outputs: Mapping[str, Array], batch: Batch) -> None:

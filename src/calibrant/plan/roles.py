@@ -24,7 +24,7 @@ LEVEL_COUNTS = (16, 32)
 def codebook(choice: AlgorithmChoice | None) -> CodebookAlgorithm | None:
     """Return the algorithm of a choice where it keeps a few levels of the grid, else None."""
     made = _made(choice)
-    return made if isinstance(made, CodebookAlgorithm) else None
+    return made if _does(made, CodebookAlgorithm) else None  # type: ignore[return-value]
 
 
 def levels_of(
@@ -57,7 +57,7 @@ def levels_of(
 def rounding(choice: AlgorithmChoice | None) -> RoundingAlgorithm | None:
     """Return the algorithm of a choice where it learns its rounding, else None."""
     made = _made(choice)
-    return made if isinstance(made, RoundingAlgorithm) else None
+    return made if _does(made, RoundingAlgorithm) else None  # type: ignore[return-value]
 
 
 def _made(choice: AlgorithmChoice | None) -> WeightAlgorithm | None:
@@ -65,3 +65,14 @@ def _made(choice: AlgorithmChoice | None) -> WeightAlgorithm | None:
     if choice is None or choice.name not in algorithms.names()["weight"]:
         return None
     return algorithms.weight(choice.name, **dict(choice.options))
+
+
+#: (class, protocol) -> whether it has the protocol's methods: asked for every layer of every plan, and slow to find out.
+_KNOWN: dict[tuple[type, type], bool] = {}
+
+
+def _does(made: object, protocol: type) -> bool:
+    key = type(made), protocol
+    if key not in _KNOWN:
+        _KNOWN[key] = isinstance(made, protocol)
+    return _KNOWN[key]

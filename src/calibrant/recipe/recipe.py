@@ -217,7 +217,8 @@ class Calibration:
         balance_batches: Batches, from the first, that show how uneven the input of a layer to balance is;
             None takes the samples that candidates are measured on.
         behind: What the observed activations come from: the float model, or the same model with its weights
-            rounded (`weights`; activations stay float while they are observed, as Ascend's tools do it).
+            rounded (`weights`; activations stay float while they are observed). `auto` tries both where the
+            algorithm of activations is open too, and is `float` otherwise.
     """
 
     batch_size: int | None = None
@@ -226,16 +227,16 @@ class Calibration:
     random: bool = False
     sources: tuple[Source, ...] = ()
     balance_batches: int | None = None
-    behind: Literal["float", "weights"] = "float"
+    behind: Literal["auto", "float", "weights"] = "auto"
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "batch_num", "balance_batches"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or value < 1):
                 raise ConfigValueError(f"calibration.{name} is {value!r}; it is 1 or more.")
-        if self.behind not in ("float", "weights"):
+        if self.behind not in ("auto", "float", "weights"):
             raise ConfigValueError(
-                f"calibration.behind is {self.behind!r}; it is 'float' or 'weights'."
+                f"calibration.behind is {self.behind!r}; it is 'auto', 'float' or 'weights'."
             )
 
 

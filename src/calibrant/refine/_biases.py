@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,18 @@ from calibrant.graph.ops import bias_of
 from calibrant.plan import WeightDecision
 from calibrant.plan.parameters import LayerParameters
 
-__all__ = ["bias_factor", "has_other_bias", "output_axis", "output_of", "with_bias"]
+__all__ = [
+    "Delta",
+    "bias_factor",
+    "can_correct",
+    "cross_validated",
+    "has_other_bias",
+    "output_axis",
+    "output_of",
+    "with_bias",
+]
+
+FloatArray = npt.NDArray[np.float64]
 
 
 def output_of(model: ir.Model, weight: WeightDecision) -> str:
@@ -52,3 +63,30 @@ def with_bias(
             bias = const.numpy().astype(np.float32)
     factor = np.float32(bias_factor(model.graph.node(weight.layer)))
     return replace(layer, bias=bias + delta / factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A correction (out,), and the squared error a value that it removes on samples it was not taken from."""
+
+    delta: FloatArray
+    gain: float
+
+
+def cross_validated(error: FloatArray) -> Delta:
+    """Return the mean error (out,) and the squared error it removes on samples it was not taken from."""
+    even, odd = error[::2].mean(axis=0), error[1::2].mean(axis=0)  # (out,)
+    gains = [2 * a * b - a * a for a, b in ((even, odd), (odd, even))]
+    return Delta(error.mean(axis=0), float(np.mean(gains)))
+
+
+def can_correct(model: ir.Model, weight: WeightDecision) -> bool:
+    """Whether a layer has a bias, or can be given one."""
+    if weight.channel_axis is None:
+        return False
+    node = model.graph.node(weight.layer)
+    if weight.input_index != 1:
+        return False
+    if node.op_type == "MatMul":
+        return weight.bias is not None
+    return bias_factor(node) != 0 and not has_other_bias(model, weight)

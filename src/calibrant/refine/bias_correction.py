@@ -27,11 +27,11 @@ import onnx_ir as ir
 
 from calibrant.emit.qdq import emit_simulated
 from calibrant.numerics.finite import finite_mask, mean_square, means_by_channel
-from calibrant.plan import Plan, WeightDecision
+from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
 from calibrant.refine._biases import (
-    bias_factor,
-    has_other_bias,
+    can_correct,
+    cross_validated,
     output_axis,
     output_of,
     with_bias,
@@ -87,7 +87,7 @@ def correct_bias(
     """
     own = plan.bias_wishes
     others = (w for w in plan.weights if w.layer not in own)
-    targets = {output_of(model, w): w for w in others if _can_correct(model, w)}
+    targets = {output_of(model, w): w for w in others if can_correct(model, w)}
     if not targets or len(feeds) < 2:
         return params, []
     axes = {name: output_axis(model, w) for name, w in targets.items()}
@@ -101,7 +101,7 @@ def correct_bias(
             means_by_channel(y, axes[name], masks.get((name, i))) for i, y in enumerate(outputs)
         ]
         error = reference[name] - np.stack(found)  # (feeds, out)
-        deltas = _cross_validated(error)
+        deltas = cross_validated(error)
         gain = deltas.gain / max(mean_square(outputs), 1e-30)
         report.append(Correction(weight.layer, gain > 0, gain))
         if gain <= 0:
@@ -111,30 +111,6 @@ def correct_bias(
             y += delta if axes[name] == -1 else delta.reshape(-1, *[1] * (y.ndim - 2))
         layers[weight.layer] = with_bias(layers[weight.layer], model, weight, delta)
     return replace(params, layers=layers), report
-
-
-@dataclass(frozen=True, slots=True)
-class _Delta:
-    delta: FloatArray
-    gain: float
-
-
-def _cross_validated(error: FloatArray) -> _Delta:
-    """Return the mean error (out,) and the squared error it removes on samples it was not taken from."""
-    even, odd = error[::2].mean(axis=0), error[1::2].mean(axis=0)  # (out,)
-    gains = [2 * a * b - a * a for a, b in ((even, odd), (odd, even))]
-    return _Delta(error.mean(axis=0), float(np.mean(gains)))
-
-
-def _can_correct(model: ir.Model, weight: WeightDecision) -> bool:
-    if weight.channel_axis is None:
-        return False
-    node = model.graph.node(weight.layer)
-    if weight.input_index != 1:
-        return False
-    if node.op_type == "MatMul":
-        return weight.bias is not None
-    return bias_factor(node) != 0 and not has_other_bias(model, weight)
 
 
 def _means(

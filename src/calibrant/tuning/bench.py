@@ -1,62 +1,56 @@
-"""One model, its data, and all that is known of them, on which any recipe is built and judged."""
+"""The bench: one model, its data and all that is known of them, on which any recipe is built and judged.
+
+    bench = Bench("model.onnx", "calib.npz")
+    solution = bench.solve(recipe)          # nothing is run twice
+    score = bench.score(solution)           # .db over all parts, .parts by part
+    bench.work.passes                       # what all runs so far amount to
+
+Recipes that differ in widths alone share what they leave open: it is decided once, for the recipe without its widths.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
+from calibrant.analysis.parts import Part, parts_of
+from calibrant.analysis.probe import Probe
+from calibrant.analysis.score import Score, sample_scores
+from calibrant.analysis.simulate import Simulator
+from calibrant.dialects.asked import RecipeLike, asked
+from calibrant.errors import ConfigValueError
+from calibrant.graph.digest import digest
+from calibrant.graph.load import ModelLike
+from calibrant.plan.loaded import keeps_scales
+from calibrant.progress import Callback, Progress
+from calibrant.recipe import Recipe
+from calibrant.runtime.runtime import Runtime
+from calibrant.solution import Solution, build
+from calibrant.tuning.guide import Guide, essence, without_widths
+from calibrant.tuning.lifted import lifted
+from calibrant.tuning.road import solve
+from calibrant.tuning.solved import Solved
+from calibrant.tuning.store import Store
+from calibrant.tuning.work import Work
 
-from calibrant.analysis.probe import Probe, take_probe
-from calibrant.data.batch import Batch
-from calibrant.findings import DataFindings
-from calibrant.graph.load import ModelLike, load, prepare
-from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
-from calibrant.graph.passes.fuse_batchnorm import Folded, fuse_batchnorm
-from calibrant.graph.passes.half_outputs import round_outputs
-from calibrant.plan import Plan, resolve
-from calibrant.progress import Progress
-from calibrant.recipe import Calibration, Recipe
-from calibrant.runtime.inputs import model_inputs
-from calibrant.runtime.observe import observe
-from calibrant.runtime.runtime import CPU, Runtime
-from calibrant.stats import TensorStats
-from calibrant.tuning.samples import Samples, open_samples
-from calibrant.tuning.space import asks_wide_types
-
-__all__ = ["Bench", "Prepared"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """A model brought into shape for a recipe.
-
-    Args:
-        model: The float model, prepared and folded.
-        plan: Where quantizers stand in it.
-        folded: Batch normalizations.
-        raised: Its opset is another one than that of the model as given.
-    """
-
-    model: ir.Model
-    plan: Plan
-    folded: tuple[Folded, ...]
-    raised: bool
+__all__ = ["Bench"]
 
 
 class Bench:
-    """A model and its data.
+    """One model and its data, on which many recipes are built and judged.
 
     Args:
-        model: Path of an ONNX file, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not changed.
+        model: The model, as `calibrant.quantize` takes it; it is not changed.
         data: Calibration data, as `calibrant.quantize` takes it.
-        runtime: Where models run.
+        evaluate: A task metric: a function that is given a path of an ONNX file and returns a number. None for none.
+        provider: Execution provider for every run of a model.
+        threads: Threads inside an operator; None leaves it to ONNX Runtime.
         batch_size: Samples in a batch; over the recipes'.
         batch_num: Batches to use; over the recipes'.
         preprocess: File that says how raw samples become inputs.
-        progress: Told what is going on.
+        progress: Called with a stage, what is done of it, and how much there is.
     """
 
     def __init__(
@@ -64,100 +58,117 @@ class Bench:
         model: ModelLike,
         data: Any = None,
         *,
-        runtime: Runtime = CPU,
+        evaluate: Callable[[str], float] | None = None,
+        provider: str = "cpu",
+        threads: int | None = None,
         batch_size: int | None = None,
         batch_num: int | None = None,
         preprocess: str | Path | None = None,
-        progress: Progress | None = None,
+        progress: Callback | None = None,
     ) -> None:
-        """Keep both; nothing is read yet."""
-        self.model, self.data = model, data
-        self.runtime = runtime
-        self.progress = progress if progress is not None else Progress()
-        self._reading: dict[str, Any] = {
-            "batch_size": batch_size,
-            "batch_num": batch_num,
-            "preprocess": preprocess,
-        }
-        self._originals: dict[bool, ir.Model] = {}
-        self._samples: dict[Calibration, Samples] = {}
-
-    def original(self, *, quantizers: bool = False) -> ir.Model:
-        """Return the model as it was given, loaded and checked.
-
-        Args:
-            quantizers: It may hold quantizers.
-        """
-        if quantizers not in self._originals:
-            self._originals[quantizers] = load(self.model, quantizers=quantizers)
-        return self._originals[quantizers]
-
-    def samples(self, recipe: Recipe, *, quantizers: bool = False) -> Samples:
-        """Return the data of a recipe."""
-        key = recipe.calibration
-        if key not in self._samples:
-            inputs = model_inputs(self.original(quantizers=quantizers))
-            self._samples[key] = open_samples(inputs, self.data, recipe, **self._reading)
-        return self._samples[key]
-
-    def prepared(self, recipe: Recipe) -> Prepared:
-        """Bring the model into shape for a recipe, and decide where quantizers stand."""
-        original = self.original()
-        found = _shaped(original, original, recipe)
-        wide = found.plan.needs_wide_types or asks_wide_types(recipe)
-        if wide and main_opset(found.model) < WIDE_OPSET:
-            found = _shaped(raise_opset(original.clone(), WIDE_OPSET), original, recipe)
-        return found
-
-    def probe(self, model: ir.Model, samples: Samples, count: int) -> Probe:
-        """Take the first samples, and what a float model answers to them."""
-        return take_probe(model, samples.first(), count, self.runtime)
-
-    def observe(
-        self,
-        model: ir.Model,
-        tensors: Sequence[str],
-        axes: Mapping[str, Sequence[int]],
-        samples: Samples,
-        *,
-        exact: bool,
-    ) -> tuple[dict[str, TensorStats], DataFindings]:
-        """Run a float model over all data once.
-
-        Args:
-            model: The float model.
-            tensors: Tensors to look at.
-            axes: Tensor -> axes along which each channel is observed by itself.
-            samples: The data.
-            exact: Keep raw values.
-        """
-        seen = batches = 0
-
-        def counted() -> Iterator[Batch]:
-            nonlocal seen, batches
-            for batch in samples.all():
-                seen += batch.size
-                batches += 1
-                yield batch
-
-        statistics = observe(
+        """Keep model and data; nothing is read yet."""
+        self._store = Store(
             model,
-            tensors,
-            counted(),
-            per_channel=axes,
-            exact=exact,
-            progress=lambda _: self.progress.step(seen, samples.total),
-            runtime=self.runtime,
+            data,
+            runtime=Runtime(provider, threads),
+            batch_size=batch_size,
+            batch_num=batch_num,
+            preprocess=preprocess,
+            progress=Progress(progress),
+            shared=True,
         )
-        return statistics, DataFindings(seen, batches, samples.notes)
+        self._evaluate = evaluate
+        self._solved: dict[Recipe, Solved] = {}
+        self._scores: dict[Solution, Score] = {}
+        self._simulators: dict[object, Simulator] = {}
+        self._parts: dict[object, dict[str, tuple[Part, ...]]] = {}
 
+    @property
+    def work(self) -> Work:
+        """What all runs so far amount to."""
+        return self._store.work
 
-def _shaped(source: ir.Model, original: ir.Model, recipe: Recipe) -> Prepared:
-    model, fusion = prepare(source), recipe.fusion
-    folded: list[Folded] = []
-    if fusion.batch_norm:
-        folded = fuse_batchnorm(model, skip=fusion.skip, origin=fusion.origin)
-    if recipe.output_precision == "float16":
-        round_outputs(model)
-    raised = main_opset(model) != main_opset(original)
-    return Prepared(model, resolve(recipe, model), tuple(folded), raised)
+    def solve(self, recipe: RecipeLike | None = None) -> Solution:
+        """Return the solution of a recipe.
+
+        Args:
+            recipe: What is wanted, as `calibrant.quantize` takes it; None for the defaults.
+
+        Raises:
+            ModelError: The model cannot be read, checked or quantized.
+            DataError: The data is empty, does not fit the inputs, or is not finite.
+            ConfigError: The recipe names what the model does not have, or asks for what does not exist.
+        """
+        return self._solve(asked(recipe, None)).solution
+
+    def score(self, solution: Solution) -> Score:
+        """Return how near the outputs of a solution are to those of the float model, on the probe.
+
+        The first samples of the data are run, with quantizers simulated in float. A Softmax or Sigmoid at the end is
+        left out, since behind it a few uncertain samples decide the whole figure.
+
+        Args:
+            solution: A solution of this bench's model.
+
+        Raises:
+            ConfigValueError: The solution is of another model.
+        """
+        if solution not in self._scores:
+            self._scores[solution] = self._score(solution)
+        return self._scores[solution]
+
+    def _solve(self, recipe: Recipe) -> Solved:
+        key = essence(recipe)
+        if key not in self._solved:
+            if keeps_scales(recipe):
+                self._solved[key] = lifted(self._store, recipe)
+            else:
+                self._solved[key] = solve(self._store, recipe, self._guide(key))
+            probe = self._solved[key].probe
+            if probe is not None:
+                self.work.probe = max(self.work.probe, probe.samples)
+        return self._solved[key]
+
+    def _guide(self, recipe: Recipe) -> Guide | None:
+        plain = without_widths(recipe)
+        return self._solve(plain).guide if plain != recipe else None
+
+    def _score(self, solution: Solution) -> Score:
+        known = next((s for s in self._solved.values() if s.solution is solution), None)
+        probe = known.probe if known is not None else self._probe()
+        if probe is None:
+            raise ConfigValueError("The bench has no data to score a solution on.")
+        if known is None and digest(solution.original) != digest(self._store.original()):
+            raise ConfigValueError("The solution is of another model than the bench's.")
+        key = solution.model
+        if key not in self._simulators:
+            self._simulators[key] = Simulator(key, probe.scored, self._store.runtime)
+        outputs = self._simulators[key].simulate(solution.plan, solution.params, probe.feeds)
+        self.work.whole(probe.samples)
+        sizes = [b.size for b in probe.small]
+        scores = sample_scores(probe.scored_reference, outputs, self._parts_of(probe), sizes=sizes)
+        found = Score.of(scores)
+        return found if self._evaluate is None else replace(found, metric=self._metric(solution))
+
+    def _parts_of(self, probe: Probe) -> dict[str, tuple[Part, ...]]:
+        if probe not in self._parts:
+            model = self._store.prepared(Recipe()).model
+            self._parts[probe] = {
+                n: parts_of(model, n, [r[n] for r in probe.scored_reference]) for n in probe.scored
+            }
+        return self._parts[probe]
+
+    def _probe(self) -> Probe | None:
+        return self._solve(Recipe()).probe
+
+    def _metric(self, solution: Solution) -> float:
+        """Return what the task metric says of the deployed model."""
+        import tempfile
+
+        import onnx_ir as ir
+
+        assert self._evaluate is not None
+        with tempfile.TemporaryDirectory(prefix="calibrant-") as folder:
+            path = Path(folder) / "deploy.onnx"
+            ir.save(build(solution).deploy, path)
+            return float(self._evaluate(str(path)))

@@ -3,27 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
+from calibrant.analysis.parts import Part
 from calibrant.analysis.probe import Probe
+from calibrant.analysis.score import Comparison, SampleScores, Score, sample_scores
+from calibrant.analysis.simulate import Simulator
 from calibrant.findings import Trial
 from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
 from calibrant.recipe import Note, Recipe
-from calibrant.refine.bias_by_rule import RuleCorrection, correct_by_rule, wishes
+from calibrant.refine.bias_by_rule import RuleCorrection, correct_by_rule
 from calibrant.refine.bias_correction import Correction, correct_bias
+from calibrant.refine.local_bias import LocalErrors, correct_by_local_errors, local_errors
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.stats import TensorStats
-from calibrant.tuning.ranges import scorer
+from calibrant.tuning.driver import drive
+from calibrant.tuning.store import Store
+from calibrant.tuning.strategies.biases import biases
 
-__all__ = ["affordable", "corrected", "corrected_by_rules"]
+__all__ = ["Biases", "affordable", "corrected", "corrected_by_rules"]
 
 #: Biases are corrected on at least so many samples of the probe …
 CORRECTION_SAMPLES = 8
 #: … and on more where the largest observed tensor of all samples stays below this.
 CORRECTION_VALUES = 16_000_000
+
+#: Ways to correct biases beside leaving them.
+WAYS = ("local", "walked")
+
+
+@dataclass(frozen=True, slots=True)
+class Biases:
+    """What became of biases.
+
+    Args:
+        way: How they were corrected.
+        report: Layer by layer.
+        trials: What was tried.
+    """
+
+    way: str = "off"
+    report: tuple[Correction, ...] = ()
+    trials: tuple[Trial, ...] = ()
 
 
 def corrected_by_rules(
@@ -34,7 +58,7 @@ def corrected_by_rules(
     Returns:
         New parameters, a report, and a note where there are fewer samples than asked for.
     """
-    most = max((w.samples for w in wishes(plan).values()), default=0)
+    most = plan.bias_samples
     if most == 0:
         return params, (), ()
     feeds, sizes = probe.one_by_one(most)
@@ -66,8 +90,11 @@ def corrected(
     recipe: Recipe,
     probe: Probe,
     samples: int,
-    runtime: Runtime = CPU,
-) -> tuple[Parameters, tuple[Correction, ...], tuple[Trial, ...]]:
+    simulator: Simulator,
+    parts: Mapping[str, tuple[Part, ...]],
+    store: Store,
+    way: str | None = None,
+) -> tuple[Parameters, Biases]:
     """Correct biases where the recipe says so, or where it makes the outputs better.
 
     Args:
@@ -77,22 +104,118 @@ def corrected(
         recipe: Says whether.
         probe: Samples.
         samples: How many of them can be held at once.
-        runtime: Where it runs.
+        simulator: Runs the simulated model.
+        parts: Parts of the tensors that ways are compared by.
+        store: What is known of the model.
+        way: How to correct, where that is decided already.
     """
     mode = recipe.bias_correction
-    if mode == "off" or len(probe.feeds) < 2:
-        return params, (), ()
-    feeds = probe.part(samples).feeds
-    improved, report = correct_bias(model, plan, params, feeds, runtime=runtime)
-    if mode == "on" or not any(c.kept for c in report):
-        return improved, tuple(report), ()
-    scored = scorer(model, plan, probe, runtime)
-    before, after = scored.score(params), scored.score(improved)
-    better = after > before
-    trials = (
-        Trial("bias correction", "off", before, not better),
-        Trial("bias correction", "on", after, better),
-    )
-    if not better:
-        return params, tuple(replace(c, kept=False) for c in report), trials
-    return improved, tuple(report), trials
+    if mode == "off" or len(probe.feeds) < 2 or not plan.weights:
+        return params, Biases()
+    few = probe.part(samples)
+    if mode == "on":
+        store.work.whole(2 * few.samples)
+        params, walked = correct_bias(model, plan, params, few.feeds, runtime=store.runtime)
+        return params, Biases("walked", tuple(walked))
+    if len(few.feeds) < 4:
+        return params, Biases()  # corrections from one half could not be checked on it
+    trying = _Trying(model, plan, params, few, simulator, parts, store)
+    if way is None:
+        way = drive(biases(WAYS, trying.compared), trying.answer)
+    params, report = trying.result(way)
+    return params, Biases(way, report, trying.trials(way))
+
+
+@dataclass(slots=True, eq=False)
+class _Trying:
+    """Answers what ways to correct lose: corrections from even feeds, judged on odd ones."""
+
+    model: ir.Model
+    plan: Plan
+    params: Parameters
+    probe: Probe
+    simulator: Simulator
+    parts: Mapping[str, tuple[Part, ...]]
+    store: Store
+    scores: dict[str, SampleScores] = field(default_factory=dict)
+    said: dict[str, Comparison] = field(default_factory=dict)
+    _corrected: dict[str, tuple[Parameters, tuple[Correction, ...]]] = field(default_factory=dict)
+    _errors: LocalErrors | None = None
+
+    def answer(self, way: str) -> SampleScores | None:
+        """Return what a way loses on the odd feeds; None where it changes nothing."""
+        params, report = self._from_even(way)
+        if way != "off" and not any(c.kept for c in report):
+            return None
+        odd = range(1, len(self.probe.feeds), 2)
+        outputs = self.simulator.simulate(self.plan, params, [self.probe.feeds[i] for i in odd])
+        reference = [self.probe.scored_reference[i] for i in odd]
+        sizes = [self.probe.small[i].size for i in odd]
+        self.store.work.whole(sum(sizes))
+        self.scores[way] = sample_scores(reference, outputs, self.parts, sizes=sizes)
+        return self.scores[way]
+
+    def compared(self, way: str, found: Comparison) -> None:
+        """Remember a comparison."""
+        self.said[way] = found
+
+    def result(self, way: str) -> tuple[Parameters, tuple[Correction, ...]]:
+        """Return the parameters of a way. Local errors are at hand for all feeds; a walk is not walked again."""
+        if way == "local":
+            every = range(len(self.probe.feeds))
+            return correct_by_local_errors(self.model, self.params, self._local(), every)
+        if way == "off":
+            reports = [r for w, (_, r) in self._corrected.items() if w != "off"]
+            report = reports[-1] if reports else ()
+            return self.params, tuple(replace(c, kept=False) for c in report)
+        return self._from_even(way)
+
+    def trials(self, taken: str) -> tuple[Trial, ...]:
+        """Return what was tried."""
+        found = []
+        for way, scores in self.scores.items():
+            score = Score.of(scores)
+            reason = self.said[way].reason if way in self.said else ""
+            found.append(
+                Trial(
+                    "bias correction",
+                    way,
+                    score.db,
+                    way == taken,
+                    outputs=score.parts,
+                    samples=scores.samples,
+                    reason=reason,
+                )
+            )
+        return tuple(found) if len(found) > 1 else ()
+
+    def _from_even(self, way: str) -> tuple[Parameters, tuple[Correction, ...]]:
+        if way not in self._corrected:
+            self._corrected[way] = self._correct(way)
+        return self._corrected[way]
+
+    def _correct(self, way: str) -> tuple[Parameters, tuple[Correction, ...]]:
+        if way == "off":
+            return self.params, ()
+        even = range(0, len(self.probe.feeds), 2)
+        if way == "walked":
+            feeds = [self.probe.feeds[i] for i in even]
+            self.store.work.whole(2 * sum(self.probe.small[i].size for i in even))
+            params, report = correct_bias(
+                self.model, self.plan, self.params, feeds, runtime=self.store.runtime
+            )
+            return params, tuple(report)
+        return correct_by_local_errors(self.model, self.params, self._local(), even)
+
+    def _local(self) -> LocalErrors:
+        if self._errors is None:
+            self._errors, new = local_errors(
+                self.model,
+                self.plan,
+                self.params,
+                self.probe.feeds,
+                runtime=self.store.runtime,
+                known=self.store.local if self.store.shared else None,
+            )
+            self.store.work.part(self.probe.samples, min(2.0, 1.0 + new) if new else 0.0)
+        return self._errors

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from calibrant.analysis.probe import Probe, samples_for
+from calibrant.analysis.probe import samples_for
 from calibrant.choose import choose_layers, settled
 from calibrant.errors import ConfigValueError
 from calibrant.findings import DataFindings, Findings, PassFindings
@@ -32,16 +32,17 @@ from calibrant.recipe.settings import FROM_MODEL
 from calibrant.runtime.overflow import half_overflows
 from calibrant.solution import Solution
 from calibrant.stats import Statistics
-from calibrant.tuning.bench import Bench
+from calibrant.tuning.solved import Solved
+from calibrant.tuning.store import Store
 
 __all__ = ["lifted"]
 
 
-def lifted(bench: Bench, recipe: Recipe) -> tuple[Solution, Findings, Statistics, Probe | None]:
+def lifted(store: Store, recipe: Recipe) -> Solved:
     """Return the solution of a model with the quantizers it came with.
 
     Args:
-        bench: A model with QuantizeLinear and DequantizeLinear; its data, if there is any, shows how near the
+        store: A model with QuantizeLinear and DequantizeLinear; its data, if there is any, shows how near the
             result is to the model without its quantizers.
         recipe: A recipe that keeps the scales of the model.
 
@@ -49,17 +50,17 @@ def lifted(bench: Bench, recipe: Recipe) -> tuple[Solution, Findings, Statistics
         ConfigError: The recipe asks for what a model with scales of its own cannot be given.
     """
     _check(recipe)
-    progress, runtime = bench.progress, bench.runtime
+    progress, runtime = store.progress, store.runtime
     with progress.stage("load"):
-        original = bench.original(quantizers=True)
-        samples = bench.samples(recipe, quantizers=True) if bench.data is not None else None
+        original = store.original(quantizers=True)
+        samples = store.samples(recipe, quantizers=True) if store.data is not None else None
     with progress.stage("lift"):
         model, loaded = _lifted(original, recipe)
         plan = loaded.plan
     probe = None
     if samples is not None:
         with progress.stage("probe"):
-            probe = bench.probe(model, samples, samples_for(recipe, plan))
+            probe = store.probe(model, samples, samples_for(recipe, plan))
     base = model
     half: tuple[Island, ...] = ()
     if plan.half:
@@ -75,7 +76,8 @@ def lifted(bench: Bench, recipe: Recipe) -> tuple[Solution, Findings, Statistics
     )
     data = DataFindings(notes=samples.notes if samples is not None else ())
     solution = Solution(original, base, form, settled(plan), params, source="model")
-    return solution, Findings(data, passes=PassFindings(half=half)), Statistics({}), probe
+    findings = Findings(data, passes=PassFindings(half=half))
+    return Solved(solution, findings, Statistics({}), probe)
 
 
 def _check(recipe: Recipe) -> None:

@@ -1,121 +1,329 @@
-"""Decide what a recipe leaves open of the ranges, by measuring on the probe: forms of the model, algorithms."""
+"""Decide what a recipe leaves open of the ranges, by trying options on the probe."""
 
 from __future__ import annotations
 
+import glob
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import onnx_ir as ir
 
+from calibrant.analysis.parts import Part, parts_of
 from calibrant.analysis.probe import Probe
-from calibrant.analysis.simulate import Simulator
-from calibrant.choose import (
-    choose_activations,
-    choose_layers,
-    choose_parameters,
-    with_algorithm,
+from calibrant.analysis.score import (
+    Comparison,
+    SampleScores,
+    Score,
+    sample_scores,
 )
+from calibrant.analysis.simulate import Simulator
+from calibrant.choose import Known, choose_activations, choose_layers, with_algorithm
+from calibrant.emit.weights_only import emit_weights_only
 from calibrant.findings import Trial
+from calibrant.graph.ops import is_depthwise
 from calibrant.graph.values import values_by_name
-from calibrant.plan import Plan
+from calibrant.numerics import QuantParams, fake_quantize
+from calibrant.plan import Plan, resolve
 from calibrant.plan.parameters import LayerParameters, Parameters
-from calibrant.recipe import AlgorithmChoice, Recipe
-from calibrant.runtime.measure import compare, mean_sqnr_db
-from calibrant.runtime.observe import observe
-from calibrant.runtime.runtime import CPU, Runtime
+from calibrant.recipe import AlgorithmChoice, Layer, Recipe, Rule, Settings
 from calibrant.stats import TensorStats
 from calibrant.tuning.driver import drive
+from calibrant.tuning.folds import Folds
 from calibrant.tuning.forms import Form, balance_as_asked, forms
-from calibrant.tuning.strategies.ranges import RangeOption, ranges
+from calibrant.tuning.guide import Guide
+from calibrant.tuning.space import same_params
+from calibrant.tuning.store import Store
+from calibrant.tuning.strategies.ranges import Question, RangeOption, Verdict, ranges
 
-__all__ = ["decide", "scorer"]
+__all__ = ["Decided", "decide", "scored_feeds"]
 
-#: Activation algorithms that `auto` measures.
+#: Activation algorithms that `auto` tries, the simplest first.
 AUTO_ALGORITHMS = ("min-max", "mse")
 
-#: Candidates are scored on at least so many samples of the probe …
+#: Options are judged on at most so many samples of the probe …
 SCORE_SAMPLES = 16
-#: … and on more where all observed values of all samples stay below this, since few samples are noisy.
+#: … and on more where all observed values of all samples stay below this.
 SCORE_VALUES = 16_000_000
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Decided:
+    """What was decided.
+
+    Args:
+        form: The model in its form, and its plan with the algorithms in it.
+        folds: What was seen of it on the probe.
+        option: The option that was taken.
+        trials: What was tried.
+        simulator: Runs its simulated form.
+        recipe: The recipe, with what was decided as rules.
+        parts: Parts of the tensors that models are compared by.
+        forms: All forms that were tried.
+    """
+
+    form: Form
+    folds: Folds
+    option: RangeOption
+    trials: tuple[Trial, ...]
+    simulator: Simulator
+    recipe: Recipe
+    parts: Mapping[str, tuple[Part, ...]]
+    forms: Sequence[Form]
+
+
 def decide(
-    model: ir.Model, plan: Plan, recipe: Recipe, probe: Probe, runtime: Runtime = CPU
-) -> tuple[Form, tuple[Trial, ...]]:
-    """Return the form of the model, with the algorithms in its plan, and what was tried."""
+    model: ir.Model,
+    plan: Plan,
+    recipe: Recipe,
+    probe: Probe,
+    store: Store,
+    guide: Guide | None = None,
+) -> Decided:
+    """Decide the form of the model, the algorithms in its plan, and what activations are observed in.
+
+    Args:
+        model: The prepared float model.
+        plan: Where quantizers stand in it.
+        recipe: What is wanted.
+        probe: The samples that options are tried on.
+        store: What is known of the model.
+        guide: What was decided for the same recipe with other widths.
+    """
+    runtime = store.runtime
+    if guide is not None:
+        form = next(f for f in guide.forms if f.name == guide.option.form)
+        changed = store.at_opset_of(form.model, model)
+        same = changed is model
+        form = replace(form, model=changed, plan=plan if same else resolve(recipe, changed))
+        return Trying([form], recipe, probe, store).decided(guide.option)
     model, plan, asked = balance_as_asked(model, plan, recipe, probe, runtime)
     found = forms(model, plan, recipe, probe, runtime)
     found = [replace(f, balanced=asked + f.balanced) for f in found]
     automatic = any(d.algorithm.name == "auto" and d.fixed_range is None for d in plan.activations)
-    algorithms = AUTO_ALGORITHMS if automatic else ("",)
-    if len(found) == 1 and len(algorithms) == 1:
-        return found[0], ()
-    measure = _Measure(found, _sample(model, plan, probe, runtime), runtime)
-    by_name = {f.name: f for f in found}
-    strategy = ranges([(f.name, len(f.balanced)) for f in found], algorithms)
-    best = drive(strategy, measure.score)
-    trials = tuple(
-        Trial("ranges", str(option), score, option == best) for option, score in measure.scored
+    first, *others = AUTO_ALGORITHMS if automatic else ("",)
+    trying = Trying(found, recipe, probe, store)
+    said = recipe.calibration.behind
+    base = RangeOption(
+        found[0].name,
+        first,
+        behind="weights" if said == "weights" else "float",
+        added=len(found[0].balanced),
     )
-    form = by_name[best.form]
-    return replace(form, plan=_with(form.plan, best.algorithm)), trials
+    strategy = ranges(
+        base,
+        [(f.name, len(f.balanced)) for f in found[1:]],
+        others,
+        channel_scales=automatic and bool(trying.depthwise(base)),
+        behind=automatic and said == "auto",
+        said=trying.compared,
+    )
+    best = drive(strategy, trying.answer) if len(probe.small) > 1 else base
+    return trying.decided(best)
 
 
 @dataclass(slots=True, eq=False)
-class _Measure:
-    """Says what options reach on a sample of the probe."""
+class Trying:
+    """Answers what options lose: builds each, and runs it on feeds that its ranges do not come from."""
 
     forms: Sequence[Form]
-    sample: Probe
-    runtime: Runtime
-    scored: list[tuple[RangeOption, float]] = field(default_factory=list)
-    _ready: dict[str, _Ready] = field(default_factory=dict)
+    recipe: Recipe
+    probe: Probe
+    store: Store
+    comparisons: list[tuple[RangeOption, Comparison]] = field(default_factory=list)
+    _made: dict[RangeOption, _Made] = field(default_factory=dict)
+    _parts: dict[str, tuple[Part, ...]] | None = None
 
-    def score(self, option: RangeOption) -> float:
-        """Return the mean SQNR of the outputs [dB]."""
-        if option.form not in self._ready:
+    def answer(self, question: Question) -> Verdict:
+        """Return what an option loses on so many samples."""
+        made = self.made(question.option)
+        limit = scored_feeds(made.model, made.plan, self.probe)
+        feeds = min(limit, _feeds_of(self.probe, question.samples))
+        feeds = max(feeds, 2)
+        self.store.work.whole(made.folds.see(limit))
+        params = made.params(question.option.algorithm)
+        if question.option.algorithm not in made.scores and self._is_pointless(made, params):
+            return Verdict(None)
+        scores = made.scores.setdefault(question.option.algorithm, [])
+        new = range(len(scores), feeds)
+        self.store.work.whole(sum(self.probe.small[i].size for i in new))
+        for i in new:
+            outputs = made.simulator.simulate(made.plan, params[i % 2], [self.probe.feeds[i]])
+            scores.append(
+                sample_scores(
+                    [self.probe.scored_reference[i]],
+                    outputs,
+                    self.parts(),
+                    sizes=[self.probe.small[i].size],
+                )
+            )
+        return Verdict(SampleScores.joined(scores[:feeds]), all=feeds == limit)
+
+    def _is_pointless(self, made: _Made, params: tuple[Parameters, Parameters]) -> bool:
+        """Whether an option of the same form was built that has the same numbers, or less noise at every tensor."""
+        for known in self._made.values():
+            if known.form is not made.form:
+                continue
+            for algorithm in known.scores:
+                others = known.params(algorithm)
+                pairs = list(zip(others, params, strict=True))
+                if all(_same(a.activations, b.activations) for a, b in pairs):
+                    return True
+                if known is made and _noisier(made, others, params):
+                    return True
+        return False
+
+    def parts(self) -> dict[str, tuple[Part, ...]]:
+        """Return the parts of the tensors that options are compared by."""
+        if self._parts is None:
+            model = self.forms[0].model
+            self._parts = {
+                n: parts_of(model, n, [r[n] for r in self.probe.scored_reference])
+                for n in self.probe.scored
+            }
+        return self._parts
+
+    def compared(self, option: RangeOption, found: Comparison) -> None:
+        """Remember a comparison."""
+        self.comparisons.append((option, found))
+
+    def depthwise(self, option: RangeOption) -> tuple[str, ...]:
+        """Return the depthwise convolutions that may read one scale a channel, where the device can do that."""
+        form = next(f for f in self.forms if f.name == option.form)
+        if not form.plan.target.channel_scales:
+            return ()
+        read = {e for d in form.plan.activations if d.producer is None for e in d.users}
+        named = {d.node for d in form.plan.layers if "activation_per_channel" in d.origin}
+        return tuple(
+            n.name or ""
+            for n in form.model.graph
+            if (n.name, 0) in read
+            and n.op_type == "Conv"
+            and is_depthwise(n)
+            and n.name not in named
+        )
+
+    def made(self, option: RangeOption) -> _Made:
+        """Return an option's model and plan; options that differ in the algorithm alone share them."""
+        key = replace(option, algorithm="")
+        if key not in self._made:
             form = next(f for f in self.forms if f.name == option.form)
-            self._ready[option.form] = _Ready.of(form, self.sample, self.runtime)
-        score = self._ready[option.form].score(option.algorithm)
-        self.scored.append((option, score))
-        return score
+            recipe, plan = self.recipe, form.plan
+            if option.channel_scales:
+                rules = tuple(
+                    Rule(
+                        Layer(glob.escape(name)),
+                        Settings(activation_per_channel=True),
+                        "auto: one scale a channel into depthwise layers",
+                        force="implied",
+                    )
+                    for name in self.depthwise(option)
+                )
+                recipe = replace(recipe, rules=(*rules, *recipe.rules))
+                plan = resolve(recipe, form.model)
+            observed = form.model
+            if option.behind == "weights":
+                observed = behind_weights(form.model, plan)
+            simulator = self._simulator(option, form)
+            exact = self.recipe.calibration.exact
+            folds = Folds(
+                observed,
+                plan.observed_tensors,
+                plan.channel_axes,
+                self.probe,
+                exact,
+                self.store.runtime,
+            )
+            known = self.store.known
+            self._made[key] = _Made(form, recipe, form.model, plan, folds, simulator, known)
+        return self._made[key]
+
+    def _simulator(self, option: RangeOption, form: Form) -> Simulator:
+        """Return what runs an option; options of one form share it."""
+        for known, made in self._made.items():
+            if known.form == option.form:
+                return made.simulator
+        tensors = dict.fromkeys([*self.probe.scored, *self.probe.reference[0]])
+        return Simulator(form.model, tuple(tensors), self.store.runtime)
+
+    def decided(self, best: RangeOption) -> Decided:
+        """Return an option as what was decided, with all that was tried."""
+        made = self.made(best)
+        plan = _with(made.plan, best.algorithm)
+        form = replace(made.form, plan=plan)
+        trials = self.trials(best)
+        parts = self.parts()
+        return Decided(
+            form, made.folds, best, trials, made.simulator, made.recipe, parts, self.forms
+        )
+
+    def trials(self, best: RangeOption) -> tuple[Trial, ...]:
+        """Return every option that was built, with its score on samples that its ranges do not come from."""
+        found = []
+        said = dict(self.comparisons)
+        for key, made in self._made.items():
+            for algorithm, scores in made.scores.items():
+                option = replace(key, algorithm=algorithm)
+                together = SampleScores.joined(scores)
+                score = Score.of(together)
+                reason = said[option].reason if option in said else ""
+                found.append(
+                    Trial(
+                        "ranges",
+                        str(option),
+                        score.db,
+                        option == best,
+                        outputs=score.parts,
+                        samples=together.samples,
+                        reason=reason,
+                    )
+                )
+        return tuple(found)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Ready:
-    """One form of the model with what its scores are made of."""
+@dataclass(slots=True, eq=False)
+class _Made:
+    """An option, but for its algorithm."""
 
     form: Form
-    sample: Probe
+    recipe: Recipe
+    model: ir.Model
+    plan: Plan
+    folds: Folds
     simulator: Simulator
-    statistics: dict[str, TensorStats]
-    layers: dict[str, LayerParameters] | None
+    known: Known | None
+    scores: dict[str, list[SampleScores]] = field(default_factory=dict)
+    _layers: dict[str, LayerParameters] | None = None
+    _params: dict[str, tuple[Parameters, Parameters]] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, form: Form, sample: Probe, runtime: Runtime) -> _Ready:
-        """Observe a form on a sample, and round its weights."""
-        plan = form.plan
-        statistics = observe(
-            form.model,
-            plan.observed_tensors,
-            sample.batches,
-            per_channel=plan.channel_axes,
-            runtime=runtime,
-        )
-        folds = any(d.folded for d in plan.activations)  # then weights depend on activations
-        layers = None if folds else choose_layers(plan, form.model)
-        simulator = Simulator(form.model, sample.scored, runtime)
-        return cls(form, sample, simulator, statistics, layers)
+    def params(self, algorithm: str) -> tuple[Parameters, Parameters]:
+        """Return the parameters for even feeds, and those for odd ones: each from the other half."""
+        if algorithm not in self._params:
+            plan = _with(self.plan, algorithm)
+            both = [self._of_half(plan, self.folds.apart_from(i)) for i in (0, 1)]
+            self._params[algorithm] = both[0], both[1]
+        return self._params[algorithm]
 
-    def score(self, algorithm: str) -> float:
-        """Score an algorithm [dB]."""
-        plan = _with(self.form.plan, algorithm)
-        if self.layers is None:
-            params = choose_parameters(plan, self.form.model, self.statistics)
-        else:
-            params = Parameters(choose_activations(plan, self.statistics), self.layers)
-        return _score(self.simulator, plan, params, self.sample)
+    def _of_half(self, plan: Plan, seen: Mapping[str, TensorStats]) -> Parameters:
+        activations = choose_activations(plan, seen, self.known)
+        if any(d.folded for d in plan.activations):  # then weights depend on activations
+            return Parameters(
+                activations, choose_layers(plan, self.model, activations, self.known)
+            )
+        if self._layers is None:
+            self._layers = choose_layers(plan, self.model, known=self.known)
+        return Parameters(activations, self._layers)
+
+
+def behind_weights(model: ir.Model, plan: Plan) -> ir.Model:
+    """Return the float model with its weights rounded: what activations are observed in, behind weights.
+
+    Scales that an activation would fold into a weight are not known yet; such a weight is rounded as it is.
+    """
+    plain = tuple(replace(d, folded=False) for d in plan.activations)
+    unfolded = replace(plan, activations=plain)
+    return emit_weights_only(model, unfolded, Parameters({}, choose_layers(unfolded, model)))
 
 
 def _with(plan: Plan, algorithm: str) -> Plan:
@@ -123,39 +331,47 @@ def _with(plan: Plan, algorithm: str) -> Plan:
     return with_algorithm(plan, AlgorithmChoice(algorithm)) if algorithm else plan
 
 
-def _score(simulator: Simulator, plan: Plan, params: Parameters, sample: Probe) -> float:
-    """Mean output SQNR of the simulated quantized model [dB]."""
-    outputs = simulator.simulate(plan, params, sample.feeds)
-    return mean_sqnr_db(compare(sample.scored_reference, outputs))
+def _noisier(
+    made: _Made, one: tuple[Parameters, Parameters], other: tuple[Parameters, Parameters]
+) -> bool:
+    """Whether the second parameters have at least as much noise at every tensor, on the half they are not from."""
+    for half, (a, b) in enumerate(zip(one, other, strict=True)):
+        seen = made.folds.apart_from(1 - half)
+        for d in made.plan.activations:
+            if d.fixed_range is not None or d.spec.axis is not None:
+                continue
+            x, count = seen[d.tensor].points()
+            before, after = (
+                float(np.average((x - fake_quantize(x, p.activations[d.id])) ** 2, weights=count))
+                for p in (a, b)
+            )
+            if after < before:
+                return False
+    return True
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Scorer:
-    """Scores parameters of one plan by the outputs of the simulated model."""
-
-    simulator: Simulator
-    plan: Plan
-    sample: Probe
-
-    def score(self, params: Parameters) -> float:
-        """Return the mean SQNR of the outputs [dB]."""
-        return _score(self.simulator, self.plan, params, self.sample)
+def _same(one: Mapping[str, QuantParams], other: Mapping[str, QuantParams]) -> bool:
+    return one.keys() == other.keys() and all(same_params(one[k], other[k]) for k in one)
 
 
-def scorer(model: ir.Model, plan: Plan, probe: Probe, runtime: Runtime = CPU) -> Scorer:
-    """Return what scores parameters of a plan, on as much of the probe as it can afford."""
-    few = _sample(model, plan, probe, runtime)
-    return Scorer(Simulator(model, few.scored, runtime), plan, few)
+# ------------------------------------------------------------------------------------------------- samples
 
 
-def _sample(model: ir.Model, plan: Plan, probe: Probe, runtime: Runtime) -> Probe:
-    """Return as much of the probe as scoring can afford."""
+def _feeds_of(probe: Probe, samples: int) -> int:
+    """Return how many feeds, from the first on, hold so many samples."""
+    total = 0
+    for count, batch in enumerate(probe.small, 1):
+        total += batch.size
+        if total >= samples:
+            return count
+    return len(probe.small)
+
+
+def scored_feeds(model: ir.Model, plan: Plan, probe: Probe) -> int:
+    """Return how many feeds of the probe scoring can afford."""
     values = _values_a_sample(model, plan.observed_tensors, probe.small[0].size)
-    if values is None:
-        few = probe.part(SCORE_SAMPLES)
-        seen = observe(model, plan.observed_tensors, few.batches[:1], runtime=runtime)
-        values = sum(s.count for s in seen.values()) / max(1, few.batches[0].size)
-    return probe.part(max(SCORE_SAMPLES, int(SCORE_VALUES / max(1.0, values))))
+    most = SCORE_SAMPLES if values is None else int(SCORE_VALUES / max(1.0, values))
+    return max(2, _feeds_of(probe, max(SCORE_SAMPLES, most)))  # one of each half
 
 
 def _values_a_sample(model: ir.Model, tensors: Sequence[str], batch: int) -> float | None:

@@ -1,4 +1,4 @@
-"""The road from a recipe to a solution, on a bench.
+"""The road from a recipe to a solution, on a store.
 
     prepare → probe → decide → observe → search → choose → promote → refine → correct
 
@@ -7,11 +7,13 @@ What the recipe leaves open is decided by trying it on the probe; every trial is
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
 
 from calibrant.analysis.probe import Probe, check_raised, samples_for
+from calibrant.analysis.simulate import Simulator
 from calibrant.choose import choose_parameters, settled
 from calibrant.findings import Findings, PassFindings, PromotionReport
 from calibrant.graph.digest import digest
@@ -26,44 +28,53 @@ from calibrant.refine.nuq import Refinement, refine_levels, refines
 from calibrant.runtime.overflow import half_overflows
 from calibrant.solution import NOT_FOR_ACCURACY, Solution
 from calibrant.stats import Statistics, TensorStats
-from calibrant.tuning.bench import Bench
 from calibrant.tuning.biases import affordable, corrected, corrected_by_rules
+from calibrant.tuning.guide import Guide
 from calibrant.tuning.promotion import promoted
-from calibrant.tuning.ranges import decide
+from calibrant.tuning.ranges import behind_weights, decide
 from calibrant.tuning.search import prepare_search
+from calibrant.tuning.solved import Solved
+from calibrant.tuning.store import Store
 
-__all__ = ["Solved", "solve", "statistics_of"]
-
-Solved = tuple[Solution, Findings, Statistics, Probe]
+__all__ = ["solve", "statistics_of"]
 
 
-def solve(bench: Bench, recipe: Recipe) -> Solved:
+def solve(store: Store, recipe: Recipe, guide: Guide | None = None) -> Solved:
     """Return the solution of a recipe, what was found on the way, the statistics, and the probe.
+
+    Args:
+        store: The model, its data, and what is known of them.
+        recipe: What is wanted.
+        guide: What was decided for the same recipe with other widths; None decides it here.
 
     Raises:
         ModelError: The model cannot be read, checked or quantized.
         DataError: The data is empty, does not fit the inputs, or is not finite.
         ConfigError: The recipe names what the model does not have, or asks for what does not exist.
     """
-    progress, runtime = bench.progress, bench.runtime
+    progress, runtime = store.progress, store.runtime
     with progress.stage("load"):
-        original, samples = bench.original(), bench.samples(recipe)
-        prepared = bench.prepared(recipe)
+        original, samples = store.original(), store.samples(recipe)
+        prepared = store.prepared(recipe)
         plan = prepared.plan
     with progress.stage("probe"):
-        probe = bench.probe(prepared.model, samples, samples_for(recipe, plan))
-        if prepared.raised:
+        probe = store.probe(prepared.model, samples, samples_for(recipe, plan))
+        if prepared.raised and store.first_time("raised", prepared.model):
             check_raised(original, probe, runtime)
     with progress.stage("decide"):
-        base, half = _in_half(prepared.model, plan.half, probe, bench)
-        form, trials = decide(base, plan, recipe, probe, runtime)
+        base, half = _in_half(prepared.model, plan.half, probe, store)
+        decided = decide(base, plan, recipe, probe, store, guide)
+        recipe, form, trials = decided.recipe, decided.form, decided.trials
         searching = prepare_search(recipe, form.model, form.plan)
     with progress.stage("observe"):
-        tensors, axes = form.plan.observed_tensors, form.plan.channel_axes
+        wanted: tuple[Sequence[str], Mapping[str, Sequence[int]]]
+        wanted = form.plan.observed_tensors, form.plan.channel_axes
         if searching is not None:
-            tensors, axes = searching.tensors, dict(searching.axes)
+            wanted = searching.tensors, dict(searching.axes)
         exact = recipe.calibration.exact
-        statistics, data = bench.observe(form.model, tensors, axes, samples, exact=exact)
+        statistics, data = store.statistics(
+            decided.folds.model, wanted[0], wanted[1], samples, exact=exact, folds=decided.folds
+        )
     base, plan, search = form.model, form.plan, None
     if searching is not None:
         with progress.stage("search"):
@@ -71,7 +82,7 @@ def solve(bench: Bench, recipe: Recipe) -> Solved:
             trials += more
     with progress.stage("choose"):
         plan = settled(plan)
-        params = _chosen(plan, base, statistics, form.balanced)
+        params = _chosen(plan, base, statistics, form.balanced, store)
     half_later: tuple[str, ...] = ()
     promotion: PromotionReport | None = None
     if recipe.promote is not None:
@@ -79,15 +90,29 @@ def solve(bench: Bench, recipe: Recipe) -> Solved:
             plan, half_later, promotion = promoted(
                 base, plan, params, recipe, probe, progress, runtime
             )
-            base, more_half = _in_half(base, half_later, probe, bench)
+            base, more_half = _in_half(base, half_later, probe, store)
             half += more_half
-            params = _chosen(plan, base, statistics, form.balanced)
+            params = _chosen(plan, base, statistics, form.balanced, store)
     few = affordable(statistics, data.samples)
-    params, learned, refinements = _refined(base, plan, params, probe, few, bench)
+    params, learned, refinements = _refined(base, plan, params, probe, few, store)
     with progress.stage("bias correction"):
         params, by_rule, notes = corrected_by_rules(base, plan, params, probe, runtime)
-        params, corrections, more = corrected(base, plan, params, recipe, probe, few, runtime)
-        trials += more
+        simulator = decided.simulator
+        if base is not simulator.model:
+            simulator = Simulator(base, simulator.outputs, runtime)
+        params, biases = corrected(
+            base,
+            plan,
+            params,
+            recipe,
+            probe,
+            few,
+            simulator,
+            decided.parts,
+            store,
+            guide.way if guide is not None else None,
+        )
+        trials += biases.trials
     if recipe.calibration.random:
         notes = (*notes, Note("calibration", NOT_FOR_ACCURACY, True))
     plan = replace(plan, notes=(*plan.notes, *notes))
@@ -101,35 +126,40 @@ def solve(bench: Bench, recipe: Recipe) -> Solved:
         half_later=half_later,
         overflows=tuple((i.node, i.overflows) for i in half if i.overflows),
     )
-    passes = PassFindings(prepared.folded, half, learned, refinements, corrections, by_rule)
-    return (
+    passes = PassFindings(prepared.folded, half, learned, refinements, biases.report, by_rule)
+    return Solved(
         Solution(original, base, done, plan, params, random=recipe.calibration.random),
         Findings(data, trials, search, promotion, passes),
         Statistics(statistics, digest(form.model)),
         probe,
+        Guide(decided.forms, decided.option, biases.way),
     )
 
 
-def statistics_of(bench: Bench, recipe: Recipe) -> Statistics:
+def statistics_of(store: Store, recipe: Recipe) -> Statistics:
     """Return the statistics of every tensor that a recipe quantizes, from one pass over the data."""
-    prepared = bench.prepared(recipe)
-    tensors, axes = prepared.plan.observed_tensors, prepared.plan.channel_axes
+    prepared = store.prepared(recipe)
+    wanted: tuple[Sequence[str], Mapping[str, Sequence[int]]]
+    wanted = prepared.plan.observed_tensors, prepared.plan.channel_axes
     searching = prepare_search(recipe, prepared.model, prepared.plan)
     if searching is not None:
-        tensors, axes = searching.tensors, dict(searching.axes)
-    exact = recipe.calibration.exact
-    with bench.progress.stage("observe"):
-        found, _ = bench.observe(prepared.model, tensors, axes, bench.samples(recipe), exact=exact)
+        wanted = searching.tensors, dict(searching.axes)
+    model = prepared.model
+    if recipe.calibration.behind == "weights":
+        model = behind_weights(model, prepared.plan)
+    samples, exact = store.samples(recipe), recipe.calibration.exact
+    with store.progress.stage("observe"):
+        found, _ = store.statistics(model, wanted[0], wanted[1], samples, exact=exact)
     return Statistics(found, digest(prepared.model))
 
 
 def _in_half(
-    model: ir.Model, names: tuple[str, ...], probe: Probe, bench: Bench
+    model: ir.Model, names: tuple[str, ...], probe: Probe, store: Store
 ) -> tuple[ir.Model, tuple[Island, ...]]:
     """Return the model with some nodes in float16, and what became of them."""
     if not names:
         return model, ()
-    over = half_overflows(model, names, probe.feeds, runtime=bench.runtime)
+    over = half_overflows(model, names, probe.feeds, runtime=store.runtime)
     changed = model.clone()
     return changed, tuple(to_half(changed, names, over))
 
@@ -139,32 +169,33 @@ def _chosen(
     model: ir.Model,
     statistics: dict[str, TensorStats],
     balanced: tuple[Balanced, ...],
+    store: Store,
 ) -> Parameters:
-    params = choose_parameters(plan, model, statistics)
+    params = choose_parameters(plan, model, statistics, store.known)
     return replace(params, balance=factors_by_layer(balanced))
 
 
 def _refined(
-    model: ir.Model, plan: Plan, params: Parameters, probe: Probe, few: int, bench: Bench
+    model: ir.Model, plan: Plan, params: Parameters, probe: Probe, few: int, store: Store
 ) -> tuple[Parameters, tuple[Learned, ...], tuple[Refinement, ...]]:
     """Make the weights better that ask for it, by running the model."""
     learned: tuple[Learned, ...] = ()
     refinements: tuple[Refinement, ...] = ()
     if refines(plan):
-        with bench.progress.stage("levels"):
+        with store.progress.stage("levels"):
             params, found = refine_levels(
-                model, plan, params, probe.part(few).feeds, runtime=bench.runtime
+                model, plan, params, probe.part(few).feeds, runtime=store.runtime
             )
             refinements = tuple(found)
     if learns(plan):
-        with bench.progress.stage("learned rounding"):
+        with store.progress.stage("learned rounding"):
             params, layers = learn_rounding(
                 model,
                 plan,
                 params,
                 probe.feeds,
-                progress=bench.progress.step,
-                runtime=bench.runtime,
+                progress=store.progress.step,
+                runtime=store.runtime,
             )
             learned = tuple(layers)
     return params, learned, refinements

@@ -66,6 +66,14 @@ class Samples:
             if index >= held:
                 yield batch
 
+    def after(self, samples: int) -> Iterator[Batch]:
+        """Yield the batches behind the first samples."""
+        for batch in self.all():
+            if batch.first >= samples:
+                yield batch
+            elif batch.first + batch.size > samples:
+                yield batch.part(samples - batch.first, batch.size)
+
     def _read(self) -> bool:
         """Hold one more batch; say whether there was one."""
         if self._passed:

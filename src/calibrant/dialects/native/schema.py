@@ -116,7 +116,7 @@ class CalibrationSection(Section):
     exact: Flag = False
     random: Flag = False
     balance_batches: Count | None = None
-    behind: Literal["float", "weights"] = "float"
+    behind: Literal["auto", "float", "weights"] = "auto"
     sources: list[SourceSection] = []
 
 

@@ -1,20 +1,37 @@
-"""Choose what the recipe leaves open of the ranges: the form of the model, and the algorithm of activations.
+"""Choose what a recipe leaves open of the ranges.
 
-The form is decided first, with the first algorithm; the other algorithms are tried on that form. A form that puts
-operators into the model has to gain `BALANCE_GAIN_DB`.
+Open may be the form of the model, the algorithm of activations, whether depthwise convolutions read one scale a
+channel, and whether activations are observed behind rounded weights. Options are tried from the simplest on. The
+simpler one stays unless another is clearly better: the difference is taken sample by sample, on samples that the
+ranges do not come from, and has to lie beyond its own noise (`analysis.score`).
+
+An option is judged on few samples first, and on more only as long as they cannot say which is better.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
+from calibrant.analysis.score import Comparison, SampleScores, clearly_better
 from calibrant.tuning.driver import Strategy
 
-__all__ = ["BALANCE_GAIN_DB", "RangeOption", "ranges"]
+__all__ = [
+    "ADDED_GAIN_DB",
+    "FIRST_SAMPLES",
+    "Question",
+    "RangeOption",
+    "Verdict",
+    "challenge",
+    "ranges",
+]
 
-#: Balancing puts Muls into the model, so it has to make the outputs so much better [dB].
-BALANCE_GAIN_DB = 2.0
+#: What puts operators into the model, or asks more of the device, has to bring so much in some part [dB].
+ADDED_GAIN_DB = 2.0
+
+#: An option is judged on so many samples first; then on twice as many, as long as they cannot say.
+FIRST_SAMPLES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,36 +41,122 @@ class RangeOption:
     Args:
         form: Name of the form of the model.
         algorithm: Algorithm of the activations that are left open; empty where none is.
+        channel_scales: Depthwise convolutions read one scale a channel.
+        behind: What activations are observed in: the float model, or the one with rounded weights.
+        added: Operators that the form puts into the model.
     """
 
-    form: str
-    algorithm: str
+    form: str = "plain"
+    algorithm: str = ""
+    channel_scales: bool = False
+    behind: Literal["float", "weights"] = "float"
+    added: int = 0
 
     def __str__(self) -> str:
-        return f"{self.algorithm}, {self.form}" if self.algorithm else self.form
+        words = [self.algorithm, self.form]
+        words += ["one scale a channel into depthwise layers"] if self.channel_scales else []
+        words += ["observed behind rounded weights"] if self.behind == "weights" else []
+        return ", ".join(filter(None, words))
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What an option loses on the first samples of the probe.
+
+    Args:
+        option: The option.
+        samples: On how many samples, at the least.
+    """
+
+    option: RangeOption
+    samples: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verdict:
+    """The answer.
+
+    Args:
+        scores: What the option lost, sample by sample; None where it was not built, since the statistics alone show
+            that it changes nothing, or only for the worse.
+        all: There are no more samples.
+    """
+
+    scores: SampleScores | None
+    all: bool = True
 
 
 def ranges(
-    forms: Sequence[tuple[str, int]], algorithms: Sequence[str]
-) -> Strategy[RangeOption, float, RangeOption]:
-    """Return the best option.
+    base: RangeOption,
+    forms: Sequence[tuple[str, int]],
+    algorithms: Sequence[str],
+    *,
+    channel_scales: bool = False,
+    behind: bool = False,
+    said: Callable[[RangeOption, Comparison], None] = lambda *_: None,
+) -> Strategy[Question, Verdict, RangeOption]:
+    """Return the option that is taken.
 
     Args:
-        forms: Name of each form, the simplest first, and how many operators it puts into the model.
-        algorithms: Algorithms to try; one empty name where nothing is left open.
+        base: The simplest option.
+        forms: Other forms of the model, and how many operators each puts in, the simplest first.
+        algorithms: Other algorithms.
+        channel_scales: Whether scales by channel are open.
+        behind: Whether it is open what activations are observed in.
+        said: Told of each comparison: the option that was tried, and what came of it.
     """
-    first, *others = algorithms
-    best, costs, reached = RangeOption(forms[0][0], first), forms[0][1], 0.0
-    reached = yield best
-    for name, added in forms[1:]:
-        option = RangeOption(name, first)
-        score = yield option
-        if score > reached + (BALANCE_GAIN_DB if added > costs else 0.0):
-            best, costs, reached = option, added, score
-    form = best.form
-    for algorithm in others:
-        option = RangeOption(form, algorithm)
-        score = yield option
-        if score > reached:
-            best, reached = option, score
+    best = base
+    for algorithm in algorithms:
+        best = yield from challenge(best, replace(base, algorithm=algorithm), said=said)
+    for form, added in forms:
+        for algorithm in (base.algorithm, *algorithms):
+            other = replace(base, form=form, algorithm=algorithm, added=added)
+            best = yield from challenge(best, other, said=said)
+    if channel_scales:
+        best = yield from challenge(best, replace(best, channel_scales=True), said=said)
+    if behind:
+        best = yield from challenge(best, replace(best, behind="weights"), said=said)
     return best
+
+
+def challenge(
+    best: RangeOption,
+    other: RangeOption,
+    *,
+    said: Callable[[RangeOption, Comparison], None] = lambda *_: None,
+) -> Strategy[Question, Verdict, RangeOption]:
+    """Return the better of two options, the first unless the second is clearly better."""
+    costs_more = other.added > best.added or other.channel_scales > best.channel_scales
+    samples = FIRST_SAMPLES
+    while True:
+        theirs = yield Question(other, samples)
+        if theirs.scores is None:
+            return best
+        ours = yield Question(best, samples)
+        if ours.scores is None:
+            return other
+        found = clearly_better(theirs.scores, ours.scores)
+        if costs_more and found.better:
+            found = _worth_it(found)
+        last = theirs.all and ours.all
+        decided = found.better or (found.can_say and _hopeless(found))
+        if decided or last:
+            said(other, found)
+            return other if found.better else best
+        samples *= 2
+
+
+def _worth_it(found: Comparison) -> Comparison:
+    """Say no where a better option costs more than it brings."""
+    most = max(found.parts.values(), default=found.gain_db)
+    if most >= ADDED_GAIN_DB:
+        return found
+    reason = (
+        f"{found.reason} It costs more than that: {ADDED_GAIN_DB:g} dB in some part are asked for."
+    )
+    return replace(found, better=False, reason=reason)
+
+
+def _hopeless(found: Comparison) -> bool:
+    """Whether more samples would not make the option the better one."""
+    return bool(found.worse) or found.gain_db + found.noise_db <= 0

@@ -1,0 +1,169 @@
+"""Correct biases by local errors: what each layer alone does to its mean, with float values before it.
+
+    delta[c] = mean over samples and positions of (y_float[c] - y_alone[c])            (out,)
+    bias'    = bias + delta
+
+y_alone is the layer's output with its own input and weight quantized, and nothing before it. Where the errors of
+layers do not add up (a later layer undoes what an earlier one did), this harms less than a walk through the
+quantized model, and one run of all layers side by side is enough for all of them.
+
+Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2;
+there the mean input comes from batch normalization, here it is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant.emit.layers_alone import emit_layers_alone
+from calibrant.numerics.finite import finite_mask, mean_square, means_by_channel
+from calibrant.plan import Plan, WeightDecision
+from calibrant.plan.parameters import Parameters
+from calibrant.refine._biases import (
+    can_correct,
+    cross_validated,
+    output_axis,
+    with_bias,
+)
+from calibrant.refine.bias_correction import Correction
+from calibrant.runtime.runtime import CPU, Runtime
+from calibrant.runtime.session import infer, open_session
+from calibrant.runtime.tap import expose
+
+__all__ = ["LocalError", "LocalErrors", "correct_by_local_errors", "local_errors"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LocalError:
+    """The mean error that one layer alone adds to its output channels.
+
+    Args:
+        error: Mean of (y_float - y_alone) for each feed (feeds, out).
+        power: Mean square of its float output.
+    """
+
+    error: npt.NDArray[np.float64]
+    power: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LocalErrors:
+    """The errors of the layers whose bias may be corrected.
+
+    Args:
+        layers: The layers.
+        errors: What each adds.
+    """
+
+    layers: Mapping[str, WeightDecision]
+    errors: Mapping[str, LocalError]
+
+
+def local_errors(
+    model: ir.Model,
+    plan: Plan,
+    params: Parameters,
+    feeds: Sequence[Mapping[str, Array]],
+    *,
+    runtime: Runtime = CPU,
+    known: dict[Hashable, LocalError] | None = None,
+) -> tuple[LocalErrors, float]:
+    """Measure the error of every layer that has a bias (or can be given one), from one run of each feed.
+
+    Args:
+        model: The prepared float model that `plan` belongs to.
+        plan: Where quantizers stand.
+        params: What they are.
+        feeds: Calibration samples.
+        runtime: Where it runs.
+        known: Errors of layers measured before, with the same objects as parameters; new ones are added.
+
+    Returns:
+        The errors, and the share of the layers that had to be measured.
+    """
+    doubled = {n for d in plan.activations if d.compensation for n, _ in d.users}
+    own = plan.bias_wishes
+    targets = {
+        w.layer: w
+        for w in plan.weights
+        if can_correct(model, w)
+        and w.layer not in own
+        and not w.compensation
+        and w.layer not in doubled
+    }
+    known = known if known is not None else {}
+    keys = {n: _key(model, plan, params, w) for n, w in targets.items()}
+    missing = {n: w for n, w in targets.items() if keys[n] not in known}
+    if missing:
+        measured = _measured(model, plan, params, missing, feeds, runtime)
+        known |= {keys[n]: error for n, error in measured.items()}
+    errors = {n: known[keys[n]] for n in targets}
+    return LocalErrors(targets, errors), len(missing) / max(1, len(targets))
+
+
+def _key(model: ir.Model, plan: Plan, params: Parameters, w: WeightDecision) -> Hashable:
+    edge = (w.layer, 1 - w.input_index)
+    d = next((d for d in plan.activations if edge in d.users), None)
+    inputs = params.activations[d.id] if d is not None else None
+    return w.layer, model, inputs, params.layers[w.layer]
+
+
+def _measured(
+    model: ir.Model,
+    plan: Plan,
+    params: Parameters,
+    targets: Mapping[str, WeightDecision],
+    feeds: Sequence[Mapping[str, Array]],
+    runtime: Runtime,
+) -> dict[str, LocalError]:
+    both, twins = emit_layers_alone(model, plan, params, targets)
+    floats = {n: model.graph.node(n).outputs[0].name or "" for n in targets}
+    axes = {n: output_axis(model, w) for n, w in targets.items()}
+    names = list(dict.fromkeys([*floats.values(), *twins.values()]))
+    session = open_session(expose(both, names), runtime=runtime)
+    inputs = [i.name for i in session.get_inputs()]
+    rows: dict[str, list[npt.NDArray[np.float64]]] = {n: [] for n in targets}
+    power = dict.fromkeys(targets, 0.0)
+    for feed in feeds:
+        values = infer(session, names, {i: feed[i] for i in inputs})
+        found = dict(zip(names, values, strict=True))
+        for n in targets:
+            y = found[floats[n]]
+            twin = means_by_channel(found[twins[n]], axes[n], finite_mask(y))
+            rows[n].append(means_by_channel(y, axes[n]) - twin)
+            power[n] += mean_square([y]) / len(feeds)
+    return {n: LocalError(np.stack(r), power[n]) for n, r in rows.items()}
+
+
+def correct_by_local_errors(
+    model: ir.Model, params: Parameters, found: LocalErrors, feeds: Sequence[int]
+) -> tuple[Parameters, tuple[Correction, ...]]:
+    """Return parameters with corrected biases, and one entry a layer.
+
+    A correction is kept only where it helps on feeds it was not taken from.
+
+    Args:
+        model: The prepared float model.
+        params: The parameters.
+        found: The errors.
+        feeds: Feeds to take the corrections from, at least two.
+    """
+    layers = dict(params.layers)
+    report = []
+    for name, measured in found.errors.items():
+        delta = cross_validated(measured.error[list(feeds)])
+        gain = delta.gain / max(measured.power, 1e-30)
+        report.append(Correction(name, gain > 0, gain))
+        if gain > 0:
+            layers[name] = with_bias(
+                layers[name], model, found.layers[name], delta.delta.astype(np.float32)
+            )
+    return replace(params, layers=layers), tuple(report)

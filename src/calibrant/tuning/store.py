@@ -1,0 +1,289 @@
+"""One model, its data, and all that is known of them.
+
+Everything is kept under what it depends on, so that equal work is done once: the prepared model by what a recipe says
+of its form, the probe by model and data, statistics by model and tensor (topped up where a recipe needs a tensor
+more), scales by tensor, algorithm and grid, rounded weights by layer.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from calibrant.analysis.probe import Probe, take_probe
+from calibrant.choose import Known
+from calibrant.data.batch import Batch
+from calibrant.findings import DataFindings
+from calibrant.graph.load import ModelLike, load, prepare
+from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
+from calibrant.graph.passes.fuse_batchnorm import Folded, fuse_batchnorm
+from calibrant.graph.passes.half_outputs import round_outputs
+from calibrant.plan import Plan, resolve
+from calibrant.progress import Progress
+from calibrant.recipe import Calibration, Recipe
+from calibrant.refine.local_bias import LocalError
+from calibrant.runtime.inputs import model_inputs
+from calibrant.runtime.observe import observe
+from calibrant.runtime.runtime import CPU, Runtime
+from calibrant.stats import TensorStats
+from calibrant.tuning.folds import Folds, merged
+from calibrant.tuning.samples import Samples, open_samples
+from calibrant.tuning.space import asks_wide_types
+from calibrant.tuning.work import Work
+
+__all__ = ["Prepared", "Store"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A model brought into shape for a recipe.
+
+    Args:
+        model: The float model, prepared and folded.
+        plan: Where quantizers stand in it.
+        folded: Batch normalizations.
+        raised: Its opset is another one than that of the model as given.
+    """
+
+    model: ir.Model
+    plan: Plan
+    folded: tuple[Folded, ...]
+    raised: bool
+
+
+class Store:
+    """A model, its data, and what is known of them.
+
+    Args:
+        model: Path of an ONNX file, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not changed.
+        data: Calibration data, as `calibrant.quantize` takes it.
+        runtime: Where models run.
+        batch_size: Samples in a batch; over the recipes'.
+        batch_num: Batches to use; over the recipes'.
+        preprocess: File that says how raw samples become inputs.
+        progress: Told what is going on.
+        shared: Several recipes will be built: what they have in common is kept, and what they leave open is decided
+            once for recipes that differ in widths alone.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike,
+        data: Any = None,
+        *,
+        runtime: Runtime = CPU,
+        batch_size: int | None = None,
+        batch_num: int | None = None,
+        preprocess: str | Path | None = None,
+        progress: Progress | None = None,
+        shared: bool = False,
+    ) -> None:
+        """Keep both; nothing is read yet."""
+        self.model, self.data = model, data
+        self.runtime = runtime
+        self.progress = progress if progress is not None else Progress()
+        self._reading: dict[str, Any] = {
+            "batch_size": batch_size,
+            "batch_num": batch_num,
+            "preprocess": preprocess,
+        }
+        self._originals: dict[bool, ir.Model] = {}
+        self._samples: dict[Calibration, Samples] = {}
+        self._prepared: dict[object, tuple[ir.Model, tuple[Folded, ...]]] = {}
+        self._checked: set[tuple[str, ir.Model]] = set()
+        self._raised: dict[ir.Model, ir.Model] = {}
+        self._probes: dict[object, Probe] = {}
+        self._seen: dict[object, _Seen] = {}
+        self.shared = shared
+        self.known = Known() if shared else None
+        self.local: dict[Hashable, LocalError] = {}
+        self.work = Work()
+
+    def original(self, *, quantizers: bool = False) -> ir.Model:
+        """Return the model as it was given, loaded and checked.
+
+        Args:
+            quantizers: It may hold quantizers.
+        """
+        if quantizers not in self._originals:
+            self._originals[quantizers] = load(self.model, quantizers=quantizers)
+        return self._originals[quantizers]
+
+    def samples(self, recipe: Recipe, *, quantizers: bool = False) -> Samples:
+        """Return the data of a recipe."""
+        key = recipe.calibration
+        if key not in self._samples:
+            inputs = model_inputs(self.original(quantizers=quantizers))
+            self._samples[key] = open_samples(inputs, self.data, recipe, **self._reading)
+        return self._samples[key]
+
+    def prepared(self, recipe: Recipe) -> Prepared:
+        """Bring the model into shape for a recipe, and decide where quantizers stand."""
+        found = self._shaped(recipe, wide=False)
+        wide = found.plan.needs_wide_types or asks_wide_types(recipe)
+        if wide and main_opset(found.model) < WIDE_OPSET:
+            found = self._shaped(recipe, wide=True)
+        return found
+
+    def _shaped(self, recipe: Recipe, *, wide: bool) -> Prepared:
+        original, fusion = self.original(), recipe.fusion
+        key = fusion, recipe.output_precision == "float16", wide
+        if key not in self._prepared:
+            source = raise_opset(original.clone(), WIDE_OPSET) if wide else original
+            model = prepare(source)
+            folded: list[Folded] = []
+            if fusion.batch_norm:
+                folded = fuse_batchnorm(model, skip=fusion.skip, origin=fusion.origin)
+            if recipe.output_precision == "float16":
+                round_outputs(model)
+            self._prepared[key] = model, tuple(folded)
+        model, done = self._prepared[key]
+        raised = main_opset(model) != main_opset(original)
+        return Prepared(model, resolve(recipe, model), done, raised)
+
+    def first_time(self, what: str, model: ir.Model) -> bool:
+        """Whether something was not checked of a model yet; from now on it was."""
+        known = (what, model) in self._checked
+        self._checked.add((what, model))
+        return not known
+
+    def at_opset_of(self, model: ir.Model, other: ir.Model) -> ir.Model:
+        """Return a form of the model at the opset of another one that is newer."""
+        if main_opset(model) >= main_opset(other):
+            return model
+        if model not in self._raised:
+            self._raised[model] = raise_opset(model.clone(), main_opset(other))
+        return self._raised[model]
+
+    def probe(self, model: ir.Model, samples: Samples, count: int) -> Probe:
+        """Take the first samples, and what a float model answers to them."""
+        key = model, samples, count
+        if key not in self._probes:
+            self._probes[key] = take_probe(model, samples.first(), count, self.runtime)
+            self.work.whole(self._probes[key].samples)
+        return self._probes[key]
+
+    def statistics(
+        self,
+        model: ir.Model,
+        tensors: Sequence[str],
+        axes: Mapping[str, Sequence[int]],
+        samples: Samples,
+        *,
+        exact: bool,
+        folds: Folds | None = None,
+    ) -> tuple[dict[str, TensorStats], DataFindings]:
+        """Return the statistics of all data; a tensor that was seen before is not looked at again.
+
+        Args:
+            model: The model that is observed.
+            tensors: Tensors to look at.
+            axes: Tensor -> axes along which each channel is observed by itself.
+            samples: The data.
+            exact: Keep raw values.
+            folds: What was seen of the probe: these samples are not run again.
+        """
+        seen = self._seen.setdefault((model, samples, exact), _Seen())
+        missing = [t for t in tensors if not seen.has(t, axes.get(t, ()))]
+        if missing or not seen.data.samples:
+            if folds is not None and folds.hold(missing, axes):
+                found, data = self._behind_folds(folds, samples)
+            else:
+                found, data = self._all(model, missing, axes, samples, exact=exact)
+            seen.add(found, axes, data)
+        return {t: seen.tensors[t] for t in tensors}, seen.data
+
+    def _behind_folds(
+        self, folds: Folds, samples: Samples
+    ) -> tuple[dict[str, TensorStats], DataFindings]:
+        """Look at the data behind the probe, and put both together."""
+        self.work.whole(folds.see(len(folds.probe.small)))
+        size, count = folds.probe.samples, len(folds.probe.small)
+        self.progress.step(size, samples.total)
+        found = folds.whole or {}
+        rest = samples.after(size)
+        first = list(itertools.islice(rest, 1))
+        if not first or not folds.tensors:
+            left = sum(b.size for b in itertools.chain(first, rest))
+            return found, DataFindings(size + left, count, samples.notes)
+        more, data = self._run(
+            folds.model,
+            folds.tensors,
+            folds.axes,
+            itertools.chain(first, rest),
+            samples,
+            exact=folds.exact,
+            done=size,
+        )
+        data = replace(data, samples=data.samples + size, batches=data.batches + count)
+        return merged(found, more), data
+
+    def _all(
+        self,
+        model: ir.Model,
+        tensors: Sequence[str],
+        axes: Mapping[str, Sequence[int]],
+        samples: Samples,
+        *,
+        exact: bool,
+    ) -> tuple[dict[str, TensorStats], DataFindings]:
+        return self._run(model, tensors, axes, samples.all(), samples, exact=exact)
+
+    def _run(
+        self,
+        model: ir.Model,
+        tensors: Sequence[str],
+        axes: Mapping[str, Sequence[int]],
+        batches: Iterable[Batch],
+        samples: Samples,
+        *,
+        exact: bool,
+        done: int = 0,
+    ) -> tuple[dict[str, TensorStats], DataFindings]:
+        seen = count = 0
+
+        def counted() -> Iterator[Batch]:
+            nonlocal seen, count
+            for batch in batches:
+                seen += batch.size
+                count += 1
+                yield batch
+
+        found = observe(
+            model,
+            tensors,
+            counted(),
+            per_channel=axes,
+            exact=exact,
+            progress=lambda _: self.progress.step(done + seen, samples.total),
+            runtime=self.runtime,
+        )
+        self.work.whole(seen)
+        return found, DataFindings(seen, count, samples.notes)
+
+
+@dataclass(slots=True, eq=False)
+class _Seen:
+    """What was seen of one model on all data."""
+
+    tensors: dict[str, TensorStats] = field(default_factory=dict)
+    axes: dict[str, frozenset[int]] = field(default_factory=dict)
+    data: DataFindings = field(default_factory=DataFindings)
+
+    def has(self, tensor: str, axes: Sequence[int]) -> bool:
+        return tensor in self.tensors and set(axes) <= self.axes[tensor]
+
+    def add(
+        self,
+        found: Mapping[str, TensorStats],
+        axes: Mapping[str, Sequence[int]],
+        data: DataFindings,
+    ) -> None:
+        self.tensors |= found
+        self.axes |= {t: frozenset(axes.get(t, ())) for t in found}
+        self.data = data

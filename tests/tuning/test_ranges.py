@@ -1,0 +1,142 @@
+"""Choosing ranges, with invented scores: what is tried, what is taken, and on how many samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from calibrant.analysis.score import SampleScores
+from calibrant.tuning.driver import drive
+from calibrant.tuning.strategies.biases import biases
+from calibrant.tuning.strategies.ranges import (
+    FIRST_SAMPLES,
+    Question,
+    RangeOption,
+    Verdict,
+    ranges,
+)
+
+SAMPLES = 64
+
+
+def scores(
+    db: float, *, noise: float = 0.1, seed: int = 0, parts: tuple[float, ...] = (0.0,)
+) -> SampleScores:
+    """Return invented scores of `SAMPLES` samples: SQNR `db` plus that of each part, with noise of its own."""
+    rng = np.random.default_rng(seed)
+    hard = rng.normal(0, 3, (SAMPLES, 1))  # a sample is hard for every option
+    values = db + np.array(parts) + hard + rng.normal(0, noise, (SAMPLES, len(parts)))
+    signal = np.ones((SAMPLES, len(parts)))
+    names = tuple(f"part {i}" for i in range(len(parts)))
+    least, most = np.zeros(len(parts)), np.ones(len(parts))
+    return SampleScores(names, signal, signal * 10 ** (-values / 10), least, most)
+
+
+def first(found: SampleScores, samples: int) -> SampleScores:
+    return SampleScores(
+        found.parts, found.signal[:samples], found.error[:samples], found.least, found.most
+    )
+
+
+def answers(
+    invented: Callable[[RangeOption], SampleScores | None], asked: list[Question]
+) -> Callable[[Question], Verdict]:
+    def answer(question: Question) -> Verdict:
+        asked.append(question)
+        found = invented(question.option)
+        if found is None:
+            return Verdict(None)
+        return Verdict(first(found, question.samples), all=question.samples >= SAMPLES)
+
+    return answer
+
+
+BASE = RangeOption("plain", "min-max")
+FORMS = [("equalized", 0), ("balanced", 1)]
+
+
+def test_every_algorithm_is_tried_in_every_form() -> None:
+    asked: list[Question] = []
+    drive(ranges(BASE, FORMS, ["mse"]), answers(lambda o: scores(20, seed=hash(o) % 99), asked))
+    tried = {(q.option.form, q.option.algorithm) for q in asked}
+    assert tried == {
+        (f, a) for f in ("plain", "equalized", "balanced") for a in ("min-max", "mse")
+    }
+
+
+def test_a_gain_within_its_noise_leaves_the_simpler_option() -> None:
+    def invented(o: RangeOption) -> SampleScores:
+        return scores(20.05 if o.algorithm == "mse" else 20.0, noise=2.0, seed=len(o.algorithm))
+
+    assert drive(ranges(BASE, [], ["mse"]), answers(invented, [])) == BASE
+
+
+def test_a_clear_gain_is_taken_however_small() -> None:
+    def invented(o: RangeOption) -> SampleScores:
+        return scores(20.3 if o.algorithm == "mse" else 20.0, noise=0.05, seed=len(o.algorithm))
+
+    assert drive(ranges(BASE, [], ["mse"]), answers(invented, [])).algorithm == "mse"
+
+
+def test_an_option_that_spoils_a_part_is_not_taken() -> None:
+    def invented(o: RangeOption) -> SampleScores:
+        parts = (10.0, -4.0) if o.form == "equalized" else (0.0, 0.0)
+        return scores(20, parts=parts, seed=len(o.form))
+
+    assert drive(ranges(BASE, FORMS[:1], []), answers(invented, [])) == BASE
+
+
+def test_what_puts_operators_in_has_to_bring_two_db() -> None:
+    for gain, taken in ((1.5, "plain"), (2.5, "balanced")):
+
+        def invented(o: RangeOption, gain: float = gain) -> SampleScores:
+            return scores(20 + (gain if o.form == "balanced" else 0), seed=len(o.form))
+
+        found = drive(ranges(BASE, FORMS[1:], []), answers(invented, []))
+        assert found.form == taken
+
+
+def test_few_samples_decide_what_is_clear_and_more_what_is_not() -> None:
+    for gain, noise, clear in ((6.0, 0.1, True), (0.3, 1.5, False)):
+        asked: list[Question] = []
+
+        def invented(o: RangeOption, gain: float = gain, noise: float = noise) -> SampleScores:
+            db = 20 + (gain if o.algorithm == "mse" else 0)
+            return scores(db, noise=noise, seed=len(o.algorithm))
+
+        drive(ranges(BASE, [], ["mse"]), answers(invented, asked))
+        assert (max(q.samples for q in asked) == FIRST_SAMPLES) == clear
+
+
+def test_what_was_not_built_is_not_taken_and_costs_nothing() -> None:
+    asked: list[Question] = []
+    found = drive(
+        ranges(BASE, [], ["mse"], channel_scales=True, behind=True),
+        answers(lambda o: None if o != BASE else scores(20), asked),
+    )
+    assert found == BASE
+    assert all(q.option != BASE for q in asked)
+
+
+def test_open_facts_are_tried_on_the_best_of_the_rest() -> None:
+    def invented(o: RangeOption) -> SampleScores:
+        db = 20 + 3 * (o.form == "equalized") + 4 * o.channel_scales + (o.behind == "weights")
+        return scores(db, seed=len(str(o)))
+
+    strategy = ranges(BASE, FORMS[:1], [], channel_scales=True, behind=True)
+    found = drive(strategy, answers(invented, []))
+    assert found == RangeOption("equalized", "min-max", True, "weights")
+
+
+def test_biases_stay_unless_a_way_is_clearly_better_and_the_best_such_way_is_taken() -> None:
+    def choice(**db: float) -> str:
+        return drive(
+            biases(["local", "walked"]),
+            lambda way: scores(db[way], seed=len(way)) if way in db else None,
+        )
+
+    assert choice(off=20, local=20, walked=19) == "off"
+    assert choice(off=20, local=22, walked=23) == "walked"
+    assert choice(off=20, local=23, walked=22) == "local"
+    assert choice(off=20, walked=22) == "walked"
