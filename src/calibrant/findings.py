@@ -210,12 +210,15 @@ class QualityFindings:
         outputs: Output by output.
         not_compared: Outputs that cannot be compared.
         saturated: Outputs that the 8-bit kernels of this CPU spoil.
+        unseen: On how many samples, which its ranges do not come from, the SQNR of parts was taken; 0 where the parts
+            have the figures of samples that were seen.
     """
 
     samples: int = 0
     outputs: tuple[OutputQuality, ...] = ()
     not_compared: tuple[str, ...] = ()
     saturated: tuple[Saturation, ...] = ()
+    unseen: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,14 @@ from calibrant.graph.load import ModelLike
 from calibrant.plan.loaded import keeps_scales
 from calibrant.progress import Callback, Progress
 from calibrant.results import QuantizedModel, result_of
-from calibrant.runtime.measure import measure_latency
+from calibrant.runtime.measure import Outputs, measure_latency
 from calibrant.runtime.runtime import Runtime
 from calibrant.solution import Built, Solution, build
 from calibrant.stats import Statistics
 from calibrant.tuning.lifted import lifted
 from calibrant.tuning.road import solve, statistics_of
 from calibrant.tuning.store import Store
+from calibrant.tuning.unseen import unseen_outputs
 
 __all__ = ["finished", "observe", "quantize"]
 
@@ -94,6 +95,7 @@ def quantize(
         statistics=solved.statistics,
         per_node=per_node,
         latency=latency,
+        unseen=unseen_outputs(solved),
         start=start,
     )
 
@@ -109,6 +111,7 @@ def finished(
     statistics: Statistics | None = None,
     per_node: bool = False,
     latency: bool = True,
+    unseen: Outputs | None = None,
     start: float,
 ) -> QuantizedModel:
     """Build the models of a solution and measure them.
@@ -123,13 +126,21 @@ def finished(
         statistics: What was seen of each tensor.
         per_node: Compare every node with the float model's.
         latency: Time one inference of both models.
+        unseen: Outputs for the first feeds of the probe, with ranges that do not come from them.
         start: When the work began, by `time.perf_counter`.
     """
     with progress.stage("emit"):
         built = build(solution)
     with progress.stage("measure"):
         findings = _measured(
-            solution, built, findings, probe, runtime, per_node=per_node, latency=latency
+            solution,
+            built,
+            findings,
+            probe,
+            runtime,
+            per_node=per_node,
+            latency=latency,
+            unseen=unseen or [],
         )
     seconds = {**progress.seconds, "total": time.perf_counter() - start}
     findings = replace(findings, seconds=seconds)
@@ -145,6 +156,7 @@ def _measured(
     *,
     per_node: bool,
     latency: bool,
+    unseen: Outputs,
 ) -> Findings:
     if per_node:
         parts = solution.model, built.deploy, solution.plan, solution.params
@@ -152,7 +164,7 @@ def _measured(
         findings = replace(findings, nodes=nodes, distances=distances)
     if probe is None:
         return findings
-    findings = replace(findings, quality=quality_of(built.deploy, probe, runtime))
+    findings = replace(findings, quality=quality_of(built.deploy, probe, runtime, unseen=unseen))
     if latency:
         taken = measure_latency(solution.model, built.deploy, probe.first, runtime=runtime)
         findings = replace(findings, latency=taken)

@@ -13,7 +13,7 @@ from typing import Any
 from calibrant._version import __version__
 from calibrant.emit._parts import linear_inputs
 from calibrant.emit.few_levels import few_levels
-from calibrant.findings import Findings, SearchReport
+from calibrant.findings import Findings, QualityFindings, SearchReport
 from calibrant.formats._files import plain
 from calibrant.graph.load import unsupported_subgraphs
 from calibrant.graph.opset import main_opset
@@ -64,6 +64,8 @@ def summarize(
         },
         "quality": {
             "samples": quality.samples,
+            "unseen_samples": quality.unseen,
+            "unseen": _unseen(quality),
             "outputs": {
                 q.name: {k: v for k, v in asdict(q).items() if k != "name"}
                 for q in quality.outputs
@@ -117,6 +119,17 @@ def summarize(
         ],
     }
     return plain(summary)  # type: ignore[no-any-return]
+
+
+def _unseen(quality: QualityFindings) -> str:
+    """Say what samples the SQNR of the parts stands for."""
+    if quality.unseen:
+        return (
+            f"The SQNR of parts is for {quality.unseen} samples that the ranges do not come from."
+        )
+    return (
+        "Nothing can be said of unseen samples: the SQNR of parts is for samples that were seen."
+    )
 
 
 def _latency(latency: Latency | None, target: Target) -> dict[str, Any] | None:

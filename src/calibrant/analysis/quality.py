@@ -19,12 +19,21 @@ from calibrant.runtime.tap import expose
 __all__ = ["quality_of"]
 
 
-def quality_of(deploy: ir.Model, probe: Probe, runtime: Runtime = CPU) -> QualityFindings:
+def quality_of(
+    deploy: ir.Model, probe: Probe, runtime: Runtime = CPU, *, unseen: Outputs | None = None
+) -> QualityFindings:
     """Compare the deployed model's outputs with the float ones.
 
     The figures are those of kernels that do not saturate; what this CPU's own make of the model is looked at besides.
     Where an output cannot be compared (labels, boxes that are left after a selection), the tensors that it is
     selected from are compared besides.
+
+    Args:
+        deploy: The deployed model.
+        probe: The samples, and what the float model answers to them.
+        runtime: Where it runs.
+        unseen: Outputs for the first feeds of the probe, with ranges that do not come from them. The SQNR of parts is
+            taken from these, where there are any.
     """
     exact = kernels_are_exact(runtime)
     outputs = run(deploy, probe.feeds, integers=exact, runtime=runtime)
@@ -36,7 +45,9 @@ def quality_of(deploy: ir.Model, probe: Probe, runtime: Runtime = CPU) -> Qualit
         tapped = run(expose(deploy, probe.scored), probe.feeds, integers=exact, runtime=runtime)
         inner = _by_part(deploy, probe, probe.scored_reference, tapped)
         quality += [q for q in inner if q.name not in compared]
-    return QualityFindings(probe.samples, tuple(quality), missing, tuple(spoilt))
+    quality = [_for_unseen(q, deploy, probe, unseen or []) for q in quality]
+    samples = sum(b.size for b in probe.small[: len(unseen or [])])
+    return QualityFindings(probe.samples, tuple(quality), missing, tuple(spoilt), samples)
 
 
 def _by_part(
@@ -47,3 +58,18 @@ def _by_part(
     sizes: Sequence[int] = [b.size for b in probe.small]
     by_name = part_qualities(reference, outputs, parts, sizes=sizes)
     return [replace(q, parts=by_name[q.name]) for q in found]
+
+
+def _for_unseen(
+    q: OutputQuality, deploy: ir.Model, probe: Probe, unseen: Outputs
+) -> OutputQuality:
+    """Return an output whose parts have their SQNR for samples that were not seen."""
+    if not unseen or q.name not in unseen[0] or q.name not in probe.reference[0]:
+        return q
+    reference = probe.reference[: len(unseen)]
+    parts = {q.name: parts_of(deploy, q.name, [r[q.name] for r in probe.reference])}
+    sizes = [b.size for b in probe.small[: len(unseen)]]
+    found = part_qualities(reference, unseen, parts, sizes=sizes).get(q.name, ())
+    by_name = {p.name: p.sqnr_db for p in found}
+    own = (replace(p, sqnr_db=by_name.get(p.name, p.sqnr_db)) for p in q.parts)
+    return replace(q, parts=tuple(own))

@@ -133,6 +133,8 @@ def solve(store: Store, recipe: Recipe, guide: Guide | None = None) -> Solved:
         Statistics(statistics, digest(form.model)),
         probe,
         Guide(decided.forms, decided.option, biases.way),
+        decided.folds,
+        simulator,
     )
 
 
