@@ -13,6 +13,7 @@ import onnxruntime as ort
 import pytest
 
 from calibrant.cli import main
+from tests.cli._rounded import with_rounded_weights
 from tests.models import NETS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "dialects"
@@ -57,7 +58,7 @@ def records(path: Path) -> dict[str, dict[str, float]]:
 
 
 def layer_inputs(model: onnx.ModelProto, feeds: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Return the first input of each layer, as ONNX Runtime computes it in the float model."""
+    """Return the first input of each layer, as ONNX Runtime computes it."""
     model = onnx.ModelProto.FromString(model.SerializeToString())
     layers = [
         n for n in model.graph.node if n.op_type in ("Conv", "Gemm", "MatMul", "AveragePool")
@@ -110,8 +111,9 @@ def vendor_run(net: str, cfg: str, *options: str) -> tuple[Any, dict[str, np.nda
     Path("ifmr.cfg").write_text(cfg)
     args = ("--data", "net.npz", "--recipe", "ifmr.cfg", "--batch-size", "32", *options)
     assert run("quantize", "net.onnx", *args, "--out", "run") == 0
+    rounded = with_rounded_weights(Path("run"))  # what AMCT observes
     return records(Path("run/record.txt")), layer_inputs(
-        model, {k: v[:64] for k, v in data.items()}
+        rounded, {k: v[:64] for k, v in data.items()}
     )
 
 
