@@ -430,7 +430,7 @@ def test_auto_and_bias_correction_work_on_scales_by_channel() -> None:
     rule = Rule(AllNodes(), Settings(activation_per_channel=True))
     result = quantize(model, batches(feeds), Recipe(rules=(rule,), equalize="off"))
     tried = {d["name"] for d in result.summary["decisions"] if d["stage"] == "ranges"}
-    assert tried == {"min-max, plain", "mse, plain"}
+    assert "mse, plain" in tried
     feed = feeds(batch=4, seed=9)
     assert sqnr_db(outputs(model, feed), outputs(result.deploy, feed)) > 30
 

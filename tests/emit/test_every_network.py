@@ -58,7 +58,7 @@ def test_fake_quant_says_what_the_deployable_model_does(case: tuple[str, str]) -
     _, feeds = NETS[case[0]]()
     feed, result = feeds(batch=4, seed=99), quantized(*case)
     meant = outputs(result.fake_quant, feed, optimize=False)
-    assert sqnr_db(meant, outputs(result.deploy, feed, optimize=False)) > 42
+    assert sqnr_db(meant, outputs(result.deploy, feed, optimize=False)) > 40
 
 
 def test_the_optimizer_of_the_runtime_changes_next_to_nothing(case: tuple[str, str]) -> None:

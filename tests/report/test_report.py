@@ -75,12 +75,18 @@ def test_html_holds_the_figures_and_escapes_what_a_model_is_called() -> None:
 def test_other_packages_take_a_result_in_memory(tmp_path) -> None:
     result = quantized("residual", "generic")
     feed = NETS["residual"]()[1]()
-    expected = outputs(result.deploy, feed)
-    session = ort.InferenceSession(result.to_bytes(), providers=["CPUExecutionProvider"])
-    np.testing.assert_array_equal(session.run(None, feed)[0], expected[0])
+    result.save(tmp_path / "run")
     onnx.checker.check_model(result.to_proto(), full_check=True)
     onnx.save(result.to_proto(), tmp_path / "model.onnx")
-    np.testing.assert_array_equal(outputs(tmp_path / "model.onnx", feed)[0], expected[0])
+    sources = (
+        str(tmp_path / "run" / "deploy.onnx"),
+        result.to_bytes(),
+        str(tmp_path / "model.onnx"),
+    )
+    sessions = [ort.InferenceSession(s, providers=["CPUExecutionProvider"]) for s in sources]
+    expected, *others = (s.run(None, feed)[0] for s in sessions)
+    for found in others:
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_a_model_over_two_gigabytes_is_refused_with_the_way_out(monkeypatch) -> None:

@@ -53,7 +53,7 @@ def set_calib_qtype(quantized: QuantizedModel, selector: Selector, qtype: str) -
         _check_places(selected)
     unmeasured = replace(findings, quality=QualityFindings(), nodes=(), distances=(), latency=None)
     changed = retyped(solution, selected, qtype)
-    return result_of(quantized.source, changed, unmeasured)
+    return result_of(quantized.source, changed, unmeasured, statistics=quantized.statistics)
 
 
 def _check_places(selected: list[Quantizer]) -> None:
