@@ -16,7 +16,7 @@ from calibrant.numerics import QuantParams, QuantSpec, quantize
 from calibrant.numerics.compensation import residual
 from calibrant.numerics.half_scale import through_float16
 from calibrant.numerics.levels import nearest_level
-from calibrant.numerics.params import SCALE_EPS
+from calibrant.numerics.params import smallest_scale
 from calibrant.plan import ActivationDecision, Plan, WeightDecision, roles
 from calibrant.plan.folding import float_weight, folded_scales
 from calibrant.plan.parameters import LayerParameters, Parameters
@@ -169,7 +169,7 @@ def _by_channel(
     chosen = [algorithm(stats, each) for stats in channels]
     scale = np.stack([p.scale for p in chosen])  # (channels,)
     largest = np.array([max(abs(s.min), abs(s.max)) for s in channels])
-    alive = largest >= SCALE_EPS * (spec.dtype.qmax - spec.dtype.qmin)
+    alive = largest >= smallest_scale(spec) * (spec.dtype.qmax - spec.dtype.qmin)
     if alive.any():
         scale[~alive] = scale[alive].min()
     return QuantParams(scale, np.stack([p.zero_point for p in chosen]), spec.dtype, spec.axis)

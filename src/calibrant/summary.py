@@ -20,6 +20,7 @@ from calibrant.graph.opset import main_opset
 from calibrant.graph.targets import Target
 from calibrant.plan import Plan
 from calibrant.report.latency import slower
+from calibrant.report.lost import lost_channels, lost_tensors
 from calibrant.runtime.measure import Latency
 from calibrant.runtime.part_quality import collapse_warnings
 from calibrant.save.size import file_bytes, given_bytes
@@ -115,7 +116,8 @@ def summarize(
         "notes": [asdict(n) for n in plan.notes],
         "warnings": [
             *_warnings(solution, findings, subgraphs),
-            *_lost_tensors(solution, statistics),
+            *lost_channels(solution),
+            *lost_tensors(solution, statistics),
         ],
     }
     return plain(summary)  # type: ignore[no-any-return]
@@ -206,23 +208,6 @@ def _left_out(statistics: Mapping[str, TensorStats]) -> list[str]:
         for name, s in statistics.items()
         if s.nonfinite
     ]
-
-
-def _lost_tensors(solution: Solution, statistics: Mapping[str, TensorStats]) -> list[str]:
-    """Tensors so small that the guard of the vendors' kernel made their scale 1, so that all becomes 0."""
-    lost = []
-    for d in solution.plan.activations:
-        stats = statistics.get(d.tensor)
-        if stats is None or not (solution.params.activations[d.id].scale == 1.0).all():
-            continue
-        largest = max(abs(stats.min), abs(stats.max))
-        if 0 < largest < 0.5:
-            lost.append(
-                f"Tensor '{d.tensor}' has values up to {largest:.3g} only: its scale fell below 1.19e-7 "
-                "and became 1 (the guard of the min/max kernel), so it is quantized to 0. Leave its readers in float, or use "
-                "8 bits."
-            )
-    return lost
 
 
 def _peak_mb() -> float:

@@ -52,7 +52,8 @@ def test_loss_of_hfmg(bits):
             continue
         histogram = hfmg._histogram(TensorStats.exact(x), 4096)
         ranges = [
-            hfmg._search(make(x), 4096, bits) for make in (TensorStats.exact, TensorStats.of)
+            hfmg._search(make(x), 4096, QuantSpec(bits))
+            for make in (TensorStats.exact, TensorStats.of)
         ]
         exact, binned = hfmg._losses(histogram, *np.array(ranges).T, 1 << bits)
         assert binned <= exact * 1.001, (shape, binned / exact)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibrant import algorithms
@@ -87,9 +89,25 @@ def test_a_power_of_two_scales_the_scale(name, w, exponent, bits):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_zeros_and_tiny_channels_have_scale_one(name):
+def test_zeros_have_scale_one_and_tiny_channels_where_a_vendor_wants_it(name):
     w = np.array([[0.0, 0.0], [1e-10, -1e-10], [1.0, 0.5]])
-    assert algorithms.weight(name)(w, spec()).scale.tolist()[:2] == [1.0, 1.0]
+    vendor = replace(spec(), tiny_to_one=True)
+    assert algorithms.weight(name)(w, vendor).scale.tolist()[:2] == [1.0, 1.0]
+    own = algorithms.weight(name)(w, spec()).scale
+    assert own[0] == 1
+    assert 0 < own[1] < 1e-11
+
+
+@pytest.mark.parametrize("name", EVERY)
+@settings(max_examples=20)
+@given(strategies.tame_arrays(min_size=6, max_size=6), st.integers(-90, 90), st.booleans())
+def test_a_power_of_two_scales_the_scales(name, x, exponent, per_channel):
+    w = x.reshape(2, 3)
+    wanted = spec(axis=0 if per_channel else None)
+    algorithm = algorithms.weight(name)
+    before, after = algorithm(w, wanted).scale, algorithm(np.ldexp(w, exponent), wanted).scale
+    empty = ~w.any(axis=1) if per_channel else not w.any()
+    np.testing.assert_array_equal(np.where(empty, 1, np.ldexp(before, exponent)), after)
 
 
 @pytest.mark.parametrize("name", EVERY)

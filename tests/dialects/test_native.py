@@ -159,6 +159,7 @@ recipes = st.builds(
     ),
     joint=st.booleans(),
     scale_format=st.sampled_from(["float32", "float16"]),
+    tiny_scales=st.sampled_from(["kept", "one"]),
     output_precision=st.sampled_from(["float32", "int16"]),
     search=st.none() | searches,
     promote=st.none() | promotions,

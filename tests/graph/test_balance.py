@@ -168,10 +168,11 @@ def test_factors_are_those_of_the_formula(channels, strength):
     x, w = ([c[i] for c in channels] for i in (0, 1))
     wanted = by_the_letter(x, w, strength)
     if all(EPS < f < 1 / EPS for f in wanted):
-        np.testing.assert_allclose(balance_factors(x, w, strength), wanted, rtol=1e-12)
+        found = balance_factors(x, w, strength, tiny_to_one=True)
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)
     else:
         with pytest.raises(DataError, match=r"balance factor of channel \d"):
-            balance_factors(x, w, strength)
+            balance_factors(x, w, strength, tiny_to_one=True)
 
 
 @pytest.mark.parametrize("strength", [0.2, 0.8])
@@ -184,9 +185,23 @@ def test_a_larger_strength_moves_more_to_the_weights(strength):
 
 def test_a_factor_that_float32_cannot_divide_by_is_refused():
     with pytest.raises(DataError, match=r"factor of channel 1 is 3.16e\+07.*activation of 1e\+15"):
-        balance_factors([1.0, 1e15], [1.0, 1.0])
+        balance_factors([1.0, 1e15], [1.0, 1.0], tiny_to_one=True)
     with pytest.raises(DataError, match=r"lies in \(2\*\*-23, 2\*\*23\)"):
-        balance_factors([1.0, 1.0], [1.0, 1e15])
+        balance_factors([1e-15, 1e15], [1.0, 1.0])
+
+
+@given(st.lists(st.tuples(magnitudes, magnitudes), min_size=1, max_size=8), st.integers(-80, 80))
+def test_the_unit_of_the_activation_moves_into_the_factors(channels, k):
+    x, w = (np.array([c[i] for c in channels]) for i in (0, 1))
+    try:
+        before = balance_factors(x, w, 0.5)
+    except DataError:
+        return  # too uneven, in any unit
+    after = balance_factors(np.ldexp(x, k), np.ldexp(w, -k), 0.5)
+    alive = (x > 0) | (w > 0)
+    octaves = np.log2((after / before)[alive])
+    np.testing.assert_allclose(octaves, np.rint(octaves), atol=1e-9)
+    assert np.unique(np.rint(octaves)).size <= 1
 
 
 def test_channels_that_are_zero():

@@ -38,14 +38,26 @@ def test_other_widths_do_not_exist(bits):
         (-1, -5, False, 5 / 255, 127),
         (0, 0, False, 1.0, -128),
         (0, 0, True, 1.0, 0),
-        (1e-10, -1e-10, False, 1.0, -128),
-        (1e-10, -1e-10, True, 1.0, 0),
+        (1e-10, -1e-10, False, 2e-10 / 255, 0),
+        (1e-10, -1e-10, True, 1e-10 / 127, 0),
+        (3e38, -3e38, False, 6e38 / 255, 0),
     ],
 )
 def test_kernel(hi, lo, symmetric, scale, zero_point):
     params = QuantParams.from_range(lo, hi, QuantSpec(symmetric=symmetric))
-    assert float(params.scale) == np.float32(scale)
+    assert float(params.scale) == pytest.approx(scale, rel=1e-7)
     assert int(params.zero_point) == zero_point
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_vendors_kernel_makes_tiny_scales_one(symmetric):
+    spec = QuantSpec(symmetric=symmetric, tiny_to_one=True)
+    params = QuantParams.from_range([-1e-10, -1.0], [1e-10, 1.0], spec)
+    assert params.scale.tolist() == [
+        1.0,
+        np.float32(1) / np.float32(127) if symmetric else np.float32(2) / np.float32(255),
+    ]
+    assert params.zero_point.tolist() == ([0, 0] if symmetric else [-128, -1])
 
 
 def test_kernel_per_channel():

@@ -113,7 +113,7 @@ def test_readers_with_channels_on_different_axes_have_factors_of_their_own():
 
 def test_a_layer_that_is_too_uneven_is_named():
     x = np.random.default_rng(1).normal(size=(32, 6, 4, 6)).astype(np.float32)
-    x[:, 0] *= 1e16
+    x[:, 0] *= 1e30
     recipe = Recipe(equalize="off", rules=(Rule(Layer("conv"), Settings(balance=0.5)),))
     with pytest.raises(
         DataError, match=r"Layer 'conv' cannot be balanced: The balance factor of channel 0"

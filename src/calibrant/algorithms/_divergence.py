@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from calibrant.algorithms._distribution import Distribution, check, distribution, percentile_rank
-from calibrant.algorithms._search import constant, ratios
+from calibrant.algorithms._search import constant, ratios, times
 from calibrant.numerics import QuantParams, QuantSpec
-from calibrant.numerics.params import SCALE_EPS
+from calibrant.numerics.params import SCALE_EPS, step_of, usable_scale
 from calibrant.stats import TensorStats
 
 __all__ = ["DivergenceOptions", "search"]
@@ -71,16 +71,16 @@ def search(
     rank = x.count - percentile_rank(x.count, options.max_percentile)
     dtype = spec.dtype
     if spec.symmetric:
-        top = r * np.float32(x.folded().order_statistic(rank))
+        top = times(r, np.float32(x.folded().order_statistic(rank)))
         scale = top / np.float32(dtype.qmax)
         hi = max(-stats.min, stats.max)
         lo = -hi
     else:
         lo, hi = min(stats.min, 0.0), stats.max
-        top = r * np.float32(max(x.order_statistic(rank), 0.0))
-        scale = (top - np.float32(lo)) / np.float32(dtype.qmax - dtype.qmin)
-    guarded = scale < SCALE_EPS
-    scale = np.where(guarded, np.float32(1), scale)
+        top = times(r, np.float32(max(x.order_statistic(rank), 0.0)))
+        scale = step_of(np.float32(lo), top, dtype.qmax - dtype.qmin)
+    guarded = scale < SCALE_EPS if spec.tiny_to_one else scale == 0
+    scale = usable_scale(scale, spec)
     offset = np.zeros(scale.shape, dtype=np.int32)
     if not spec.symmetric:
         offset = (dtype.qmin - np.rint(np.float32(lo) / scale)).astype(np.int32)

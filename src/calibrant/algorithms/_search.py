@@ -11,7 +11,7 @@ from calibrant.errors import ConfigValueError
 from calibrant.numerics import QuantParams, QuantSpec
 from calibrant.stats import TensorStats
 
-__all__ = ["check_ratios", "constant", "ratios", "within"]
+__all__ = ["check_ratios", "constant", "ratios", "times", "within"]
 
 
 def ratios(start: float, end: float, step: float) -> npt.NDArray[np.float32]:
@@ -24,6 +24,14 @@ def ratios(start: float, end: float, step: float) -> npt.NDArray[np.float32]:
     """
     n = math.ceil((end - start) / step)
     return (start + np.arange(n) * step).astype(np.float32)
+
+
+def times(ratio: npt.NDArray[np.float32], bound: np.float32) -> npt.NDArray[np.float32]:
+    """Return bounds, float32; one beyond the largest float32 is that."""
+    largest = np.finfo(np.float32).max
+    with np.errstate(over="ignore"):
+        found: npt.NDArray[np.float32] = np.clip(ratio * bound, -largest, largest)
+    return found
 
 
 def check_ratios(start: float, end: float, step: float) -> None:

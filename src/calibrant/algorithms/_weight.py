@@ -8,7 +8,7 @@ import numpy.typing as npt
 from calibrant.errors import ConfigValueError, DataError
 from calibrant.numerics import QuantSpec
 
-__all__ = ["rows"]
+__all__ = ["near_one", "rows"]
 
 
 def rows(values: npt.ArrayLike, spec: QuantSpec) -> npt.NDArray[np.float32]:
@@ -37,3 +37,20 @@ def rows(values: npt.ArrayLike, spec: QuantSpec) -> npt.NDArray[np.float32]:
     if spec.axis is None:
         return w.reshape(-1)
     return np.moveaxis(w, spec.axis, 0).reshape(w.shape[spec.axis], -1)
+
+
+def near_one(
+    w: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """Bring each row near 1 by a power of two, which is exact.
+
+    Returns:
+        w * 2**-exponent (channels, rest), whose largest magnitude lies in [0.5, 1), and the exponents (channels,).
+
+    Example:
+        >>> x, e = near_one(np.array([[3.0, -6.0], [0.0, 0.0]], np.float32))
+        >>> x.tolist(), e.tolist()
+        ([[0.375, -0.75], [0.0, 0.0]], [3, 0])
+    """
+    exponent = np.frexp(np.abs(w).max(axis=1))[1]
+    return np.ldexp(w, -exponent[:, None]), exponent

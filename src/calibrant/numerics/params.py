@@ -3,6 +3,9 @@
     q     = clip(round(x / scale) + zero_point, qmin, qmax)         [steps]
     x_hat = (q - zero_point) * scale                                [units of x]
 
+A scale is proportional to the unit of what it is the scale of. Vendors' kernels put a limit on that (`SCALE_EPS`),
+which a spec may ask for; without it the limits are those of float32 itself.
+
 Source: ascend.md 1.1 to 1.3 (grid, offset, guard) and 2 (min/max kernel).
 """
 
@@ -17,12 +20,60 @@ from calibrant.errors import DataError
 from calibrant.numerics.dtype import IntType
 from calibrant.numerics.spec import QuantSpec
 
-__all__ = ["SCALE_EPS", "FloatArray", "QuantParams"]
+__all__ = [
+    "SCALE_EPS",
+    "SMALLEST_SCALE",
+    "FloatArray",
+    "QuantParams",
+    "smallest_scale",
+    "step_of",
+    "usable_scale",
+]
 
 FloatArray = npt.NDArray[np.floating]
 
-#: A scale below this becomes 1.0 (float32 epsilon; ascend.md 1.3).
+#: In vendors' kernels a scale below this becomes 1.0 (float32 epsilon; ascend.md 1.3).
 SCALE_EPS = np.float32(1.192092896e-07)
+
+#: The smallest normal float32: below it a scale would lose digits, and its inverse is no float32 any more.
+SMALLEST_SCALE = np.float32(2.0**-126)
+
+
+def step_of(low: npt.ArrayLike, high: npt.ArrayLike, steps: int) -> npt.NDArray[np.float32]:
+    """Return (high - low) / steps in float32, also where the difference is beyond float32.
+
+    Example:
+        >>> float(step_of(-3.0, 3.0, 3)), bool(np.isfinite(step_of(-3e38, 3e38, 255)))
+        (2.0, True)
+    """
+    a, b = np.asarray(low, dtype=np.float32), np.asarray(high, dtype=np.float32)
+    n = np.float32(steps)
+    with np.errstate(over="ignore"):
+        step = (b - a) / n
+    return np.where(np.isfinite(step), step, b / n - a / n)
+
+
+def smallest_scale(spec: QuantSpec) -> np.float32:
+    """Return the limit below which a scale is not as it came out of a range."""
+    return SCALE_EPS if spec.tiny_to_one else SMALLEST_SCALE
+
+
+def usable_scale(scale: npt.ArrayLike, spec: QuantSpec) -> npt.NDArray[np.float32]:
+    """Return scales that a quantizer can have, in the place of those that came out of a range.
+
+    A scale of 0 (nothing but zeros was seen) becomes 1, one below `SMALLEST_SCALE` becomes that. Where the spec says
+    `tiny_to_one`, all below `SCALE_EPS` become 1.
+
+    Example:
+        >>> usable_scale([0.0, 1e-9, 0.5], QuantSpec()).tolist()
+        [1.0, 9.999999717180685e-10, 0.5]
+        >>> usable_scale([0.0, 1e-9, 0.5], QuantSpec(tiny_to_one=True)).tolist()
+        [1.0, 1.0, 0.5]
+    """
+    s = np.asarray(scale, dtype=np.float32)
+    if spec.tiny_to_one:
+        return np.where(s < SCALE_EPS, np.float32(1), s)
+    return np.where(s == 0, np.float32(1), np.maximum(s, SMALLEST_SCALE))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,8 +123,8 @@ class QuantParams:
             bound = max(|hi|, |lo|);  levels = 2**(bits-1) if |lo| > |hi| else 2**(bits-1) - 1
             scale = bound / levels;   zero_point = 0
 
-        so data in [-128, 127] has scale exactly 1. A scale below float32 epsilon becomes 1 (and the
-        asymmetric zero point then qmin).
+        so data in [-128, 127] has scale exactly 1. Data that is all zero has scale 1 (and the asymmetric zero point
+        qmin); other limits are those of `usable_scale`.
 
         Args:
             lo: Lower end, a scalar or (channels,).
@@ -97,16 +148,15 @@ class QuantParams:
             bound = np.maximum(np.abs(high), np.abs(low))
             negative_levels = dtype.qmax if spec.narrow else dtype.qmax + 1
             levels = np.where(np.abs(low) > np.abs(high), negative_levels, dtype.qmax)
-            scale = (bound / levels.astype(np.float32)).astype(np.float32)
-            scale = np.where(scale < SCALE_EPS, np.float32(1), scale)
+            scale = usable_scale(bound / levels.astype(np.float32), spec)
             zero_point = np.zeros(scale.shape, dtype=np.int32)
         else:
             high = np.maximum(high, np.float32(0))
             low = np.minimum(low, np.float32(0))
-            scale = ((high - low) / np.float32(dtype.qmax - dtype.qmin)).astype(np.float32)
-            tiny = scale < SCALE_EPS
-            scale = np.where(tiny, np.float32(1), scale)
+            plain = step_of(low, high, dtype.qmax - dtype.qmin)
+            scale = usable_scale(plain, spec)
             zero = np.float32(dtype.qmin) - low / scale
+            tiny = plain < SCALE_EPS if spec.tiny_to_one else plain == 0
             zero = np.where(tiny, np.float32(dtype.qmin), zero)
             zero_point = np.rint(zero).astype(np.int32)
         return cls(scale, zero_point, dtype, spec.axis)

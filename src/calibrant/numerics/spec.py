@@ -19,6 +19,8 @@ class QuantSpec:
         symmetric: The zero point is 0. Otherwise it is chosen so that the range fits the data.
         axis: Axis that has one scale for each index; None for one scale in all.
         narrow: Leave out the lowest value of the grid ([-127, 127] for 8 bits).
+        tiny_to_one: A scale below float32 epsilon becomes 1, as in vendors' kernels, so that what it is the scale
+            of is rounded to 0. Otherwise a scale is as small as the data is (`params.usable_scale`).
 
     Raises:
         ConfigValueError: An unknown bit width, or a negative axis.
@@ -32,6 +34,7 @@ class QuantSpec:
     symmetric: bool = False
     axis: int | None = None
     narrow: bool = False
+    tiny_to_one: bool = False
 
     def __post_init__(self) -> None:
         IntType(self.bits, self.narrow)

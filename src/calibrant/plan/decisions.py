@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from calibrant.algorithms import CodebookAlgorithm, RoundingAlgorithm
 from calibrant.graph.targets import Target
@@ -166,6 +166,24 @@ class Plan:
             if d.spec.axis is not None and d.fixed_range is None:
                 found.setdefault(d.tensor, set()).add(d.spec.axis)
         return {tensor: tuple(sorted(axes)) for tensor, axes in found.items()}
+
+    @property
+    def tiny_to_one(self) -> bool:
+        """Whether a scale below float32 epsilon becomes 1, as in vendors' kernels."""
+        specs = [d.spec for d in self.activations] + [w.spec for w in self.weights]
+        return any(spec.tiny_to_one for spec in specs)
+
+    def with_tiny_to_one(self) -> Plan:
+        """Return the plan with that limit at every quantizer."""
+        return replace(
+            self,
+            activations=tuple(
+                replace(d, spec=replace(d.spec, tiny_to_one=True)) for d in self.activations
+            ),
+            weights=tuple(
+                replace(d, spec=replace(d.spec, tiny_to_one=True)) for d in self.weights
+            ),
+        )
 
     @property
     def needs_wide_types(self) -> bool:

@@ -113,7 +113,7 @@ def resolve(
             notes.append(Note(wish, message, honoured=True))
         elif check and not half:
             raise ConfigRuntimeError(why_nothing(layers, target))
-    return Plan(
+    plan = Plan(
         target,
         tuple(activations),
         tuple(weights),
@@ -123,6 +123,7 @@ def resolve(
         tuple(notes),
         half_scales=recipe.scale_format == "float16",
     )
+    return plan.with_tiny_to_one() if recipe.tiny_scales == "one" else plan
 
 
 #: Operators with weights or products inside that no target quantizes.

@@ -289,6 +289,8 @@ class Recipe:
         equalize: Rescale channels between layers.
         joint: Tensors that an Add brings together share one range.
         scale_format: Format that activation scales are rounded through.
+        tiny_scales: A scale below 2**-23 is `kept`, or becomes `one` as in vendors' kernels: what it is the scale of
+            is then rounded to 0.
         output_precision: Type of the model's outputs.
         search: How `Settings.candidates` are chosen between.
         promote: Layers to raise to a higher precision by what they lose.
@@ -309,6 +311,7 @@ class Recipe:
     equalize: Switch = "auto"
     joint: bool = False
     scale_format: Literal["float32", "float16"] = "float32"
+    tiny_scales: Literal["kept", "one"] = "kept"
     output_precision: Precision = "float32"
     search: Search | None = None
     promote: Promotion | None = None

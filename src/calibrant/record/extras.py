@@ -106,6 +106,7 @@ class Extras(_Extra):
     """All comments of a record, by kind."""
 
     target: list[str | dict[str, Any]] = []
+    tiny_scales: list[Literal["one"]] = []
     fold: list[Literal[False] | list[str]] = []
     half: list[list[str]] = []
     half_later: list[list[str]] = []

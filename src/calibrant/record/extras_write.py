@@ -3,6 +3,7 @@
 One plain mapping each, with one key:
 
     target       name of the device profile; all of it where it is none of calibrant's own
+    tiny_scales  one where a scale below 2**-23 became 1
     fold         false where no batch normalization was folded; or the layers whose stayed
     half         nodes that compute in float16
     half_later   nodes that do because they were raised
@@ -57,6 +58,7 @@ def record_extras(
     """
     return [
         {"target": _target(plan.target)},
+        *([{"tiny_scales": "one"}] if plan.tiny_to_one else []),
         *_of_form(form),
         *_of_quantizers(plan, params),
         *_of_weights(model, plan, params),

@@ -106,6 +106,8 @@ def recorded(record: Record, model: ir.Model, target: Target, half: tuple[str, .
         if n not in quantized and any(n == user for d in activations for user, _ in d.users)
     )
     plan = Plan(target, tuple(activations), tuple(weights), layers, followers, half)
+    if record.extras.tiny_scales:
+        plan = plan.with_tiny_to_one()
     return Recorded(plan, params, of_weights)
 
 

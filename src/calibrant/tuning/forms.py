@@ -79,7 +79,7 @@ def forms(
     changed = base.model.clone()
     balanced = []
     for tensor, (_, layers) in inputs.items():
-        factors = _even_factors(changed, magnitudes[tensor], layers)
+        factors = _even_factors(changed, magnitudes[tensor], layers, tiny_to_one=plan.tiny_to_one)
         if factors is not None:
             balanced.append(balance(changed, tensor, layers, factors))
     if balanced:
@@ -119,7 +119,11 @@ def _balanceable(
 
 
 def _even_factors(
-    model: ir.Model, x: npt.NDArray[np.float64], layers: tuple[str, ...]
+    model: ir.Model,
+    x: npt.NDArray[np.float64],
+    layers: tuple[str, ...],
+    *,
+    tiny_to_one: bool,
 ) -> npt.NDArray[np.float64] | None:
     """Factors for layers whose input has a few channels far above the others; None for others."""
     weights = [weight_magnitudes(model.graph.node(n)) for n in layers]
@@ -127,7 +131,10 @@ def _even_factors(
     alive = (x > 0) & (w > 0)
     if x.size != w.size or not alive.any() or x.max() < UNEVEN * np.median(x[alive]):
         return None
-    return limited(balance_factors(x, w), alive)
+    try:
+        return limited(balance_factors(x, w, tiny_to_one=tiny_to_one), alive)
+    except DataError:  # too uneven: nobody asked for it, so the layer is left
+        return None
 
 
 def balance_as_asked(
@@ -167,7 +174,8 @@ def balance_as_asked(
         assert w is not None
         assert strength is not None
         try:
-            factors = balance_factors(magnitudes[of_pass[name]][tensors[name]], w, strength)
+            x = magnitudes[of_pass[name]][tensors[name]]
+            factors = balance_factors(x, w, strength, tiny_to_one=plan.tiny_to_one)
         except DataError as e:
             raise DataError(f"Layer '{name}' cannot be balanced: {e}") from e
         made = balance(changed, tensors[name], [name], factors)

@@ -27,12 +27,13 @@ from calibrant.algorithms import register_activation
 from calibrant.algorithms._distribution import check, distribution
 from calibrant.algorithms.options import options
 from calibrant.numerics import QuantParams, QuantSpec
-from calibrant.numerics.params import SCALE_EPS
+from calibrant.numerics.params import smallest_scale
 from calibrant.stats import TensorStats
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+_LARGEST = float(np.finfo(np.float32).max)
 _TABLE = 1 << 18  # look-ups at a time, to stay in cache
 _BESIDE = 6  # bins that either end may lie beside the way of the search
 _TURNS = 2  # of that, each around the best range so far
@@ -55,18 +56,18 @@ class Hfmg:
         check(stats, spec)
         if stats.min == stats.max:
             return QuantParams.from_range(stats.min, stats.max, spec)
-        left, right = _search(stats, self.bins, spec.bits)
+        left, right = _search(stats, self.bins, spec)
         width = (stats.max - stats.min) / self.bins
-        return QuantParams.from_range(
-            stats.min + left * width, stats.min + (right + 1) * width, spec
-        )
+        high = min(stats.min + (right + 1) * width, _LARGEST)
+        return QuantParams.from_range(stats.min + left * width, high, spec)
 
 
-def _search(stats: TensorStats, bins: int, bits: int) -> tuple[int, int]:
+def _search(stats: TensorStats, bins: int, spec: QuantSpec) -> tuple[int, int]:
     """Return the first and last bin of the best range."""
     histogram = _histogram(stats, bins)
-    cells = 1 << bits
-    guard = SCALE_EPS * cells * bins / (stats.max - stats.min)  # bins a range needs for a loss
+    cells = 1 << spec.bits
+    smallest = float(smallest_scale(spec))
+    guard = smallest * cells * bins / (stats.max - stats.min)  # bins a range needs for a loss
 
     def losses(left: IntArray, right: IntArray) -> FloatArray:
         found = _losses(histogram, left, right, cells)
@@ -96,7 +97,9 @@ def _histogram(stats: TensorStats, bins: int) -> FloatArray:
     """Return the counts (bins,) of equal bins over [min, max], whole numbers."""
     if stats.values is not None:
         low, high = stats.values[0], stats.values[-1]
-        place = ((stats.values - low) / (high - low) * np.float32(bins)).astype(np.int64)
+        half = np.float32(0.5 if stats.max - stats.min > _LARGEST else 1)
+        part = (stats.values * half - low * half) / (high * half - low * half)
+        place = (part * np.float32(bins)).astype(np.int64)
         counts = stats.points()[1].astype(np.float64)
         return np.bincount(place.clip(0, bins - 1), counts, minlength=bins).astype(np.float64)
     edges = np.linspace(stats.min, stats.max, bins + 1)

@@ -20,10 +20,10 @@ import numpy.typing as npt
 from calibrant.algorithms import register_activation
 from calibrant.algorithms._distribution import check, distribution, percentile_rank
 from calibrant.algorithms._loss import squared_errors
-from calibrant.algorithms._search import check_ratios, ratios
+from calibrant.algorithms._search import check_ratios, ratios, times
 from calibrant.algorithms.options import Percent, Positive, options
 from calibrant.numerics import QuantParams, QuantSpec
-from calibrant.numerics.params import SCALE_EPS
+from calibrant.numerics.params import step_of, usable_scale
 from calibrant.stats import TensorStats
 
 FloatArray = npt.NDArray[np.float32]
@@ -60,14 +60,14 @@ class Ifmr:
         dtype = spec.dtype
         if spec.symmetric:
             negative = abs(max0) < abs(min0) and not spec.narrow
-            top = r * max(abs(max0), abs(min0))
+            top = times(r, max(abs(max0), abs(min0)))
             bottom = -top
             scale = top / np.float32(dtype.qmax + negative)
         else:
-            top = r * max0
+            top = times(r, max0)
             bottom = np.full_like(top, min0)
-            scale = (top - min0) / np.float32(dtype.qmax - dtype.qmin)
-        scale = np.where(scale < SCALE_EPS, np.float32(1), scale)
+            scale = step_of(min0, top, dtype.qmax - dtype.qmin)
+        scale = usable_scale(scale, spec)
         losses = _losses(stats, scale, bottom, top)
         best = scale[int(np.argmin(losses))]
         offset = 0 if spec.symmetric else dtype.qmin - int(np.rint(min0 / best))
@@ -104,7 +104,8 @@ def _losses(
             y = x.clip(bottom[i], top[i])
             y /= scale[i]
             np.rint(y, out=y)
-            y *= scale[i]
+            with np.errstate(over="ignore"):  # a level beyond float32 has an infinite loss
+                y *= scale[i]
             y -= x
             square = np.multiply(y, y, dtype=np.float64)  # in float32, 1e20 would overflow
             losses[i] += (square * count).sum()

@@ -78,7 +78,7 @@ class KlMerge:
         """Return the best threshold, in units of x; it does not depend on the symmetry of the grid."""
         x = magnitudes(stats)
         largest = float(x.upper[-1])
-        if groups == 1 << 15:
+        if groups == 1 << 15 or largest == 0:
             return largest
         width = (x.quantile(_FIRST_BATCH) or largest) / self.bins
         width *= 2 ** max(math.ceil(math.log2(largest / width / self.max_bins)), 0)

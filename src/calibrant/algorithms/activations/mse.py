@@ -28,7 +28,7 @@ from calibrant.algorithms._distribution import Distribution, check, distribution
 from calibrant.algorithms._loss import range_losses, squared_errors
 from calibrant.algorithms.options import Ratio, options
 from calibrant.numerics import QuantParams, QuantSpec
-from calibrant.numerics.params import SCALE_EPS
+from calibrant.numerics.params import smallest_scale
 from calibrant.stats import TensorStats
 
 FloatArray = npt.NDArray[np.float64]
@@ -92,7 +92,7 @@ def _polish(x: Distribution, start: QuantParams, spec: QuantSpec) -> QuantParams
         factors = np.append(1.0, np.linspace(1 - reach, 1 + reach, _FINER))  # as it is wins a tie
         s, z = (g.reshape(-1) for g in np.meshgrid(scale * factors, zero_point + shifts))
         s, z = s.astype(np.float32), z.clip(dtype.qmin, dtype.qmax).astype(np.int32)
-        s = np.where(s < SCALE_EPS, scale, s)
+        s = np.where(s < smallest_scale(spec), scale, s)
         best = int(np.argmin(squared_errors(x, s, dtype.qmin - z, dtype.qmax - z)))
         scale, zero_point = s[best], z[best]
     return QuantParams(scale, zero_point, dtype)

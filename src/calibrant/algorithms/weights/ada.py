@@ -23,10 +23,10 @@ from pydantic import Field
 
 from calibrant.algorithms import RoundingProblem, register_weight
 from calibrant.algorithms._adaround import learn
-from calibrant.algorithms._weight import rows
+from calibrant.algorithms._weight import near_one, rows
 from calibrant.algorithms.options import Positive, Ratio, options
 from calibrant.numerics import QuantParams, QuantSpec
-from calibrant.numerics.params import SCALE_EPS
+from calibrant.numerics.params import smallest_scale
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -61,7 +61,10 @@ class Ada:
     def __call__(self, values: npt.ArrayLike, spec: QuantSpec) -> QuantParams:
         """Return a scale for the tensor, or for each index of `spec.axis`."""
         w = np.atleast_2d(rows(values, spec))
-        scale = np.array([_scale(row, spec) for row in w], dtype=np.float32)
+        w, exponent = near_one(w)
+        least = np.ldexp(smallest_scale(spec), -exponent)
+        scale = np.array([_scale(*row, spec) for row in zip(w, least, strict=True)], np.float32)
+        scale = np.where(scale == 0, np.float32(1), np.ldexp(scale, exponent))
         if spec.axis is None:
             scale = scale.reshape(())
         return QuantParams(scale, np.zeros(scale.shape, np.int32), spec.dtype, spec.axis)
@@ -77,11 +80,12 @@ class Ada:
         )
 
 
-def _scale(w: npt.NDArray[np.float32], spec: QuantSpec) -> float:
+def _scale(w: npt.NDArray[np.float32], smallest: np.float32, spec: QuantSpec) -> float:
+    """Return the scale of a row near 1; 0 where it is below the smallest there is."""
     largest = float(np.abs(w).max())
     half = 1 << (spec.bits - 1)
-    if largest / half < SCALE_EPS:
-        return 1.0
+    if largest / half < smallest:
+        return 0.0
     counts = np.histogram(w, bins=_BINS, range=(-largest, largest))[0].astype(np.float64)
     divergences = [_divergence(counts, cut, 2 * half - 1) for cut in range(_CUTS)]
     cut = int(np.argmin(divergences))

@@ -3,7 +3,7 @@
     scale(r) = r * (scale of the largest magnitude)
     loss(r)  = sum (w - clip(round(w / scale), qmin, qmax) * scale)**2         over a channel
 
-First ratios from 1 down to `smallest_ratio`, then finer ones around the best of each channel. r = 1 is the
+The rows are brought near 1 by powers of two before, so that squares neither vanish nor overflow. First ratios from 1 down to `smallest_ratio`, then finer ones around the best of each channel. r = 1 is the
 first candidate, so no channel is worse than with `arq`.
 
 Source: Banner, Nahshan, Soudry, "Post training 4-bit quantization of convolutional networks for
@@ -20,10 +20,10 @@ import numpy.typing as npt
 from pydantic import Field
 
 from calibrant.algorithms import register_weight
-from calibrant.algorithms._weight import rows
+from calibrant.algorithms._weight import near_one, rows
 from calibrant.algorithms.options import Ratio, options
 from calibrant.numerics import QuantParams, QuantSpec
-from calibrant.numerics.params import SCALE_EPS
+from calibrant.numerics.params import smallest_scale
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -47,31 +47,36 @@ class Mse:
         """Return a scale for the tensor, or for each index of `spec.axis`."""
         w = rows(values, spec)
         widest = QuantParams.from_range(w.min(axis=-1), w.max(axis=-1), spec)
-        w = np.atleast_2d(w)
-        start = np.atleast_1d(widest.scale)  # (channels,)
+        w, exponent = near_one(np.atleast_2d(w))
+        start = np.ldexp(np.atleast_1d(widest.scale), -exponent)  # (channels,)
+        least = np.ldexp(smallest_scale(spec), -exponent)
         scale = start.copy()
         at_once = max(_CHUNK // w.shape[1], 1)
         for i in range(0, start.size, at_once):
-            scale[i : i + at_once] = self._search(w[i : i + at_once], start[i : i + at_once], spec)
-        return replace(widest, scale=scale.reshape(widest.scale.shape))
+            part = slice(i, i + at_once)
+            scale[part] = self._search(w[part], start[part], least[part], spec)
+        return replace(widest, scale=np.ldexp(scale, exponent).reshape(widest.scale.shape))
 
-    def _search(self, w: FloatArray, start: FloatArray, spec: QuantSpec) -> FloatArray:
+    def _search(
+        self, w: FloatArray, start: FloatArray, smallest: FloatArray, spec: QuantSpec
+    ) -> FloatArray:
         """Return the best scale of each row, (rows,)."""
         coarse = np.linspace(1.0, self.smallest_ratio, self.steps)
         step = coarse[0] - coarse[1]
         best = start.copy()
         least = np.full(start.shape, np.inf)
         for r in coarse:
-            _keep_better(w, np.float32(r) * start, best, least, spec)
+            _keep_better(w, np.float32(r) * start, smallest, best, least, spec)
         centre = best.copy()
         for shift in np.linspace(-step, step, self.steps // 2 + 2)[1:-1]:
-            _keep_better(w, centre + np.float32(shift) * start, best, least, spec)
+            _keep_better(w, centre + np.float32(shift) * start, smallest, best, least, spec)
         return best
 
 
 def _keep_better(
     w: FloatArray,
     scale: FloatArray,
+    smallest: FloatArray,
     best: FloatArray,
     least: npt.NDArray[np.float64],
     spec: QuantSpec,
@@ -85,6 +90,6 @@ def _keep_better(
     error -= w
     error *= error
     loss = error.sum(axis=1, dtype=np.float64)
-    better = (loss < least) & (scale >= SCALE_EPS)
+    better = (loss < least) & (scale >= smallest)
     best[better] = scale[better]
     least[better] = loss[better]

@@ -97,6 +97,7 @@ def load(text: str, path: Path | None) -> Recipe:
     return Recipe(
         rules=(*base, *_blocks(content, document, path), *_skips(content, document), *tensors),
         target="layers-only",
+        tiny_scales="one",
         limits=LIMITS,
         calibration=Calibration(batch_num=content.batch_num, balance_batches=1, behind="weights"),
         fusion=Fusion(

@@ -127,6 +127,7 @@ def load(text: str, path: Path | None) -> Recipe:
     return Recipe(
         rules=(*rules, *tensors),
         target="layers-only",
+        tiny_scales="one",
         limits=LIMITS,
         calibration=Calibration(batch_num=content.batch_num, balance_batches=1, behind="weights"),
         fusion=Fusion(

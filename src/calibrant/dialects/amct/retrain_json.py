@@ -124,6 +124,7 @@ def load(text: str, path: Path | None) -> Recipe:
     return Recipe(
         rules=tuple(rules),
         target="layers-only",
+        tiny_scales="one",
         limits=TRAINING_LIMITS,
         calibration=Calibration(batch_num=content.batch_num),
         bias_correction="off",

@@ -68,6 +68,7 @@ def create_retrain_config(model: ModelLike, *, config: str | Path | Recipe | Non
     recipe = Recipe(
         rules=tuple(training_rules("amct", TRAINING_TYPES)),
         target="layers-only",
+        tiny_scales="one",
         limits=TRAINING_LIMITS,
         calibration=Calibration(batch_num=1),
         bias_correction="off",

@@ -68,6 +68,7 @@ def default_recipe(*, batch_num: int = 1, activation_offset: bool = True) -> Rec
     return Recipe(
         rules=tuple(rules),
         target="layers-only",
+        tiny_scales="one",
         limits=LIMITS,
         calibration=Calibration(batch_num=batch_num, balance_batches=1, behind="weights"),
         bias_correction="off",

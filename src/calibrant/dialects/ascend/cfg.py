@@ -161,6 +161,7 @@ def load(text: str, path: Path | None) -> Recipe:
     return Recipe(
         rules=(*_rules(content, document), *_excluded(content, document)),
         target="layers-only",
+        tiny_scales="one",
         calibration=Calibration(
             batch_size=1,
             batch_num=content.batch_count,

@@ -98,6 +98,7 @@ def load(text: str, path: Path | None) -> Recipe:
     return Recipe(
         rules=rules,
         target="generic",
+        tiny_scales="one",
         calibration=Calibration(random=random, sources=sources or ()),
         bias_correction="off",
         equalize="off",

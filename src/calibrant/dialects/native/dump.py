@@ -44,6 +44,7 @@ def dump(recipe: Recipe) -> str:
         "equalize",
         "joint",
         "scale_format",
+        "tiny_scales",
         "output_precision",
         "training",
     ):

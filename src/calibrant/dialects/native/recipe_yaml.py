@@ -116,7 +116,14 @@ def load(text: str, path: Path | None) -> Recipe:
         rules += [Rule(where, settings, origin, rule.force) for where in wheres]
     whole = {
         k: getattr(content, k)
-        for k in ("bias_correction", "equalize", "joint", "scale_format", "training")
+        for k in (
+            "bias_correction",
+            "equalize",
+            "joint",
+            "scale_format",
+            "tiny_scales",
+            "training",
+        )
     }
     return Recipe(
         rules=tuple(rules),

@@ -283,6 +283,7 @@ class RecipeDocument(Section):
     equalize: Switch = "auto"
     joint: Flag = False
     scale_format: Literal["float32", "float16"] = "float32"
+    tiny_scales: Literal["kept", "one"] = "kept"
     output_precision: Literal["int8", "int16", "float16", "float32"] = "float32"
     search: SearchSection | None = None
     promote: PromoteSection | None = None

@@ -59,13 +59,17 @@ class Balanced:
     asked: bool = False
 
 
-def balance_factors(x: npt.ArrayLike, w: npt.ArrayLike, strength: float = 0.5) -> FloatArray:
+def balance_factors(
+    x: npt.ArrayLike, w: npt.ArrayLike, strength: float = 0.5, *, tiny_to_one: bool = False
+) -> FloatArray:
     """Return the factor of each input channel.
 
     Args:
         x: max |activation| (channels,), units of the activation.
         w: max |weight| (channels,), units of the weight.
         strength: Migration strength in [0.2, 0.8]; larger moves more difficulty to the weights.
+        tiny_to_one: A magnitude below 2**-23 counts as nothing, as in the vendor's rule; otherwise 0 alone does, so
+            that the unit of the activation makes no difference.
 
     Returns:
         f (channels,), float64.
@@ -85,12 +89,35 @@ def balance_factors(x: npt.ArrayLike, w: npt.ArrayLike, strength: float = 0.5) -
         raise DataError(
             f"A layer to balance has {act.size} activation channels and {weight.size} weight channels."
         )
-    no_x, no_w = act < EPS, weight < EPS
+    f = _formula(act, weight, strength, nothing=EPS if tiny_to_one else 0.0)
+    if _beyond(f).any() and not tiny_to_one:
+        # A power of two that moves from the activation to the weight changes no integer.
+        alive = (act > 0) | (weight > 0)
+        octaves = np.log2(f[alive])
+        f[alive] = np.ldexp(f[alive], -int(np.rint((octaves.max() + octaves.min()) / 2)))
+    if _beyond(f).any():
+        j = int(np.flatnonzero(_beyond(f))[0])
+        raise DataError(
+            f"The balance factor of channel {j} is {f[j]:.3g}, from a largest activation of {act[j]:.3g} and a "
+            f"largest weight of {weight[j]:.3g}; it lies in (2**-23, 2**23)."
+        )
+    return f
+
+
+def _beyond(f: FloatArray) -> npt.NDArray[np.bool_]:
+    return np.asarray((f <= EPS) | (f >= 1 / EPS))
+
+
+def _formula(
+    act: FloatArray, weight: FloatArray, strength: float, *, nothing: float
+) -> FloatArray:
+    """Return the factors; magnitudes below `nothing` count as 0."""
+    no_x, no_w = ((m == 0) | (m < nothing) for m in (act, weight))
     if no_x.all() or no_w.all():
         return np.ones_like(act)
     f = np.zeros_like(act)
     f[~no_w] = act[~no_w] ** strength / weight[~no_w] ** (1 - strength)
-    valid = f >= EPS
+    valid = (f > 0) & (f >= nothing)
     largest_x, largest_w = 1.0, 1.0
     if valid.any():
         largest_x, largest_w = (act[valid] / f[valid]).max(), (weight[valid] * f[valid]).max()
@@ -98,13 +125,6 @@ def balance_factors(x: npt.ArrayLike, w: npt.ArrayLike, strength: float = 0.5) -
     only_w, only_x = no_x & ~no_w, no_w & ~no_x
     f[only_w] = largest_w / weight[only_w]
     f[only_x] = act[only_x] / largest_x
-    bad = (f <= EPS) | (f >= 1 / EPS)
-    if bad.any():
-        j = int(np.flatnonzero(bad)[0])
-        raise DataError(
-            f"The balance factor of channel {j} is {f[j]:.3g}, from a largest activation of {act[j]:.3g} and a "
-            f"largest weight of {weight[j]:.3g}; it lies in (2**-23, 2**23)."
-        )
     return f
 
 
