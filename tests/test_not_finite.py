@@ -247,3 +247,18 @@ def test_counts_of_parts_of_the_data_add_up() -> None:
 def test_a_mask_that_is_a_constant_is_prepared_as_before() -> None:
     prepared = prepare(load(attention()[0]))
     assert np.isneginf(prepared.graph.initializers["lowest"].const_value.numpy())  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["correction", "rules", "learned", "levels"])
+def test_a_layer_without_one_finite_output_keeps_its_weight_and_bias(name: str) -> None:
+    """Every row of a layer is masked, in all samples."""
+
+    def masked(batch: int = 16, seed: int = 0) -> dict[str, Array]:
+        return sequences(batch, seed) | {"mask": np.zeros((batch, LENGTH), np.bool_)}
+
+    model = attention()
+    result = quantize(model[0], [masked(seed=k) for k in range(4)], adaptive(name))
+    layer = result.params.layers["product"]
+    assert np.isfinite(layer.weight.scale).all()
+    assert layer.bias is None or np.isfinite(layer.bias).all()
+    assert not outputs(result.deploy, masked(seed=9))[0].any()

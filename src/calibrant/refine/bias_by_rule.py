@@ -17,6 +17,7 @@ Source: horizon.md 5.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -185,6 +186,7 @@ def _mean_error(
 
 
 def _score(metric: Metric, reference: Sequence[Array], outputs: Sequence[Array]) -> float:
-    """Mean of the metric over feeds, at positions where the float layer is finite."""
+    """Mean of the metric over feeds, at positions where the float layer is finite; NaN where there are none."""
     pairs = [finite_pairs(a, b) for a, b in zip(reference, outputs, strict=True)]
-    return float(np.mean([metric.measure(a, b) for a, b in pairs if a.size]))
+    scores = [metric.measure(a, b) for a, b in pairs if a.size]
+    return float(np.mean(scores)) if scores else math.nan

@@ -165,6 +165,8 @@ def _learned(
     shape = tuple(layer.values.shape)
     rows = LayerRows(node, shape)
     problem = _problem(model, node, w, weight, layer, rows, inputs, floats)
+    if not problem.x.shape[1]:
+        return layer, Learned(w.layer, 0.0, 0.0, 0.0, 0.0, "none of its rows is finite")
     assert w.rounding is not None
     steps = _on_the_grid(w.rounding, w, problem)
     before = rows.weight(layer.values.astype(np.float32))
