@@ -471,21 +471,31 @@ def test_a_weight_that_is_not_a_number_is_a_model_error() -> None:
         quantize(model[0], batches(model[1]))
 
 
-def test_a_model_that_overflows_names_the_tensor_and_the_sample() -> None:
+@pytest.mark.parametrize("clipped", [True, False])
+def test_a_model_that_overflows_names_the_tensor(clipped: bool) -> None:
+    """And the sample, where the output is not finite either; where it is, the value is left out."""
+    behind = "c = Clip (b, low, high)" if clipped else "c = Max (b, low)"
     model = build(
-        """net (float[N,24] x) => (float[N,8] y) {
-            a = Exp (x) b = MatMul (a, w) y = MatMul (b, v)
-        }""",
+        f"""net (float[N,24] x) => (float[N,8] y) {{
+            a = Exp (x) b = MatMul (a, w) {behind} y = MatMul (c, v)
+        }}""",
         {
             "w": W.dense(24, 8),
-            "v": W.dense(8, 8),
+            "v": np.abs(W.dense(8, 8)),
+            "low": np.array(-1, dtype=np.float32),
+            "high": np.array(1, dtype=np.float32),
         },
         normal(24),
     )
     feed = model[1](batch=8)
     feed["x"][6, 3] = 200
-    with pytest.raises(DataError, match=r"'y' holds .* samples? "):
-        quantize(model[0], [feed, model[1](batch=8, seed=1)])
+    data = [model[1](batch=64, seed=1), feed]
+    if clipped:
+        result = quantize(model[0], data)
+        assert result.summary["data"]["not_finite"]["a"] == 1
+    else:
+        with pytest.raises(DataError, match=r"'a' holds inf for sample 70 .*output 'y'"):
+            quantize(model[0], data)
 
 
 def test_a_raised_opset_that_changes_the_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
