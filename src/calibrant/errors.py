@@ -13,13 +13,15 @@
 
 A message says what was wrong (the value, quoted), where (file and line, key path, node or tensor) and
 what is allowed, with a near name where there is one. The command line prints it as one sentence and
-exits with the class's `exit_code`.
+exits with the class's `exit_code`. A file with several errors tells all of them at once (`Problems`).
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
 
 __all__ = [
     "CalibrantError",
@@ -31,15 +33,21 @@ __all__ = [
     "MissingPackageError",
     "ModelError",
     "OutputError",
+    "Problems",
     "UnsupportedError",
     "did_you_mean",
+    "together",
 ]
 
 
 class CalibrantError(Exception):
-    """Base of every error that calibrant raises on purpose."""
+    """Base of every error that calibrant raises on purpose.
+
+    `parts` holds the errors that one of several is made of; it is empty for an error alone.
+    """
 
     exit_code = 1
+    parts: tuple[CalibrantError, ...] = ()
 
 
 class ModelError(CalibrantError):
@@ -88,6 +96,78 @@ class MissingPackageError(CalibrantError):
     """An optional package is needed; the message says how to install it."""
 
     exit_code = 8
+
+
+_E = TypeVar("_E", bound=CalibrantError)
+
+#: How many errors of one file are told in a sentence behind the first.
+_MOST = 25
+
+
+def together(errors: Sequence[_E]) -> _E:
+    """Return several errors as one: of the class of the first, with its sentence first and with all as `parts`.
+
+    Args:
+        errors: One or more; one alone is returned as it is.
+    """
+    if len(errors) == 1:
+        return errors[0]
+    others = errors[1:]
+    listed = [f"({n}) {e}" for n, e in enumerate(others[:_MOST], 1)]
+    end = ["…"] if len(others) > _MOST else []
+    text = " ".join([str(errors[0]), f"And {len(others)} more:", *listed, *end])
+    error = type(errors[0])(text)
+    error.parts = tuple(errors)
+    return error
+
+
+class Problems:
+    """Errors of one file, kept until all of it is read and told together.
+
+    Example:
+        >>> problems = Problems()
+        >>> with problems.caught():
+        ...     raise ConfigValueError("line 2: a is 0.")
+        >>> with problems.caught():
+        ...     raise ConfigValueError("line 5: b is 0.")
+        >>> problems.check()
+        Traceback (most recent call last):
+        calibrant.errors.ConfigValueError: line 2: a is 0. And 1 more: (1) line 5: b is 0.
+    """
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._found: list[CalibrantError] = []
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Keep an error about the configuration, or a request that is not implemented, and go on behind the block."""
+        try:
+            yield
+        except (ConfigError, UnsupportedError) as e:
+            self.add(e)
+
+    def add(self, *errors: CalibrantError) -> None:
+        """Keep errors; one that was kept already is left out."""
+        told = {str(e) for e in self._found}
+        for error in (part for e in errors for part in e.parts or (e,)):
+            if str(error) not in told:
+                self._found.append(error)
+                told.add(str(error))
+
+    @property
+    def errors(self) -> tuple[CalibrantError, ...]:
+        """What was kept."""
+        return tuple(self._found)
+
+    def check(self) -> None:
+        """Raise what was kept, if anything was.
+
+        Raises:
+            CalibrantError: See `together`.
+        """
+        if self._found:
+            raise together(self._found)
 
 
 #: Letters that a name has to have for names that begin with it to be offered.

@@ -308,10 +308,23 @@ def test_tensors_for_their_own_sake() -> None:
     assert written[0]["input_index"] == 1
 
 
-def test_the_last_of_two_algorithms_counts() -> None:
-    text = common("ifmr_quantize { } hfmg_quantize { }")
-    assert layers(text)["conv1"].activation == AlgorithmChoice.of("hfmg", {"bins": 4096})
-    assert "exclude each other" in load(text).notes[0].message
+@pytest.mark.parametrize(
+    "text",
+    [
+        common("ifmr_quantize { } hfmg_quantize { }"),
+        by_type("Conv2d", "hfmg_quantize { } ifmr_quantize { }"),
+        override("conv1", "ifmr_quantize { }\nhfmg_quantize { num_of_bins: 1024 }"),
+        'tensor_quantize { layer_name: "add1" input_index: 1 ifmr_quantize { } hfmg_quantize { } }',
+    ],
+)
+def test_two_algorithms_in_one_block_are_refused(text: str) -> None:
+    with pytest.raises(ConfigValueError, match=r"quant.cfg:\d+:\d+: .* exclude each other in "):
+        load(text)
+
+
+def test_the_last_of_two_algorithms_for_weights_counts() -> None:
+    recipe = load(common("arq_quantize { } ada_quantize { }"))
+    assert "the last one, ada_quantize, counts" in recipe.notes[0].message
 
 
 # ------------------------------------------------------------------------------------- NUQ's layers
@@ -408,7 +421,7 @@ def test_sixteen_bits_where_a_layer_has_them() -> None:
         ('skip_layer_types: "a" skip_layer_types: "a"', ConfigValueError, "'a' stands twice"),
         ('skip_fusion_layers: "a" skip_fusion_layers: "a"', ConfigValueError, "'a' stands twice"),
         ("fakequant_precision_mode: FP16", ConfigValueError, "it is one of DEFAULT, FORCE_FP16_QUANT"),
-        (common("arq_quantize { quant_bits: 5 }"), ConfigValueError, "quant_bits is 5; it is 6, 7 or 8"),
+        (common("arq_quantize { quant_bits: 5 }"), ConfigValueError, "quant_bits is 5; it is 4, 6, 7 or 8"),
         (common("ifmr_quantize { max_percentile: 0.3 }"), ConfigValueError,
          "common_config.ifmr_quantize.max_percentile is 0.3; it lies in (0.5, 1]."),
         (common("ifmr_quantize { min_percentile: 1.5 }"), ConfigValueError, "it lies in (0.5, 1]"),

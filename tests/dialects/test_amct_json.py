@@ -210,7 +210,7 @@ def test_one_input_of_a_node_alone() -> None:
     [
         (act(num_bits="8"), ConfigTypeError, "num_bits is '8'; it is a whole number"),
         (act(num_bits=8.0), ConfigTypeError, "num_bits is 8.0; it is a whole number"),
-        (act(num_bits=4), ConfigValueError, "num_bits is 4; it is 8 or 16"),
+        (act(num_bits=5), ConfigValueError, "num_bits is 5; it is 4, 8 or 16"),
         (act(num_bits=True), ConfigTypeError, "num_bits is true; it is a whole number"),
         (act(max_percentile=0.5), ConfigValueError, "max_percentile is 0.5; it lies in (0.5, 1]"),
         (act(max_percentile=1.1), ConfigValueError, "it lies in (0.5, 1]"),

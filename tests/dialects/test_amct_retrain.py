@@ -96,7 +96,7 @@ def test_fields() -> None:
 
 
 def test_training_itself_is_refused_until_it_is_there() -> None:
-    with pytest.raises(UnsupportedError, match="learned by training"):
+    with pytest.raises(UnsupportedError, match="'calibrant quantize' does not train"):
         resolve(load(), prepared("residual"))
 
 

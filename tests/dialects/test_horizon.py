@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,13 @@ def names(recipe: Recipe, node: str = "conv1") -> list[str]:
     return [candidate_name(c) for c in s.candidates or (s,)]
 
 
+def free(recipe: Recipe) -> Recipe:
+    """Return a recipe for a device that takes every width, to see what the file asks for."""
+    return replace(recipe, target="generic")
+
+
 def bits(recipe: Recipe, node: str = "conv1", net: str = "residual") -> tuple[Any, ...]:
-    s = settings(recipe, net)[0][node]
+    s = settings(free(recipe), net)[0][node]
     return s.compute, s.activation_bits, s.weight_bits
 
 
@@ -66,7 +72,7 @@ def test_defaults_are_the_vendors() -> None:
     assert (s.compute, s.activation_bits, s.weight_bits) == ("int", 8, 8)
     assert (s.activation_symmetric, s.activation_per_channel) == (True, False)
     assert (s.weight, s.weight_per_channel) == (AlgorithmChoice("max"), True)
-    assert recipe.target == "generic"
+    assert recipe.target == "horizon-like"
     assert (recipe.bias_correction, recipe.equalize) == ("off", "off")
     assert recipe.search is None
 

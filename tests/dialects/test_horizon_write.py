@@ -135,8 +135,10 @@ def test_the_effective_configuration_lists_every_node_and_means_the_same() -> No
         "conv0": "int16",
         "conv1": "int8",
         "conv2": "float16",
+        "add1": "int8",
         "conv3": "int16",
         "conv4": "int16",
+        "y": "int8",
     }
     assert content["node_config"]["conv1"]["input1"] == "ec"
     assert "input0" not in content["node_config"]["conv1"]
@@ -200,3 +202,29 @@ def test_what_a_quant_config_cannot_say_is_refused(rules: str, message: str) -> 
 def test_what_it_cannot_say_of_the_model(line: str) -> None:
     with pytest.raises(UnsupportedError, match="cannot say"):
         dump_recipe(load_recipe(f"calibrant: 1\n{line}\n"), "horizon")
+
+
+@pytest.mark.parametrize("qtype", ["dual-int16", "int16-ec"])
+@pytest.mark.parametrize("level", [{"op_config": "Conv"}, {"node_config": "conv1"}])
+def test_types_of_both_operands_survive_with_and_without_the_model(
+    level: dict[str, str], qtype: str
+) -> None:
+    ((section, name),) = level.items()
+    recipe = load_recipe(json.dumps({section: {name: {"qtype": qtype}}}))
+    written = json.loads(dump_recipe(recipe, "horizon"))
+    assert written[section] == {name: {"qtype": qtype}}
+    assert [r.force for r in load_recipe(json.dumps(written)).rules] == [
+        r.force for r in recipe.rules
+    ]
+    again = load_recipe(effective_config(recipe, NETS["residual"]()[0]))
+    for index in (0, 1):
+        assert of_input(again, "conv1", index) == of_input(recipe, "conv1", index)
+
+
+def test_what_the_recipes_target_does_not_quantize_stays_in_float_by_name() -> None:
+    native = load_recipe("calibrant: 1\nrules: [{where: all, precision: int8, activation: max}]\n")
+    text = effective_config(native, NETS["residual"]()[0])
+    nodes = json.loads(text)["node_config"]
+    assert {n for n, e in nodes.items() if e["qtype"] == "float32"} >= {"add1"}
+    after = settings(load_recipe(text))[0]
+    assert (after["add1"].compute, after["conv1"].compute) == ("float32", "int")

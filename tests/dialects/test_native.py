@@ -301,7 +301,7 @@ def test_options_are_kept_as_tuples() -> None:
         ("rules:\n- {where: all, bias: {samples: -1}}", ConfigValueError, "samples"),
         ("rules:\n- {where: all, bias: {metric: cos}}", ConfigValueError, "it is cosine-similarity"),
         ("rules:\n- {where: all, candidates: [{activation: ifrm}]}", ConfigValueError, "Did you mean 'ifmr'"),
-        ("rules:\n- {where: all, force: must}", ConfigValueError, "'implied', 'wished' or 'required'"),
+        ("rules:\n- {where: all, force: must}", ConfigValueError, "'implied', 'wished', 'required' or 'granted'"),
         ("search: {scope: node}", ConfigValueError, "'model' or 'layer'"),
         ("search: {metric: msee}", ConfigValueError, "Did you mean 'mse'"),
         ("promote: {}", ConfigValueError, "one of count, threshold and budget"),
@@ -377,13 +377,13 @@ def test_a_recipe_is_returned_as_it_is() -> None:
     assert load_recipe(recipe) is recipe
 
 
-@pytest.mark.parametrize("text", ["foo: 1\n", "", "just words\n", "[1, 2]\n"])
+@pytest.mark.parametrize("text", ["foo: 1\n", "just words\n", "[1, 2]\n"])
 def test_an_unknown_text_lists_the_dialects(tmp_path: Path, text: str) -> None:
-    (tmp_path / "r.cfg").write_text(text)
+    (tmp_path / "r.txt").write_text(text)
     with pytest.raises(
-        ConfigValueError, match=r"r\.cfg is in no dialect that is known\. Known: .*native \(YAML"
+        ConfigValueError, match=r"r\.txt is in no dialect that is known\. Known: .*native \(YAML"
     ):
-        load_recipe(tmp_path / "r.cfg")
+        load_recipe(tmp_path / "r.txt")
 
 
 def test_a_missing_file_offers_a_near_one(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_quant_info_says_which_level_decided(tmp_path: Path) -> None:
 
 
 def test_a_request_that_is_not_met_is_there_with_its_reason(tmp_path: Path) -> None:
-    met = configured(tmp_path, {"node_config": {"conv1": {"qtype": "int16"}}})
+    met = configured(tmp_path, {"node_config": {"conv1": {"input0": "int16"}}})
     assert not any("conv1" in n["reason"] for n in met["not_honoured"])
     model, feeds = NETS["residual"]()
     limit = Limit(OpType("Conv"), "activation_bits", (8,), "the device has no such kernel")

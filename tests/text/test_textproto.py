@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from calibrant.errors import ConfigTypeError, ConfigValueError
-from calibrant.text.textproto import field_names, parse
+from calibrant.text.textproto import field_names, parse, set_aside
 from calibrant.text.textproto_schema import Enum, Int32, Message, Named, UInt32
 
 FILE = Path("a.cfg")
@@ -30,6 +30,7 @@ class Other(Message):
 
 class Outer(Message):
     ONEOFS: ClassVar[Mapping[str, tuple[str, ...]]] = {"choice": ("inner", "other")}
+    EXCLUSIVE: ClassVar[tuple[str, ...]] = ("choice",)
 
     count: UInt32 | None = None
     shift: Int32 = 0
@@ -80,12 +81,73 @@ def test_enumerations_by_number() -> None:
     assert parse("kind: 2", None, Outer)[0].kind == "INT16"
 
 
-def test_of_a_choice_the_last_one_counts_and_it_is_noted() -> None:
-    content, _, notes = parse("inner { key: 'a' }\nother {}", FILE, Outer)
-    assert content.inner is None
-    assert content.other == Other()
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("inner { key: 'a' }\nother {}", "a.cfg:2:1: inner and other exclude each other; one"),
+        ("other {}\n\n inner { key: 'a' }", "a.cfg:3:2: other and inner exclude each other; one"),
+    ],
+)
+def test_fields_that_exclude_each_other_are_refused(text: str, place: str) -> None:
+    with pytest.raises(ConfigValueError, match=place):
+        parse(text, FILE, Outer)
+
+
+class Lenient(Message):
+    ONEOFS: ClassVar[Mapping[str, tuple[str, ...]]] = {"choice": ("inner", "other")}
+
+    inner: Inner | None = None
+    other: Other | None = None
+
+
+def test_of_another_choice_the_last_one_counts_and_it_is_noted() -> None:
+    content, _, notes = parse("inner { key: 'a' }\nother {}", FILE, Lenient)
+    assert content == Lenient(other=Other())
     assert [(n.where, n.honoured) for n in notes] == [("a.cfg:2:1", True)]
-    assert "inner and other exclude each other" in notes[0].message
+    assert "inner and other exclude each other; the last one, other" in notes[0].message
+
+
+def test_all_errors_of_a_text_are_told_in_their_order() -> None:
+    text = (
+        "cuont: 1\n"
+        "ratio: high, kind: INT4\n"
+        "inner { key: 3 flag: true }\n"
+        "names: ['a', 5]  other { steps: 3 }\n"
+        "parts { key: 'b' falg: true }  parts { key: 'c' }"
+    )
+    with pytest.raises(ConfigValueError) as caught:
+        parse(text, FILE, Outer)
+    told = [str(part).split(";")[0] for part in caught.value.parts]
+    assert [t.split(" ")[0] for t in told] == [
+        "a.cfg:1:1:",
+        "a.cfg:2:8:",
+        "a.cfg:2:20:",
+        "a.cfg:3:14:",
+        "a.cfg:4:14:",
+        "a.cfg:5:18:",
+        "a.cfg:4:18:",
+    ]
+    assert "missing" not in str(caught.value)  # what is wrong is there
+    assert str(caught.value).startswith("a.cfg:1:1: cuont is not known.")
+
+
+def test_an_error_of_syntax_ends_the_list() -> None:
+    with pytest.raises(ConfigValueError) as caught:
+        parse("cuont: 1\ncount: x\nother {", FILE, Outer)
+    assert [str(p).split(" ")[0] for p in caught.value.parts] == [
+        "a.cfg:1:1:",
+        "a.cfg:2:8:",
+        "a.cfg:3:7:",
+    ]
+    assert "not valid protobuf text" in str(caught.value.parts[-1])
+
+
+def test_fields_are_set_aside_by_name() -> None:
+    text = "count: 1\nfar { x: 1\n y { } } near: 2; far { }\ncount: 2"
+    rest, found = set_aside(text, FILE, {"far", "near"})
+    assert rest.split() == ["count:", "1", "count:", "2"]
+    assert [len(line) for line in rest.split("\n")] == [len(line) for line in text.split("\n")]
+    assert found == {"far": "a.cfg:2:1", "near": "a.cfg:3:10"}
 
 
 def test_a_field_that_stands_twice_counts_as_last_written_and_it_is_noted() -> None:
@@ -165,11 +227,11 @@ def test_names_of_the_outermost_fields() -> None:
 @given(st.text(max_size=40))
 def test_any_text_is_read_or_refused_in_one_sentence(text: str) -> None:
     try:
-        said = ""
+        said = [""]
         parse(text, FILE, Outer)
     except (ConfigValueError, ConfigTypeError) as e:
-        said = str(e)
-    assert not said or said.startswith("a.cfg:")
+        said = [str(part) for part in e.parts or (e,)]
+    assert said == [""] or all(s.startswith("a.cfg:") and "\n" not in s for s in said)
 
 
 @given(st.lists(st.text(), max_size=4))

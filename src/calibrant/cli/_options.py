@@ -17,10 +17,12 @@ __all__ = [
     "BatchSize",
     "Data",
     "Debug",
+    "Dialect",
     "Json",
     "Model",
     "Preprocess",
     "Provider",
+    "Strict",
     "Target",
     "Threads",
     "Verbose",
@@ -121,5 +123,24 @@ Debug = Annotated[
         "--debug",
         help="Show where an error comes from (also CALIBRANT_DEBUG=1).",
         rich_help_panel=OUTPUT_PANEL,
+    ),
+]
+Dialect = Annotated[
+    str | None,
+    typer.Option(
+        "--dialect",
+        metavar="DIALECT",
+        help="The recipe's dialect, such as amct-cfg or horizon. Default: recognised by what it says. An empty file "
+        "then means all defaults.",
+        rich_help_panel=DATA_PANEL,
+        show_default=False,
+    ),
+]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Fail where the recipe asks for something that calibrant does not do, instead of a note.",
+        rich_help_panel=DATA_PANEL,
     ),
 ]

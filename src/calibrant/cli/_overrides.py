@@ -61,9 +61,10 @@ def with_options(
     rules += [
         Rule(Layer(name), Settings(compute="float32"), "command line --skip") for name in skip
     ]
+    if target is not None:
+        recipe = recipe.on_target(target, "command line --target")
     return replace(
         recipe.with_rules(*rules),
-        target=target if target is not None else recipe.target,
         bias_correction=_switch(bias_correction, recipe.bias_correction),
         equalize=_switch(equalize, recipe.equalize),
         calibration=replace(recipe.calibration, exact=exact or recipe.calibration.exact),

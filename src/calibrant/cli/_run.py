@@ -53,7 +53,8 @@ def _run(args: list[str]) -> int:
     except CalibrantError as e:
         if debug:
             raise
-        return _fail(str(e), type(e).__name__, e.exit_code, as_json=as_json)
+        parts = [str(part) for part in e.parts]
+        return _fail(str(e), type(e).__name__, e.exit_code, as_json=as_json, parts=parts)
     except (KeyboardInterrupt, typer.Abort):
         pass
     except typer.Exit as e:
@@ -103,10 +104,15 @@ def _usage(e: Any) -> str:
     return f"{text} '{path} --help' lists what there is."
 
 
-def _fail(text: str, kind: str, code: int, *, as_json: bool) -> int:
-    sentence = " ".join(text.split())
-    sys.stderr.write(f"calibrant: error: {sentence}\n")
+def _fail(text: str, kind: str, code: int, *, as_json: bool, parts: Sequence[str] = ()) -> int:
+    """Write an error, one line for each that it is made of; as JSON, one object."""
+    sentences = [" ".join(part.split()) for part in parts or (text,)]
+    for sentence in sentences:
+        sys.stderr.write(f"calibrant: error: {sentence}\n")
     if as_json:
-        error = {"error": {"type": kind, "message": sentence, "exit_code": code}}
-        sys.stdout.write(json.dumps(error, ensure_ascii=False) + "\n")
+        message = " ".join(text.split())
+        error: dict[str, Any] = {"type": kind, "message": message, "exit_code": code}
+        if parts:
+            error["errors"] = sentences
+        sys.stdout.write(json.dumps({"error": error}, ensure_ascii=False) + "\n")
     return code

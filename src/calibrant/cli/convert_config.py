@@ -40,6 +40,15 @@ def convert_config(
             show_default=False,
         ),
     ],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="DIALECT",
+            help="The dialect of IN. Default: recognised by what it says. An empty file then means all defaults.",
+            show_default=False,
+        ),
+    ] = None,
     out: OutFile = None,
     model: Annotated[
         Path | None,
@@ -53,7 +62,11 @@ def convert_config(
     ] = None,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Fail where the new dialect has no words for something."),
+        typer.Option(
+            "--strict",
+            help="Fail where the old file asks for something that is not done, or the new dialect has no words for "
+            "something.",
+        ),
     ] = False,
     force: Force = False,
     as_json: Json = False,
@@ -68,7 +81,7 @@ def convert_config(
     from calibrant.dialects import dump_recipe, load_recipe
 
     path = check_free(out, force=force)
-    recipe = load_recipe(config)
+    recipe = load_recipe(config, dialect=source, strict=strict)
     lost: list[str] = []
     text = dump_recipe(recipe, to, model=model, lost=None if strict else lost)
     if path is not None:

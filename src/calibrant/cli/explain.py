@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calibrant.cli._options import Debug, Json, Model
+from calibrant.cli._options import Debug, Dialect, Json, Model, Strict
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -40,6 +40,8 @@ def explain(
             show_default=False,
         ),
     ],
+    dialect: Dialect = None,
+    strict: Strict = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -53,7 +55,7 @@ def explain(
     from calibrant.dialects import load_recipe
     from calibrant.plan import explain as explained
 
-    wanted = load_recipe(recipe)
+    wanted = load_recipe(recipe, dialect=dialect, strict=strict)
     prepared = prepared_for(wanted, model)
     found = _content(explained(wanted, prepared), wanted, prepared)
     content = {"model": str(model), "recipe": str(recipe), **found}
@@ -126,6 +128,8 @@ def _lines(content: Mapping[str, Any]) -> Iterator[str]:
     count = sum(layer["quantized"] for layer in layers)
     whole = content["whole_model"]
     yield f"{content['recipe']} for {content['model']}, target {whole['target']}"
+    if whole["training"]:
+        yield "It is for training with quantization: ranges are learned. 'calibrant quantize' does not train."
     yield f"{len(layers)} layers: {count} quantized, {len(layers) - count} left in float"
     yield ""
     yield "Whole model"

@@ -162,7 +162,7 @@ def _vendor(
     from calibrant.dialects.horizon.write import effective_config
     from calibrant.plan import explain
 
-    config = load_recipe(source) if source is not None else None
+    config = load_recipe(source, if_empty=dialect) if source is not None else None
     if dialect == "amct":
         text = create_config(model, config=config, **given)
     elif dialect == "amct-retrain":

@@ -13,10 +13,12 @@ from calibrant.cli._options import (
     RUN_PANEL,
     BatchSize,
     Debug,
+    Dialect,
     Json,
     Model,
     Preprocess,
     Provider,
+    Strict,
     Target,
     Threads,
     Verbose,
@@ -78,6 +80,8 @@ def quantize(
             show_default=False,
         ),
     ] = None,
+    dialect: Dialect = None,
+    strict: Strict = False,
     record: Annotated[
         Path | None,
         typer.Option(
@@ -233,7 +237,7 @@ def quantize(
     from calibrant.recipe import Recipe
 
     wanted = with_options(
-        load_recipe(recipe) if recipe is not None else Recipe(),
+        load_recipe(recipe, dialect=dialect, strict=strict) if recipe is not None else Recipe(),
         activation=activation,
         weight=weight,
         bits=bits,

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from calibrant.dialects.dialect import Dialect
 from calibrant.dialects.losses import collecting
-from calibrant.errors import ConfigTypeError, ConfigValueError, UnsupportedError, did_you_mean
+from calibrant.errors import (
+    ConfigTypeError,
+    ConfigValueError,
+    UnsupportedError,
+    did_you_mean,
+    together,
+)
 from calibrant.graph.targets import is_path
 from calibrant.recipe import Recipe
 
@@ -36,7 +42,11 @@ def dialects() -> dict[str, Dialect]:
 
 
 def load_recipe(
-    source: str | Path | Mapping[str, Any] | Recipe, *, dialect: str | None = None
+    source: str | Path | Mapping[str, Any] | Recipe,
+    *,
+    dialect: str | None = None,
+    if_empty: str | None = None,
+    strict: bool = False,
 ) -> Recipe:
     """Read a recipe in any dialect.
 
@@ -44,30 +54,67 @@ def load_recipe(
         source: A path, the text itself (a string with a line break or a `key: value` in it), or its
             content as a mapping. A Recipe is returned as it is.
         dialect: Its dialect; None finds it by what the text says.
+        if_empty: The dialect of a text without a word, which asks for all defaults; None refuses one, but for a
+            file that ends in `.cfg`.
+        strict: Refuse a text that asks for something which is not done; without it that is a note.
 
     Raises:
         ConfigValueError: The file does not exist, no dialect knows the text, or several do, or it says what
-            is not allowed.
-        ConfigTypeError: A value has the wrong type.
+            is not allowed. All that is wrong with a text is one error; its `parts` are the single ones.
+        ConfigTypeError: The first thing that is wrong is a value of the wrong type.
+        UnsupportedError: With `strict`, something is not done.
     """
     if isinstance(source, Recipe):
         return source
     text, path = _text(source)
-    if dialect is not None:
-        return _located(_named(dialect).load(text, path), path)
-    found = [d for d in dialects().values() if d.recognises(text, path)]
-    if len(found) > 1:
+    name = dialect
+    if _is_empty(text):
+        name = dialect or if_empty
+        name = name if name is None else _named(name).if_empty or name
+    found = _named(name) if name is not None else _recognised(text, path)
+    recipe = found.load(text, path)
+    if strict:
+        _refuse_undone(recipe)
+    return _located(recipe, path)
+
+
+def _recognised(text: str, path: Path | None) -> Dialect:
+    """Return the dialect of a text."""
+    known = dialects()
+    found = [d for d in known.values() if d.recognises(text, path)]
+    if len(found) == 1:
+        return found[0]
+    if found:
         raise ConfigValueError(
             f"{path or 'The recipe'} has keys of several dialects, so it is not clear what it says: "
             f"{' and '.join(f'{d.name} ({d.title})' for d in found)}. A file is in one of them."
         )
-    if found:
-        return _located(found[0].load(text, path), path)
-    known = "; ".join(f"{d.name} ({d.title})" for d in dialects().values())
+    if _is_empty(text):
+        raise ConfigValueError(
+            f"{path or 'The recipe'} is in no dialect that is known: it says nothing. That means all defaults where the "
+            f"dialect is named (--dialect, one of {', '.join(known)}) or the file ends in .cfg."
+        )
+    listed = "; ".join(f"{d.name} ({d.title})" for d in known.values())
     raise ConfigValueError(
-        f"{path or 'The recipe'} is in no dialect that is known. Known: {known}. A recipe of calibrant's own "
+        f"{path or 'The recipe'} is in no dialect that is known. Known: {listed}. A recipe of calibrant's own "
         "begins with 'calibrant: 1'."
     )
+
+
+def _is_empty(text: str) -> bool:
+    """Say whether a text has nothing but spaces and comments."""
+    return all(line.lstrip()[:1] in ("", "#") for line in text.removeprefix("\ufeff").splitlines())
+
+
+def _refuse_undone(recipe: Recipe) -> None:
+    """Refuse a recipe that asks for what is not done.
+
+    Raises:
+        UnsupportedError: It does; one error for all.
+    """
+    undone = [UnsupportedError(f"{n.where}: {n.message}") for n in recipe.notes if not n.honoured]
+    if undone:
+        raise together(undone)
 
 
 def _named(name: str) -> Dialect:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,4 +26,4 @@ def asked(recipe: RecipeLike | None, target: str | Path | None = None) -> Recipe
         ConfigError: It cannot be read, or it says what is not allowed.
     """
     wanted = Recipe() if recipe is None else load_recipe(recipe)
-    return wanted if target is None else replace(wanted, target=str(target))
+    return wanted if target is None else wanted.on_target(str(target), "target")

@@ -26,6 +26,7 @@ class Dialect:
         load: Reads it; raises ConfigError with file and line.
         dump: Writes a recipe, where the dialect can say what is in it.
         dump_for: Writes a recipe for a model, with what it means for every layer.
+        if_empty: Dialect of the same vendor that reads a text without a word as all defaults; by default this one.
     """
 
     name: str
@@ -34,3 +35,4 @@ class Dialect:
     load: Callable[[str, Path | None], Recipe]
     dump: Callable[[Recipe], str] | None = None
     dump_for: Callable[[Recipe, ModelLike], str] | None = None
+    if_empty: str = ""

@@ -1,7 +1,12 @@
 """The mapping file of non-uniform weights: JSON that names the layers of a compiled model.
 
-Either an object with a list of names under `layers`, or any JSON in which layer names stand as the `name`
-of objects. Source: ascend.md 7.
+| Form | Names |
+|---|---|
+| `{"layers": ["a", "b"]}` | the list |
+| any other JSON | every `name` of an object in it |
+
+The public documents say that Ascend's converter writes such a file of a model that was compiled before, and not which form
+it has. Source: docs/reference/ascend-configurations.md.
 """
 
 from __future__ import annotations

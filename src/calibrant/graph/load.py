@@ -160,7 +160,7 @@ def _refuse_quantized(model: ir.Model, name: str, refused: frozenset[str]) -> No
         if node.op_type in refused:
             label = node.name or (node.outputs[0].name if node.outputs else "")
             keep = (
-                ", or keep the scales it has: activation 'from-model' (Horizon: calibration_type 'load')"
+                ", or keep the scales it has: 'activation: from-model' in a recipe"
                 if node.op_type in _QDQ_OPS
                 else ""
             )

@@ -11,7 +11,7 @@ The first value has 8 bits and one scale a tensor (a weight: one an output chann
 width, for a weight of few levels, or for scales by channel of the same activation contradicts it; then the
 other request holds, and a note says so.
 
-Source: horizon.md 6.2.
+The arithmetic: `numerics.compensation`.
 """
 
 from __future__ import annotations

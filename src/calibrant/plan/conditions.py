@@ -1,6 +1,6 @@
 """Which nodes a limit of a device is for, beyond their type.
 
-Source: ascend.md 10.7 (biases), 10.8 (dilation, transposed inputs, weights, recurrence), 14 (groups).
+The conditions are those of the layers that docs/reference/ascend-configurations.md lists.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from calibrant.errors import ConfigValueError
+from calibrant.errors import ConfigValueError, Problems
 from calibrant.graph.ops import RECURRENT, operators_of
 from calibrant.graph.passes.fuse_batchnorm import check_foldable
 from calibrant.graph.targets import Target
@@ -60,7 +60,8 @@ class Effective:
             it; later rules stand over it, and limits hold for it. Without it none is taken.
 
     Raises:
-        ConfigValueError: A rule names what the model does not have, or requires what the device cannot do.
+        ConfigValueError: Rules name what the model does not have, or require what the device cannot do; all of
+            them, in one error.
     """
 
     def __init__(
@@ -77,23 +78,23 @@ class Effective:
         self._base = replace(DEFAULTS, activation_symmetric=target.symmetric)
         self._known: dict[tuple[str, int | None], tuple[Settings, dict[str, str]]] = {}
         self._nodes = {node.name or "": node for node in model.graph}
-        self.matched: list[tuple[Rule, Edges]] = [
-            (rule, match_rule(rule, model, notes)) for rule in recipe.rules
-        ]
-        nodes = {node.name or "": node for node in model.graph}
-        if not recipe.fusion.batch_norm:
-            check_foldable(model, recipe.fusion.skip, recipe.fusion.origin)
-        sources, inputs = recipe.calibration.sources, model.graph.inputs
-        if sources and len(sources) != len(inputs):
-            raise ConfigValueError(
-                f"The configuration names data for {len(sources)} inputs, and the model has {len(inputs)} "
-                f"({', '.join(v.name or '' for v in inputs)})."
-            )
-        for rule, edges in self.matched:
-            _check_required(rule, edges, nodes, target)
-            _check_compensation(rule, edges, nodes)
-            check_mapped(rule, edges, nodes)
-        _check_exclusive(self.matched)
+        self.matched: list[tuple[Rule, Edges]] = []
+        problems = Problems()
+        for rule in recipe.rules:
+            with problems.caught():
+                edges = match_rule(rule, model, notes)
+                _check_required(rule, edges, self._nodes, target)
+                _check_compensation(rule, edges, self._nodes)
+                check_mapped(rule, edges, self._nodes)
+                self.matched.append((rule, edges))
+        with problems.caught():
+            fusion = recipe.fusion
+            check_foldable(model, fusion.skip, fusion.origin, fusion.skippable)
+        with problems.caught():
+            _check_sources(recipe, model)
+        with problems.caught():
+            _check_exclusive(self.matched)
+        problems.check()
 
     def of(self, node: ir.Node, index: int | None = None) -> tuple[Settings, dict[str, str]]:
         """Return the settings of a node, or of one of its inputs, and what decided each field."""
@@ -248,6 +249,16 @@ def _speaks_of_one(rule: Rule, node: ir.Node) -> bool:
     return speaks and sampled and said.activation_bits is not None
 
 
+def _check_sources(recipe: Recipe, model: ir.Model) -> None:
+    """Refuse data for another number of inputs than the model has."""
+    sources, inputs = recipe.calibration.sources, model.graph.inputs
+    if sources and len(sources) != len(inputs):
+        raise ConfigValueError(
+            f"The configuration names data for {len(sources)} inputs, and the model has {len(inputs)} "
+            f"({', '.join(v.name or '' for v in inputs)})."
+        )
+
+
 def _check_required(rule: Rule, edges: Edges, nodes: dict[str, ir.Node], target: Target) -> None:
     """Refuse a layer of its own rule that the target does not quantize."""
     if rule.force != "required" or not isinstance(rule.where, Layer | OpType):
@@ -283,7 +294,7 @@ def _check_compensation(rule: Rule, edges: Edges, nodes: dict[str, ir.Node]) -> 
 
 
 def _check_exclusive(matched: Sequence[tuple[Rule, Edges]]) -> None:
-    """Refuse two subgraphs that share a node and disagree about it (horizon.md 7.5)."""
+    """Refuse two subgraphs that share a node and disagree about it."""
     inside = [
         (rule, rule.where, {n for n, _ in edges})
         for rule, edges in matched

@@ -3,7 +3,9 @@
 A rule that requires it is an error there, one that wishes it leaves a note, and an implied one gives way without
 a word: the weight has the whole grid, the layer is not balanced.
 
-Source: ascend.md 7 (layers that NUQ takes) and 8 (weights with input channels).
+A weight of few levels is for Conv with a 4-D filter, no dilation and one group, and for products with a constant matrix
+(docs/explanation/algorithms/weight-nuq.md); balancing needs a weight with input channels
+(docs/explanation/equalization.md).
 """
 
 from __future__ import annotations

@@ -24,8 +24,6 @@ For a MatMul of rank 3 and more the contracted axis is the channel axis, since i
 weight and those of axis 1 (positions of a sequence, as a rule) cannot.
 
 A quantizer that a producer needs serves all readers of its tensor, so they have to agree.
-
-Source: horizon.md 3.6.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ An integer Add whose inputs and output have different scales has to rescale them
 them it only adds. The quantizers of an Add's inputs and output form a group, looking through ReLU and
 Identity; Adds that share a tensor form one group together (the residual stream of a whole stage).
 
-Source: ascend.md 10.2.
+The vendors' documents name such a switch and what it is for, and not how ranges are joined; the groups here are our own.
 """
 
 from __future__ import annotations

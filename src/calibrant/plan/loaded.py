@@ -1,6 +1,6 @@
 """A plan whose quantizers are those that the model came with.
 
-The scales of a trained model are authoritative (horizon.md 12): quantizers stand where they stood in it, and
+The scales of a trained model are authoritative: quantizers stand where they stood in it, and
 nowhere else. A recipe may leave nodes in float; asking for another width is an error, since the scale was
 trained for the one the model has.
 """

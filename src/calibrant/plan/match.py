@@ -44,7 +44,7 @@ def match_rule(rule: Rule, model: ir.Model, notes: list[Note]) -> Edges:
         rule: The rule.
         model: A prepared model.
         notes: Gets a note where a type matches nothing, unless the rule is implied, and where a rule names a
-            node that was folded into another; one that is required names the other (horizon.md 2.1).
+            node that was folded into another; one that is required names the other.
 
     Raises:
         ConfigValueError: The model does not have what the rule names.
@@ -167,7 +167,7 @@ def _layer_names(pattern: str, nodes: list[ir.Node], origin: str) -> set[str]:
 
 
 def _between(where: Subgraph, model: ir.Model, origin: str) -> set[str]:
-    """Nodes on any path from the inputs to the outputs (horizon.md 7.5)."""
+    """Nodes on any path from the inputs to the outputs; both ends are included where nodes name them."""
     nodes = {n.name or "": n for n in model.graph}
     values: dict[str, ir.Value] = {v.name or "": v for v in model.graph.inputs}
     values |= {v.name or "": v for n in model.graph for v in n.outputs}

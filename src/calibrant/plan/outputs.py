@@ -2,8 +2,6 @@
 
 The output keeps its name and its type, float32; its values lie on an integer grid, with scale and zero point
 in the last QuantizeLinear and DequantizeLinear, which a compiler takes off.
-
-Source: horizon.md 2.3 (`model_output_type`), 7.1.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import NamedTuple
 
 import onnx_ir as ir
@@ -52,8 +51,6 @@ def resolve(
         UnsupportedError: A setting that is understood and not implemented.
     """
     target = targets.get(recipe.target)
-    if recipe.training:  # 4 bits are for training alone (ascend.md 6.5)
-        target = replace(target, activation_bits=(4, *target.activation_bits))
     notes = list(recipe.notes)
     if chosen is None and check:
         chosen = _first

@@ -1,9 +1,8 @@
 """How wide an operand is: what the rules ask for, within what the device takes.
 
 A request that a device does not take is lowered and noted, naming the node; one that is required is an error.
-An operator whose inputs share a width (Concat) gives each the widest that is asked for one of them.
-
-Source: horizon.md 7.1 item 6, 7.2, 7.3, 2.4.
+One that is granted holds all the same. An operator whose inputs share a width (Concat) gives each the widest that is asked
+for one of them. Which operands a device limits stands in its target (docs/reference/targets.md).
 """
 
 from __future__ import annotations
@@ -53,8 +52,8 @@ def within_widths(
         for field, operand in _limited(limit, node, index):
             value = getattr(settings, field)
             lowered = limit.nearest(value)
-            if lowered != value:
-                rule = deciders.get(field)
+            rule = deciders.get(field)
+            if lowered != value and not (rule is not None and rule.force == "granted"):
                 if (
                     index is not None
                 ):  # a rule for the input may say otherwise than one for the node

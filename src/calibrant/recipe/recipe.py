@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 Switch = Literal["auto", "on", "off"]
-Force = Literal["implied", "wished", "required"]
+Force = Literal["implied", "wished", "required", "granted"]
 Condition = Literal[
     "always",
     "no bias",
@@ -74,7 +74,8 @@ class Rule:
             override_layer_configs 'conv1'`, `command line`.
         force: What becomes of it where a limit forbids it. `wished` takes the nearest that is allowed,
             and notes it; `required` is an error, and so is a layer that the target does not quantize;
-            `implied` stands for what nobody wrote, and gives way without a word.
+            `implied` stands for what nobody wrote, and gives way without a word; `granted` holds in spite of the
+            target's widths, since the device has a mode of its own for it.
         places: (setting, where it stands), for settings whose place is known more exactly than `origin`.
             Says nothing about what is wanted, so rules that differ in it alone are equal.
     """
@@ -248,11 +249,13 @@ class Fusion:
         batch_norm: Fold where possible.
         skip: Layers whose batch normalization stays.
         origin: Where `skip` stands, for messages.
+        skippable: Operators that `skip` may name, where a dialect has fewer than are folded.
     """
 
     batch_norm: bool = True
     skip: tuple[str, ...] = ()
     origin: str = field(default="", compare=False)
+    skippable: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,3 +339,16 @@ class Recipe:
     def with_rules(self, *rules: Rule) -> Recipe:
         """Return the recipe with rules added at the end, so that they win."""
         return replace(self, rules=self.rules + rules)
+
+    def on_target(self, target: str, asked_by: str) -> Recipe:
+        """Return the recipe for another target, with a note where it names one itself.
+
+        Args:
+            target: Name of the device profile, or its file.
+            asked_by: Who asks for it, for the note: `command line --target`.
+        """
+        if target == self.target or self == Recipe():
+            return replace(self, target=target)
+        message = f"Target '{target}' stands over the recipe's own, '{self.target}'."
+        note = Note(asked_by, message, honoured=True)
+        return replace(self, target=target, notes=(*self.notes, note))

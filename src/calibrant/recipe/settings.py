@@ -61,7 +61,7 @@ class Settings:
         balance: Strength of moving difficulty from activations to weights (DMQ), 0.2 to 0.8; 0 takes
             back what an earlier rule asks for.
         compensation: An 8-bit value gets a second 8-bit value, for what the rounding of the first
-            leaves, beside it (horizon.md 6).
+            leaves, beside it (`numerics.compensation`).
         candidates: Activation settings to try, each laid over these and under those of later rules; () for
             none. `Recipe.search` says how one of them is chosen.
         bias_samples: Samples that the correction of the bias is taken from; 0 leaves the bias.

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from calibrant.errors import ConfigTypeError, did_you_mean
-from calibrant.text.schema import config_error, value_text
+from calibrant.errors import ConfigTypeError, Problems, did_you_mean, together
+from calibrant.text.schema import config_errors, value_text
 from calibrant.text.yaml_text import Document, KeyPath, path_text
 
-__all__ = ["Section", "interval", "no_null", "one_of", "read_section", "unique"]
+__all__ = ["Section", "interval", "one_of", "read_section", "unique", "without_null"]
 
 _INTERVAL = re.compile(r"([\[(])(\S+), (\S+)([\])])")
 
@@ -86,27 +87,28 @@ def unique(values: list[str]) -> list[str]:
     return values
 
 
-def no_null(document: Document) -> None:
-    """Refuse null, which no key of the vendors' files takes.
+def without_null(document: Document, problems: Problems) -> Document:
+    """Return a document without null, which no key of the vendors' files takes; each one is a problem."""
 
-    Raises:
-        ConfigTypeError: There is one.
-    """
-
-    def walk(content: Any, path: KeyPath) -> None:
+    def said(content: Any, path: KeyPath) -> bool:
         if content is None:
-            raise ConfigTypeError(
-                f"{document.where(path)}: {path_text(path) or 'the document'} is null; leave the key "
-                "out instead."
-            )
-        if isinstance(content, Mapping):
-            for key, value in content.items():
-                walk(value, (*path, key))
-        if isinstance(content, list):
-            for index, value in enumerate(content):
-                walk(value, (*path, index))
+            what = path_text(path) or "the document"
+            text = f"{document.where(path)}: {what} is null; leave the key out instead."
+            problems.add(ConfigTypeError(text))
+        return content is not None
 
-    walk(document.content, ())
+    def walk(content: Any, path: KeyPath) -> Any:
+        if isinstance(content, Mapping):
+            kept = {k: v for k, v in content.items() if said(v, (*path, k))}
+            return {k: walk(v, (*path, k)) for k, v in kept.items()}
+        if isinstance(content, list):
+            for i, value in enumerate(content):
+                said(value, (*path, i))
+            return [walk(v, (*path, i)) for i, v in enumerate(content)]
+        return content
+
+    content = walk(document.content, ()) if said(document.content, ()) else {}
+    return replace(document, content=content)
 
 
 def read_section(model: type[M], document: Document, at: KeyPath = (), *, layer: str = "") -> M:
@@ -116,24 +118,23 @@ def read_section(model: type[M], document: Document, at: KeyPath = (), *, layer:
         model: Its schema.
         document: The document.
         at: Where the section stands.
-        layer: Layer whose parameters these are; the message ends with its name (ascend.md 11).
+        layer: Layer whose parameters these are; the message ends with its name.
 
     Raises:
-        ConfigValueError: A key or value that is not allowed.
-        ConfigTypeError: A value of the wrong type.
+        ConfigValueError: Keys or values that are not allowed; all of them.
+        ConfigTypeError: The first of these is a value of the wrong type.
     """
     content = document.content
     for key in at:
         content = content[key]
+    end = f" Found in layer {layer}" if layer else ""
     if not isinstance(content, dict):
+        what = path_text(at) or "the document"
         raise ConfigTypeError(
-            f"{document.where(at)}: {path_text(at) or 'the document'} is {value_text(content)}; it is a mapping."
-            + (f" Found in layer {layer}" if layer else "")
+            f"{document.where(at)}: {what} is {value_text(content)}; it is a mapping.{end}"
         )
     try:
         return model.model_validate(content)
     except ValidationError as e:
-        error = config_error(e, model, document, at)
-        if not layer:
-            raise error from e
-        raise type(error)(f"{error} Found in layer {layer}") from e
+        found = config_errors(e, model, document, at)
+        raise together([type(error)(f"{error}{end}") for error in found]) from e

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from pathlib import Path
 from typing import Any
 
-from calibrant.errors import ConfigValueError
+from calibrant.errors import ConfigValueError, Problems
 from calibrant.text.yaml_text import Document, KeyPath, path_text
 
 __all__ = ["is_json", "json_keys", "read_json"]
@@ -46,15 +46,27 @@ def json_keys(text: str) -> tuple[set[str], set[str]]:
     return set(content), inner
 
 
-def read_json(text: str, path: Path | None) -> Document:
+def read_json(text: str, path: Path | None, problems: Problems | None = None) -> Document:
     """Read a JSON object.
+
+    Args:
+        text: The text.
+        path: Its file, or None.
+        problems: Gets the keys that stand twice, of which the first counts then; without it they are raised.
 
     Raises:
         ConfigValueError: No valid JSON, or a key twice; with line and column.
     """
     source = "the configuration" if path is None else str(path)
     reader = _Reader(text.removeprefix("\ufeff"), source)
-    return Document(reader.document(), source, reader.lines)
+    content: Any = None
+    with reader.problems.caught():
+        content = reader.document()
+    if problems is None or content is None:
+        reader.problems.check()
+    else:
+        problems.add(*reader.problems.errors)
+    return Document(content, source, reader.lines)
 
 
 class _Reader:
@@ -65,6 +77,7 @@ class _Reader:
         self._at = 0
         self._breaks = [m.start() for m in re.finditer("\n", text)]
         self.lines: dict[KeyPath, int] = {}
+        self.problems = Problems()
 
     def document(self) -> Any:
         content = self._value(())
@@ -108,11 +121,12 @@ class _Reader:
             key = self._string()
             here = (*path, key)
             if key in content:
-                self._at = start
                 first = f"in line {self.lines[here]}" if here in self.lines else "before"
-                raise self._error(
-                    f"'{path_text(here)}' stands here and {first}; a key stands once"
-                )
+                what = f"'{path_text(here)}' stands here and {first}; a key stands once"
+                self.problems.add(self._error(what, at=start))
+                self._expect(":")
+                self._value((*here, ""))  # read over it; the key is nobody's
+                continue
             self._expect(":")
             self.lines[here] = line
             content[key] = self._value(here)
@@ -168,9 +182,11 @@ class _Reader:
     def _line(self) -> int:
         return bisect_left(self._breaks, self._at) + 1
 
-    def _error(self, what: str) -> ConfigValueError:
-        column = self._at - self._text.rfind("\n", 0, self._at)
-        end = ", and the text ends" if self._at >= len(self._text) else ""
+    def _error(self, what: str, *, at: int | None = None) -> ConfigValueError:
+        """Return an error at a place of the text, by default where the reader is."""
+        at = self._at if at is None else at
+        line, column = bisect_left(self._breaks, at) + 1, at - self._text.rfind("\n", 0, at)
+        end = ", and the text ends" if at >= len(self._text) else ""
         return ConfigValueError(
-            f"{self._source}:{self._line()}:{column}: this is not valid JSON: {what}{end}."
+            f"{self._source}:{line}:{column}: this is not valid JSON: {what}{end}."
         )

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from calibrant.errors import ConfigError, ConfigTypeError, ConfigValueError, did_you_mean
+from calibrant.errors import (
+    ConfigError,
+    ConfigTypeError,
+    ConfigValueError,
+    Problems,
+    did_you_mean,
+    together,
+)
 from calibrant.text.yaml_text import Document, KeyPath, path_text
 
-__all__ = ["FieldsError", "config_error", "value_text"]
+__all__ = ["FieldsError", "config_error", "config_errors", "validated", "value_text"]
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class FieldsError(ValueError):
@@ -43,37 +53,81 @@ _WRONG_TYPE = {
 def config_error(
     error: ValidationError, schema: type[BaseModel], document: Document, at: KeyPath = ()
 ) -> ConfigError:
-    """Return the first problem of a document, or of its section `at`, as one sentence."""
-    first = error.errors()[0]
-    path = _keys((*at, *first["loc"]), document)
-    found = first.get("ctx", {}).get("error")
+    """Return the problems of a document, or of its section `at`, as one error."""
+    return together(config_errors(error, schema, document, at))
+
+
+def config_errors(
+    error: ValidationError, schema: type[BaseModel], document: Document, at: KeyPath = ()
+) -> list[ConfigError]:
+    """Return the problems of a document, or of its section `at`: a sentence each, in their order in the file.
+
+    A key that is missing and has a line is left out: it stands there, and the reader of the text told what is wrong
+    with it.
+    """
+    found: dict[KeyPath, ConfigError] = {}  # of the members of a union, the first alone speaks
+    for problem in error.errors():
+        path = _keys((*at, *problem["loc"]), document)
+        place, told = _of_one(problem, path, schema, document, len(at))
+        if problem["type"] != "missing" or place not in document.lines:
+            found.setdefault(place, told)
+    return [found[p] for p in sorted(found, key=lambda p: _position(p, document))]
+
+
+def validated(schema: type[M], document: Document, problems: Problems) -> M | None:
+    """Return a document as its schema has it; None where it does not fit, and `problems` gets why."""
+    try:
+        return schema.model_validate(document.content)
+    except ValidationError as e:
+        problems.add(*config_errors(e, schema, document))
+        return None
+
+
+def _position(path: KeyPath, document: Document) -> tuple[int, int]:
+    """Return line and column of a key, or of what is around it."""
+    for end in range(len(path), -1, -1):
+        if path[:end] in document.lines:
+            return document.lines[path[:end]], document.columns.get(path[:end], 0)
+    return 0, 0
+
+
+def _of_one(
+    problem: Mapping[str, Any],
+    path: KeyPath,
+    schema: type[BaseModel],
+    document: Document,
+    depth: int,
+) -> tuple[KeyPath, ConfigError]:
+    """Return where a problem stands, and its sentence; `depth` keys of the path lead to the schema's section."""
+    found = problem.get("ctx", {}).get("error")
     if isinstance(found, FieldsError):
-        return _of_several(found, path, document)
+        at = path if found.field is None else (*path, found.field)
+        return at, _of_several(found, path, document)
     where = f"{document.where(path)}: {path_text(path) or 'the recipe'}"
-    kind = first["type"]
+    kind = problem["type"]
     if kind == "extra_forbidden":
-        known = list(_schema_at(schema, path[len(at) : -1]).model_fields)
-        return ConfigValueError(
+        known = list(_schema_at(schema, path[depth:-1]).model_fields)
+        return path, ConfigValueError(
             f"{where} is not known. Known: {', '.join(known)}."
             + did_you_mean(str(path[-1]), known)
         )
     if kind == "missing":
-        return ConfigValueError(f"{where} is missing.")
-    value = first["input"]
+        return path, ConfigValueError(f"{where} is missing.")
+    value = problem["input"]
     shown = value_text(value)
     if kind in _WRONG_TYPE:
-        return ConfigTypeError(f"{where} is {shown}; it is {_WRONG_TYPE[kind]}.")
+        return path, ConfigTypeError(f"{where} is {shown}; it is {_WRONG_TYPE[kind]}.")
     if kind in ("too_short", "too_long"):
-        length = first["ctx"]["min_length" if kind == "too_short" else "max_length"]
+        length = problem["ctx"]["min_length" if kind == "too_short" else "max_length"]
         least = "at least" if kind == "too_short" else "at most"
-        return ConfigValueError(f"{where} is {shown}; it has {least} {_counted(length)}.")
-    text = first["msg"].removeprefix("Value error, ").replace("Input should be", "it has to be")
+        return path, ConfigValueError(f"{where} is {shown}; it has {least} {_counted(length)}.")
+    text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "it has to be")
     near = ""
     if kind == "literal_error" and isinstance(value, str):
-        allowed = first["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+        allowed = problem["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
         near = did_you_mean(value, allowed)
     end = "" if text.endswith("?") else "."
-    return ConfigValueError(f"{where} is {shown}; {text}{end}{near}")
+    return path, ConfigValueError(f"{where} is {shown}; {text}{end}{near}")
 
 
 def _of_several(problem: FieldsError, path: KeyPath, document: Document) -> ConfigError:

@@ -1,48 +1,50 @@
 """Protobuf text, read with a pydantic model as its schema; errors carry file, line and column.
 
 Numbers of type float are float32 and come back as the shortest decimal that means the same float32, so
-that 0.01 stays 0.01. A field that stands twice counts as last written, and so does a choice of several
-(oneof); both are noted. Texts copied from a page are taken as they are meant: `...` is passed over, and
+that 0.01 stays 0.01. A field that stands twice counts as last written, with a note, and so does a choice of several
+(oneof), unless its message says that two are an error. Everything that is wrong is told at once: first the fields
+that protobuf itself does not take, then the values that the schema does not allow. Texts copied from a page are taken as they are meant: `...` is passed over, and
 where all line breaks were lost, so that the whole text is one comment, the comment is read.
 
-Source: ascend.md 12 for the form; https://protobuf.dev/reference/protobuf/textformat-spec.
+Source: https://protobuf.dev/reference/protobuf/textformat-spec.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from google.protobuf import text_format
-from pydantic import ValidationError
 
-from calibrant.errors import ConfigError, ConfigTypeError, ConfigValueError, did_you_mean
+from calibrant.errors import ConfigValueError, Problems
 from calibrant.recipe import Note
-from calibrant.text.schema import config_error
-from calibrant.text.textproto_places import Places, field_names, places, tokens
+from calibrant.text.schema import validated
+from calibrant.text.textproto_errors import parse_error
+from calibrant.text.textproto_places import (
+    Places,
+    blanked,
+    column_of,
+    field_names,
+    line_of,
+    outer_fields,
+    places,
+    tokens,
+)
 from calibrant.text.textproto_schema import (
-    SIGNED,
     FieldType,
     Message,
     field_types,
     message_class,
+    type_at,
 )
 from calibrant.text.yaml_text import Document, KeyPath, path_text
 
-__all__ = ["field_names", "origin_of", "parse", "place_of"]
+__all__ = ["field_names", "origin_of", "parse", "place_of", "says_nothing", "set_aside"]
 
 M = TypeVar("M", bound=Message)
-
-_UNKNOWN = re.compile(r'has no field named "([^"]*)"')
-_PLACE = re.compile(r"^\d+:\d+ : (?:'.*': )?", re.DOTALL)
-_WRONG_TYPE = {
-    "Couldn't parse integer": "a whole number",
-    "Couldn't parse float": "a number",
-    'Expected "true" or "false"': "true or false",
-    "Expected string": "a text in quotes",
-}
 
 
 def parse(text: str, path: Path | None, model: type[M]) -> tuple[M, Document, tuple[Note, ...]]:
@@ -52,36 +54,84 @@ def parse(text: str, path: Path | None, model: type[M]) -> tuple[M, Document, tu
         The message, the document with the places of its fields, and what to note about the text.
 
     Raises:
-        ConfigValueError: No valid text, an unknown field or enumeration value, a number out of range.
-        ConfigTypeError: A value of the wrong type.
+        ConfigValueError: No valid text, an unknown field or enumeration value, a number out of range, or fields
+            that exclude each other; all that is wrong, in one error.
+        ConfigTypeError: The first of these is a value of the wrong type.
     """
     source = "the configuration" if path is None else str(path)
+    problems = Problems()
     text, notes = _as_meant(text.removeprefix("\ufeff"), source, model)
-    found = places(text, model)
-    text = _without_names(text, found, model)
-    message = message_class(model)()
-    try:
-        text_format.Merge(text, message)
-    except text_format.ParseError as e:
-        raise _parse_error(e, text, source, found, model) from e
+    message, text, found, told = _merged(text, source, model, problems)
+    keys = told | found.keys
     document = Document(
         _content(message, model),
         source,
-        {p: _line(text, at) for p, at in found.keys.items()},
-        {p: _column(text, at) for p, at in found.keys.items()},
+        {p: line_of(text, at) for p, at in keys.items()},
+        {p: column_of(text, at) for p, at in keys.items()},
     )
-    try:
-        checked = model.model_validate(document.content)
-    except ValidationError as e:
-        raise config_error(e, model, document) from e
+    _check_choices(document, (), model, found, notes, problems)
+    checked = validated(model, document, problems)
+    problems.check()
+    assert checked is not None
     for doubled, first in found.doubled.items():
-        kind = _type_at(model, doubled)
+        kind = type_at(model, doubled)
         merged = kind is not None and kind.message is not None
         what = "the two are merged" if merged else "the last one counts"
-        text_of = f"{path_text(doubled)} stands in line {_line(text, first)} as well; {what}."
+        text_of = f"{path_text(doubled)} stands in line {line_of(text, first)} as well; {what}."
         notes.append(Note(document.where(doubled), text_of, honoured=True))
-    notes += _notes_on_choices(document, (), model, found)
     return checked, document, tuple(notes)
+
+
+def _merged(
+    text: str, source: str, model: type[Message], problems: Problems
+) -> tuple[Any, str, Places, dict[KeyPath, int]]:
+    """Read a text, without the fields that protobuf does not take.
+
+    Returns:
+        The message, the text with these fields blanked out, the places in it, and the offsets of the fields that
+        were.
+
+    Raises:
+        ConfigError: The text is not valid; together with what was wrong before that place.
+    """
+    told: dict[KeyPath, int] = {}
+    while True:
+        found = places(text, model)
+        message = message_class(model)()
+        plain = _without_names(text, found, model)
+        try:
+            text_format.Merge(plain, message)
+        except text_format.ParseError as e:
+            error, field = parse_error(e, plain, source, found, model)
+            problems.add(error)
+            span = found.span(field) if field is not None else None
+            if span is None:
+                problems.check()
+                raise
+            told |= {p: at for p, at in found.keys.items() if at == span[0]}
+            text = blanked(text, *span)
+        else:
+            return message, text, found, told
+
+
+def set_aside(text: str, path: Path | None, names: Collection[str]) -> tuple[str, dict[str, str]]:
+    """Take outermost fields out of a text.
+
+    Returns:
+        The text with these fields as spaces, and the place of the first of each name.
+    """
+    source = "the configuration" if path is None else str(path)
+    found: dict[str, str] = {}
+    for name, start, end in outer_fields(text):
+        if name in names:
+            found.setdefault(name, f"{source}:{line_of(text, start)}:{column_of(text, start)}")
+            text = blanked(text, start, end)
+    return text, found
+
+
+def says_nothing(text: str) -> bool:
+    """Say whether a text has no field at all: nothing but comments and spaces."""
+    return not field_names(text) and next(tokens(text), None) is None
 
 
 def origin_of(document: Document, field: str, index: int | None = None, name: str = "") -> str:
@@ -119,7 +169,7 @@ def _as_meant(text: str, source: str, model: type[Message]) -> tuple[str, list[N
             text = f"{text[:at]}   {text[at + 3 :]}"
             notes.append(
                 Note(
-                    f"{source}:{_line(text, at)}:{_column(text, at)}",
+                    f"{source}:{line_of(text, at)}:{column_of(text, at)}",
                     "'...' stands for what was left out; it is passed over.",
                     honoured=True,
                 )
@@ -130,22 +180,12 @@ def _as_meant(text: str, source: str, model: type[Message]) -> tuple[str, list[N
 def _without_names(text: str, found: Places, model: type[Message]) -> str:
     """Replace the names of numbers by the numbers, at the same length."""
     for path, at in found.values.items():
-        kind = _type_at(model, path)
+        kind = type_at(model, path)
         name = re.match(r"[A-Z_]+", text[at:])
         if kind is not None and name is not None and name[0] in kind.named:
             number = repr(kind.named[name[0]]).ljust(len(name[0]))
             text = text[:at] + number + text[at + len(name[0]) :]
     return text
-
-
-def _type_at(model: type[Message], path: KeyPath) -> FieldType | None:
-    kind: FieldType | None = None
-    current: type[Message] | None = model
-    for key in path:
-        if isinstance(key, str):
-            kind = field_types(current).get(key) if current is not None else None
-            current = kind.message if kind is not None else None
-    return kind
 
 
 # ------------------------------------------------------------------------------------- after reading
@@ -169,87 +209,37 @@ def _plain(value: Any, kind: FieldType) -> Any:
     return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
-def _notes_on_choices(
-    document: Document, prefix: KeyPath, model: type[Message], found: Places
-) -> list[Note]:
-    """Note choices of which more than one was written."""
-    notes = []
+def _check_choices(
+    document: Document,
+    prefix: KeyPath,
+    model: type[Message],
+    found: Places,
+    notes: list[Note],
+    problems: Problems,
+) -> None:
+    """Note choices of which more than one was written, or refuse them where they are exclusive."""
     written = {
         p[len(prefix)] for p in found.keys if len(p) > len(prefix) and p[: len(prefix)] == prefix
     }
-    for names in model.ONEOFS.values():
-        both = [n for n in names if n in written]
+    for choice, names in model.ONEOFS.items():
+        both = sorted((n for n in names if n in written), key=lambda n: found.keys[(*prefix, n)])
         if len(both) > 1:
-            last = max(both, key=lambda n: found.keys[(*prefix, n)])
-            path = (*prefix, last)
-            notes.append(
-                Note(
-                    document.where(path),
-                    f"{' and '.join(both)} exclude each other; the last one, {last}, counts.",
-                    honoured=True,
+            path = (*prefix, both[-1])
+            block = f" in {path_text(prefix)}" if prefix else ""
+            text = f"{' and '.join(both)} exclude each other{block}"
+            where = document.where(path)
+            if choice in model.EXCLUSIVE:
+                text = f"{where}: {text}; one of them has to go."
+                problems.add(ConfigValueError(text))
+            else:
+                notes.append(
+                    Note(where, f"{text}; the last one, {both[-1]}, counts.", honoured=True)
                 )
-            )
     for path in list(found.keys):
         inner = path[len(prefix) :]
         is_child = path[: len(prefix)] == prefix and (
             len(inner) == 1 or (len(inner) == 2 and isinstance(inner[1], int))
         )
-        kind = _type_at(model, inner) if is_child else None
+        kind = type_at(model, inner) if is_child else None
         if kind is not None and kind.message is not None and kind.repeated == (len(inner) == 2):
-            notes += _notes_on_choices(document, path, kind.message, found)
-    return notes
-
-
-def _parse_error(
-    error: Any, text: str, source: str, found: Places, model: type[Message]
-) -> ConfigError:
-    """Tell protobuf's error with field, value, what is allowed and a near name."""
-    line, column = error.GetLine() or 1, error.GetColumn() or 1
-    where = f"{source}:{line}:{column}"
-    what = _PLACE.sub("", str(error)).rstrip(".")
-    lines = text.split("\n")
-    offset = sum(len(part) + 1 for part in lines[: line - 1]) + column - 1
-    unknown = _UNKNOWN.search(what)
-    if unknown:
-        path = next((p for p, at in found.keys.items() if at == offset), (unknown[1],))
-        kind = _type_at(model, path[:-1]) if len(path) > 1 else None
-        owner = kind.message if kind is not None and kind.message is not None else model
-        known = list(owner.model_fields)
-        return ConfigValueError(
-            f"{where}: {path_text(path)} is not known. Known: {', '.join(known)}."
-            + did_you_mean(unknown[1], known)
-        )
-    path_or_none = found.path_of_value(offset)
-    token = next((t for t, at in tokens(text[offset:])), "")
-    if path_or_none is not None and token:
-        kind = _type_at(model, path_or_none)
-        is_value = f"{where}: {path_text(path_or_none)} is {token}"
-        for start, allowed in _WRONG_TYPE.items():
-            if what.startswith(start):
-                if kind is not None and kind.named and re.fullmatch(r"[A-Za-z_]\w*", token):
-                    return ConfigValueError(
-                        f"{is_value}; it is a number or {', '.join(kind.named)}."
-                        + did_you_mean(token, kind.named)
-                    )
-                names = ", ".join(kind.named) if kind is not None else ""
-                return ConfigTypeError(
-                    f"{is_value}; it is {allowed}{f' or {names}' if names else ''}."
-                )
-        if what.startswith("Value out of range"):
-            signed = kind is not None and kind.proto == SIGNED
-            bounds = "[-2147483648, 2147483647]" if signed else "[0, 4294967295]"
-            return ConfigValueError(f"{is_value}; it lies in {bounds}.")
-        if kind is not None and kind.enum:
-            return ConfigValueError(
-                f"{is_value}; it is one of {', '.join(kind.enum)}."
-                + did_you_mean(token.strip("\"'"), kind.enum)
-            )
-    return ConfigValueError(f"{where}: this is not valid protobuf text: {what}.")
-
-
-def _line(text: str, offset: int) -> int:
-    return text.count("\n", 0, offset) + 1
-
-
-def _column(text: str, offset: int) -> int:
-    return offset - text.rfind("\n", 0, offset)
+            _check_choices(document, path, kind.message, found, notes, problems)

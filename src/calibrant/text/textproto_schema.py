@@ -25,6 +25,8 @@ from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from pydantic import BaseModel, ConfigDict
 
+from calibrant.text.yaml_text import KeyPath
+
 __all__ = [
     "Enum",
     "FieldType",
@@ -34,6 +36,7 @@ __all__ = [
     "UInt32",
     "field_types",
     "message_class",
+    "type_at",
 ]
 
 _PROTO = descriptor_pb2.FieldDescriptorProto
@@ -73,11 +76,16 @@ _SCALARS: dict[type, int] = {
 
 
 class Message(BaseModel):
-    """One message; a field that was not written keeps its default."""
+    """One message; a field that was not written keeps its default.
+
+    Of the fields of one of `ONEOFS` the last one written counts, as protobuf has it, with a note; where its name is
+    among `EXCLUSIVE`, two of them are an error.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     ONEOFS: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    EXCLUSIVE: ClassVar[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +137,17 @@ def _field_type(annotation: Any) -> FieldType:
         return FieldType(repeated, annotation, {}, {}, _PROTO.TYPE_MESSAGE)
     scalar = next((m.proto for m in marks if isinstance(m, _Scalar)), _SCALARS[annotation])
     return FieldType(repeated, None, enum, named, _PROTO.TYPE_ENUM if enum else scalar)
+
+
+def type_at(model: type[Message], path: KeyPath) -> FieldType | None:
+    """Return the wire type of the field at a path, or None where the message has none."""
+    kind: FieldType | None = None
+    current: type[Message] | None = model
+    for key in path:
+        if isinstance(key, str):
+            kind = field_types(current).get(key) if current is not None else None
+            current = kind.message if kind is not None else None
+    return kind
 
 
 @cache

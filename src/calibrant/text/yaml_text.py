@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from calibrant.errors import ConfigValueError
+from calibrant.errors import ConfigValueError, Problems
 
 __all__ = ["Document", "KeyPath", "path_text", "read", "write"]
 
@@ -97,13 +97,20 @@ class Document:
         return self.source
 
 
-def read(text: str, path: Path | None, *, names: Collection[str] = ()) -> Document:
+def read(
+    text: str,
+    path: Path | None,
+    *,
+    names: Collection[str] = (),
+    problems: Problems | None = None,
+) -> Document:
     """Read YAML or JSON.
 
     Args:
         text: The text.
         path: Its file, or None.
         names: Keys whose values are names: scalars stay texts there, as written (`layer: 123`).
+        problems: Gets the errors of single keys, which are left out then; without it they are raised.
 
     Raises:
         ConfigValueError: No valid YAML, a key twice, a key that is no text, an alias or a tag.
@@ -129,13 +136,27 @@ def read(text: str, path: Path | None, *, names: Collection[str] = ()) -> Docume
     if node is None:
         return Document(None, source)
     lines: dict[KeyPath, int] = {}
-    content = _Builder(source, frozenset(names), lines).build(node, (), as_name=False)
+    found = Problems()
+    content: Any = None
+    with found.caught():
+        content = _Builder(source, frozenset(names), lines, found).build(node, (), as_name=False)
+    if problems is None or content is None:
+        found.check()
+    else:
+        problems.add(*found.errors)
     return Document(content, source, lines)
 
 
 class _Builder:
-    def __init__(self, source: str, names: frozenset[str], lines: dict[KeyPath, int]) -> None:
+    def __init__(
+        self,
+        source: str,
+        names: frozenset[str],
+        lines: dict[KeyPath, int],
+        problems: Problems,
+    ) -> None:
         self._source, self._names, self._lines = source, names, lines
+        self._problems = problems
         self._seen: set[int] = set()
 
     def build(self, node: yaml.Node, path: KeyPath, *, as_name: bool) -> Any:
@@ -152,17 +173,18 @@ class _Builder:
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         content: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise self._error(key_node, "a key has to be a text")
-            key = str(key_node.value)
-            if key in content:
-                first = self._lines[(*path, key)]
-                full = path_text((*path, key))
-                raise self._error(
-                    key_node, f"'{full}' stands here and in line {first}; a key stands once"
-                )
-            self._lines[(*path, key)] = key_node.start_mark.line + 1
-            content[key] = self.build(value_node, (*path, key), as_name=key in self._names)
+            with self._problems.caught():
+                if not isinstance(key_node, yaml.ScalarNode):
+                    raise self._error(key_node, "a key has to be a text")
+                key = str(key_node.value)
+                if (*path, key) in self._lines:
+                    first = self._lines[(*path, key)]
+                    full = path_text((*path, key))
+                    raise self._error(
+                        key_node, f"'{full}' stands here and in line {first}; a key stands once"
+                    )
+                self._lines[(*path, key)] = key_node.start_mark.line + 1
+                content[key] = self.build(value_node, (*path, key), as_name=key in self._names)
         return content
 
     def _scalar(self, node: yaml.Node, *, as_name: bool) -> Any:

@@ -138,7 +138,7 @@ class Store:
             model = prepare(source)
             folded: list[Folded] = []
             if fusion.batch_norm:
-                folded = fuse_batchnorm(model, skip=fusion.skip, origin=fusion.origin)
+                folded = fuse_batchnorm(model, skip=fusion.skip, check=False)
             if recipe.output_precision == "float16":
                 round_outputs(model)
             self._prepared[key] = model, tuple(folded)

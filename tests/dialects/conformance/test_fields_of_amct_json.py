@@ -277,7 +277,7 @@ def test_one_input_of_an_addition_alone() -> None:
         (on(dmq_balancer_param="0.5"), T, "dmq_balancer_param is '0.5'"),
         (on(activation_quant_params=[]), T, "activation_quant_params is []; it is a mapping"),
         (on(weight_quant_params="arq"), T, "weight_quant_params is 'arq'"),
-        (act(num_bits=7), V, "num_bits is 7; it is 8 or 16"),
+        (act(num_bits=7), V, "num_bits is 7; it is 4, 8 or 16"),
         (act(num_bits=8.0), T, "num_bits is 8.0"),
         (act(num_bits="8"), T, "num_bits is '8'"),
         (act(act_algo="ifrm"), V, "Did you mean 'ifmr'?"),

@@ -48,7 +48,7 @@ def candidates(source: Doc, layer: str = "conv") -> list[tuple[str, bool, bool]]
     ("qtype", "wanted"),
     [
         ("int8", {"compute": "int", "activation_bits": 8, "weight_bits": 8}),
-        ("int16", {"compute": "int", "activation_bits": 16, "weight_bits": 16}),
+        ("int16", {"compute": "int", "activation_bits": 16}),
         ("float16", {"compute": "float16"}),
         ("float32", {"compute": "float32"}),
         ("fp16", {"compute": "float16"}),

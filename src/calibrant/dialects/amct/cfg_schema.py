@@ -1,9 +1,21 @@
-"""The messages of AMCT's simplified configuration, word for word (ascend.md 12)."""
+"""The messages of AMCT's simplified configuration: each class is one, with the vendor's names.
+
+| Class | Message |
+|---|---|
+| `AMCTConfig` | the whole file |
+| `CalibrationConfig` | a block: one algorithm for weights, one for activations, balancing |
+| `ARQuantize`, `NUQuantize`, `ADAquantize` | weights: uniform, few levels, learned rounding |
+| `FMRQuantize`, `HFMGQuantize` | activations: a search of the upper bound, a search on a histogram |
+| `DMQBalancer` | balancing between activations and weights |
+| `OverrideLayerType`, `OverrideLayer`, `TensorQuantize`, `NuqConfig` | where blocks and algorithms hold |
+
+Source: docs/reference/ascend-configurations.md.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -26,22 +38,43 @@ __all__ = [
 Name = Annotated[str, Field(min_length=1)]
 Percentile = Annotated[float, interval("(0.5, 1]")]
 DataType = Annotated[str, Enum({"INT8": 1, "INT16": 2})]
+WIDTHS = {"INT8": 8, "INT16": 16}
 Positive = Annotated[float, interval("(0, inf)")]
 Part = Annotated[float, interval("(0, 1)")]
 Names = Annotated[list[str], AfterValidator(unique)]
 
 
+def _without_offset(value: bool) -> bool:
+    if value:
+        raise ValueError("it is false: weights have no offset")
+    return value
+
+
+def _same(message: Message, field: str, other: str, of_other: object) -> None:
+    """Refuse two fields for one width that say different things."""
+    value = getattr(message, field)
+    if {field, other} <= message.model_fields_set and value != of_other:
+        text = f"{other} says {of_other}, and the two mean the same"
+        raise FieldsError(text, field, value)
+
+
 class ARQuantize(Message):
-    """Uniform weights."""
+    """Uniform weights; `num_bits` is how the edition for small chips writes `quant_bits`."""
 
     channel_wise: bool | None = None
-    quant_bits: Annotated[UInt32, one_of(6, 7, 8)] | None = None
+    quant_bits: Annotated[UInt32, one_of(4, 6, 7, 8)] | None = None
+    num_bits: Annotated[UInt32, one_of(4, 6, 7, 8)] | None = None
+
+    @model_validator(mode="after")
+    def _one_width(self) -> ARQuantize:
+        _same(self, "num_bits", "quant_bits", self.quant_bits)
+        return self
 
     def settings(self) -> Settings:
         """Return what is written as settings."""
         return Settings(
             weight=AlgorithmChoice("arq"),
-            weight_bits=self.quant_bits,
+            weight_bits=self.num_bits if self.quant_bits is None else self.quant_bits,
             weight_per_channel=self.channel_wise,
         )
 
@@ -86,7 +119,24 @@ class ADAquantize(Message):
         )
 
 
-class FMRQuantize(Message):
+class ActivationQuantize(Message):
+    """What both algorithms for activations say; `num_bits` is how the edition for small chips writes `dst_type`."""
+
+    asymmetric: bool | None = None
+    dst_type: DataType = "INT8"
+    num_bits: Annotated[UInt32, one_of(4, 8, 16)] | None = None
+
+    @model_validator(mode="after")
+    def _one_width(self) -> Self:
+        _same(self, "num_bits", "dst_type", WIDTHS[self.dst_type])
+        return self
+
+    def bits(self) -> int | None:
+        """Return the width, where one is written."""
+        return WIDTHS[self.dst_type] if "dst_type" in self.model_fields_set else self.num_bits
+
+
+class FMRQuantize(ActivationQuantize):
     """Activations by search of the upper bound."""
 
     search_range_start: float = 0.7
@@ -94,8 +144,6 @@ class FMRQuantize(Message):
     search_step: float = 0.01
     max_percentile: Percentile = 0.999999
     min_percentile: Percentile = 0.999999
-    asymmetric: bool | None = None
-    dst_type: DataType = "INT8"
 
     @model_validator(mode="after")
     def _range(self) -> FMRQuantize:
@@ -113,12 +161,10 @@ class FMRQuantize(Message):
         )
 
 
-class HFMGQuantize(Message):
+class HFMGQuantize(ActivationQuantize):
     """Activations by search on a histogram."""
 
     num_of_bins: Annotated[UInt32, one_of(1024, 2048, 4096, 8192)] = 4096
-    asymmetric: bool | None = None
-    dst_type: DataType = "INT8"
 
     def choice(self) -> AlgorithmChoice:
         """Return the algorithm."""
@@ -142,6 +188,7 @@ class CalibrationConfig(Message):
         "activation": _ACTIVATION,
         "balancer": ("dmq_balancer",),
     }
+    EXCLUSIVE: ClassVar[tuple[str, ...]] = ("activation",)
 
     arq_quantize: ARQuantize | None = None
     nuq_quantize: NUQuantize | None = None
@@ -167,10 +214,9 @@ def of_activation(section: FMRQuantize | HFMGQuantize | None) -> Settings:
     """Return what a section about activations says as settings."""
     if section is None:
         return Settings()
-    written = "dst_type" in section.model_fields_set
     return Settings(
         activation=section.choice(),
-        activation_bits={"INT8": 8, "INT16": 16}[section.dst_type] if written else None,
+        activation_bits=section.bits(),
         activation_symmetric=None if section.asymmetric is None else not section.asymmetric,
     )
 
@@ -200,6 +246,7 @@ class TensorQuantize(Message):
     """An input that is quantized for its own sake."""
 
     ONEOFS: ClassVar[Mapping[str, tuple[str, ...]]] = {"activation": _ACTIVATION}
+    EXCLUSIVE: ClassVar[tuple[str, ...]] = ("activation",)
 
     layer_name: Name
     input_index: UInt32
@@ -208,10 +255,15 @@ class TensorQuantize(Message):
 
 
 class AMCTConfig(Message):
-    """The whole file."""
+    """The whole file.
+
+    `conv_calibration_config` and `fc_calibration_config` are the blocks of the older edition; `quant_skip_layers` and
+    `quant_skip_layer_types` are how files for distillation write `skip_layers` and `skip_layer_types`.
+    """
 
     batch_num: Annotated[UInt32, interval("[1, inf)")] = 1
     activation_offset: bool = True
+    weight_offset: Annotated[bool, AfterValidator(_without_offset)] = False
     joint_quant: bool = False
     skip_layers: Names = Field(default=[])
     skip_layer_types: Names = Field(default=[])
@@ -220,6 +272,10 @@ class AMCTConfig(Message):
         "DEFAULT"
     )
     nuq_config: NuqConfig | None = None
+    conv_calibration_config: CalibrationConfig | None = None
+    fc_calibration_config: CalibrationConfig | None = None
+    quant_skip_layers: Names = Field(default=[])
+    quant_skip_layer_types: Names = Field(default=[])
     common_config: CalibrationConfig = CalibrationConfig()
     override_layer_types: list[OverrideLayerType] = Field(default=[])
     override_layer_configs: list[OverrideLayer] = Field(default=[])

@@ -5,7 +5,9 @@
             what the file says                            in its order
 
 The device's limits stand beside the rules: where a general setting does not fit a layer it gives way with
-a note, where a layer's own setting does not fit it is an error (ascend.md 10.5, 10.7, 12).
+a note, where a layer's own setting does not fit it is an error.
+
+Source: docs/reference/ascend-configurations.md ("What holds for all of AMCT's files").
 """
 
 from __future__ import annotations
@@ -28,8 +30,10 @@ from calibrant.recipe import (
 from calibrant.text.schema import FieldsError
 
 __all__ = [
+    "CHANNELLED",
     "DEFAULT_ACTIVATION",
     "DEFAULT_WEIGHT",
+    "FUSED",
     "GLOBAL_KEYS",
     "LAYER_LIMITS",
     "LIMITS",
@@ -48,7 +52,7 @@ __all__ = [
     "nuq",
 ]
 
-#: Layers that are quantized (ascend.md 10.8). The core leaves recurrent ones in float, and says so.
+#: Layers that are quantized. The core leaves recurrent ones in float, and says so.
 RECURRENT = ("LSTM", "GRU")
 QUANTIZABLE = (
     "Conv1d",
@@ -61,7 +65,13 @@ QUANTIZABLE = (
     *RECURRENT,
 )
 
-#: Nodes of which one input may be quantized for its own sake (ascend.md 10.3).
+#: Those whose weights may have one scale for each output channel.
+CHANNELLED = tuple(t for t in QUANTIZABLE if t not in ("Linear", "AveragePool"))
+
+#: Operators that AMCT folds batch normalization into, so that its skip list may name them.
+FUSED = ("Conv",)
+
+#: Nodes of which one input may be quantized for its own sake.
 TENSOR_TYPES = ("MaxPool", "Add")
 
 GLOBAL_KEYS = (
@@ -100,13 +110,14 @@ TRAINING_FIELDS = frozenset(
 )
 
 _NO_CHANNELS = "it has no channels to give a scale each"
-_NO_16 = "its activations run in 8 bits alone"
+_NO_16 = "its activations do not run in 16 bits"
+_ONLY_8 = "its activations run in 8 bits alone"
 _WINOGRAD = "6 and 7 bits are for Conv2d alone"
 _ROUNDED = "rounding is learned for Conv2d, ConvTranspose2d and Linear alone"
 _RECURRENCE = "it does not run forward from a given state, with the GRU's reset behind its product"
 _FLOAT = ("float32",)
 
-#: What a layer has to be to be quantized at all (ascend.md 10.8); these come before what it may be set to.
+#: What a layer has to be to be quantized at all; these come before what it may be set to.
 LAYER_LIMITS = (
     Limit(
         OpType("Conv3d"), "compute", _FLOAT, "its filter is dilated in depth", "dilated in depth"
@@ -141,8 +152,9 @@ LIMITS = (
         Limit(OpType(t), "weight_per_channel", (False,), _NO_CHANNELS)
         for t in ("Linear", "AveragePool")
     ),
-    *(Limit(OpType(t), "activation_bits", (8,), _NO_16) for t in ("Conv3d", "AveragePool")),
-    Limit(OpType("Linear"), "activation_bits", (8,), f"without a bias {_NO_16}", "no bias"),
+    Limit(OpType("Conv3d"), "activation_bits", (4, 8), _NO_16),
+    Limit(OpType("AveragePool"), "activation_bits", (8,), _ONLY_8),
+    Limit(OpType("Linear"), "activation_bits", (4, 8), f"without a bias {_NO_16}", "no bias"),
     Limit(OpType("Conv3d"), "activation_symmetric", (True,), "its activations are symmetric"),
     *(Limit(OpType(t), "weight_bits", (4, 8), _WINOGRAD) for t in QUANTIZABLE if t != "Conv2d"),
     Limit(OpType("AveragePool"), "balance", (0.0,), "it has no weight to move difficulty to"),
@@ -162,7 +174,7 @@ def ifmr(
     max_percentile: float = 0.999999,
     min_percentile: float = 0.999999,
 ) -> AlgorithmChoice:
-    """Return the search of the upper bound (ascend.md 3)."""
+    """Return the search of the upper bound (`algorithms.activations.ifmr`)."""
     return AlgorithmChoice.of(
         "ifmr",
         {
@@ -175,19 +187,19 @@ def ifmr(
 
 
 def hfmg(bins: int = 4096) -> AlgorithmChoice:
-    """Return the search on a histogram (ascend.md 4)."""
+    """Return the search on a histogram (`algorithms.activations.hfmg`)."""
     return AlgorithmChoice.of("hfmg", {"bins": bins})
 
 
 def nuq(steps: int = 32, iterations: int = 1) -> AlgorithmChoice:
-    """Return non-uniform weights (ascend.md 7)."""
+    """Return non-uniform weights (`algorithms.weights.nuq`)."""
     return AlgorithmChoice.of("nuq", {"levels": steps, "rounds": iterations})
 
 
 def ada(
     iterations: int, regularization: float, beta: Sequence[float], warm_start: float
 ) -> AlgorithmChoice:
-    """Return adaptive rounding (ascend.md 9)."""
+    """Return adaptive rounding (`algorithms.weights.ada`)."""
     return AlgorithmChoice.of(
         "ada",
         {
@@ -204,7 +216,7 @@ DEFAULT_WEIGHT = AlgorithmChoice("arq")
 
 
 def default_settings(*, symmetric: bool) -> Settings:
-    """Return what holds for a layer about which nothing is said (ascend.md 11)."""
+    """Return what holds for a layer about which nothing is said."""
     return Settings(
         activation=DEFAULT_ACTIVATION,
         activation_bits=8,
@@ -272,7 +284,7 @@ def add_tensor(
     settings: Settings,
     origin: str,
 ) -> None:
-    """Add a tensor to those that are quantized for their own sake (ascend.md 10.3).
+    """Add a tensor to those that are quantized for their own sake.
 
     Args:
         rules: Those so far, by node and input.

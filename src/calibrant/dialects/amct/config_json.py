@@ -12,17 +12,26 @@
         }
     }
 
-A layer that is not in the file stays in float. A parameter that is left out has the vendor's default.
+| Key of a layer | Means |
+|---|---|
+| `quant_enable` | whether it is quantized |
+| `dmq_balancer_param` | strength of balancing |
+| `activation_quant_params` | its activations: `num_bits`, `act_algo`, `asymmetric`, options of the algorithm |
+| `weight_quant_params` | its weight: `num_bits`, `wts_algo`, `channel_wise`, options of the algorithm |
 
-Source: ascend.md 11; 10.5 for `asymmetric`.
+A layer that is not in the file stays in float. A parameter that is left out has the vendor's default; without
+`asymmetric`, `activation_offset` says it. Source: docs/reference/ascend-configurations.md.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from calibrant.dialects.amct.asides import LAYER_ASIDE, without_asides
 from calibrant.dialects.amct.common import (
+    FUSED,
     GLOBAL_KEYS,
     LIMITS,
     TENSOR_TYPES,
@@ -39,7 +48,7 @@ from calibrant.dialects.amct.json_schema import (
 )
 from calibrant.dialects.amct.write import write_for, write_recipe
 from calibrant.dialects.dialect import Dialect
-from calibrant.errors import ConfigRuntimeError, ConfigValueError, did_you_mean
+from calibrant.errors import ConfigRuntimeError, ConfigValueError, Problems, did_you_mean
 from calibrant.recipe import (
     Calibration,
     Fusion,
@@ -50,7 +59,7 @@ from calibrant.recipe import (
     Rule,
     Settings,
 )
-from calibrant.text.fields import no_null, read_section
+from calibrant.text.fields import read_section, without_null
 from calibrant.text.json_text import json_keys, read_json
 from calibrant.text.yaml_text import Document, KeyPath, path_text
 
@@ -85,7 +94,7 @@ def recognises(text: str, path: Path | None) -> bool:
     outer, inner = json_keys(text)
     if "calibrant" in outer:
         return False
-    return bool(inner & _OF_A_LAYER) or (
+    return bool(inner & (_OF_A_LAYER | LAYER_ASIDE)) or (
         bool(outer & set(GLOBAL_KEYS)) and not inner & TRAINING_KEYS
     )
 
@@ -94,15 +103,18 @@ def load(text: str, path: Path | None) -> Recipe:
     """Read a configuration.
 
     Raises:
-        ConfigValueError: No valid JSON, a key twice, an unknown key, or a value that is not allowed.
-        ConfigTypeError: A value of the wrong type.
+        ConfigValueError: No valid JSON, a key twice, an unknown key, or a value that is not allowed; all that is
+            wrong, in one error.
+        ConfigTypeError: The first of these is a value of the wrong type.
         ConfigRuntimeError: Nothing is to be quantized.
     """
-    document = read_json(text, path)
-    no_null(document)
+    problems = Problems()
+    document = without_null(read_json(text, path, problems), problems)
+    document, notes = without_asides(document)
     said = {k: v for k, v in document.content.items() if k in GLOBAL_KEYS}
-    document_globals = Document(said, document.source, document.lines)
-    content = read_section(ConfigDocument, document_globals)
+    content = ConfigDocument()
+    with problems.caught():
+        content = read_section(ConfigDocument, replace(document, content=said))
     name = path.name if path is not None else "config.json"
     offset_at = _origin(document, ("activation_offset",), "activation_offset")
     rules = base_rules(
@@ -110,19 +122,19 @@ def load(text: str, path: Path | None) -> Recipe:
         offset=content.activation_offset,
         offset_origin=offset_at if "activation_offset" in said else "",
     )
-    rules += [
-        rule
-        for key in document.content
-        if key not in GLOBAL_KEYS
-        for rule in _layer(key, document)
-    ]
-    tensors, notes = _tensors(content, document)
+    for key in document.content:
+        if key not in GLOBAL_KEYS:
+            with problems.caught():
+                rules.append(_layer(key, document, problems))
+    tensors = _tensors(content, document, notes, problems)
+    problems.check()
     if not tensors and not any(
         r.settings.compute == "int" and isinstance(r.where, Layer) for r in rules
     ):
+        others = "".join(f" {note.message}" for note in notes)
         raise ConfigRuntimeError(
             f'{document.source}: no layer has "quant_enable": true and there is no tensor_quantize, '
-            "so nothing would be quantized."
+            f"so nothing would be quantized.{others}"
         )
     return Recipe(
         rules=(*rules, *tensors),
@@ -134,6 +146,7 @@ def load(text: str, path: Path | None) -> Recipe:
             content.do_fusion,
             tuple(content.skip_fusion_layers),
             _origin(document, ("skip_fusion_layers",), "skip_fusion_layers"),
+            FUSED,
         ),
         bias_correction="off",
         equalize="off",
@@ -141,11 +154,12 @@ def load(text: str, path: Path | None) -> Recipe:
         scale_format="float16"
         if content.fakequant_precision_mode == "FORCE_FP16_QUANT"
         else "float32",
-        notes=notes,
+        notes=tuple(notes),
     )
 
 
-def _layer(name: str, document: Document) -> list[Rule]:
+def _layer(name: str, document: Document, problems: Problems) -> Rule:
+    """Return the rule of one layer; `problems` gets what is wrong inside its two sections."""
     at: KeyPath = (name,)
     if not isinstance(document.content[name], dict):
         raise ConfigValueError(
@@ -156,14 +170,14 @@ def _layer(name: str, document: Document) -> list[Rule]:
     settings = Settings(
         compute="int" if layer.quant_enable else "float32", balance=layer.dmq_balancer_param
     )
-    if layer.activation_quant_params is not None:
-        params = read_section(
-            ActivationParams, document, (*at, "activation_quant_params"), layer=name
-        )
-        settings = settings.over(params.settings())
-    if layer.weight_quant_params is not None:
-        weight = read_section(WeightParams, document, (*at, "weight_quant_params"), layer=name)
-        settings = settings.over(weight.settings())
+    with problems.caught():
+        if layer.activation_quant_params is not None:
+            params = read_section(ActivationParams, document, (*at, _ACTIVATION), layer=name)
+            settings = settings.over(params.settings())
+    with problems.caught():
+        if layer.weight_quant_params is not None:
+            weight = read_section(WeightParams, document, (*at, _WEIGHT), layer=name)
+            settings = settings.over(weight.settings())
     said = document.content[name]
     places = []
     for setting, keys in _PLACES.items():
@@ -171,7 +185,7 @@ def _layer(name: str, document: Document) -> list[Rule]:
         if key is not None:
             places.append((setting, _origin(document, (name, *key), path_text((name, *key)))))
     origin = _origin(document, at, f"'{name}'")
-    return [Rule(Layer(name), settings, origin, "required", tuple(places))]
+    return Rule(Layer(name), settings, origin, "required", tuple(places))
 
 
 def _says(content: Any, key: KeyPath) -> bool:
@@ -184,31 +198,33 @@ def _says(content: Any, key: KeyPath) -> bool:
 
 
 def _tensors(
-    content: ConfigDocument, document: Document
-) -> tuple[tuple[Rule, ...], tuple[Note, ...]]:
+    content: ConfigDocument, document: Document, notes: list[Note], problems: Problems
+) -> tuple[Rule, ...]:
     """Read the inputs that are quantized for their own sake."""
     rules: dict[tuple[str, int], Rule] = {}
-    notes: list[Note] = []
     for i in range(len(content.tensor_quantize)):
-        at: KeyPath = ("tensor_quantize", i)
-        tensor = read_section(TensorQuantize, document, at)
-        settings = Settings(compute="int")
-        if tensor.activation_quant_params is not None:
-            where = (*at, "activation_quant_params")
-            params = read_section(ActivationParams, document, where, layer=tensor.layer_name)
-            settings = settings.over(params.settings())
-        add_tensor(
-            rules,
-            notes,
-            LayerInput(tensor.layer_name, tensor.input_index, TENSOR_TYPES),
-            settings,
-            _origin(document, at, f"tensor_quantize '{tensor.layer_name}'"),
-        )
-    return tuple(rules.values()), tuple(notes)
+        with problems.caught():
+            at: KeyPath = ("tensor_quantize", i)
+            tensor = read_section(TensorQuantize, document, at)
+            settings = Settings(compute="int")
+            if tensor.activation_quant_params is not None:
+                where = (*at, _ACTIVATION)
+                params = read_section(ActivationParams, document, where, layer=tensor.layer_name)
+                settings = settings.over(params.settings())
+            add_tensor(
+                rules,
+                notes,
+                LayerInput(tensor.layer_name, tensor.input_index, TENSOR_TYPES),
+                settings,
+                _origin(document, at, f"tensor_quantize '{tensor.layer_name}'"),
+            )
+    return tuple(rules.values())
 
 
 def _origin(document: Document, at: KeyPath, what: str) -> str:
     return f"{Path(document.where(at)).name} {what}"
 
 
-DIALECT = Dialect("amct", "AMCT config.json", recognises, load, write_recipe, write_for)
+DIALECT = Dialect(
+    "amct", "AMCT config.json", recognises, load, write_recipe, write_for, if_empty="amct-cfg"
+)

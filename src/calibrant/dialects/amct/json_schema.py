@@ -1,4 +1,15 @@
-"""The tables of AMCT's `config.json`, word for word (ascend.md 11)."""
+"""The tables of AMCT's `config.json`: each class is one, with the vendor's names.
+
+| Class | Table |
+|---|---|
+| `ConfigDocument` | the global keys |
+| `LayerParams` | the object of a layer |
+| `ActivationParams` | `activation_quant_params` |
+| `WeightParams` | `weight_quant_params` |
+| `TensorQuantize` | an element of `tensor_quantize` |
+
+Source: docs/reference/ascend-configurations.md.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +54,7 @@ def _beta(value: list[float]) -> list[float]:
 class ActivationParams(Section):
     """`activation_quant_params`."""
 
-    num_bits: Annotated[int, one_of(8, 16)] | None = None
+    num_bits: Annotated[int, one_of(4, 8, 16)] | None = None
     max_percentile: Percentile | None = None
     min_percentile: Percentile | None = None
     search_range: Pair | None = None

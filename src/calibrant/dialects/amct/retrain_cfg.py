@@ -6,16 +6,24 @@
     skip_layers: "conv1"
     override_layer_configs: { layer_name: "conv2" … }
 
+| Field | Holds for |
+|---|---|
+| `retrain_data_quant_config`, `retrain_weight_quant_config` | all layers |
+| `override_layer_types`, `override_layer_configs` | a type, a layer |
+| `skip_layers`, `skip_layer_types`, `quant_skip_layers`, `quant_skip_types` | layers that stay in float |
+| `prune_config`, `regular_prune_skip_layers`, `regular_prune_skip_types` | pruning: a note |
+
 A layer has the block of its name, or that of its type, or the global one; blocks are not merged. A block
 beats skipping, other than in the configuration for post-training quantization.
 
-Source: ascend.md 14.
+Source: docs/reference/ascend-configurations.md.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from calibrant.dialects.amct.asides import ASIDE
 from calibrant.dialects.amct.common import TRAINING_FIELDS
 from calibrant.dialects.amct.retrain_cfg_schema import AMCTRetrainConfig, Override
 from calibrant.dialects.amct.retrain_write import write_cfg
@@ -29,7 +37,7 @@ from calibrant.dialects.amct.training import (
     training_rules,
 )
 from calibrant.dialects.dialect import Dialect
-from calibrant.errors import ConfigValueError
+from calibrant.errors import ConfigValueError, Problems
 from calibrant.recipe import (
     AllNodes,
     Calibration,
@@ -52,22 +60,27 @@ def recognises(text: str, path: Path | None) -> bool:
     """Tell whether the text has fields of training."""
     names = set() if is_json(text) else field_names(text)
     overrides = names & {"override_layer_configs", "override_layer_types"}
-    return bool(names & TRAINING_FIELDS) or bool(overrides and "retrain_" in text)
+    words = "retrain_" in text or "prune_config" in text
+    return bool(names & TRAINING_FIELDS and not names & ASIDE) or bool(overrides and words)
 
 
 def load(text: str, path: Path | None) -> Recipe:
     """Read a simplified configuration for training.
 
     Raises:
-        ConfigValueError: No valid text, an unknown field, a block twice, or a value that is not allowed.
-        ConfigTypeError: A value of the wrong type.
+        ConfigValueError: No valid text, an unknown field, a block twice, or a value that is not allowed; all that
+            is wrong, in one error.
+        ConfigTypeError: The first of these is a value of the wrong type.
     """
     content, document, notes = parse(text, path, AMCTRetrainConfig)
     found: list[Note] = list(notes)
+    problems = Problems()
     rules = training_rules(Path(document.source).name, TRAINING_TYPES)
-    rules += _global(content, document)
+    with problems.caught():
+        rules += _global(content, document)
     rules += _skips(content, document, found)
-    rules += _blocks(content, document, found)
+    rules += _blocks(content, document, found, problems)
+    problems.check()
     found += [
         pruning_note(document.where((field,)))
         for field in ("prune_config", "regular_prune_skip_layers", "regular_prune_skip_types")
@@ -130,7 +143,9 @@ def _skips(content: AMCTRetrainConfig, document: Document, notes: list[Note]) ->
     return list(rules.values())
 
 
-def _blocks(content: AMCTRetrainConfig, document: Document, notes: list[Note]) -> list[Rule]:
+def _blocks(
+    content: AMCTRetrainConfig, document: Document, notes: list[Note], problems: Problems
+) -> list[Rule]:
     blocks: list[tuple[Where, str, str, Override]] = []
     for i, by_type in enumerate(content.override_layer_types):
         name = by_type.layer_type
@@ -146,13 +161,14 @@ def _blocks(content: AMCTRetrainConfig, document: Document, notes: list[Note]) -
     seen: dict[Where, str] = {}
     for where, origin, place, block in blocks:
         if where in seen:
-            raise ConfigValueError(f"{origin} has a block already, at {seen[where]}.")
-        seen[where] = origin
+            problems.add(ConfigValueError(f"{origin} has a block already, at {seen[where]}."))
+        seen.setdefault(where, origin)
         if block.prune_config is not None:
             notes.append(pruning_note(place))
         rules.append(Rule(where, default_training(), origin, "implied"))
-        settings = Settings(compute="int").over(_settings(block, place))
-        rules += split(Rule(where, settings, origin, "required"))
+        with problems.caught():
+            settings = Settings(compute="int").over(_settings(block, place))
+            rules += split(Rule(where, settings, origin, "required"))
     return rules
 
 

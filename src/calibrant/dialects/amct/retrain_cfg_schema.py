@@ -1,4 +1,15 @@
-"""The messages of AMCT's simplified configuration for training, word for word (ascend.md 14)."""
+"""The messages of AMCT's simplified configuration for training: each class is one, with the vendor's names.
+
+| Class | Message |
+|---|---|
+| `AMCTRetrainConfig` | the whole file |
+| `RetrainDataQuantConfig`, `ActULQquantize`, `ClipMaxMin` | activations: a clip range that is learned |
+| `RetrainWeightQuantConfig`, `ARQRetrain`, `WtsULQRetrain` | weights |
+| `RetrainOverrideLayer`, `RetrainOverrideLayerType` | a layer, a type |
+| `PruneConfig` and those inside it | pruning, which is read and not done |
+
+Source: docs/reference/ascend-configurations.md.
+"""
 
 from __future__ import annotations
 

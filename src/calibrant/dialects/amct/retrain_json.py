@@ -10,13 +10,19 @@
         }
     }
 
-A layer that is not in the file stays in float.
+| Key of a layer | Means |
+|---|---|
+| `retrain_enable` | whether it is quantized |
+| `retrain_data_config` | its activations: `algo`, `clip_max`, `clip_min`, `fixed_min`, `dst_type` |
+| `retrain_weight_config` | its weight: `algo`, `channel_wise`, `dst_type` |
+| `regular_prune_enable`, `regular_prune_config` | pruning: a note |
 
-Source: ascend.md 13.
+A layer that is not in the file stays in float. Source: docs/reference/ascend-configurations.md.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,12 +41,12 @@ from calibrant.dialects.amct.training import (
     ulq,
 )
 from calibrant.dialects.dialect import Dialect
-from calibrant.errors import ConfigValueError, did_you_mean
+from calibrant.errors import ConfigValueError, Problems, did_you_mean
 from calibrant.recipe import Calibration, Layer, Note, Recipe, Rule, Settings
-from calibrant.text.fields import Section, interval, no_null, one_of, read_section
+from calibrant.text.fields import Section, interval, one_of, read_section, without_null
 from calibrant.text.json_text import json_keys, read_json
 from calibrant.text.schema import FieldsError
-from calibrant.text.yaml_text import Document
+from calibrant.text.yaml_text import Document, KeyPath
 
 __all__ = ["DIALECT"]
 
@@ -105,17 +111,23 @@ def load(text: str, path: Path | None) -> Recipe:
 
     Raises:
         ConfigValueError: No valid JSON, a key twice, an unknown key, a value that is not allowed, or no
-            layer that is enabled.
-        ConfigTypeError: A value of the wrong type.
+            layer that is enabled; all that is wrong, in one error.
+        ConfigTypeError: The first of these is a value of the wrong type.
     """
-    document = read_json(text, path)
-    no_null(document)
+    problems = Problems()
+    document = without_null(read_json(text, path, problems), problems)
     said = {k: v for k, v in document.content.items() if k in _GLOBAL_KEYS}
-    content = read_section(Globals, Document(said, document.source, document.lines))
+    content = Globals()
+    with problems.caught():
+        content = read_section(Globals, replace(document, content=said))
     rules = training_rules(path.name if path is not None else "config.json")
     notes: list[Note] = []
     layers = [k for k in document.content if k not in _GLOBAL_KEYS]
-    enabled = [_layer(name, document, rules, notes) for name in layers]
+    enabled = []
+    for name in layers:
+        with problems.caught():
+            enabled.append(_layer(name, document, rules, notes, problems))
+    problems.check()
     if not any(enabled):
         raise ConfigValueError(
             f'{document.source}: No layer retrain enabled: every layer has "retrain_enable": false, or '
@@ -137,8 +149,10 @@ def load(text: str, path: Path | None) -> Recipe:
     )
 
 
-def _layer(name: str, document: Document, rules: list[Rule], notes: list[Note]) -> bool:
-    """Add the rules of one layer; say whether it is enabled."""
+def _layer(
+    name: str, document: Document, rules: list[Rule], notes: list[Note], problems: Problems
+) -> bool:
+    """Add the rules of one layer; say whether it is enabled. `problems` gets what is wrong inside its sections."""
     if not isinstance(document.content[name], dict):
         raise ConfigValueError(
             f"{document.where((name,))}: {name} is neither a layer, which is an object, nor a global key. "
@@ -146,19 +160,22 @@ def _layer(name: str, document: Document, rules: list[Rule], notes: list[Note]) 
         )
     layer = read_section(LayerConfig, document, (name,), layer=name)
     settings = Settings(compute="int" if layer.retrain_enable else "float32")
-    if layer.retrain_data_config is not None:
-        data = read_section(DataConfig, document, (name, "retrain_data_config"), layer=name)
-        settings = Settings(
-            activation=ulq(data.clip_max, data.clip_min, data.fixed_min),
-            activation_bits=BITS[data.dst_type],
-        ).over(settings)
-    if layer.retrain_weight_config is not None:
-        weight = read_section(WeightConfig, document, (name, "retrain_weight_config"), layer=name)
-        settings = Settings(
-            weight=WEIGHTS[weight.algo],
-            weight_bits=BITS[weight.dst_type],
-            weight_per_channel=weight.channel_wise,
-        ).over(settings)
+    with problems.caught():
+        if layer.retrain_data_config is not None:
+            data = read_section(DataConfig, document, (name, "retrain_data_config"), layer=name)
+            settings = Settings(
+                activation=ulq(data.clip_max, data.clip_min, data.fixed_min),
+                activation_bits=BITS[data.dst_type],
+            ).over(settings)
+    with problems.caught():
+        if layer.retrain_weight_config is not None:
+            at: KeyPath = (name, "retrain_weight_config")
+            weight = read_section(WeightConfig, document, at, layer=name)
+            settings = Settings(
+                weight=WEIGHTS[weight.algo],
+                weight_bits=BITS[weight.dst_type],
+                weight_per_channel=weight.channel_wise,
+            ).over(settings)
     place = document.where((name,))
     try:
         check_pair(settings.activation_bits, settings.weight_bits)
@@ -177,4 +194,5 @@ DIALECT = Dialect(
     load,
     write_recipe,
     write_for,
+    if_empty="amct-retrain-cfg",
 )

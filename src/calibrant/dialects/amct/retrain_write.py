@@ -1,4 +1,4 @@
-"""Recipes as AMCT's configurations for training: `config.json` and protobuf text (ascend.md 13 and 14)."""
+"""Recipes as AMCT's configurations for training: `config.json` and protobuf text (tables: `retrain_json`, `retrain_cfg`)."""
 
 from __future__ import annotations
 

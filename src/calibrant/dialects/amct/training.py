@@ -1,9 +1,12 @@
 """What the two forms of AMCT's configuration for training have in common.
 
-Activations get a clip range that is learned (ULQ); weights have the range of ARQ at every step, or a scale
-that is learned.
+| Of | Algorithm | Means |
+|---|---|---|
+| activations | `ulq_quantize` | a clip range that is learned |
+| weights | `arq_retrain` | the range of ARQ, anew at every step |
+| weights | `ulq_retrain` | a scale that is learned |
 
-Source: ascend.md 6, 13 and 14.
+Source: docs/reference/ascend-configurations.md.
 """
 
 from __future__ import annotations
@@ -32,13 +35,13 @@ __all__ = [
     "ulq",
 ]
 
-#: Layers that training quantizes (ascend.md 10.8).
+#: Layers that training quantizes.
 TRAINING_TYPES = tuple(t for t in QUANTIZABLE if t != "AveragePool")
 
 BITS = {"INT4": 4, "INT8": 8, "INT16": 16}
 WEIGHTS = {"arq_retrain": AlgorithmChoice("arq"), "ulq_retrain": AlgorithmChoice("ulq")}
 
-#: Widths of (activation, weight) that go together (ascend.md 6.5).
+#: Widths of (activation, weight) that go together.
 PAIRS = ((8, 8), (4, 4), (16, 8), (8, 4))
 
 TRAINING_LIMITS = (

@@ -1,4 +1,4 @@
-"""Recipes as AMCT's `config.json` (ascend.md 11), from a recipe alone or for a model.
+"""Recipes as AMCT's `config.json` (its table: `config_json`), from a recipe alone or for a model.
 
 Without a model only what is said of layers by name can be written. With one, every layer that the vendor
 quantizes is listed with all that holds for it, as the vendor's `create_quant_config` does.
@@ -92,7 +92,7 @@ def create_config(
         batch_num: Batches for calibration.
         activation_offset: Asymmetric activations.
         config: A simplified configuration, or a recipe in any dialect; the other options are left aside
-            then, as the vendor does (ascend.md 11).
+            then, as the vendor does.
 
     Raises:
         ConfigValueError: An unknown layer, a layer's own setting that does not fit it, or nothing to
@@ -128,7 +128,7 @@ def write_for(recipe: Recipe, model: ModelLike) -> str:
     refuse_wishes(recipe, "amct", can=_CAN_SAY)
     prepared = prepare(load(model))
     if recipe.fusion.batch_norm:
-        fuse_batchnorm(prepared, skip=recipe.fusion.skip, origin=recipe.fusion.origin)
+        fuse_batchnorm(prepared, skip=recipe.fusion.skip, check=False)
     Effective(recipe, prepared, get(recipe.target), known := list[Note]())
     given: list[Note] = []
     vendors = replace(recipe, limits=(*recipe.limits, *LIMITS), target="layers-only")
@@ -156,7 +156,7 @@ def write_for(recipe: Recipe, model: ModelLike) -> str:
 
 
 def _check_names(layers: Iterable[str]) -> None:
-    """Refuse a layer that is called like a global key (ascend.md 10.8)."""
+    """Refuse a layer that is called like a global key."""
     for name in layers:
         if name in GLOBAL_KEYS:
             raise ConfigValueError(

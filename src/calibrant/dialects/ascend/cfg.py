@@ -11,9 +11,15 @@
     exclude_op: "conv1"
     preprocess_parameter: { input_type: IMAGE image_format: BGR input_file_path: "calib/" mean_value: 104.0 }
 
-Convolutions and fully connected layers are quantized.
+| Field | Means |
+|---|---|
+| `quantize_algo`, `weight_type` | activations with a zero point or without; one weight scale or one a filter |
+| `type`, `bin` | the divergence, and the bins of its histogram |
+| `start_ratio`, `end_ratio`, `step_ratio`, `max_percentile` | the largest values that are tried |
+| `batch_count`, `preprocess_parameter` | the data |
+| `exclude_op` | layers that stay in float |
 
-Source: ascend.md 18.
+Convolutions and fully connected layers are quantized, 8 bits. Source: docs/reference/ascend-configurations.md.
 """
 
 from __future__ import annotations
@@ -46,7 +52,7 @@ from calibrant.text.yaml_text import Document
 
 __all__ = ["DIALECT"]
 
-#: Layers that the converter quantizes (ascend.md 18).
+#: Layers that the converter quantizes.
 _TYPES = ("Conv1d", "Conv2d", "Conv3d", "Linear")
 
 _PERCENTILES = {"PERCENTILE_HIGH": 1.0, "PERCENTILE_MID": 0.99999, "PERCENTILE_LOW": 0.9999}

@@ -1,11 +1,13 @@
-"""The candidates that list-valued activation fields make (horizon.md 3.5).
+"""The candidates that list-valued activation fields make.
 
-    max        x max_percentile x asymmetric x per_channel
-    kl         x num_bin        x asymmetric x per_channel
-    min-max    x asymmetric x per_channel            and mse alike
+| Method | Times |
+|---|---|
+| `max`, `percentile` | `max_percentile`, `asymmetric`, `per_channel` |
+| `kl` | `num_bin`, `asymmetric`, `per_channel` |
+| `min-max`, `mse` | `asymmetric`, `per_channel` |
 
 Cheap methods come first, symmetric before asymmetric, one scale a tensor before one a channel, so that a tie
-never buys a costlier scheme (4.2).
+never buys a costlier scheme. Source: docs/reference/horizon-configurations.md.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """Bring a `quant_config` into its one form: old places, names and spellings replaced, and noted.
 
-    activation, weight and searches at top level     -> model_config
-    model_config: {"any name": {…}}                  -> model_config: {…}
-    {"ON": "int16"}, InputType, OutputType           -> qtype
-    fp16, fp32, float                                -> float16, float32
+| Written | Read as |
+|---|---|
+| `activation`, `weight` and searches at top level | in `model_config` |
+| `model_config: {"any name": {…}}` | `model_config: {…}` |
+| `{"ON": "int16"}`, `InputType`, `OutputType` | `qtype` |
+| `fp16`, `fp32`, `float` | `float16`, `float32` |
 
-Source: horizon.md 2.3 (position, aliases).
+The vendor's documents and templates have all of these. Source: docs/reference/horizon-configurations.md.
 """
 
 from __future__ import annotations
@@ -19,7 +21,13 @@ from calibrant.dialects.horizon.schema import (
     SECTIONS,
     ModelConfig,
 )
-from calibrant.errors import ConfigTypeError, ConfigValueError, UnsupportedError, did_you_mean
+from calibrant.errors import (
+    ConfigTypeError,
+    ConfigValueError,
+    Problems,
+    UnsupportedError,
+    did_you_mean,
+)
 from calibrant.recipe import Note
 from calibrant.text.yaml_text import Document, KeyPath, path_text
 
@@ -31,34 +39,36 @@ _SPELLINGS = {"fp16": "float16", "fp32": "float32", "float": "float32"}
 _ALIASES = ("ON", "InputType", "OutputType")
 
 
-def canonical(document: Document) -> tuple[Document, tuple[Note, ...]]:
-    """Return the document in its one form.
+def canonical(document: Document, problems: Problems) -> tuple[Document, tuple[Note, ...]]:
+    """Return the document in its one form, and what to note.
 
-    Raises:
-        ConfigValueError: An unknown section, or two places that say different things.
-        ConfigTypeError: A section that is no mapping.
-        UnsupportedError: A type that is reserved.
+    Args:
+        document: A mapping.
+        problems: Gets unknown sections and fields, sections that are no mapping, two places that say different
+            things, and types that are reserved; each is left out.
     """
-    if not isinstance(document.content, dict):
-        raise ConfigTypeError(f"{document.source}: the document is no mapping.")
-    form = _Form(document)
+    form = _Form(document, problems)
     for key in document.content:
         if key not in (*_TOP, *_MOVED):
-            raise ConfigValueError(
-                f"{document.where((key,))}: {key} is no section. Sections: {', '.join(_TOP)}."
-                + did_you_mean(key, [*_TOP, *_MOVED, *ModelConfig.model_fields])
+            problems.add(
+                ConfigValueError(
+                    f"{document.where((key,))}: {key} is no section. Sections: {', '.join(_TOP)}."
+                    + did_you_mean(key, [*_TOP, *_MOVED, *ModelConfig.model_fields])
+                )
             )
-    form.model_config()
+    with problems.caught():
+        form.model_config()
     for section in SECTIONS:
-        if section in document.content:
-            form.section(section)
+        with problems.caught():
+            if section in document.content:
+                form.section(section)
     lines, columns = form.lines, document.columns
     return Document(form.content, document.source, lines, columns), tuple(form.notes)
 
 
 class _Form:
-    def __init__(self, document: Document) -> None:
-        self._document = document
+    def __init__(self, document: Document, problems: Problems) -> None:
+        self._document, self._problems = document, problems
         self.content: dict[str, Any] = {}
         self.lines = dict(document.lines)
         self.notes: list[Note] = []
@@ -77,51 +87,60 @@ class _Form:
             if key not in self._document.content:
                 continue
             value = self._document.content[key]
-            if key in collected and collected[key] != value:
-                raise ConfigValueError(
-                    f"{self._document.where((key,))}: {key} stands here and in model_config, and the two "
-                    "are different; it belongs into model_config."
-                )
-            self._move((key,), (*at, key))
-            collected[key] = value
+            with self._problems.caught():
+                if key in collected and collected[key] != value:
+                    raise ConfigValueError(
+                        f"{self._document.where((key,))}: {key} stands here and in model_config, and the two "
+                        "are different; it belongs into model_config."
+                    )
+                self._move((key,), (*at, key))
+                collected[key] = value
         for key in ("all_node_type", "model_output_type"):
             if key in collected:
-                collected[key] = self._type(collected[key], (*at, key))
+                value = collected.pop(key)
+                with self._problems.caught():
+                    collected[key] = self._type(value, (*at, key))
         if collected or "model_config" in self._document.content:
             self.content["model_config"] = collected
 
     def section(self, section: str) -> None:
         """Bring the entries of one finer level into form."""
         entries = self._mapping((section,))
-        self.content[section] = {
-            name: self._entry((section, name), self._mapping((section, name))) for name in entries
-        }
+        self.content[section] = found = {}
+        for name in entries:
+            with self._problems.caught():
+                found[name] = self._entry((section, name), self._mapping((section, name)))
 
     def _entry(self, at: KeyPath, entry: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in entry.items():
-            name = "qtype" if key in _ALIASES else key
-            if key in _ALIASES:
-                self._note((*at, key), f"{path_text((*at, key))} is read as qtype.")
-                self._move((*at, key), (*at, "qtype"))
-            if name == "qtype" or (name.startswith("input") and name[5:].isdigit()):
-                value = self._type(value, (*at, key))
-            if name in found and found[name] != value:
-                raise ConfigValueError(
-                    f"{self._document.where((*at, key))}: {path_text((*at, key))} is {value!r}, and another "
-                    f"key says that qtype is {found[name]!r}."
-                )
-            found[name] = value
+            with self._problems.caught():
+                self._field(key, value, at, found)
+        return found
+
+    def _field(self, key: str, value: Any, at: KeyPath, found: dict[str, Any]) -> None:
+        """Add one field of an entry to those that are found."""
+        name = "qtype" if key in _ALIASES else key
+        numbered = name.startswith("input") and name[5:].isdigit()
         known = [*FINE_FIELDS, "input0", "input1"]
         if at[0] == "subgraph_config":
             known += ["inputs", "outputs"]
-        for key in found:
-            if key not in known and not (key.startswith("input") and key[5:].isdigit()):
-                raise ConfigValueError(
-                    f"{self._document.where((*at, key))}: {path_text((*at, key))} is not known. Known: "
-                    f"{', '.join(known)} and further inputs." + did_you_mean(key, known)
-                )
-        return found
+        if name not in known and not numbered:
+            raise ConfigValueError(
+                f"{self._document.where((*at, key))}: {path_text((*at, key))} is not known. Known: "
+                f"{', '.join(known)} and further inputs." + did_you_mean(key, known)
+            )
+        if key in _ALIASES:
+            self._note((*at, key), f"{path_text((*at, key))} is read as qtype.")
+            self._move((*at, key), (*at, "qtype"))
+        if name == "qtype" or numbered:
+            value = self._type(value, (*at, key))
+        if name in found and found[name] != value:
+            raise ConfigValueError(
+                f"{self._document.where((*at, key))}: {path_text((*at, key))} is {value!r}, and another "
+                f"key says that qtype is {found[name]!r}."
+            )
+        found[name] = value
 
     def _type(self, value: Any, at: KeyPath) -> Any:
         if not isinstance(value, str):

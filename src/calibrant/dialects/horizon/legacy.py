@@ -1,4 +1,16 @@
-"""The YAML keys of the old chain as a `quant_config` (horizon.md 2.5)."""
+"""The YAML keys of the old chain as a `quant_config`.
+
+| Key of `calibration_parameters` | Becomes |
+|---|---|
+| `calibration_type`, `max_percentile`, `per_channel` | `model_config.activation` |
+| `optimization` | `model_output_type`, `all_node_type`, `op_config`, `asymmetric`, `bias_correction` |
+| `run_on_cpu`, `node_info` (also of `model_parameters`) | `node_config` |
+| `cal_data_dir` | a folder for each input |
+| `quant_config` | itself, in place or in a file |
+| `run_on_bpu`, `cal_data_type`, `preprocess_on` | a note |
+
+Source: docs/reference/horizon-configurations.md.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +18,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from calibrant.errors import ConfigTypeError, ConfigValueError, did_you_mean
+from calibrant.errors import ConfigTypeError, ConfigValueError, Problems, did_you_mean
 from calibrant.recipe import Note, Source
 from calibrant.text.json_text import read_json
 from calibrant.text.yaml_text import Document, KeyPath, path_text
@@ -32,23 +44,25 @@ _KEYS = (
 _PER_OP = re.compile(r"set_(\w+)_(?:input|output)_(int8|int16)")
 
 
-def from_legacy(document: Document) -> tuple[Document, tuple[Source, ...] | None, list[Note]]:
+def from_legacy(
+    document: Document, problems: Problems
+) -> tuple[Document, tuple[Source, ...] | None, list[Note]]:
     """Return the quant_config that the old keys mean.
+
+    Args:
+        document: A mapping.
+        problems: Gets unknown keys and optimizations, and values of the wrong type.
 
     Returns:
         The document, the folders of calibration data (None where nothing is said, none at all for random
         data), and what to note.
-
-    Raises:
-        ConfigValueError: An unknown key or optimization.
-        ConfigTypeError: A value of the wrong type.
     """
-    return _Legacy(document).read()
+    return _Legacy(document, problems).read()
 
 
 class _Legacy:
-    def __init__(self, document: Document) -> None:
-        self._document = document
+    def __init__(self, document: Document, problems: Problems) -> None:
+        self._document, self._problems = document, problems
         self._notes: list[Note] = []
         self._model: dict[str, Any] = {}
         self._ops: dict[str, Any] = {}
@@ -56,18 +70,43 @@ class _Legacy:
         self._lines = dict(document.lines)
 
     def read(self) -> tuple[Document, tuple[Source, ...] | None, list[Note]]:
+        caught = self._problems.caught
         top = self._document.content
         for key in top:
             if key in _OTHER_SECTIONS:
                 about = "only its node_info, run_on_cpu and run_on_bpu are about quantization"
                 text = f"{key} is left aside: {about if key == 'model_parameters' else 'it is not about quantization'}."
-                self._note((key,), text)
+                self._note((key,), text, honoured=True)
             elif key != LEGACY_SECTION:
-                raise self._unknown((key,), (LEGACY_SECTION, *_OTHER_SECTIONS))
-        section = self._mapping((LEGACY_SECTION,))
+                self._problems.add(self._unknown((key,), (LEGACY_SECTION, *_OTHER_SECTIONS)))
+        section: dict[str, Any] = {}
+        with caught():
+            section = self._mapping((LEGACY_SECTION,))
         for key in section:
             if key not in _KEYS:
-                raise self._unknown((LEGACY_SECTION, key), _KEYS)
+                self._problems.add(self._unknown((LEGACY_SECTION, key), _KEYS))
+        inline: dict[str, Any] = {}
+        with caught():
+            inline = self._inline(section)
+        self._activation(section)
+        with caught():
+            self._optimizations(section)
+        model = top.get("model_parameters", {})
+        for at, owner in (((LEGACY_SECTION,), section), (("model_parameters",), model)):
+            if isinstance(owner, dict):
+                self._placed(owner, at)
+        sources: tuple[Source, ...] | None = None
+        with caught():
+            sources = self._data(section)
+        for key in ("cal_data_type", "preprocess_on"):
+            if key in section:
+                text = f"{key} is deprecated and has no effect: data is preprocessed .npy files."
+                self._note((LEGACY_SECTION, key), text)
+        content = self._merged(inline)
+        return Document(content, self._document.source, self._lines), sources, self._notes
+
+    def _inline(self, section: dict[str, Any]) -> dict[str, Any]:
+        """Return the quant_config that stands in the section, or in the file that it names."""
         inline = section.get("quant_config", {})
         if isinstance(inline, str):
             inline = self._file(inline)
@@ -76,19 +115,7 @@ class _Legacy:
                 f"{self._document.where((LEGACY_SECTION, 'quant_config'))}: quant_config is {inline!r}; it "
                 "is a mapping, or the path of a JSON file."
             )
-        self._activation(section)
-        self._optimizations(section)
-        model = top.get("model_parameters", {})
-        for at, owner in (((LEGACY_SECTION,), section), (("model_parameters",), model)):
-            if isinstance(owner, dict):
-                self._placed(owner, at)
-        sources = self._data(section)
-        for key in ("cal_data_type", "preprocess_on"):
-            if key in section:
-                text = f"{key} is deprecated and has no effect: data is preprocessed .npy files."
-                self._note((LEGACY_SECTION, key), text)
-        content = self._merged(inline)
-        return Document(content, self._document.source, self._lines), sources, self._notes
+        return inline
 
     def _file(self, name: str) -> Any:
         """Read the JSON file that quant_config names, beside this one or from where we are."""
@@ -146,36 +173,42 @@ class _Legacy:
                     "asymmetric",
                     "bias_correction",
                 ]
-                raise ConfigValueError(
-                    f"{self._document.where(at)}: {path_text(at)} has '{token}'. Known: {', '.join(known)}."
-                    + did_you_mean(token, known)
+                self._problems.add(
+                    ConfigValueError(
+                        f"{self._document.where(at)}: {path_text(at)} has '{token}'. Known: {', '.join(known)}."
+                        + did_you_mean(token, known)
+                    )
                 )
 
     def _placed(self, owner: dict[str, Any], at: KeyPath) -> None:
         """Read which nodes run where; node_info beats the lists."""
-        for name in self._names(owner.get("run_on_cpu", ""), (*at, "run_on_cpu"), ";"):
-            self._nodes[name] = {"qtype": "float32"}
-            self._follow((*at, "run_on_cpu"), ("node_config", name))
-        for name in self._names(owner.get("run_on_bpu", ""), (*at, "run_on_bpu"), ";"):
-            self._note(
-                (*at, "run_on_bpu"), f"'{name}' is quantized wherever it can be, as all nodes are."
-            )
-        if "node_info" not in owner:
-            return
-        for name in self._mapping((*at, "node_info")):
-            where: KeyPath = (*at, "node_info", name)
-            found: dict[str, Any] = {}
-            for key, value in self._mapping(where).items():
-                if key == "ON" and value in ("CPU", "BPU"):
-                    if value == "CPU":
-                        found.setdefault("qtype", "float32")
-                elif key in ("ON", "InputType", "OutputType"):
-                    found["qtype"] = value
-                else:
-                    raise self._unknown((*where, key), ("ON", "InputType", "OutputType"))
-            if found:
-                self._nodes[name] = found
-                self._follow(where, ("node_config", name))
+        with self._problems.caught():
+            for name in self._names(owner.get("run_on_cpu", ""), (*at, "run_on_cpu"), ";"):
+                self._nodes[name] = {"qtype": "float32"}
+                self._follow((*at, "run_on_cpu"), ("node_config", name))
+        with self._problems.caught():
+            for name in self._names(owner.get("run_on_bpu", ""), (*at, "run_on_bpu"), ";"):
+                text = f"'{name}' is quantized wherever it can be, as all nodes are."
+                self._note((*at, "run_on_bpu"), text, honoured=True)
+        with self._problems.caught():
+            for name in self._mapping((*at, "node_info")) if "node_info" in owner else ():
+                with self._problems.caught():
+                    self._node_info(name, (*at, "node_info", name))
+
+    def _node_info(self, name: str, at: KeyPath) -> None:
+        """Read what is said of one node."""
+        found: dict[str, Any] = {}
+        for key, value in self._mapping(at).items():
+            if key == "ON" and value in ("CPU", "BPU"):
+                if value == "CPU":
+                    found.setdefault("qtype", "float32")
+            elif key in ("ON", "InputType", "OutputType"):
+                found["qtype"] = value
+            else:
+                self._problems.add(self._unknown((*at, key), ("ON", "InputType", "OutputType")))
+        if found:
+            self._nodes[name] = found
+            self._follow(at, ("node_config", name))
 
     def _data(self, section: dict[str, Any]) -> tuple[Source, ...] | None:
         if "cal_data_dir" not in section:
@@ -191,10 +224,11 @@ class _Legacy:
             self._follow((LEGACY_SECTION, "quant_config", key), (key,))
         for section, entries in own.items():
             both = set(entries) & set(content.get(section, {}))
-            if both:
-                raise ConfigValueError(
-                    f"{self._document.source}: {section}.{sorted(both)[0]} is said by quant_config and by an "
-                    "old key as well."
+            for name in sorted(both):
+                self._problems.add(
+                    ConfigValueError(
+                        f"{self._document.source}: {section}.{name} is said by quant_config and by an old key as well."
+                    )
                 )
             if entries:
                 content[section] = {**content.get(section, {}), **entries}
@@ -230,5 +264,5 @@ class _Legacy:
             if path[: len(old)] == old:
                 self._lines[(*new, *path[len(old) :])] = line
 
-    def _note(self, at: KeyPath, message: str) -> None:
-        self._notes.append(Note(self._document.where(at), message))
+    def _note(self, at: KeyPath, message: str, *, honoured: bool = False) -> None:
+        self._notes.append(Note(self._document.where(at), message, honoured))

@@ -7,14 +7,22 @@
       "node_config":     {"MatMul_7": {"input0": "int16", "input1": "ec"}}
     }
 
+| Section | Holds for |
+|---|---|
+| `model_config` | all nodes: types, `activation`, `weight`, searches, promotion |
+| `op_config` | an operator |
+| `subgraph_config` | the nodes between inputs and outputs |
+| `node_config` | a node |
+
 A finer level beats a coarser one, field by field, and the type of one input beats that of a whole node,
 wherever it stands. Lists make candidates, which `modelwise_search` or `layerwise_search` choose between.
 
-Source: horizon.md 2 to 7.
+Source: docs/reference/horizon-configurations.md.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +32,7 @@ from calibrant.dialects.horizon.legacy import LEGACY_SECTION, from_legacy
 from calibrant.dialects.horizon.rules import entries, rules_of
 from calibrant.dialects.horizon.schema import (
     SECTIONS,
+    TARGET,
     Activation,
     ModelConfig,
     SearchConfig,
@@ -31,7 +40,7 @@ from calibrant.dialects.horizon.schema import (
     Weight,
 )
 from calibrant.dialects.horizon.write import effective_config, write_recipe
-from calibrant.errors import ConfigValueError
+from calibrant.errors import ConfigTypeError, ConfigValueError, Problems
 from calibrant.recipe import (
     Calibration,
     Note,
@@ -42,7 +51,7 @@ from calibrant.recipe import (
     Search,
     Source,
 )
-from calibrant.text.fields import no_null, read_section
+from calibrant.text.fields import read_section, without_null
 from calibrant.text.json_text import is_json, json_keys, read_json
 from calibrant.text.yaml_text import Document, read
 
@@ -76,28 +85,36 @@ def load(text: str, path: Path | None) -> Recipe:
 
     Raises:
         ConfigValueError: No valid JSON, an unknown section, field, operator or type, two places that say
-            different things, or a value that is not allowed.
-        ConfigTypeError: A value of the wrong type.
-        UnsupportedError: A type that is reserved.
+            different things, or a value that is not allowed; all that is wrong, in one error.
+        ConfigTypeError: The first of these is a value of the wrong type.
+        UnsupportedError: The first of these is a type that is reserved.
     """
-    document = read_json(text, path) if is_json(text) else read(text, path)
+    problems = Problems()
+    document = (
+        read_json(text, path, problems) if is_json(text) else read(text, path, problems=problems)
+    )
+    if document.content is None:  # nothing, or comments alone
+        document = replace(document, content={})
+    if not isinstance(document.content, dict):
+        raise ConfigTypeError(f"{document.source}: the document is no mapping.")
     sources: tuple[Source, ...] | None = None
     notes: list[Note] = []
     if LEGACY_SECTION in document.content:
-        document, sources, notes = from_legacy(document)
-    no_null(document)
-    document, of_form = canonical(document)
-    whole = Document(
-        {"model_config": document.content.get("model_config", {})}, document.source, document.lines
-    )
-    model = read_section(ModelConfig, whole, ("model_config",))
-    finer = entries(document)
-    rules, of_rules = rules_of(model, finer, document)
+        document, sources, notes = from_legacy(document, problems)
+    document = without_null(document, problems)
+    document, of_form = canonical(document, problems)
+    whole = replace(document, content={"model_config": document.content.get("model_config", {})})
+    model = ModelConfig()
+    with problems.caught():
+        model = read_section(ModelConfig, whole, ("model_config",))
+    finer = entries(document, problems)
+    rules, of_rules = rules_of(model, finer, document, problems)
+    problems.check()
     random = model.activation.calibration_type == ["skip"] or sources == ()
     search, of_search = _search(model, rules, document)
     return Recipe(
         rules=rules,
-        target="generic",
+        target=TARGET,
         tiny_scales="one",
         calibration=Calibration(random=random, sources=sources or ()),
         bias_correction="off",
@@ -112,7 +129,7 @@ def load(text: str, path: Path | None) -> Recipe:
 def _search(
     model: ModelConfig, rules: tuple[Rule, ...], document: Document
 ) -> tuple[Search | None, list[Note]]:
-    """Decide which search runs (horizon.md 4.1)."""
+    """Decide which search runs: none for one candidate; node by node where the file asks for both kinds."""
     config = model.layerwise_search or model.modelwise_search
     if not any(r.settings.candidates for r in rules):
         notes = [

@@ -1,19 +1,25 @@
-"""What the levels of a `quant_config` say, as rules (horizon.md 7.1).
+"""What the levels of a `quant_config` say, as rules.
 
-defaults < all_node_type < op < subgraph < node          types of nodes
-model < op < subgraph < node                             activation, field by field; bias correction
-op < subgraph < node                                     types of inputs, over those of nodes
+| Of | Order, the last wins |
+|---|---|
+| types of nodes | defaults, `all_node_type`, op, subgraph, node |
+| `activation`, field by field; bias correction | model, op, subgraph, node |
+| types of inputs, over those of nodes | op, subgraph, node |
+
+Source: docs/reference/horizon-configurations.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Any, Literal
 
 from calibrant.dialects.horizon.candidates import candidates, hints
 from calibrant.dialects.horizon.schema import (
+    PAIRED,
     SECTIONS,
     Activation,
     FineConfig,
@@ -21,7 +27,7 @@ from calibrant.dialects.horizon.schema import (
     SubgraphConfig,
     Weight,
 )
-from calibrant.errors import ConfigTypeError, ConfigValueError, did_you_mean
+from calibrant.errors import ConfigTypeError, ConfigValueError, Problems, did_you_mean
 from calibrant.graph.ops import type_names
 from calibrant.recipe import (
     AlgorithmChoice,
@@ -41,9 +47,6 @@ from calibrant.text.fields import read_section
 from calibrant.text.yaml_text import Document, KeyPath, path_text
 
 __all__ = ["Entry", "entries", "rules_of"]
-
-#: Operators with two operands that `dual-int16` and `int16-ec` are for (horizon.md 6.1).
-PAIRED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 _INPUT_TYPES = ("int8", "int16", "ec")
 
@@ -74,36 +77,41 @@ class Entry:
     inputs: tuple[tuple[int, str], ...]
 
 
-def entries(document: Document) -> list[Entry]:
-    """Read the finer levels, coarse to fine.
-
-    Raises:
-        ConfigValueError: An unknown operator, key or value.
-        ConfigTypeError: A value of the wrong type.
-    """
+def entries(document: Document, problems: Problems) -> list[Entry]:
+    """Read the finer levels, coarse to fine; `problems` gets unknown operators, keys and values."""
     found = []
     for section in SECTIONS:
         for name, said in document.content.get(section, {}).items():
-            at: KeyPath = (section, name)
-            numbered = [k for k in said if k.startswith("input") and k[5:].isdigit()]
-            inputs = tuple(
-                (int(k[5:]), _input_type(said[k], document, (*at, k))) for k in numbered
-            )
-            rest = {k: v for k, v in said.items() if k not in numbered}
-            content = {section: {name: rest}}
-            part = Document(content, document.source, document.lines, document.columns)
-            where: OpType | Subgraph | Layer = Layer(name)
-            if section == "subgraph_config":
-                graph = read_section(SubgraphConfig, part, at)
-                where = Subgraph(name, tuple(graph.inputs), tuple(graph.outputs), exclusive=True)
-                config: FineConfig = graph
-            else:
-                config = read_section(FineConfig, part, at)
-            if section == "op_config":
-                _check_op(name, document.where(at))
-                where = OpType(name)
-            found.append(Entry(where, at, config, inputs))
+            with problems.caught():
+                found.append(_entry_of(section, name, said, document, problems))
     return found
+
+
+def _entry_of(
+    section: Literal["op_config", "subgraph_config", "node_config"],
+    name: str,
+    said: dict[str, Any],
+    document: Document,
+    problems: Problems,
+) -> Entry:
+    at: KeyPath = (section, name)
+    numbered = [k for k in said if k.startswith("input") and k[5:].isdigit()]
+    inputs = []
+    for k in numbered:
+        with problems.caught():
+            inputs.append((int(k[5:]), _input_type(said[k], document, (*at, k))))
+    rest = {k: v for k, v in said.items() if k not in numbered}
+    part = replace(document, content={section: {name: rest}})
+    where: OpType | Subgraph | Layer = Layer(name)
+    if section == "op_config":
+        with problems.caught():
+            _check_op(name, document.where(at))
+        where = OpType(name)
+    if section == "subgraph_config":
+        graph = read_section(SubgraphConfig, part, at)
+        where = Subgraph(name, tuple(graph.inputs), tuple(graph.outputs), exclusive=True)
+        return Entry(where, at, graph, tuple(inputs))
+    return Entry(where, at, read_section(FineConfig, part, at), tuple(inputs))
 
 
 def _input_type(value: object, document: Document, at: KeyPath) -> str:
@@ -128,12 +136,15 @@ def _check_op(name: str, where: str) -> None:
 
 
 def rules_of(
-    model: ModelConfig, finer: Sequence[Entry], document: Document
+    model: ModelConfig, finer: Sequence[Entry], document: Document, problems: Problems
 ) -> tuple[tuple[Rule, ...], tuple[Note, ...]]:
     """Return the rules in their order, and what to note.
 
-    Raises:
-        ConfigValueError: Too many candidates, or a method that is for the whole model alone.
+    Args:
+        model: What holds for the whole model.
+        finer: The finer levels, coarse to fine.
+        document: All of it, with places.
+        problems: Gets too many candidates, and methods and types that stand where they may not.
     """
     notes: list[Note] = []
     name = Path(document.source).name
@@ -146,10 +157,15 @@ def rules_of(
         whole = Rule(AllNodes(), whole.settings, f"{name}: default", "implied")
     rules.append(whole)
     for entry in finer:
-        if entry.config.qtype is not None:
-            rules += _node_types(entry, _origin(document, (*entry.at, "qtype")))
-    rules.append(_activation(AllNodes(), model.activation, model.activation, document, at, notes))
-    rules += _activations(model.activation, finer, document, notes)
+        with problems.caught():
+            if entry.config.qtype is not None:
+                rules += _node_types(entry, _origin(document, (*entry.at, "qtype")))
+    with problems.caught():
+        whole_activation = model.activation
+        rules.append(
+            _activation(AllNodes(), whole_activation, whole_activation, document, at, notes)
+        )
+    rules += _activations(model.activation, finer, document, notes, problems)
     rules += _bias(AllNodes(), model.weight, document, at)
     for entry in finer:
         rules += _bias(entry.where, entry.config.weight, document, entry.at)
@@ -173,7 +189,7 @@ def _node_types(entry: Entry, origin: str) -> Iterator[Rule]:
         yield _rule(entry.where, _input_settings("int16"), origin)
         for index, of_input in enumerate(("int16", "int16" if qtype == "dual-int16" else "ec")):
             where = _input_of(entry.where, index, PAIRED)
-            yield _rule(where, _input_settings(of_input), origin)
+            yield Rule(where, _input_settings(of_input), origin, "granted")
     elif qtype == "ec":
         yield _rule(entry.where, Settings(compute="int").over(_input_settings("ec")), origin)
     elif qtype is not None:
@@ -207,7 +223,11 @@ def _input_of(
 
 
 def _activations(
-    model: Activation, finer: Sequence[Entry], document: Document, notes: list[Note]
+    model: Activation,
+    finer: Sequence[Entry],
+    document: Document,
+    notes: list[Note],
+    problems: Problems,
 ) -> Iterator[Rule]:
     """Yield a rule for each entry that says something of activations, laid over the coarser levels.
 
@@ -230,7 +250,10 @@ def _activations(
                 merged = level.config.activation.over(merged)
             parts = tuple(e.where for e in (*levels, entry))
             where: Where = AllOf(parts) if levels else entry.where
-            yield _activation(where, merged, entry.config.activation, document, entry.at, notes)
+            with problems.caught():
+                yield _activation(
+                    where, merged, entry.config.activation, document, entry.at, notes
+                )
 
 
 def _activation(

@@ -1,4 +1,15 @@
-"""The tables of Horizon's `quant_config`, word for word (horizon.md 2.3)."""
+"""The tables of Horizon's `quant_config`: each class is one, with the vendor's names.
+
+| Class | Table |
+|---|---|
+| `ModelConfig` | `model_config` |
+| `Activation`, `Weight`, `BiasCorrection` | `activation`, `weight` and its `bias_correction` |
+| `SearchConfig` | `modelwise_search`, `layerwise_search` |
+| `SearchSection`, `LayerSearch` | `search.layer` |
+| `FineConfig`, `SubgraphConfig` | an entry of `op_config` or `node_config`, and of `subgraph_config` |
+
+Source: docs/reference/horizon-configurations.md.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +24,8 @@ from calibrant.text.schema import FieldsError
 __all__ = [
     "FINE_FIELDS",
     "METHODS",
+    "PAIRED",
+    "TARGET",
     "Activation",
     "BiasCorrection",
     "FineConfig",
@@ -20,6 +33,12 @@ __all__ = [
     "SearchConfig",
     "SubgraphConfig",
 ]
+
+#: Operators with two operands that `dual-int16` and `int16-ec` are for.
+PAIRED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+#: What the vendor's devices take (`graph.targets`).
+TARGET = "horizon-like"
 
 METHODS = ("max", "kl", "min-max", "percentile", "mix", "load", "default", "skip", "mse")
 ALONE = ("mix", "load", "default", "skip")

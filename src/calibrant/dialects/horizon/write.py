@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from calibrant.dialects.horizon.candidates import candidates
-from calibrant.dialects.horizon.schema import Activation
+from calibrant.dialects.horizon.schema import PAIRED, TARGET, Activation
 from calibrant.dialects.losses import lose, merge, refuse_settings, refuse_wishes
+from calibrant.graph.ops import weight_index
 from calibrant.recipe import (
     AllNodes,
     AllOf,
@@ -24,7 +26,10 @@ from calibrant.recipe import (
 )
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from calibrant.graph.load import ModelLike
+    from calibrant.graph.targets import Target
 
 __all__ = ["effective_config", "write_recipe"]
 
@@ -67,9 +72,12 @@ def write_recipe(recipe: Recipe) -> str:
         entry = _entry(said, f"{section}.{name}")
         if isinstance(where, Subgraph):
             entry = {"inputs": list(where.inputs), "outputs": list(where.outputs)} | entry
+        granted = set()
         for index in sorted({i for r in rules if (i := _index(r.where, where)) is not None}):
-            of_input = merge(r for r in rules if _index(r.where, where) == index)
-            entry |= _input_type(of_input, f"{section}.{name}.input{index}")
+            own = [r for r in rules if _index(r.where, where) == index]
+            entry |= _input_type(merge(own), f"{section}.{name}.input{index}")
+            granted |= {index} if own[-1].force == "granted" else set()
+        entry = _paired(entry) if granted == {0, 1} else entry
         if entry:
             content.setdefault(section, {})[name] = entry
     _check_combined(rules)
@@ -78,6 +86,9 @@ def write_recipe(recipe: Recipe) -> str:
 
 def effective_config(recipe: Recipe, model: ModelLike) -> str:
     """Write what holds for each node that the target quantizes, as a quant_config of nodes alone.
+
+    A quant_config is for the vendor's devices. What these quantize and the recipe's own target does not stays in float
+    there, by name.
 
     Raises:
         ConfigValueError: The recipe names what the model does not have.
@@ -91,8 +102,8 @@ def effective_config(recipe: Recipe, model: ModelLike) -> str:
     refuse_wishes(recipe, "horizon", can=_CAN_SAY)
     prepared = prepare(load(model))
     if recipe.fusion.batch_norm:
-        fuse_batchnorm(prepared, skip=recipe.fusion.skip, origin=recipe.fusion.origin)
-    target = get(recipe.target)
+        fuse_batchnorm(prepared, skip=recipe.fusion.skip, check=False)
+    target, device = get(recipe.target), get(TARGET)
     effective = Effective(recipe, prepared, target, [])
     own = {
         name
@@ -104,18 +115,55 @@ def effective_config(recipe: Recipe, model: ModelLike) -> str:
     for node in prepared.graph:
         name = node.name or ""
         if node.op_type not in target.anchors and name not in own:
+            if node.op_type in device.anchors:
+                nodes[name] = {"qtype": "float32"}
             continue
-        settings = effective.of(node)[0]
+        settings = _as_asked(effective.of(node)[0], node, target)
         entry = _entry(settings, f"node_config.{name}")
         for index in range(len(node.inputs)):
-            of_input = effective.of(node, index)[0]
+            of_input = _as_asked(effective.of(node, index)[0], node, target)
             kind = _type(of_input, name) if of_input.compute == "int" else None
             if kind is not None and kind != entry.get("qtype"):
                 entry |= _input_type(of_input, f"node_config.{name}.input{index}")
+        if node.op_type in PAIRED and _is_wide(effective.of(node, 1)[0], node, target):
+            entry = _paired(
+                entry | {"input0": entry.get("input0", entry.get("qtype")), "input1": "int16"}
+            )
         nodes[name] = entry
     rules = [r for r in recipe.rules if isinstance(r.where, AllNodes) and r.force != "implied"]
     content = {"model_config": _model(recipe, rules), "node_config": nodes}
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _is_wide(settings: Settings, node: ir.Node, target: Target) -> bool:
+    """Say whether the second operand has 16 bits although the target itself would lower it."""
+    bits = settings.weight_bits if weight_index(node) == 1 else settings.activation_bits
+    limits = (
+        w for w in target.limits if w.op_type in (None, node.op_type) and w.input in (None, 1)
+    )
+    return settings.compute == "int" and bits == 16 and any(w.nearest(16) != 16 for w in limits)
+
+
+def _paired(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry with one type for both operands, where the device has one for the types of the two."""
+    types = f"{entry.get('input0')} {entry.get('input1')}"
+    both = {"int16 int16": "dual-int16", "int16 ec": "int16-ec"}.get(types)
+    if both is None:
+        return entry
+    return {k: v for k, v in entry.items() if k not in ("input0", "input1")} | {"qtype": both}
+
+
+def _as_asked(settings: Settings, node: ir.Node, target: Target) -> Settings:
+    """Return settings with the width of the weight that the target lowered, so that both are one type again."""
+    asked = settings.activation_bits
+    limits = [
+        limit
+        for limit in target.limits
+        if limit.op_type in (None, node.op_type) and limit.input in (None, weight_index(node))
+    ]
+    if asked is None or not any(limit.nearest(asked) == settings.weight_bits for limit in limits):
+        return settings
+    return replace(settings, weight_bits=asked)
 
 
 # ------------------------------------------------------------------------------------------- levels

@@ -31,8 +31,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from calibrant.dialects.dialect import Dialect
 from calibrant.dialects.mapping_file import mapped_layers
 from calibrant.dialects.native.dump import dump
@@ -45,7 +43,7 @@ from calibrant.dialects.native.schema import (
     SettingsSection,
     WhereSection,
 )
-from calibrant.errors import ConfigError, ConfigValueError, did_you_mean
+from calibrant.errors import ConfigError, ConfigValueError, Problems, did_you_mean
 from calibrant.recipe import (
     AlgorithmChoice,
     AllNodes,
@@ -68,7 +66,7 @@ from calibrant.recipe import (
     Subgraph,
     Where,
 )
-from calibrant.text.schema import config_error
+from calibrant.text.schema import validated
 from calibrant.text.yaml_text import Document, KeyPath, path_text, read
 
 __all__ = ["DIALECT"]
@@ -91,29 +89,17 @@ def load(text: str, path: Path | None) -> Recipe:
 
     Raises:
         ConfigValueError: No valid YAML, an unknown key, algorithm or option, or a value that is not
-            allowed; with file, line and key path.
-        ConfigTypeError: A value of the wrong type.
+            allowed; with file, line and key path. All that is wrong, in one error.
+        ConfigTypeError: The first of these is a value of the wrong type.
     """
-    document = read(text, path, names=NAMES)
-    try:
-        content = RecipeDocument.model_validate(document.content)
-    except ValidationError as e:
-        raise config_error(e, RecipeDocument, document) from e
-    name = path.name if path is not None else "recipe"
-    rules: list[Rule] = []
-    for i, rule in enumerate(content.rules):
-        at: KeyPath = ("rules", i)
-        line = f":{document.lines[at]}" if at in document.lines else ""
-        origin = f"{name}{line} rules[{i}]"
-        settings = _settings(rule, document, at)
-        if rule.candidates is not None:
-            tried = tuple(
-                _settings(c, document, (*at, "candidates", n))
-                for n, c in enumerate(rule.candidates)
-            )
-            settings = Settings(candidates=tried).over(settings)
-        wheres = _wheres(rule.where, path)
-        rules += [Rule(where, settings, origin, rule.force) for where in wheres]
+    problems = Problems()
+    document = read(text, path, names=NAMES, problems=problems)
+    content = validated(RecipeDocument, document, problems)
+    if content is None:
+        problems.check()
+    assert content is not None
+    rules = _rules(content, document, path, problems)
+    problems.check()
     whole = {
         k: getattr(content, k)
         for k in (
@@ -137,6 +123,30 @@ def load(text: str, path: Path | None) -> Recipe:
         notes=tuple(Note(n.where, n.message, n.honoured) for n in content.notes),
         **whole,
     )
+
+
+def _rules(
+    content: RecipeDocument, document: Document, path: Path | None, problems: Problems
+) -> list[Rule]:
+    """Return the rules; `problems` gets what is wrong with each."""
+    name = path.name if path is not None else "recipe"
+    rules: list[Rule] = []
+    for i, rule in enumerate(content.rules):
+        at: KeyPath = ("rules", i)
+        line = f":{document.lines[at]}" if at in document.lines else ""
+        origin = f"{name}{line} rules[{i}]"
+        settings = _settings(rule, document, at, problems)
+        if rule.candidates is not None:
+            tried = tuple(
+                _settings(c, document, (*at, "candidates", n), problems)
+                for n, c in enumerate(rule.candidates)
+            )
+            settings = Settings(candidates=tried).over(settings)
+        with problems.caught():
+            rules += [
+                Rule(where, settings, origin, rule.force) for where in _wheres(rule.where, path)
+            ]
+    return rules
 
 
 def _calibration(section: CalibrationSection) -> Calibration:
@@ -198,7 +208,10 @@ def _parts(where: WhereSection) -> list[OpType | Layer | Subgraph]:
     return []
 
 
-def _settings(section: SettingsSection, document: Document, at: KeyPath) -> Settings:
+def _settings(
+    section: SettingsSection, document: Document, at: KeyPath, problems: Problems
+) -> Settings:
+    """Return what a section says; `problems` gets algorithms and options that do not exist."""
     said: dict[str, Any] = {
         "balance": section.balance,
         "compensation": section.compensation,
@@ -207,16 +220,18 @@ def _settings(section: SettingsSection, document: Document, at: KeyPath) -> Sett
     }
     if section.activation is not None:
         a = section.activation
+        with problems.caught():
+            said["activation"] = _choice("activation", a, document, (*at, "activation"))
         said |= {
-            "activation": _choice("activation", a, document, (*at, "activation")),
             "activation_bits": a.bits,
             "activation_symmetric": a.symmetric,
             "activation_per_channel": a.per_channel,
         }
     if section.weight is not None:
         w = section.weight
+        with problems.caught():
+            said["weight"] = _choice("weight", w, document, (*at, "weight"))
         said |= {
-            "weight": _choice("weight", w, document, (*at, "weight")),
             "weight_bits": w.bits,
             "weight_per_channel": w.per_channel,
         }

@@ -217,7 +217,7 @@ class RuleSection(SettingsSection):
     """One of `rules`."""
 
     where: Annotated[WhereSection, BeforeValidator(_as_where)]
-    force: Literal["implied", "wished", "required"] = "wished"
+    force: Literal["implied", "wished", "required", "granted"] = "wished"
     candidates: list[SettingsSection] | None = None
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calibrant.errors import ConfigValueError, did_you_mean
+from calibrant.errors import ConfigValueError, Problems, did_you_mean
 from calibrant.graph.ops import is_constant
 from calibrant.graph.values import Names, add_constant
 
@@ -45,14 +45,14 @@ class Folded:
 
 
 def fuse_batchnorm(
-    model: ir.Model, *, skip: tuple[str, ...] = (), origin: str = ""
+    model: ir.Model, *, skip: tuple[str, ...] = (), check: bool = True
 ) -> list[Folded]:
     """Fold each BatchNormalization that stands behind a layer, in place.
 
     Args:
         model: A prepared model.
         skip: Names of layers to leave as they are.
-        origin: Where they stand, for messages.
+        check: Check these names; a recipe's are checked with its other names (`plan.effective`).
 
     Returns:
         One entry for each pair found.
@@ -60,7 +60,8 @@ def fuse_batchnorm(
     Raises:
         ConfigValueError: A name in `skip` is no layer that can have a batch normalization behind it.
     """
-    check_foldable(model, skip, origin)
+    if check:
+        check_foldable(model, skip)
     results: list[Folded] = []
     names = Names(model.graph)
     for node in list(model.graph):
@@ -75,21 +76,33 @@ def fuse_batchnorm(
     return results
 
 
-def check_foldable(model: ir.Model, names: tuple[str, ...], origin: str = "") -> None:
+def check_foldable(
+    model: ir.Model, names: tuple[str, ...], origin: str = "", types: tuple[str, ...] = ()
+) -> None:
     """Check that names are those of layers of a type that a normalization can be folded into.
 
+    Args:
+        model: The model.
+        names: The names.
+        origin: Where they stand, for messages.
+        types: The types; none for all that are folded.
+
     Raises:
-        ConfigValueError: One is not.
+        ConfigValueError: Some are not; all of them, in one error.
     """
+    types = types or _LAYERS
     known = {n.name or "": n.op_type for n in model.graph}
-    layers = [name for name, op_type in known.items() if op_type in _LAYERS]
-    for name in names:
-        if name not in layers:
-            what = f"is a {known[name]}" if name in known else "is not in the model"
-            raise ConfigValueError(
+    layers = [name for name, op_type in known.items() if op_type in types]
+    problems = Problems()
+    for name in (n for n in names if n not in layers):
+        what = f"is a {known[name]}" if name in known else "is not in the model"
+        problems.add(
+            ConfigValueError(
                 f"{origin or 'fusion.skip'} names '{name}', which {what}; batch normalization is folded into "
-                f"{', '.join(_LAYERS)} ({len(layers)} such layers).{did_you_mean(name, layers)}"
+                f"{', '.join(types)} ({len(layers)} such layers).{did_you_mean(name, layers)}"
             )
+        )
+    problems.check()
 
 
 def _why_not(layer: ir.Node, norm: ir.Node, skip: tuple[str, ...]) -> str:
