@@ -223,7 +223,8 @@ def _limits(limits: Sequence[WidthLimit]) -> str:
     for limit in limits:
         where = limit.op_type or "all"
         where += f" input {limit.input}" if limit.input is not None else ""
-        said.append(f"{where}: {', '.join(map(str, limit.bits))}")
+        granted = f" ({', '.join(map(str, limit.granted))} where granted)" if limit.granted else ""
+        said.append(f"{where}: {', '.join(map(str, limit.bits))}{granted}")
     return "; ".join(said) or "none"
 
 

@@ -150,7 +150,11 @@ widths = st.lists(st.sampled_from(INT_BITS), min_size=1, unique=True).map(tuple)
         anchors=operators,
         limits=st.lists(
             st.builds(
-                WidthLimit, st.sampled_from([None, "Conv"]), st.sampled_from([None, 0, 1]), widths
+                WidthLimit,
+                st.sampled_from([None, "Conv"]),
+                st.sampled_from([None, 0, 1]),
+                widths,
+                st.sampled_from([(), (16,)]),
             ),
             max_size=2,
         ).map(tuple),

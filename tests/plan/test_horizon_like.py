@@ -126,6 +126,18 @@ def test_a_finer_rule_is_lowered_too_and_compensation_is_not() -> None:
     assert not any("'square'" in n.message for n in compensated.notes)
 
 
+@pytest.mark.parametrize(
+    ("where", "wide"), [(("conv", 1), True), (("square", 1), True), (("picked", 0), False)]
+)
+def test_a_granted_width_holds_where_the_device_has_a_mode_for_it(
+    where: tuple[str, int], wide: bool
+) -> None:
+    settings = Settings(activation_bits=16, weight_bits=16)
+    found = plan(Rule(LayerInput(*where), settings, "node_config", "granted"))
+    assert widths(found)[f"{where[0]}:{where[1]}"] == (16 if wide else 8)
+    assert any(n.where == "node_config" for n in found.notes) is not wide
+
+
 def test_a_weight_that_is_compensated_is_not_noted_as_lowered() -> None:
     """The rule for the node asks for 16 bits, the one for its weight does not."""
     rule = Rule(LayerInput("conv", 1), Settings(weight_bits=8, compensation=True), "ec")

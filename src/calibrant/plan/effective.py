@@ -229,7 +229,7 @@ class Effective:
                     f"{where}: {what}, but {limit.reason}: it is {allowed} in layer {node.name}"
                 )
             note = Note(where, f"{what}, but {limit.reason}: {nearest} in layer '{node.name}'.")
-            if rule.force == "wished" and note not in self._notes:
+            if rule.force in ("wished", "granted") and note not in self._notes:
                 self._notes.append(note)
         return replace(settings, **{limit.setting: nearest})
 

@@ -72,7 +72,7 @@ def _give_way(
     if field == "weight" and weight_index(node) is None:
         return  # there is no weight to speak of
     note = Note(where, f"{what}: layer '{node.name}' goes without.")
-    if rule.force == "wished" and note not in notes:
+    if rule.force in ("wished", "granted") and note not in notes:
         notes.append(note)
 
 

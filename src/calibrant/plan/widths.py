@@ -53,7 +53,8 @@ def within_widths(
             value = getattr(settings, field)
             lowered = limit.nearest(value)
             rule = deciders.get(field)
-            if lowered != value and not (rule is not None and rule.force == "granted"):
+            granted = rule is not None and rule.force == "granted" and value in limit.granted
+            if lowered != value and not granted:
                 if (
                     index is not None
                 ):  # a rule for the input may say otherwise than one for the node

@@ -74,8 +74,8 @@ class Rule:
             override_layer_configs 'conv1'`, `command line`.
         force: What becomes of it where a limit forbids it. `wished` takes the nearest that is allowed,
             and notes it; `required` is an error, and so is a layer that the target does not quantize;
-            `implied` stands for what nobody wrote, and gives way without a word; `granted` holds in spite of the
-            target's widths, since the device has a mode of its own for it.
+            `implied` stands for what nobody wrote, and gives way without a word; `granted` takes a width that the
+            target has a mode of its own for, and is `wished` otherwise.
         places: (setting, where it stands), for settings whose place is known more exactly than `origin`.
             Says nothing about what is wanted, so rules that differ in it alone are equal.
     """

@@ -173,7 +173,8 @@ def rules_of(
         for index, qtype in entry.inputs:
             settings = _input_settings(qtype)
             where = _input_of(entry.where, index)
-            rules.append(_rule(where, settings, _origin(document, (*entry.at, f"input{index}"))))
+            origin = _origin(document, (*entry.at, f"input{index}"))
+            rules.append(Rule(where, settings, origin, "granted"))
     return tuple(rules), tuple(dict.fromkeys(notes))
 
 

@@ -72,11 +72,12 @@ def write_recipe(recipe: Recipe) -> str:
         entry = _entry(said, f"{section}.{name}")
         if isinstance(where, Subgraph):
             entry = {"inputs": list(where.inputs), "outputs": list(where.outputs)} | entry
-        granted = set()
+        granted, origins = set(), {r.origin for r in rules if r.where == where}
         for index in sorted({i for r in rules if (i := _index(r.where, where)) is not None}):
             own = [r for r in rules if _index(r.where, where) == index]
             entry |= _input_type(merge(own), f"{section}.{name}.input{index}")
-            granted |= {index} if own[-1].force == "granted" else set()
+            by_type = own[-1].force == "granted" and own[-1].origin in origins
+            granted |= {index} if by_type else set()
         entry = _paired(entry) if granted == {0, 1} else entry
         if entry:
             content.setdefault(section, {})[name] = entry

@@ -102,7 +102,9 @@ def target_of(document: Document, look: Look) -> Target:
     except ValidationError as e:
         raise config_error(e, TargetDocument, whole) from e
     values = content.model_dump(exclude={"calibrant_target", "like", "limits"})
-    limits = tuple(WidthLimit(s.op, s.input, tuple(s.bits)) for s in content.limits)
+    limits = tuple(
+        WidthLimit(s.op, s.input, tuple(s.bits), tuple(s.granted)) for s in content.limits
+    )
     return Target(**{key: _frozen(key, value) for key, value in values.items()}, limits=limits)
 
 
@@ -149,5 +151,10 @@ def _plain(value: Any) -> Any:
 
 
 def _limit(limit: WidthLimit) -> dict[str, Any]:
-    said = {"op": limit.op_type, "input": limit.input, "bits": list(limit.bits)}
+    said = {
+        "op": limit.op_type,
+        "input": limit.input,
+        "bits": list(limit.bits),
+        "granted": list(limit.granted) or None,
+    }
     return {key: value for key, value in said.items() if value is not None}

@@ -77,6 +77,7 @@ class LimitSection(Section):
     op: Annotated[str, one_of(*_QUANTIZED)] | None = None
     input: Annotated[int, interval("[0, inf)")] | None = None
     bits: Widths
+    granted: Widths = Field(default_factory=list)
 
 
 class TargetDocument(Section):

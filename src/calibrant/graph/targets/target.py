@@ -25,11 +25,14 @@ class WidthLimit:
         op_type: Operator; None for all.
         input: Index of the operand, a weight or an activation; None for all.
         bits: Widths it takes.
+        granted: Widths it takes besides where a rule for this operand alone is granted them: the device has a mode of
+            its own for that.
     """
 
     op_type: str | None
     input: int | None
     bits: tuple[int, ...]
+    granted: tuple[int, ...] = ()
 
     def nearest(self, bits: int) -> int:
         """Return the widest allowed width that is not above `bits`, or else the narrowest."""
