@@ -13,6 +13,7 @@ import pytest
 
 from calibrant.cli import main
 from calibrant.dialects import load_recipe
+from calibrant.recipe.tidy import tidy
 from tests.models import NETS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "dialects"
@@ -138,8 +139,27 @@ def test_explain_shows_what_a_rule_names_beside_the_layers_of_the_target(
         "rule": "tensor.cfg:2 tensor_quantize 'add1'",
     }
     assert entry["settings"]["activation"]["value"] == "hfmg(bins=4096)"
-    assert run("explain", "residual.onnx", "--recipe", "tensor.cfg") == 0
+    assert run("explain", "residual.onnx", "--recipe", "tensor.cfg", "--all") == 0
     assert re.search(r"input 1 'conv2'\n +compute +int +input ", capsys.readouterr().out)
+
+
+def test_an_input_that_is_quantized_on_request_shows_its_algorithm(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its node has the same settings, which are of no effect there, so nothing else would show them."""
+    onnx.save(NETS["residual"]()[0], "residual.onnx")
+    (files / "r.yaml").write_text(
+        "calibrant: 1\nrules:\n  - {where: all, activation: kl}\n"
+        "  - {where: {layer: add1}, precision: float32}\n"
+        "  - {where: {layer: add1, input: 1}, precision: int8}\n"
+    )
+    assert run("explain", "residual.onnx", "--recipe", "r.yaml", "--json") == 0
+    [add] = [d for d in printed_json(capsys)["layers"] if d["layer"] == "add1"]
+    [entry] = add["inputs"]
+    assert entry["settings"]["activation"]["value"] == "kl"
+    assert entry["settings"]["activation_bits"]["value"] == 8
+    assert run("explain", "residual.onnx", "--recipe", "r.yaml") == 0
+    assert re.search(r"input 1 of add1: .*activation algorithm 'kl'", capsys.readouterr().out)
 
 
 def test_explain_lists_each_candidate(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,13 +170,13 @@ def test_explain_lists_each_candidate(files: Path, capsys: pytest.CaptureFixture
     tried = layers["conv1"]["settings"]["candidates"]["value"]
     assert [t.partition("(")[0] for t in tried] == ["activation max", "activation kl-merge"]
     assert content["whole_model"]["search"]["scope"] == "model"
-    assert run("explain", "pools.onnx", "--recipe", "search.json") == 0
+    assert run("explain", "pools.onnx", "--recipe", "search.json", "--all") == 0
     out = capsys.readouterr().out
     assert all(re.search(rf"^.* {re.escape(t)}$", out, re.MULTILINE) for t in tried)
 
 
 def test_explain_in_words(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("explain", "pools.onnx", "--recipe", "quant.cfg") == 0
+    assert run("explain", "pools.onnx", "--recipe", "quant.cfg", "--all") == 0
     out = capsys.readouterr().out
     assert "quant.cfg for pools.onnx, target layers-only" in out
     assert "5 layers: 4 quantized, 1 left in float" in out
@@ -166,7 +186,7 @@ def test_explain_in_words(files: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "conv2 (Conv), stays in float: float32 asked for by" in out
     assert "Not done as asked\n  quant.cfg:5 common_config arq_quantize." in out
     assert max(map(len, out.splitlines())) < 200
-    assert run("explain", "pools.onnx", "--recipe", "quant_config.json") == 0
+    assert run("explain", "pools.onnx", "--recipe", "quant_config.json", "--all") == 0
     out = capsys.readouterr().out
     assert re.search(r"input 0 '\w+'\n +activation bits +16 +input ", out)
     (files / "trained.yaml").write_text("calibrant: 1\ntraining: true\n")
@@ -176,6 +196,53 @@ def test_explain_in_words(files: Path, capsys: pytest.CaptureFixture[str]) -> No
         "Not implemented yet, so 'calibrant quantize' refuses it\n  ranges learned by training"
     )
     assert refused in out
+
+
+def test_layers_with_equal_settings_are_one_row(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("explain", "pools.onnx", "--recipe", "quant.cfg") == 0
+    out = capsys.readouterr().out
+    assert re.search(
+        r"2 Conv +int8 ifmr with search_step 0\.02 asymmetric +int7 arq per channel +conv1, conv3$",
+        out,
+        re.M,
+    )
+    assert re.search(
+        r"1 Gemm +int8 hfmg with bins 2048 asymmetric +int8 arq per tensor +y$", out, re.M
+    )
+    assert "1 Conv in float: float32 asked for by quant.cfg:3 skip_layers 'conv2': conv2" in out
+    assert re.search(r"quant\.cfg:10 .* type +1 +activation algorithm 'hfmg with bins 2048'", out)
+    assert run("explain", "pools.onnx", "--recipe", "quant_config.json") == 0
+    assert "input 0 of conv3: activations of 16 bits" in capsys.readouterr().out
+
+
+def test_a_large_model_is_explained_in_a_few_lines(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that says everything of every layer says the same of nearly all of them."""
+    onnx.save(NETS["residual"]()[0], "residual.onnx")
+    assert run("init", "residual.onnx", "--dialect", "amct", "-o", "config.json") == 0
+    capsys.readouterr()
+    assert run("explain", "residual.onnx", "--recipe", "config.json") == 0
+    assert capsys.readouterr().out.count("\n") < 30
+    assert run("explain", "residual.onnx", "--recipe", "config.json", "--all") == 0
+    assert capsys.readouterr().out.count("weight bits") == 5
+
+
+def test_explain_shows_the_layers_that_are_asked_for(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("explain", "pools.onnx", "--recipe", "quant.cfg", "--layer", "conv[13]") == 0
+    out = capsys.readouterr().out
+    assert "conv1, conv3 (Conv), quantized" in out
+    shown = out.split("Not done as asked")[0]
+    assert shown.count("weight bits") == 1
+    assert "conv2" not in shown
+    assert run("explain", "pools.onnx", "--recipe", "quant.cfg", "--layer", "y", "--json") == 0
+    assert [d["layer"] for d in printed_json(capsys)["layers"]] == ["y"]
+    assert run("explain", "pools.onnx", "--recipe", "quant.cfg", "--layer", "konv1") == 5
+    assert "Did you mean 'conv1'" in capsys.readouterr().err
 
 
 def test_explain_sees_the_model_as_the_pipeline_does(
@@ -203,7 +270,7 @@ def test_every_sample_becomes_a_native_recipe(
 ) -> None:
     assert run("convert-config", GOLDEN / source, "--to", "native", "-o", "recipe.yaml") == 0
     assert capsys.readouterr().out == f"recipe.yaml: {source} in dialect native.\n"
-    before, after = load_recipe(GOLDEN / source), load_recipe(files / "recipe.yaml")
+    before, after = tidy(load_recipe(GOLDEN / source)), load_recipe(files / "recipe.yaml")
     assert [(r.where, r.settings, r.force) for r in after.rules] == [
         (r.where, r.settings, r.force) for r in before.rules
     ]
@@ -232,7 +299,9 @@ def test_convert_config_says_on_stderr_what_is_not_honoured(
     printed = capsys.readouterr()
     notes = load_recipe(source).notes
     assert [f"Note: {n.where}: {n.message}" for n in notes] == printed.err.splitlines()
-    assert printed.out.startswith("calibrant: 1\n")
+    assert printed.out.startswith(
+        f"# {source.name}, as a recipe of calibrant's own\ncalibrant: 1\n"
+    )
     assert run("convert-config", source, "--to", "native", "--json") == 0
     content = printed_json(capsys)
     assert content["config"] == printed.out

@@ -481,7 +481,7 @@ def test_what_the_file_cannot_say_is_refused() -> None:
     )
     with pytest.raises(UnsupportedError, match="activation algorithm 'kl'"):
         dump_recipe(native, "amct")
-    with pytest.raises(UnsupportedError, match="equalize on"):
+    with pytest.raises(UnsupportedError, match="equalization on"):
         dump_recipe(load_recipe("calibrant: 1\nequalize: on\n"), "amct")
 
 

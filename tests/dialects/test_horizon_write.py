@@ -186,7 +186,7 @@ def test_a_native_recipe_as_a_quant_config() -> None:
         ("- {where: all, weight: arq}", "cannot say weight algorithm 'arq'"),
         ("- {where: all, weight: {per_channel: false}}", "one weight scale a tensor"),
         ("- {where: all, precision: int4}", "one type for activations and weights"),
-        ("- {where: all, balance: 0.5}", "cannot say balance"),
+        ("- {where: all, balance: 0.5}", "cannot say balancing of strength 0.5"),
         ("- {where: all, activation: {symmetric: true}}", "only with a calibration_type"),
         ("- {where: {layer: a, input: 0}, precision: float16}", "cannot say float16 of one input"),
     ],

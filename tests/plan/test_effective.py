@@ -71,8 +71,8 @@ def test_a_requirement_beyond_a_limit_is_an_error_that_ends_with_the_layer() -> 
         effective(
             "conv_bn_relu", rule(Layer("y"), "required", weight_per_channel=True), limits=LIMITS
         )
-    assert str(e.value).startswith("file:1: weight per channel is True for a Gemm")
-    assert str(e.value).endswith("it is False in layer y")
+    assert str(e.value).startswith("file:1: weight per channel is on for a Gemm")
+    assert str(e.value).endswith("it is off in layer y")
 
 
 def test_a_default_that_no_rule_asks_for_stays_within_the_limits_in_silence() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from calibrant.graph.ops import is_constant
 from calibrant.graph.targets import get
 from calibrant.plan.decisions import LayerDecision
 from calibrant.plan.effective import Effective
@@ -76,18 +77,22 @@ class Levels:
         return self._decided(layer.settings, layer.origin, layer.node, None)
 
     def of_inputs(self, layer: LayerDecision) -> Iterator[tuple[int, str, dict[str, Decided]]]:
-        """Yield index, tensor and settings of each input for which other things hold than for its layer."""
+        """Yield index, tensor and settings of each input for which other things hold than for its layer.
+
+        An input that is quantized on request, at a node that is not, has all its settings: those of its node are of
+        no effect.
+        """
         node = self._nodes[layer.node]
         for index, tensor in enumerate(node.inputs):
             if tensor is None:
                 continue
             settings, origin = self._effective.of(node, index)
             own = dict(layer.settings.items())
-            other = {
-                name: decided
-                for name, decided in self._decided(settings, origin, layer.node, index).items()
-                if decided.value != own.get(name)
-            }
+            decided = self._decided(settings, origin, layer.node, index)
+            other = {name: d for name, d in decided.items() if d.value != own.get(name)}
+            if not layer.quantized and "compute" in other and settings.compute == "int":
+                kind = "weight" if is_constant(tensor) else "activation"
+                other = {n: d for n, d in decided.items() if n.startswith(kind) or n in other}
             if other:
                 yield index, tensor.name or "", other
 

@@ -78,12 +78,14 @@ def convert_config(
     makes it an error. What the old one says and nothing here can do is a note on stderr, too.
     """
     from calibrant.cli._summary import print_json
-    from calibrant.dialects import dump_recipe, load_recipe
+    from calibrant.dialects import convert, load_recipe
 
     path = check_free(out, force=force)
     recipe = load_recipe(config, dialect=source, strict=strict)
     lost: list[str] = []
-    text = dump_recipe(recipe, to, model=model, lost=None if strict else lost)
+    text = convert(recipe, to, model=model, lost=None if strict else lost)
+    if to == "native":
+        text = f"# {config.name}, as a recipe of calibrant's own\n{text}"
     if path is not None:
         write_whole(path, text)
     if as_json:

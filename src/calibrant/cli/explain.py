@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calibrant.cli._options import Debug, Dialect, Json, Model, Strict
+from calibrant.cli._options import OUTPUT_PANEL, Debug, Dialect, Json, Model, Strict
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from calibrant.cli._levels import Decided
     from calibrant.plan import Explanation
     from calibrant.recipe import Recipe
 
@@ -22,11 +23,10 @@ EXAMPLES = """Examples:
 
 `calibrant explain model.onnx --recipe quant.cfg`
 
+`calibrant explain model.onnx --recipe quant.cfg --layer 'layer3/*'`
+
 `calibrant explain model.onnx --recipe recipe.yaml --json`
 """
-
-#: Columns for a value in the text.
-VALUE_WIDTH = 18
 
 
 def explain(
@@ -42,14 +42,35 @@ def explain(
     ],
     dialect: Dialect = None,
     strict: Strict = False,
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            "--layer",
+            metavar="GLOB",
+            help="Show these layers alone, a name or a pattern such as 'layer3/*', and every setting of theirs with "
+            "the rule that decided it.",
+            rich_help_panel=OUTPUT_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Show every setting of every layer with the rule that decided it.",
+            rich_help_panel=OUTPUT_PANEL,
+        ),
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show what a configuration means for every layer, and which rule decided it.
+    """Show what a configuration means for the layers of a model, and which rules decided it.
 
-    Beside each setting stand the level (default, model, type, subgraph, layer, input) and the place of the
-    rule that decided. What cannot be done as asked is listed with its reason. No data is needed.
+    Layers with equal settings stand in one row. --layer and --all show each setting with its level (default, model,
+    type, subgraph, layer, input) and the place of the rule that decided. What cannot be done as asked is listed with
+    its reason. No data is needed.
     """
+    from calibrant.cli._explained import in_brief, in_full
     from calibrant.cli._prepared import prepared_for
     from calibrant.cli._summary import print_json
     from calibrant.dialects import load_recipe
@@ -58,11 +79,35 @@ def explain(
     wanted = load_recipe(recipe, dialect=dialect, strict=strict)
     prepared = prepared_for(wanted, model)
     found = _content(explained(wanted, prepared), wanted, prepared)
+    if layer is not None:
+        found["layers"] = _selected(found["layers"], layer)
     content = {"model": str(model), "recipe": str(recipe), **found}
     if as_json:
-        print_json(content)
+        print_json({**content, "layers": [_plain(d) for d in content["layers"]]})
+    elif everything or layer is not None:
+        typer.echo("\n".join(in_full(content, everything=everything)))
     else:
-        typer.echo("\n".join(_lines(content)))
+        typer.echo("\n".join(in_brief(content)))
+
+
+def _selected(layers: list[dict[str, Any]], pattern: str) -> list[dict[str, Any]]:
+    """Return the layers that a name or a pattern is for.
+
+    Raises:
+        ConfigValueError: There is none.
+    """
+    from fnmatch import fnmatchcase
+
+    from calibrant.errors import ConfigValueError, did_you_mean
+
+    names = [d["layer"] for d in layers]
+    found = [d for d in layers if d["layer"] == pattern or fnmatchcase(d["layer"], pattern)]
+    if not found:
+        raise ConfigValueError(
+            f"--layer is '{pattern}', and none of the {len(names)} layers is called so."
+            + did_you_mean(pattern, names)
+        )
+    return found
 
 
 def _content(explanation: Explanation, recipe: Recipe, model: ir.Model) -> dict[str, Any]:
@@ -72,7 +117,7 @@ def _content(explanation: Explanation, recipe: Recipe, model: ir.Model) -> dict[
     layers = []
     for layer in (*explanation.layers, *levels.others(explanation.layers)):
         inputs = [
-            {"input": index, "tensor": tensor, "settings": _settings(decided)}
+            {"input": index, "tensor": tensor, "settings": decided}
             for index, tensor, decided in levels.of_inputs(layer)
         ]
         layers.append(
@@ -81,7 +126,7 @@ def _content(explanation: Explanation, recipe: Recipe, model: ir.Model) -> dict[
                 "op_type": layer.op_type,
                 "quantized": layer.quantized,
                 "reason": layer.reason,
-                "settings": _settings(levels.of_layer(layer)),
+                "settings": levels.of_layer(layer),
                 "inputs": inputs,
             }
         )
@@ -90,6 +135,7 @@ def _content(explanation: Explanation, recipe: Recipe, model: ir.Model) -> dict[
     ]
     return {
         "whole_model": _whole_model(recipe),
+        "wishes": _wishes(recipe),
         "layers": layers,
         "notes": notes,
         "not_implemented": list(explanation.unsupported),
@@ -106,94 +152,34 @@ def _whole_model(recipe: Recipe) -> dict[str, Any]:
     return {name: plain[name] for name in names}
 
 
-def _settings(decided: Mapping[str, Any]) -> dict[str, Any]:
+def _wishes(recipe: Recipe) -> list[str]:
+    """Return what a recipe wants of the whole model and is not the default, in words."""
+    from dataclasses import fields
+
+    from calibrant.recipe import Recipe
+    from calibrant.recipe.words import wish_words
+
+    plain, told = Recipe(), ("rules", "limits", "notes", "target", "calibration")
+    names = [f.name for f in fields(recipe) if f.name not in told]
+    wanted = [n for n in names if getattr(recipe, n) != getattr(plain, n)]
+    wanted += [
+        f.name
+        for f in fields(recipe.calibration)
+        if getattr(recipe.calibration, f.name) != getattr(plain.calibration, f.name)
+    ]
+    return [wish_words(recipe, name) for name in wanted]
+
+
+def _plain(layer: dict[str, Any]) -> dict[str, Any]:
+    """Return a layer as plain values."""
+    inputs = [{**e, "settings": _settings(e["settings"])} for e in layer["inputs"]]
+    return {**layer, "settings": _settings(layer["settings"]), "inputs": inputs}
+
+
+def _settings(decided: Mapping[str, Decided]) -> dict[str, Any]:
+    from calibrant.cli._explained import told
+
     return {
-        name: {"value": _value(d.value), "level": d.level, "rule": d.rule}
+        name: {"value": told(d.value), "level": d.level, "rule": d.rule}
         for name, d in decided.items()
     }
-
-
-def _value(value: Any) -> Any:
-    """Return a setting as a number, a text or a list of candidates."""
-    if isinstance(value, tuple):
-        return [", ".join(f"{_words(k)} {_shown(v)}" for k, v in c.items()) for c in value]
-    return value if isinstance(value, bool | int | float) else str(value)
-
-
-# --------------------------------------------------------------------------------------------- text
-
-
-def _lines(content: Mapping[str, Any]) -> Iterator[str]:
-    layers = content["layers"]
-    count = sum(layer["quantized"] for layer in layers)
-    whole = content["whole_model"]
-    yield f"{content['recipe']} for {content['model']}, target {whole['target']}"
-    if whole["training"]:
-        yield "It is for training with quantization: ranges are learned. 'calibrant quantize' does not train."
-    yield f"{len(layers)} layers: {count} quantized, {len(layers) - count} left in float"
-    yield ""
-    yield "Whole model"
-    for name, value in whole.items():
-        if name != "target" and value is not None:
-            yield f"  {_words(name):<22}  {_whole(value)}"
-    for layer in layers:
-        yield ""
-        state = "quantized" if layer["quantized"] else f"stays in float: {layer['reason']}"
-        yield f"{layer['layer']} ({layer['op_type']}), {state}"
-        shown = layer["settings"]
-        if not layer["quantized"]:  # what would hold is of no effect
-            shown = {"compute": shown["compute"]}
-        yield from _table(shown)
-        for entry in layer["inputs"]:
-            if layer["quantized"] or "compute" in entry["settings"]:
-                yield f"  input {entry['input']} '{entry['tensor']}'"
-                yield from _table(entry["settings"], "  ")
-    kept = [n for n in content["notes"] if not n["honoured"]]
-    other = [n for n in content["notes"] if n["honoured"]]
-    yield from _list("Not done as asked", [f"{n['where']}: {n['message']}" for n in kept])
-    yield from _list("Done in another way", [f"{n['where']}: {n['message']}" for n in other])
-    yield from _list(
-        "Not implemented yet, so 'calibrant quantize' refuses it", content["not_implemented"]
-    )
-
-
-def _table(settings: Mapping[str, Mapping[str, Any]], indent: str = "") -> Iterator[str]:
-    for name, s in settings.items():
-        *before, value = (
-            s["value"] if isinstance(s["value"], list) and s["value"] else [s["value"]]
-        )
-        head = f"{indent}  {_words(name):<{22 - len(indent)}}"
-        for line in before:
-            yield f"{head}  {line}"
-            head = " " * 24
-        head = f"{head}  {_shown(value):<{VALUE_WIDTH}}"
-        if len(_shown(value)) > VALUE_WIDTH:  # what decided it stands on a line of its own
-            yield head
-            head = " " * (26 + VALUE_WIDTH)
-        yield f"{head}  {s['level']:<8}  {s['rule']}"
-
-
-def _whole(value: Any) -> str:
-    if isinstance(value, Mapping):
-        parts = [f"{_words(k)} {_shown(v)}" for k, v in value.items() if v not in (None, (), [])]
-        return ", ".join(parts)
-    return _shown(value)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return str(value)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _list(title: str, entries: list[str]) -> Iterator[str]:
-    if entries:
-        yield ""
-        yield title
-        yield from (f"  {entry}" for entry in entries)

@@ -26,6 +26,7 @@ from calibrant.errors import (
 )
 from calibrant.graph.targets import is_path
 from calibrant.recipe import Recipe
+from calibrant.recipe.tidy import tidy
 
 if TYPE_CHECKING:
     from calibrant.graph.load import ModelLike
@@ -181,8 +182,14 @@ def convert(
     model: ModelLike | None = None,
     lost: list[str] | None = None,
 ) -> str:
-    """Read a recipe in any dialect and write it in another; arguments and errors as for both."""
-    return dump_recipe(load_recipe(source), dialect, model=model, lost=lost)
+    """Read a recipe in any dialect and write it in another; arguments and errors as for both.
+
+    A native recipe is written as short as a person would (`recipe.tidy`).
+    """
+    recipe = load_recipe(source)
+    if dialect == "native":
+        recipe = tidy(recipe)
+    return dump_recipe(recipe, dialect, model=model, lost=lost)
 
 
 def _text(source: str | Path | Mapping[str, Any]) -> tuple[str, Path | None]:

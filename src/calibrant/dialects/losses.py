@@ -13,7 +13,8 @@ from contextvars import ContextVar
 from typing import Any
 
 from calibrant.errors import UnsupportedError
-from calibrant.recipe import Calibration, Fusion, Recipe, Rule, Settings
+from calibrant.recipe import Recipe, Rule, Settings
+from calibrant.recipe.words import setting_words, wish_words
 
 __all__ = [
     "collecting",
@@ -89,24 +90,20 @@ def refuse_wishes(recipe: Recipe, dialect: str, *, can: Collection[str]) -> None
         UnsupportedError: It wants something else; the message lists it.
     """
     plain = Recipe()
-    lost = [
-        f"{name} {getattr(recipe, name)!r}"
+    wanted = [
+        name
         for name in ("joint", "scale_format", "output_precision", "search", "promote", "training")
-        if name not in can and getattr(recipe, name) != getattr(plain, name)
+        if getattr(recipe, name) != getattr(plain, name)
     ]
-    lost += [
-        f"{name} on"
-        for name in ("bias_correction", "equalize")
-        if name not in can and getattr(recipe, name) == "on"
-    ]
-    calibration = Calibration()
-    lost += [
-        f"calibration.{name} {getattr(recipe.calibration, name)!r}"
+    wanted += [n for n in ("bias_correction", "equalize") if getattr(recipe, n) == "on"]
+    wanted += [
+        name
         for name in ("batch_size", "batch_num", "exact", "random", "sources", "behind")
-        if name not in can and getattr(recipe.calibration, name) != getattr(calibration, name)
+        if getattr(recipe.calibration, name) != getattr(plain.calibration, name)
     ]
-    if "fusion" not in can and recipe.fusion != Fusion():
-        lost.append("fusion other than of every batch normalization")
+    if recipe.fusion != plain.fusion:
+        wanted.append("fusion")
+    lost = [wish_words(recipe, name) for name in wanted if name not in can]
     if lost:
         lose(f"A file of dialect '{dialect}' cannot say: {'; '.join(lost)}.")
 
@@ -133,7 +130,9 @@ def refuse_settings(settings: Settings, dialect: str, where: str, *, can: Collec
         UnsupportedError: There is one that is set, and not to what holds without it.
     """
     lost = [
-        name for name, value in settings.items() if name not in can and value not in (False, 0, ())
+        setting_words(name, value)
+        for name, value in settings.items()
+        if name not in can and value not in (False, 0, ())
     ]
     if lost:
         lose(f"A file of dialect '{dialect}' cannot say {', '.join(lost)} ({where}).", at=where)

@@ -29,6 +29,7 @@ from calibrant.recipe import (
     Settings,
     Subgraph,
 )
+from calibrant.recipe.words import value_words
 
 __all__ = ["DEFAULTS", "Chosen", "Effective"]
 
@@ -218,17 +219,20 @@ class Effective:
         nearest = limit.nearest(value)
         if rule is not None and settings.compute == "int":
             where = rule.place(limit.setting)
-            what = f"{limit.setting.replace('_', ' ')} is {value} for {an(node.op_type)}"
+            what = (
+                f"{limit.setting.replace('_', ' ')} is {value_words(value)} for {an(node.op_type)}"
+            )
             if rule.force == "required":
                 if limit.setting == "compute":
                     raise ConfigValueError(
                         f"{where}: {an(node.op_type)} is not quantized where {limit.reason}, as in layer {node.name}"
                     )
-                allowed = " or ".join(map(str, limit.allowed))
+                allowed = " or ".join(map(value_words, limit.allowed))
                 raise ConfigValueError(
                     f"{where}: {what}, but {limit.reason}: it is {allowed} in layer {node.name}"
                 )
-            note = Note(where, f"{what}, but {limit.reason}: {nearest} in layer '{node.name}'.")
+            instead = value_words(nearest)
+            note = Note(where, f"{what}, but {limit.reason}: {instead} in layer '{node.name}'.")
             if rule.force in ("wished", "granted") and note not in self._notes:
                 self._notes.append(note)
         return replace(settings, **{limit.setting: nearest})

@@ -18,7 +18,7 @@ import yaml
 
 from calibrant.errors import ConfigValueError, Problems
 
-__all__ = ["Document", "KeyPath", "path_text", "read", "write"]
+__all__ = ["Block", "Document", "KeyPath", "path_text", "read", "write"]
 
 KeyPath = tuple[str | int, ...]
 
@@ -41,8 +41,15 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own form
 
 
+class Block(dict[str, Any]):
+    """A mapping that is written with one key a line, however short it is."""
+
+
 class _Dumper(yaml.SafeDumper):
-    """Quotes what either schema would take for something other than text."""
+    """Quotes what either schema would take for something other than text, and indents the items of a list."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
@@ -51,7 +58,14 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
     return dumper.represent_scalar(_TAG + "str", value, style)
 
 
+def _block(dumper: yaml.SafeDumper, value: Block) -> yaml.Node:
+    node = dumper.represent_mapping(_TAG + "map", value)
+    node.flow_style = False
+    return node
+
+
 _Dumper.add_representer(str, _text)
+_Dumper.add_representer(Block, _block)
 for _name, _pattern, _first in _CORE:
     whole = re.compile(f"(?:{_pattern.pattern})$")
     _Loader.add_implicit_resolver(_TAG + _name, whole, _first)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from calibrant.graph.load import ModelLike
+from calibrant.recipe.words import setting_words
 
 __all__ = ["create_retrain_config", "write_cfg", "write_for", "write_recipe"]
 
@@ -156,7 +157,7 @@ def _data(settings: Settings, name: str) -> dict[str, Any]:
     section: dict[str, Any] = {}
     if settings.activation is not None:
         if settings.activation.name != "ulq":
-            _unsayable(f"activation algorithm '{settings.activation}'", name)
+            _unsayable(setting_words("activation", settings.activation), name)
         section = {"algo": "ulq_quantize"} | {
             k: v
             for k in ("clip_max", "clip_min", "fixed_min")
@@ -173,7 +174,7 @@ def _weight(settings: Settings, name: str) -> dict[str, Any]:
     section: dict[str, Any] = {}
     if settings.weight is not None:
         if settings.weight.name not in ("arq", "ulq"):
-            _unsayable(f"weight algorithm '{settings.weight}'", name)
+            _unsayable(setting_words("weight", settings.weight), name)
         section["algo"] = "ulq_retrain" if settings.weight.name == "ulq" else "arq_retrain"
     if settings.weight_per_channel is not None:
         section["channel_wise"] = settings.weight_per_channel

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from calibrant.graph.load import ModelLike
+from calibrant.recipe.words import all_options, setting_words, wish_words
 
 __all__ = ["create_config", "default_recipe", "write_for", "write_recipe"]
 
@@ -204,7 +205,7 @@ def _globals(recipe: Recipe, tensors: list[dict[str, Any]]) -> dict[str, Any]:
     batches = recipe.calibration.balance_batches
     if batches is not None and batches > 1:
         lose(
-            f"config.json cannot say calibration.balance_batches {batches}: AMCT looks at one batch."
+            f"config.json cannot say {wish_words(recipe, 'balance_batches')}: AMCT looks at one batch."
         )
     document: dict[str, Any] = {
         "version": 1,
@@ -248,7 +249,7 @@ def _activation(settings: Settings, where: str) -> dict[str, Any]:
     algorithm = settings.activation.name if settings.activation is not None else None
     if algorithm not in (None, "ifmr", "hfmg"):
         lose(
-            f"config.json cannot say activation algorithm '{settings.activation}' ({where}); it knows ifmr, "
+            f"config.json cannot say {_words('activation', settings)} ({where}); it knows ifmr, "
             "which stands there with its defaults, and hfmg.",
             at=where,
         )
@@ -280,13 +281,15 @@ def _weight(settings: Settings, where: str) -> dict[str, Any]:
         section["num_steps"] = options.get("levels", 32)
         section["num_of_iteration"] = options.get("rounds", 1)
     elif algorithm == "ada":
+        assert settings.weight is not None
+        options = all_options("weight", settings.weight)
         section["num_iteration"] = options["iterations"]
         section["reg_param"] = options["regularization"]
         section["beta_range"] = list(options["beta_range"])
         section["warm_start"] = options["warm_start"]
     elif algorithm not in (None, "arq"):
         lose(
-            f"config.json cannot say weight algorithm '{settings.weight}' ({where}); it knows arq, which "
+            f"config.json cannot say {_words('weight', settings)} ({where}); it knows arq, which "
             "stands there, nuq and ada.",
             at=where,
         )
@@ -296,6 +299,10 @@ def _weight(settings: Settings, where: str) -> dict[str, Any]:
     if algorithm is not None:
         section["wts_algo"] = f"{algorithm}_quantize"
     return section
+
+
+def _words(kind: str, settings: Settings) -> str:
+    return setting_words(kind, getattr(settings, kind))
 
 
 def _width(bits: int, known: tuple[int, ...], what: str, where: str) -> int:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from calibrant.graph.load import ModelLike
     from calibrant.graph.targets import Target
+    from calibrant.recipe.words import setting_words
 
 __all__ = ["effective_config", "write_recipe"]
 
@@ -207,7 +208,10 @@ def _entry(settings: Settings, where: str, *, default: bool = False) -> dict[str
     """Return the fields of one level."""
     refuse_settings(settings, "horizon", where, can=_FIELDS)
     if settings.weight is not None and settings.weight.name not in ("max", "auto"):
-        lose(f"quant_config cannot say weight algorithm '{settings.weight}' ({where}).", at=where)
+        lose(
+            f"quant_config cannot say {setting_words('weight', settings.weight)} ({where}).",
+            at=where,
+        )
     if settings.weight_per_channel is False:
         lose(f"quant_config cannot say one weight scale a tensor ({where}).", at=where)
     entry: dict[str, Any] = {}
@@ -235,19 +239,25 @@ def _type(settings: Settings, where: str) -> str | None:
     bits = settings.activation_bits or settings.weight_bits
     if settings.weight_bits not in (None, bits) or bits not in (8, 16):
         lose(
-            f"quant_config has one type for activations and weights, int8 or int16, not "
-            f"{settings.activation_bits} and {settings.weight_bits} bits ({where}).",
+            f"quant_config has one type for activations and weights, int8 or int16, and cannot say {_widths(settings)} "
+            f"({where}).",
             at=where,
         )
         bits = 16 if 16 in (settings.activation_bits, settings.weight_bits) else 8
     return "ec" if settings.compensation else f"int{bits}"
 
 
+def _widths(settings: Settings) -> str:
+    said = [n for n in ("activation_bits", "weight_bits") if getattr(settings, n) is not None]
+    return " and ".join(setting_words(n, getattr(settings, n)) for n in said)
+
+
 def _input_type(settings: Settings, where: str) -> dict[str, str]:
     """Return the entry of one input: its name and type, or nothing where there is no word for it."""
     kind = _type(settings, where)
     if kind not in ("int8", "int16", "ec"):
-        lose(f"quant_config cannot say {kind or settings} of one input ({where}).", at=where)
+        what = kind or ", ".join(setting_words(*said) for said in settings.items())
+        lose(f"quant_config cannot say {what or 'nothing'} of one input ({where}).", at=where)
         return {}
     return {where.rsplit(".", 1)[1]: kind}
 
@@ -271,7 +281,7 @@ def _activation(settings: Settings, where: str) -> dict[str, Any] | None:
     for t in tried:
         if t.activation is None or t.activation.name not in names:
             lose(
-                f"quant_config cannot say activation algorithm '{t.activation}' ({where}).",
+                f"quant_config cannot say {setting_words('activation', t.activation)} ({where}).",
                 at=where,
             )
             continue

@@ -1,10 +1,17 @@
-"""Write a recipe in YAML; `native` has the form."""
+"""Write a recipe in YAML, laid out as a person would; `native` has the form.
+
+Rules that follow each other and say the same of layers, or of types, stand as one rule for all of them, and limits that
+have a name stand as that. Reading the text gives the same recipe back.
+"""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields, replace
 from typing import Any
 
+from calibrant.dialects.limits import named_limits
 from calibrant.recipe import (
     AlgorithmChoice,
     AllNodes,
@@ -14,6 +21,7 @@ from calibrant.recipe import (
     InputOf,
     Layer,
     LayerInput,
+    Limit,
     MappedLayers,
     OpType,
     Promotion,
@@ -24,7 +32,7 @@ from calibrant.recipe import (
     Subgraph,
     Where,
 )
-from calibrant.text.yaml_text import write
+from calibrant.text.yaml_text import Block, write
 
 __all__ = ["dump"]
 
@@ -54,21 +62,49 @@ def dump(recipe: Recipe) -> str:
         content["search"] = _differences(recipe.search, Search()) or {"scope": "model"}
     if recipe.promote is not None:
         content["promote"] = _unlike_defaults(recipe.promote)
-    content["limits"] = [
-        {
-            "where": _where_content(limit.where),
-            "setting": limit.setting,
-            "allowed": list(limit.allowed),
-            "reason": limit.reason,
-        }
-        | ({"condition": limit.condition} if limit.condition != "always" else {})
-        for limit in recipe.limits
-    ]
-    content["rules"] = [_rule_content(rule) for rule in recipe.rules]
+    content["limits"] = _limits(recipe.limits)
+    content["rules"] = [_rule_content(rules) for rules in _alike(recipe.rules)]
     content["notes"] = [
-        {"where": n.where, "message": n.message, "honoured": n.honoured} for n in recipe.notes
+        Block(where=n.where, message=n.message, honoured=n.honoured) for n in recipe.notes
     ]
-    return write({k: v for k, v in content.items() if v not in (None, {}, [])})
+    sections = {k: v for k, v in content.items() if v not in (None, {}, [])}
+    return "".join(_section_text(key, value) for key, value in sections.items())
+
+
+def _section_text(key: str, value: Any) -> str:
+    """Return one key of the recipe; lists of mappings stand apart."""
+    apart = isinstance(value, list) and any(isinstance(item, dict) for item in value)
+    return ("\n" if apart else "") + write(Block({key: value}))
+
+
+def _limits(limits: tuple[Limit, ...]) -> list[Any]:
+    """Return limits as they are written: those that a vendor's devices have, by name."""
+    for name, known in named_limits().items():
+        if known and limits[: len(known)] == known:
+            return [name, *_limits(limits[len(known) :])]
+    return [_limit_content(limit) for limit in limits]
+
+
+def _limit_content(limit: Limit) -> Block:
+    content = Block(
+        where=_where_content(limit.where),
+        setting=limit.setting,
+        allowed=list(limit.allowed),
+        reason=limit.reason,
+    )
+    if limit.condition != "always":
+        content["condition"] = limit.condition
+    return content
+
+
+def _alike(rules: Iterable[Rule]) -> Iterator[list[Rule]]:
+    """Yield rules that follow each other and say the same, of layers or of types."""
+    for _, group in itertools.groupby(rules, key=lambda r: (type(r.where), r.settings, r.force)):
+        alike = list(group)
+        if isinstance(alike[0].where, Layer | OpType):
+            yield alike
+        else:
+            yield from ([rule] for rule in alike)
 
 
 def _calibration(calibration: Calibration) -> dict[str, Any]:
@@ -96,8 +132,13 @@ def _differences(value: Any, plain: Any) -> dict[str, Any]:
     return {k: v for k, v in asdict(value).items() if v != defaults[k]}
 
 
-def _rule_content(rule: Rule) -> dict[str, Any]:
-    content = {"where": _where_content(rule.where), **_settings_content(rule.settings)}
+def _rule_content(rules: list[Rule]) -> Block:
+    """Return one rule of the text, for one rule or for several that are alike."""
+    rule = rules[0]
+    where = _where_content(rule.where)
+    if len(rules) > 1:
+        where = {key: [_where_content(r.where)[key] for r in rules] for key in where}
+    content = Block(where=where, **_settings_content(rule.settings))
     if rule.force != "wished":
         content["force"] = rule.force
     if rule.settings.candidates is not None:

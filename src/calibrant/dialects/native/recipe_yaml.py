@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from calibrant.dialects.dialect import Dialect
+from calibrant.dialects.limits import named_limits
 from calibrant.dialects.mapping_file import mapped_layers
 from calibrant.dialects.native.dump import dump
 from calibrant.dialects.native.schema import (
@@ -114,7 +115,9 @@ def load(text: str, path: Path | None) -> Recipe:
     return Recipe(
         rules=tuple(rules),
         target=content.target,
-        limits=tuple(_limit(limit) for limit in content.limits),
+        limits=tuple(
+            x for i, limit in enumerate(content.limits) for x in _limits(limit, document, i)
+        ),
         calibration=_calibration(content.calibration),
         fusion=Fusion(content.fusion.batch_norm, tuple(content.fusion.skip)),
         output_precision=content.output_precision,
@@ -165,13 +168,24 @@ def _calibration(section: CalibrationSection) -> Calibration:
     )
 
 
-def _limit(section: LimitSection) -> Limit:
+def _limits(section: LimitSection | str, document: Document, index: int) -> tuple[Limit, ...]:
+    """Return the limits that one entry stands for: itself, or all that a name stands for."""
+    if isinstance(section, str):
+        known = named_limits()
+        if section not in known:
+            place = document.where(("limits", index))
+            raise ConfigValueError(
+                f"{place}: limits[{index}] is '{section}'; it is a limit, or one of {', '.join(known)}."
+                + did_you_mean(section, known)
+            )
+        return known[section]
     where: AllNodes | OpType | InputOf = AllNodes()
     if section.where.op is not None:
         where = OpType(section.where.op[0])
         if section.where.input is not None:
             where = InputOf(where, section.where.input)
-    return Limit(where, section.setting, tuple(section.allowed), section.reason, section.condition)
+    allowed = tuple(section.allowed)
+    return (Limit(where, section.setting, allowed, section.reason, section.condition),)
 
 
 def _wheres(where: WhereSection, path: Path | None) -> list[Where]:

@@ -288,7 +288,7 @@ class RecipeDocument(Section):
     search: SearchSection | None = None
     promote: PromoteSection | None = None
     training: Flag = False
-    limits: list[LimitSection] = []
+    limits: list[LimitSection | Name] = []
     rules: list[RuleSection] = []
     notes: list[NoteSection] = []
 
