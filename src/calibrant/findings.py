@@ -12,8 +12,8 @@ from calibrant.graph.passes.fuse_batchnorm import Folded
 from calibrant.graph.passes.half import Island
 from calibrant.refine.bias_by_rule import RuleCorrection
 from calibrant.refine.bias_correction import Correction
+from calibrant.refine.few_levels import Refinement
 from calibrant.refine.learned_rounding import Learned
-from calibrant.refine.nuq import Refinement
 from calibrant.runtime.downstream import Work
 from calibrant.runtime.measure import Latency, OutputQuality
 from calibrant.runtime.nodes import OutputDistance

@@ -19,9 +19,6 @@ from calibrant.errors import DataError, ModelError
 from calibrant.graph.opset import MIN_OPSET, main_opset
 from calibrant.plan import Plan
 from calibrant.recipe import Recipe
-from calibrant.refine.bias_by_rule import wishes
-from calibrant.refine.learned_rounding import learns
-from calibrant.refine.nuq import refines
 from calibrant.runtime.measure import compare, run
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
@@ -204,7 +201,7 @@ def samples_for(recipe: Recipe, plan: Plan) -> int:
     samples = PROBE_SAMPLES if _is_measured(plan, recipe) else QUALITY_SAMPLES
     if recipe.search is not None:
         samples = max(samples, recipe.search.samples)
-    return max(samples, *(w.samples for w in wishes(plan).values()), 0)
+    return max(samples, plan.bias_samples)
 
 
 def _is_measured(plan: Plan, recipe: Recipe) -> bool:
@@ -214,8 +211,8 @@ def _is_measured(plan: Plan, recipe: Recipe) -> bool:
         or (recipe.equalize != "off" and plan.target.equalize)
         or any(d.algorithm.name == "auto" for d in plan.activations)
         or any(d.settings.balance is not None for d in plan.layers)
-        or refines(plan)
-        or learns(plan)
+        or plan.refines_levels
+        or plan.learns_rounding
     )
 
 

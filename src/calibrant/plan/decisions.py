@@ -193,7 +193,7 @@ class Plan:
 
     @property
     def refines_levels(self) -> bool:
-        """Whether some weight chooses its levels anew by what its layer answers (`refine.nuq`)."""
+        """Whether some weight chooses its levels anew by what its layer answers (`refine.few_levels`)."""
         codebooks = (w.codebook for w in self.weights)
         return any(codebook is not None and codebook.rounds > 0 for codebook in codebooks)
 

@@ -29,7 +29,7 @@ import onnx_ir as ir
 from calibrant.emit.weights_only import emit_weights_only
 from calibrant.numerics.finite import finite_pairs
 from calibrant.numerics.metrics import Metric, get_metric
-from calibrant.plan import BiasWish, Plan, WeightDecision
+from calibrant.plan import Plan, WeightDecision
 from calibrant.plan.parameters import Parameters
 from calibrant.refine._biases import (
     bias_factor,
@@ -41,7 +41,7 @@ from calibrant.refine._biases import (
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.walk import walk
 
-__all__ = ["RuleCorrection", "correct_by_rule", "wishes"]
+__all__ = ["RuleCorrection", "correct_by_rule"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +69,6 @@ class RuleCorrection:
     before: float | None = None
     after: float | None = None
     reason: str = ""
-
-
-def wishes(plan: Plan) -> dict[str, BiasWish]:
-    """Return what rules ask for the biases of quantized layers, by node name."""
-    return plan.bias_wishes
 
 
 def correct_by_rule(

@@ -36,7 +36,7 @@ from calibrant.refine._rows import LayerRows
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.walk import walk
 
-__all__ = ["Learned", "learn_rounding", "learns"]
+__all__ = ["Learned", "learn_rounding"]
 
 Array = npt.NDArray[Any]
 
@@ -63,11 +63,6 @@ class Learned:
     changed: float
     kept: float
     reason: str = ""
-
-
-def learns(plan: Plan) -> bool:
-    """Say whether some layer of a plan learns its rounding."""
-    return plan.learns_rounding
 
 
 def learn_rounding(

@@ -23,8 +23,8 @@ from calibrant.graph.passes.half import Island, to_half
 from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
 from calibrant.recipe import Note, Recipe
-from calibrant.refine.learned_rounding import Learned, learn_rounding, learns
-from calibrant.refine.nuq import Refinement, refine_levels, refines
+from calibrant.refine.few_levels import Refinement, refine_levels
+from calibrant.refine.learned_rounding import Learned, learn_rounding
 from calibrant.runtime.overflow import half_overflows
 from calibrant.solution import NOT_FOR_ACCURACY, Solution
 from calibrant.stats import Statistics, TensorStats
@@ -183,13 +183,13 @@ def _refined(
     """Make the weights better that ask for it, by running the model."""
     learned: tuple[Learned, ...] = ()
     refinements: tuple[Refinement, ...] = ()
-    if refines(plan):
+    if plan.refines_levels:
         with store.progress.stage("levels"):
             params, found = refine_levels(
                 model, plan, params, probe.part(few).feeds, runtime=store.runtime
             )
             refinements = tuple(found)
-    if learns(plan):
+    if plan.learns_rounding:
         with store.progress.stage("learned rounding"):
             params, layers = learn_rounding(
                 model,

@@ -5,7 +5,7 @@
     w'      = scale * nearest level to q
 
 One codebook serves all channels. 0 is a level wherever a weight is 0, since pruned weights stay zero. A tie
-between two levels goes to the smaller magnitude. `refine.nuq` then has the codebook reconstruct the
+between two levels goes to the smaller magnitude. `refine.few_levels` then has the codebook reconstruct the
 layer's output instead of its weights, `rounds` times.
 
 Source: ascend.md 7 [OURS] 1, 2, 4 and 5 (the vendor's own clustering is not public).

@@ -16,7 +16,7 @@ from calibrant.numerics import dequantize, fake_quantize
 from calibrant.plan import Plan, resolve
 from calibrant.plan.parameters import Parameters
 from calibrant.recipe import AlgorithmChoice, AllNodes, Recipe, Rule, Settings
-from calibrant.refine.nuq import refine_levels
+from calibrant.refine.few_levels import refine_levels
 from calibrant.runtime.observe import observe
 from tests.models import NETS, Array, Model, Weights, build
 from tests.road import outputs, quantize

@@ -37,7 +37,7 @@ from calibrant.refine._layer_inputs import layer_inputs
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
 
-__all__ = ["Refinement", "refine_levels", "refines"]
+__all__ = ["Refinement", "refine_levels"]
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
@@ -62,11 +62,6 @@ class Refinement:
     before: float
     after: float
     kept: bool
-
-
-def refines(plan: Plan) -> bool:
-    """Tell whether any weight of a plan asks for rounds of refinement."""
-    return plan.refines_levels
 
 
 def refine_levels(
