@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import mmap
-from functools import cache
-from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 
 from calibrant.stats.exact import ExactValues
-from calibrant.stats.histogram import BIN_SHIFT, SUBNORMAL_BINS, Histogram, floats_of_order
+from calibrant.stats.histogram import (
+    BIN_SHIFT,
+    SUBNORMAL_BINS,
+    Histogram,
+    floats_of_order,
+    kernels,
+)
 
-__all__ = ["NO_VALUE", "BitCounts", "DistinctCounts", "demand_zero", "kernels"]
+__all__ = ["NO_VALUE", "BitCounts", "DistinctCounts", "demand_zero"]
 
 #: Lowest and highest ordered integer before any value: outside all of them.
 NO_VALUE = (1 << 40, -(1 << 40))
 
 _FULL = (1 << 32) - 1  # what a uint32 counter holds
-
-
-@cache
-def kernels() -> ModuleType:
-    """Import the compiled loops, on first use because numba takes a second."""
-    from calibrant.stats import kernels as module
-
-    return module
 
 
 def demand_zero(size: int) -> npt.NDArray[np.uint32]:

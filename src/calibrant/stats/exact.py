@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from calibrant.stats.histogram import BIN_SHIFT, Histogram
+from calibrant.stats.histogram import BIN_SHIFT, Histogram, merge_counts
 
 __all__ = ["ExactValues"]
 
@@ -52,11 +52,7 @@ class ExactValues:
 
     def merge(self, other: ExactValues) -> ExactValues:
         """Return the values of both; exact, in any order."""
-        both = np.concatenate([self.values, other.values])
-        values, place = np.unique(both, return_inverse=True)
-        counts = np.zeros(values.shape, dtype=np.int64)
-        np.add.at(counts, place, np.concatenate([self.counts, other.counts]))
-        return ExactValues(values, counts)
+        return ExactValues(*merge_counts(self.values, self.counts, other.values, other.counts))
 
     def histogram(self, shift: int = BIN_SHIFT) -> Histogram:
         """Return the histogram of the values, of bins that leave out `shift` bits of a pattern."""

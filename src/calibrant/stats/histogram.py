@@ -11,19 +11,50 @@ Source: the layout is that of HdrHistogram (G. Tene), taken from the number form
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from calibrant.errors import DataError
 
-__all__ = ["BIN_SHIFT", "SUBNORMAL_BINS", "Histogram", "floats_of_order"]
+__all__ = [
+    "BIN_SHIFT",
+    "SUBNORMAL_BINS",
+    "Histogram",
+    "floats_of_order",
+    "kernels",
+    "merge_counts",
+]
+
+K = TypeVar("K", np.int32, np.float32)
+IntArray = npt.NDArray[np.int64]
 
 #: Bins of a magnitude below this hold zero and subnormals, which count as zero.
 SUBNORMAL_BINS = 2048
 
 #: Bits of a float32 pattern below its bin.
 BIN_SHIFT = 12
+
+
+@cache
+def kernels() -> ModuleType:
+    """Import the compiled loops, on first use because numba takes a second."""
+    from calibrant.stats import kernels as module
+
+    return module
+
+
+def merge_counts(
+    keys: npt.NDArray[K], counts: IntArray, other_keys: npt.NDArray[K], other_counts: IntArray
+) -> tuple[npt.NDArray[K], IntArray]:
+    """Return keys that ascend, each once, and their counts, of two such pairs of arrays."""
+    both = np.empty(keys.size + other_keys.size, dtype=keys.dtype)
+    totals = np.empty(both.size, dtype=np.int64)
+    n = kernels().merge_counts(keys, counts, other_keys, other_counts, both, totals)
+    return both[:n].copy(), totals[:n].copy()
 
 
 def floats_of_order(order: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -88,15 +119,9 @@ class Histogram:
         """
         if self.shift != other.shift:
             raise DataError("Histograms of bins of different width do not merge.")
-        keys = np.concatenate([self.keys, other.keys])
-        if not keys.size:
-            return self
-        order = np.argsort(keys, kind="stable")  # finds the two runs, so it is linear
-        keys = keys[order]
-        first = _first_of_each(keys)
-        counts = np.add.reduceat(np.concatenate([self.counts, other.counts])[order], first)
+        keys, counts = merge_counts(self.keys, self.counts, other.keys, other.counts)
         low, high = min(self.min, other.min), max(self.max, other.max)
-        return Histogram(keys[first], counts, low, high, self.shift)
+        return Histogram(keys, counts, low, high, self.shift)
 
     def edges(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return the lower and upper end of each bin, ascending, within [min, max].
@@ -106,14 +131,16 @@ class Histogram:
         Returns:
             Two arrays (bins,) in float64.
         """
-        magnitude = np.abs(self.keys).astype(np.uint32)
-        near = (magnitude << self.shift).view(np.float32).astype(np.float64)
-        far = ((magnitude + np.uint32(1)) << self.shift).view(np.float32).astype(np.float64)
-        far[magnitude == 0] = 0.0
-        far[np.isinf(far)] = 2.0**128  # the last bin of the format; the maximum clips it
-        lower = np.where(self.keys < 0, -far, near)
-        upper = np.where(self.keys < 0, -near, far)
-        return lower.clip(self.min, self.max), upper.clip(self.min, self.max)
+        magnitude = np.abs(self.keys)
+        lower = (magnitude << self.shift).view(np.float32).astype(np.float64)
+        upper = ((magnitude + 1) << self.shift).view(np.float32).astype(np.float64)
+        upper[magnitude == 0] = 0.0
+        negative = slice(0, int(np.searchsorted(self.keys, 0)))
+        lower[negative], upper[negative] = -upper[negative], -lower[negative]
+        for ends in (lower, upper):  # of the first and the last bin; those between lie within
+            ends[:1] = ends[:1].clip(self.min, self.max)
+            ends[-1:] = ends[-1:].clip(self.min, self.max)
+        return lower, upper
 
     def points(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Return the middle of each bin, ascending, and its count.

@@ -1,4 +1,4 @@
-"""The hot loops: counts of bins and extremes, counts of distinct values.
+"""The hot loops: counts of bins and extremes, counts of distinct values, joining counts.
 
 Everything else in calibrant is numpy. This module imports numba, which takes a second, so it is itself
 imported on first use (`stats.tensor`); the machine code is cached between processes.
@@ -15,12 +15,12 @@ so the position in the array picks one of 8 addresses for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from calibrant.numerics.compiled import compiled
 
 __all__ = [
     "BINS",
@@ -28,6 +28,7 @@ __all__ = [
     "count_bits",
     "count_channels",
     "count_distinct",
+    "merge_counts",
 ]
 
 BINS = 1 << 20  # bins of a float32 by its top 20 bits
@@ -45,15 +46,7 @@ _U7 = np.uint64(7)
 _EXPONENT = np.uint64(0x7F800000)
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile on first use; keep the machine code for other processes where some folder can be written."""
-    try:
-        return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # numba found no place for its cache
-        return njit(nogil=True)(function)
-
-
-@_compiled
+@compiled
 def count_bits(
     bits: npt.NDArray[np.int32],
     counts: npt.NDArray[np.uint32],
@@ -120,7 +113,7 @@ def count_bits(
     return first
 
 
-@_compiled
+@compiled
 def count_distinct(
     bits: npt.NDArray[np.int32],
     keys: npt.NDArray[np.int32],
@@ -166,7 +159,7 @@ def count_distinct(
     return bits.size
 
 
-@_compiled
+@compiled
 def count_channels(
     bits: npt.NDArray[np.int32],
     counts: npt.NDArray[np.uint32],
@@ -185,3 +178,41 @@ def count_channels(
     for o in range(outer):
         for c in range(channels):
             count_bits(bits[o, c], counts[c], state[c], shift)
+
+
+@compiled
+def merge_counts(
+    keys: npt.NDArray[Any],
+    counts: npt.NDArray[np.int64],
+    other_keys: npt.NDArray[Any],
+    other_counts: npt.NDArray[np.int64],
+    both: npt.NDArray[Any],
+    totals: npt.NDArray[np.int64],
+) -> int:
+    """Join two lists of counts, whose keys ascend.
+
+    Args:
+        keys: (some,) each once.
+        counts: (some,) how often each occurred.
+        other_keys: (others,) each once.
+        other_counts: (others,).
+        both: (some + others,) the keys of both, ascending, each once. Written.
+        totals: (some + others,) how often each occurred. Written.
+
+    Returns:
+        How many keys there are.
+    """
+    i = j = n = 0
+    while i < keys.size or j < other_keys.size:
+        if j == other_keys.size or (i < keys.size and keys[i] < other_keys[j]):
+            both[n], totals[n] = keys[i], counts[i]
+            i += 1
+        elif i == keys.size or other_keys[j] < keys[i]:
+            both[n], totals[n] = other_keys[j], other_counts[j]
+            j += 1
+        else:
+            both[n], totals[n] = keys[i], counts[i] + other_counts[j]
+            i += 1
+            j += 1
+        n += 1
+    return n

@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from calibrant.errors import DataError
-from calibrant.stats.counts import NO_VALUE, demand_zero, kernels
+from calibrant.stats.counts import NO_VALUE, demand_zero
 from calibrant.stats.exact import ExactValues
-from calibrant.stats.histogram import BIN_SHIFT, Histogram, floats_of_order
+from calibrant.stats.histogram import BIN_SHIFT, Histogram, floats_of_order, kernels
 
 __all__ = ["FEW_VALUES", "ChannelCounts", "ChannelDistributions", "channel_shift"]
 
