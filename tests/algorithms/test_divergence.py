@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -9,12 +10,7 @@ import pytest
 
 from calibrant import algorithms
 from calibrant.algorithms._divergence import search
-from calibrant.algorithms.activations.kl_merge import (
-    _Counts,
-    _divergence,
-    _least_divergence,
-    _lower_bound,
-)
+from calibrant.algorithms.activations.kl_merge import _least_divergence
 from calibrant.numerics import QuantSpec
 from calibrant.numerics.metrics import jsd, kl, symkl
 from calibrant.stats import TensorStats
@@ -158,17 +154,34 @@ def test_merged_bins_are_the_literal_reading(shape):
     assert nearest[0] == pytest.approx(least, rel=1e-4, abs=1e-9)
 
 
+def merged_divergence(counts, i, groups):
+    """KL(P || Q) of the first `i` bins by its definition, both smoothed as the bins of no count need."""
+    p = counts[:i].copy()
+    p[-1] += counts[i:].sum()
+    ends = [g * i // groups for g in range(groups + 1)]
+    q = np.zeros(i)
+    for a, b in itertools.pairwise(ends):
+        filled = counts[a:b] > 0
+        q[a:b][filled] = counts[a:b].sum() / max(filled.sum(), 1)
+    return float(kl(p + 1e-12, q + 1e-12))
+
+
 @pytest.mark.parametrize("groups", [8, 128])
 @pytest.mark.parametrize("shape", sorted(DATA))
-def test_what_is_left_out_by_the_bound_is_not_the_best(shape, groups):
+def test_what_is_given_up_on_the_way_is_not_the_best(shape, groups):
     magnitude = np.abs(DATA[shape].astype(np.float64))
     for bins in (200, 1000):
-        counts, _ = np.histogram(magnitude, bins)
-        x = _Counts.of(counts.astype(np.float64))
+        counts = np.histogram(magnitude, bins)[0].astype(np.float64)
         tried = np.arange(groups, bins + 1)
-        loss = _divergence(x, tried, groups)
-        assert (_lower_bound(x, tried, groups) <= loss + 1e-9).all()
-        assert _least_divergence(x, groups) == tried[np.flatnonzero(loss == loss.min())[-1]]
+        every = np.array([merged_divergence(counts, i, groups) for i in tried])
+        found = every[_least_divergence(counts, groups) - groups]
+        assert found == pytest.approx(every.min(), rel=1e-6, abs=1e-12)
+
+
+def test_the_larger_of_two_equal_thresholds_is_taken():
+    counts = np.ones(20)  # evenly filled bins lose nothing by merging
+    assert _least_divergence(counts, 8) == 20
+    assert _least_divergence(np.append(counts, np.zeros(4)), 8) == 24
 
 
 def test_a_grid_with_and_one_without_offset_share_the_threshold():

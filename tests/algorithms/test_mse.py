@@ -10,7 +10,7 @@ from hypothesis import given
 
 from calibrant import algorithms
 from calibrant.algorithms._distribution import distribution
-from calibrant.algorithms._loss import range_losses
+from calibrant.algorithms._loss import range_losses, squared_errors
 from calibrant.numerics import QuantParams, QuantSpec, fake_quantize
 from calibrant.stats import TensorStats
 from tests import strategies
@@ -49,7 +49,7 @@ def test_the_two_ways_agree_on_bins(bits, symmetric):
         with mock.patch("calibrant.algorithms._loss._MANY_LEVELS", 0):
             bins = range_losses(seen, ratio * x.min(), ratio * x.max(), spec)
         np.testing.assert_allclose(
-            levels, bins, rtol=1e-6, atol=1e-11 * seen.sum_squares, err_msg=shape
+            levels, bins, rtol=1e-6, atol=1e-11 * seen.square_below[-1], err_msg=shape
         )
 
 
@@ -84,3 +84,35 @@ def test_options_change_the_result():
     assert algorithms.activation("mse", smallest_ratio=0.9)(stats, spec).scale != scale
     coarse = algorithms.activation("mse", steps=2)(stats, spec)
     assert coarse.scale != scale
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_giving_up_candidates_on_the_way_does_not_change_the_best(bits):
+    spec = QuantSpec(bits=bits)
+    ratio = np.geomspace(1.2, 1e-3, 60)
+    given_up = 0
+    for shape, x in DATA.items():
+        for make in (TensorStats.exact, TensorStats.of):
+            seen = distribution(make(x))
+            every = range_losses(seen, ratio * x.min(), ratio * x.max(), spec)
+            pruned = range_losses(seen, ratio * x.min(), ratio * x.max(), spec, prune=True)
+            assert np.argmin(pruned) == np.argmin(every), shape
+            some = np.isfinite(pruned)
+            np.testing.assert_array_equal(pruned[some], every[some])
+            assert (every[~some] > every.min()).all()
+            given_up += (~some).sum()
+    assert given_up > 10 * len(DATA)
+
+
+@pytest.mark.parametrize("many", [1, 1 << 20])
+def test_grids_of_one_scale_lose_what_each_loses_alone(many):
+    scale = np.array([0.02, 0.05])
+    first = np.array([[-128, -130, -120], [-3, 0, -255]])
+    for shape, x in DATA.items():
+        seen = distribution(TensorStats.of(x))
+        with mock.patch("calibrant.algorithms._loss._MANY_LEVELS", many):
+            together = squared_errors(seen, scale, first, first + 255)
+            for (i, k), loss in np.ndenumerate(together):
+                one = slice(i, i + 1)
+                alone = squared_errors(seen, scale[one], first[one, k], first[one, k] + 255)
+                assert alone == pytest.approx(loss, rel=1e-12), shape

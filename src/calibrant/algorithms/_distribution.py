@@ -7,6 +7,8 @@ are bins of no width, so one code serves both.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +17,17 @@ from calibrant.errors import ConfigValueError, DataError
 from calibrant.numerics import QuantSpec
 from calibrant.stats import TensorStats
 
-__all__ = ["Distribution", "check", "distribution", "magnitudes", "percentile_rank"]
+__all__ = ["Distribution", "check", "distribution", "kernels", "magnitudes", "percentile_rank"]
 
 FloatArray = npt.NDArray[np.float64]
 
-_STEEP = 1e300  # 1 / width of a bin of no width: a threshold is below it or above it
+
+@cache
+def kernels() -> ModuleType:
+    """Import the compiled loops, on first use because numba takes a second."""
+    from calibrant.algorithms import _kernels as module
+
+    return module
 
 
 def check(stats: TensorStats, spec: QuantSpec) -> None:
@@ -60,6 +68,7 @@ class Distribution:
         counts: (bins,) values in each, int64.
         count_below: (bins + 1,) values below each bin; the last is all of them.
         sum_below: (bins + 1,) sum of the values below each bin.
+        square_below: (bins + 1,) sum of the squares of the values below each bin.
     """
 
     lower: FloatArray
@@ -67,6 +76,7 @@ class Distribution:
     counts: npt.NDArray[np.int64]
     count_below: FloatArray
     sum_below: FloatArray
+    square_below: FloatArray
 
     @property
     def count(self) -> int:
@@ -74,13 +84,14 @@ class Distribution:
         return int(self.count_below[-1])
 
     @property
-    def sum_squares(self) -> float:
-        """Sum of x**2 over all values."""
-        a, b = self.lower, self.upper
-        return float(
-            (self.counts * ((a * a + a * b + b * b) / 3)).sum()
-        )  # numpy's sum, not BLAS: the
-        # result does not depend on the number of threads
+    def bins(self) -> tuple[FloatArray, FloatArray, npt.NDArray[np.int64]]:
+        """Lower and upper ends, and counts, as the compiled loops take them."""
+        return self.lower, self.upper, self.counts
+
+    @property
+    def sums(self) -> tuple[FloatArray, FloatArray]:
+        """Counts and sums below each bin, as the compiled loops take them."""
+        return self.count_below, self.sum_below
 
     def below(self, threshold: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return how many values lie below each threshold, and their sum.
@@ -91,14 +102,10 @@ class Distribution:
         Returns:
             Two arrays of that shape; a bin that a threshold cuts counts in proportion.
         """
-        i = np.searchsorted(self.upper, threshold).clip(0, self.upper.size - 1)
-        a, b = self.lower[i], self.upper[i]
-        with np.errstate(divide="ignore", over="ignore"):
-            slope = np.minimum(1 / (b - a), _STEEP)
-            part = ((threshold - a) * slope).clip(0, 1)
-        counts = part * self.counts[i]
-        sums = counts * ((a + np.minimum(np.maximum(threshold, a), b)) / 2)
-        return self.count_below[i] + counts, self.sum_below[i] + sums
+        flat = np.ascontiguousarray(threshold, dtype=np.float64).reshape(-1)
+        count, total = np.empty(flat.size), np.empty(flat.size)
+        kernels().below(*self.bins, *self.sums, flat, count, total)
+        return count.reshape(threshold.shape), total.reshape(threshold.shape)
 
     def order_statistic(self, rank: int) -> float:
         """Return the value of a rank, 0 for the lowest; the ends are exact."""
@@ -119,6 +126,8 @@ class Distribution:
 
     def folded(self) -> Distribution:
         """Return the distribution of abs(x)."""
+        if self.lower[0] >= 0:
+            return self
         negative = self.upper <= 0  # no bin has values of both signs
         lower = np.where(negative, -self.upper, self.lower) + 0.0
         upper = np.where(negative, -self.lower, self.upper) + 0.0
@@ -137,11 +146,10 @@ def magnitudes(stats: TensorStats) -> Distribution:
 
 
 def _distribution(stats: TensorStats) -> Distribution:
-    _, counts = stats.points()
-    return _sums(*stats.edges(), counts)
+    return _sums(*stats.edges(), stats.data.counts)
 
 
 def _sums(lower: FloatArray, upper: FloatArray, counts: npt.NDArray[np.int64]) -> Distribution:
-    count_below = np.concatenate([[0.0], np.cumsum(counts, dtype=np.float64)])
-    sum_below = np.concatenate([[0.0], np.cumsum(counts * ((lower + upper) / 2))])
-    return Distribution(lower, upper, counts, count_below, sum_below)
+    sums = np.empty((3, counts.size + 1))
+    kernels().running_sums(lower, upper, counts, *sums)
+    return Distribution(lower, upper, counts, *sums)

@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from calibrant.algorithms._distribution import Distribution, check, distribution, percentile_rank
+from calibrant.algorithms._distribution import check, distribution, kernels, percentile_rank
 from calibrant.algorithms._search import constant, ratios, times
 from calibrant.numerics import QuantParams, QuantSpec
 from calibrant.numerics.params import SCALE_EPS, step_of, usable_scale
@@ -87,32 +87,12 @@ def search(
         offset = np.where(guarded, np.int32(dtype.qmin), offset)
     edges: FloatArray = np.linspace(lo, hi, options.bins + 1, dtype=np.float64)
     p = np.diff(x.below(np.append(edges[:-1], np.inf))[0])  # (bins,)
-    q = _quantized(x, scale, dtype.qmin - offset, dtype.qmax - offset, edges)
+    q = np.empty((r.size, options.bins))  # (candidates, bins)
+    first, last = dtype.qmin - offset, dtype.qmax - offset
+    kernels().spread_counts(
+        *x.bins, x.count_below, scale.astype(np.float64), first, last, edges, q
+    )
     loss = divergence(p + _SMOOTH, q + _SMOOTH)
     near = loss <= loss.min() + 1e-12 * abs(loss.min())
     best = int(np.argmin(np.where(near, np.abs(r - np.float32(1)), np.inf)))
     return QuantParams(scale[best], offset[best], dtype)
-
-
-def _quantized(
-    x: Distribution,
-    scale: npt.NDArray[np.float32],
-    first: npt.NDArray[np.int32],
-    last: npt.NDArray[np.int32],
-    edges: FloatArray,
-) -> FloatArray:
-    """Return the counts (candidates, bins) of the quantized values, each level spread over its cell.
-
-    How many of them lie below an edge: all those of the cells before the one that the edge cuts, and of
-    that one in proportion. So only two look-ups for each edge are needed, however many levels there are.
-    """
-    s = scale.astype(np.float64)[:, None]
-    low, high = first[:, None], last[:, None]
-    level = np.rint(edges[1:-1] / s).clip(low, high)  # (candidates, bins - 1)
-    start, end = (level - 0.5) * s, (level + 0.5) * s
-    before = x.below(np.where(level > low, start, -np.inf))[0]
-    after = x.below(np.where(level < high, end, np.inf))[0]
-    start, end = start.clip(edges[0], edges[-1]), end.clip(edges[0], edges[-1])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        part = np.nan_to_num((edges[1:-1] - start) / (end - start), nan=0.0).clip(0, 1)
-    return np.diff(before + part * (after - before), axis=1, prepend=0, append=x.count)

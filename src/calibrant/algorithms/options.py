@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import (
     Annotated,
     Any,
@@ -85,12 +86,17 @@ class Option:
 
 def describe_options(cls: type) -> list[Option]:
     """Return the options of a class that `options` decorated, in the order of its fields."""
+    return list(_options_of(cls))
+
+
+@cache
+def _options_of(cls: type) -> tuple[Option, ...]:
     hints = type_hints(cls, include_extras=True)
     docs = _argument_docs(inspect.getdoc(cls) or "")
-    return [
+    return tuple(
         Option(f.name, _default(f.default), _allowed(hints[f.name]), docs.get(f.name, ""))
         for f in fields(cls)
-    ]
+    )
 
 
 def build(cls: Callable[..., T], owner: str, values: Mapping[str, Any]) -> T:

@@ -76,6 +76,10 @@ def usable_scale(scale: npt.ArrayLike, spec: QuantSpec) -> npt.NDArray[np.float3
     return np.where(s == 0, np.float32(1), np.maximum(s, SMALLEST_SCALE))
 
 
+#: Scales lie above the first, whose inverse would be infinite, and up to the second, the largest float32.
+_SMALLEST, _LARGEST = np.float32(2.0**-128), np.finfo(np.float32).max
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class QuantParams:
     """Parameters of one quantizer.
@@ -101,8 +105,7 @@ class QuantParams:
         zero_point = np.asarray(self.zero_point, dtype=np.int32)
         if zero_point.shape != scale.shape:
             zero_point = np.broadcast_to(zero_point, scale.shape).copy()
-        with np.errstate(divide="ignore", over="ignore"):
-            usable = np.isfinite(scale) & (scale > 0) & np.isfinite(np.float32(1) / scale)
+        usable = (scale > _SMALLEST) & (scale <= _LARGEST)
         if not usable.all():
             bad = scale[~usable].flat[0]
             raise DataError(f"A quantization scale is {bad}; it must be finite and above 0.")

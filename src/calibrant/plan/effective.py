@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import onnx_ir as ir
 
@@ -174,18 +175,19 @@ class Effective:
         return said[-1] if said and said[-1].settings.compute != "int" else None
 
     def _merge(self, node: ir.Node, index: int | None) -> tuple[Settings, dict[str, str]]:
-        settings = self._base
         deciders: dict[str, Rule] = {}
         matching = [
             rule
             for rule, edges in self.matched
             if (node.name, None) in edges or (index is not None and (node.name, index) in edges)
         ]
+        said: dict[str, Any] = {}
         for rule in self._with_candidate(matching, node, index):
-            settings = rule.settings.over(settings)
+            said |= dict(rule.settings.items())
             deciders |= {name: rule for name, _ in rule.settings.items()}
         if self._chosen is not None:
-            settings = replace(settings, candidates=None)
+            said["candidates"] = None
+        settings = replace(self._base, **said)
         for limit in self._recipe.limits:
             if applies(limit, node, index):
                 settings = self._within(limit, settings, deciders, node)

@@ -17,14 +17,13 @@ Source: ascend.md 4.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from calibrant.algorithms import register_activation
-from calibrant.algorithms._distribution import check, distribution
+from calibrant.algorithms._distribution import check, distribution, kernels
 from calibrant.algorithms.options import options
 from calibrant.numerics import QuantParams, QuantSpec
 from calibrant.numerics.params import smallest_scale
@@ -34,7 +33,6 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _LARGEST = float(np.finfo(np.float32).max)
-_TABLE = 1 << 18  # look-ups at a time, to stay in cache
 _BESIDE = 6  # bins that either end may lie beside the way of the search
 _TURNS = 2  # of that, each around the best range so far
 _SHARE = 100_000  # each candidate gives up one value in so many
@@ -110,34 +108,17 @@ def _histogram(stats: TensorStats, bins: int) -> FloatArray:
 
 def _candidates(histogram: FloatArray) -> tuple[IntArray, IntArray]:
     """Return first and last bin of each range, two arrays (candidates,). Source: ascend.md 4.3."""
-    below = [0.0, *np.cumsum(histogram).tolist()]  # below[k]: values before bin k
-    step = max(math.ceil(below[-1] / _SHARE), 1)
-    fewest = math.ceil(histogram.size / 4)
-    left, right = 0, histogram.size - 1
-    found = []
-    while right - left > fewest:
-        # each cursor passes bins until it has passed a step of values, but not beyond the other
-        inner_left = min(bisect_left(below, below[left] + step, left + 1), right)
-        inner_right = bisect_right(below, below[right + 1] - step, 0, right + 1) - 2
-        inner_right = max(min(inner_right, right - 1), inner_left)
-        if right - inner_right >= inner_left - left:
-            right = inner_right
-        else:
-            left = inner_left
-        found.append((left, right))
-    ranges = np.array(found, dtype=np.int64)
-    return ranges[:, 0], ranges[:, 1]
+    below = np.concatenate([[0.0], np.cumsum(histogram)])  # below[k]: values before bin k
+    step = float(max(math.ceil(below[-1] / _SHARE), 1))
+    left, right = np.empty((2, histogram.size), dtype=np.int64)
+    found = kernels().shrinking_ranges(below, step, math.ceil(histogram.size / 4), left, right)
+    return left[:found], right[:found]
 
 
 def _losses(histogram: FloatArray, left: IntArray, right: IntArray, cells: int) -> FloatArray:
     """Return the loss of each range (candidates,), in units of a bin's width squared."""
-    chunk = max(_TABLE // min(cells, histogram.size), 1)
     loss = _by_cell if cells <= histogram.size else _by_bin
-    parts = [
-        loss(histogram, left[i : i + chunk], right[i : i + chunk], cells)
-        for i in range(0, left.size, chunk)
-    ]
-    return np.concatenate(parts)
+    return loss(histogram, left, right, cells)
 
 
 def _by_cell(histogram: FloatArray, left: IntArray, right: IntArray, cells: int) -> FloatArray:
@@ -147,20 +128,9 @@ def _by_cell(histogram: FloatArray, left: IntArray, right: IntArray, cells: int)
     count_below = np.concatenate([[0.0], np.cumsum(histogram)])
     sum_below = np.concatenate([[0.0], np.cumsum(histogram * (start + 0.5))])
     squares = float((histogram * (start * (start + 1) + 1 / 3)).sum())
-    cell = (right - left + 1) / cells  # (candidates,) width of a cell, in bins
-    ends = left[:, None] + np.arange(1, cells) * cell[:, None]  # (candidates, cells - 1)
-    place = ends.astype(np.int64)
-    part = ends - place
-    taken = part * histogram[place]
-    count = np.diff(count_below[place] + taken, axis=1, prepend=0, append=count_below[-1])
-    total = np.diff(
-        sum_below[place] + taken * (start[place] + part / 2),
-        axis=1,
-        prepend=0,
-        append=sum_below[-1],
-    )
-    v = (left - bins / 2)[:, None] + (np.arange(cells) + 0.5) * cell[:, None]
-    return np.asarray(squares + (v * (v * count - 2 * total)).sum(axis=1))
+    losses = np.empty(left.size)
+    kernels().cell_losses(histogram, start, count_below, sum_below, left, right, cells, losses)
+    return squares + losses
 
 
 def _by_bin(histogram: FloatArray, left: IntArray, right: IntArray, cells: int) -> FloatArray:

@@ -96,7 +96,7 @@ def _losses(
         values, counts = np.array([stats.min], dtype=np.float32), np.ones(1, dtype=np.int64)
     if values is None:
         first, last = np.rint(bottom / scale), np.rint(top / scale)
-        return squared_errors(distribution(stats), scale, first, last)
+        return squared_errors(distribution(stats), scale, first, last, prune=True)
     losses = np.zeros(scale.shape)
     for start in range(0, values.size, _CHUNK):
         x, count = values[start : start + _CHUNK], counts[start : start + _CHUNK]

@@ -69,7 +69,7 @@ class Mse:
             def both_ends(r: FloatArray) -> tuple[FloatArray, FloatArray]:
                 return r * low, r * high
 
-        both = _best(coarse, lambda r: range_losses(x, *both_ends(r), spec))
+        both = _best(coarse, lambda r: range_losses(x, *both_ends(r), spec, prune=True))
         if spec.symmetric or low == 0 or high == 0:
             return _polish(x, QuantParams.from_range(*both_ends(np.array(both)), spec), spec)
         up = _best(np.append(both, coarse), partial(_losses, x, spec, low * both, high, 1))
@@ -90,11 +90,13 @@ def _polish(x: Distribution, start: QuantParams, spec: QuantSpec) -> QuantParams
     shifts = np.zeros(1, dtype=np.int32) if spec.symmetric else _SHIFTS
     for reach in _REACHES:
         factors = np.append(1.0, np.linspace(1 - reach, 1 + reach, _FINER))  # as it is wins a tie
-        s, z = (g.reshape(-1) for g in np.meshgrid(scale * factors, zero_point + shifts))
-        s, z = s.astype(np.float32), z.clip(dtype.qmin, dtype.qmax).astype(np.int32)
+        s = (scale * factors).astype(np.float32)  # (scales,)
         s = np.where(s < smallest_scale(spec), scale, s)
-        best = int(np.argmin(squared_errors(x, s, dtype.qmin - z, dtype.qmax - z)))
-        scale, zero_point = s[best], z[best]
+        z = (zero_point + shifts).clip(dtype.qmin, dtype.qmax).astype(np.int32)  # (grids,)
+        grids = np.broadcast_to(z, (s.size, z.size))
+        found = squared_errors(x, s, dtype.qmin - grids, dtype.qmax - grids, prune=True)
+        best, shift = divmod(int(np.argmin(found)), z.size)
+        scale, zero_point = s[best], z[shift]
     return QuantParams(scale, zero_point, dtype)
 
 
@@ -103,7 +105,8 @@ def _losses(
 ) -> FloatArray:
     """Return the loss for each ratio (candidates,) of the lower end (0) or the upper one (1)."""
     one = np.ones_like(ratio)
-    return range_losses(x, low * (one if end else ratio), high * (ratio if end else one), spec)
+    lo, hi = low * (one if end else ratio), high * (ratio if end else one)
+    return range_losses(x, lo, hi, spec, prune=True)
 
 
 def _best(coarse: FloatArray, losses: Callable[[FloatArray], FloatArray]) -> float:
