@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from calibrant.data.batch import Batch
 from calibrant.errors import DataError, ModelError
+from calibrant.graph.bodies import bodies, dependencies
 from calibrant.graph.opset import MIN_OPSET, main_opset
 from calibrant.plan import Plan
 from calibrant.recipe import Recipe
@@ -264,18 +265,23 @@ def before_selection(value: ir.Value) -> list[str]:
             continue
         seen.add(node)
         decides = is_label and node.op_type not in ("Shape", "Size")
-        reads_floats = any(v is not None and v.dtype == ir.DataType.FLOAT for v in node.inputs)
-        if node.op_type in _SELECTING or (decides and reads_floats):
+        read = dependencies(node)
+        reads_floats = any(v.dtype == ir.DataType.FLOAT for v in read)
+        if _selects(node) or (decides and reads_floats):
             names += [
                 v.name or ""
-                for v in node.inputs
-                if v is not None
-                and v.producer() is not None
-                and v.dtype in (None, ir.DataType.FLOAT)
+                for v in read
+                if v.producer() is not None and v.dtype in (None, ir.DataType.FLOAT)
             ]
             continue
-        stack += [v.producer() for v in node.inputs if v is not None]
+        stack += [v.producer() for v in read]
     return names
+
+
+def _selects(node: ir.Node) -> bool:
+    """Say whether a node selects by value, itself or in its bodies."""
+    inner = (n for body in bodies(node) for n in body.all_nodes())
+    return any(n.op_type in _SELECTING for n in (node, *inner))
 
 
 def _bytes(batches: Iterable[Batch]) -> int:

@@ -247,7 +247,8 @@ def bias_of(node: ir.Node) -> tuple[ir.Node, int] | None:
     if out.is_graph_output() or len(uses) != 1:
         return None
     add, index = uses[0].node, uses[0].idx
-    other = add.inputs[1 - index] if add.op_type == "Add" else None
+    beside = add.op_type == "Add" and add.graph is node.graph
+    other = add.inputs[1 - index] if beside else None
     if other is None or not is_constant(other) or other.shape is None or len(other.shape) != 1:
         return None
     weight = node.inputs[1]

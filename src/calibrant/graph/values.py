@@ -23,6 +23,8 @@ class Names:
     def __init__(self, graph: ir.Graph) -> None:
         """Start from the names of the graph."""
         self._taken = set(values_by_name(graph))
+        for body in graph.subgraphs():
+            self._taken |= {v.name or "" for v in body.inputs} | set(body.initializers)
         for node in graph.all_nodes():
             self._taken.add(node.name or "")
             self._taken.update(v.name or "" for v in node.outputs)

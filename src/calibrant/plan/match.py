@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import onnx_ir as ir
 
 from calibrant.errors import ConfigValueError, did_you_mean
+from calibrant.graph.bodies import dependencies
 from calibrant.graph.ops import matches_type, rule_of
 from calibrant.graph.passes.fuse_batchnorm import FOLDED
 from calibrant.recipe import (
@@ -171,6 +172,10 @@ def _between(where: Subgraph, model: ir.Model, origin: str) -> set[str]:
     nodes = {n.name or "": n for n in model.graph}
     values: dict[str, ir.Value] = {v.name or "": v for v in model.graph.inputs}
     values |= {v.name or "": v for n in model.graph for v in n.outputs}
+    readers: dict[ir.Value, list[ir.Node]] = {v: [] for v in values.values()}
+    for node in model.graph:  # what a body reads, the node that holds it reads
+        for value in dict.fromkeys(dependencies(node)):
+            readers.setdefault(value, []).append(node)
 
     def ends(names: Iterable[str], *, start: bool) -> list[ir.Node]:
         found: list[ir.Node] = []
@@ -179,7 +184,7 @@ def _between(where: Subgraph, model: ir.Model, origin: str) -> set[str]:
                 found.append(nodes[name])
             elif name in values:
                 producer = values[name].producer()
-                found += values[name].consumers() if start else [producer] if producer else []
+                found += readers[values[name]] if start else [producer] if producer else []
             else:
                 raise ConfigValueError(
                     f"{at(origin)}subgraph '{where.name}' names '{name}', which is no node or tensor of "
@@ -191,7 +196,7 @@ def _between(where: Subgraph, model: ir.Model, origin: str) -> set[str]:
         seen, stack = set(start), list(start)
         while stack:
             node = stack.pop()
-            for n in node.successors() if forward else node.predecessors():
+            for n in _behind(node, readers) if forward else _before(node):
                 if n not in seen:
                     seen.add(n)
                     stack.append(n)
@@ -205,3 +210,12 @@ def _between(where: Subgraph, model: ir.Model, origin: str) -> set[str]:
             f"{at(origin)}subgraph '{where.name}' is empty: no path leads from its inputs to its outputs."
         )
     return {n.name or "" for n in inside}
+
+
+def _behind(node: ir.Node, readers: Mapping[ir.Value, list[ir.Node]]) -> list[ir.Node]:
+    return [reader for value in node.outputs for reader in readers.get(value, ())]
+
+
+def _before(node: ir.Node) -> list[ir.Node]:
+    makers = [value.producer() for value in dependencies(node)]
+    return [maker for maker in makers if maker is not None]

@@ -259,7 +259,8 @@ def _function(node: ir.Node, groups: int) -> Callable[[Array], tuple[Array, Arra
     reader = uses[0].node
     options: dict[str, Any] = {}
     constants = [v for v in reader.inputs[1:] if v is not None]
-    if reader.op_type not in FUNCTIONS or not all(is_constant(v) for v in constants):
+    beside = reader.op_type in FUNCTIONS and reader.graph is node.graph
+    if not beside or not all(is_constant(v) for v in constants):
         return partial(_apply, FUNCTIONS[""], {})
     if reader.op_type == "LeakyRelu":
         alpha = reader.attributes.get("alpha")

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.graph.bodies import dependencies
 from calibrant.graph.values import values_by_name
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
@@ -52,7 +53,7 @@ def walk(
         last_use[name] = max(last_use.get(name, -1), order[name] + 1)
     states: list[dict[str, Array]] = [dict(feed) for feed in feeds]
     start = 0
-    for stop in sorted(set(stops), key=lambda s: order[s]):
+    for stop in sorted(dict.fromkeys(stops), key=lambda s: order[s]):
         end = order[stop] + 1
         if end > start:
             _advance(model, nodes[start:end], start, end, last_use, stop, states, runtime)
@@ -117,20 +118,4 @@ def piece(
 
 def reads(node: ir.Node) -> list[str]:
     """Return the names that a node reads, those that its bodies take from outside too."""
-    names = [v.name for v in node.inputs if v is not None and v.name]
-    inner: set[str] = set()
-    outer: list[str] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            graphs = [attribute.as_graph()]
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            graphs = list(attribute.as_graphs())
-        else:
-            continue
-        for graph in graphs:
-            inner |= {v.name for v in graph.inputs if v.name} | set(graph.initializers)
-            for child in graph.all_nodes():
-                inner |= {v.name for v in child.outputs if v.name}
-                outer += [v.name for v in child.inputs if v is not None and v.name]
-            outer += [v.name for v in graph.outputs if v.name]
-    return [*names, *(n for n in outer if n not in inner)]
+    return [v.name for v in dependencies(node) if v.name]

@@ -26,7 +26,7 @@ import onnx_ir as ir
 
 from calibrant.errors import ConfigValueError, DataError
 from calibrant.graph.ops import is_constant
-from calibrant.graph.values import values_by_name
+from calibrant.graph.values import Names, values_by_name
 
 __all__ = [
     "Balanced",
@@ -160,7 +160,8 @@ def balance(model: ir.Model, tensor: str, layers: Sequence[str], factors: FloatA
     shape = [1, -1, *[1] * (_weight_rank(nodes[0]) - 2)]  # a matrix has rank 2
     if source.shape is not None and len(source.shape) == 1:
         shape = [-1]  # a vector stays one
-    name = _fresh(graph, f"{tensor}__balance" if len(layers) > 1 else f"{layers[0]}__balance")
+    names = Names(graph)
+    name = names.fresh(f"{tensor}__balance" if len(layers) > 1 else f"{layers[0]}__balance")
     inverse = _initializer(graph, f"{name}_factor", (np.float32(1) / f).reshape(shape))
     mul = ir.Node("", "Mul", [source, inverse], name=name)
     mul.outputs[0].name = f"{name}_output"
@@ -172,7 +173,7 @@ def balance(model: ir.Model, tensor: str, layers: Sequence[str], factors: FloatA
         assert weight is not None
         scaled = _restore(node, rows * f[:, None].astype(rows.dtype))
         node.replace_input_with(
-            1, _initializer(graph, _fresh_value(graph, f"{node.name}__weight"), scaled)
+            1, _initializer(graph, names.fresh(f"{node.name}__weight"), scaled)
         )
         node.replace_input_with(0, mul.outputs[0])
     first = min(nodes, key=lambda n: graph.index(n))
@@ -235,22 +236,6 @@ def _restore(node: ir.Node, rows: npt.NDArray[np.floating]) -> npt.NDArray[np.fl
     elif node.op_type == "Gemm" and _flag(node, "transB"):
         rows = rows.T
     return np.ascontiguousarray(rows, dtype=np.float32)
-
-
-def _fresh(graph: ir.Graph, name: str) -> str:
-    taken = {n.name for n in graph}
-    candidate, i = name, 1
-    while candidate in taken:
-        candidate, i = f"{name}_{i}", i + 1
-    return candidate
-
-
-def _fresh_value(graph: ir.Graph, name: str) -> str:
-    taken = values_by_name(graph)
-    candidate, i = name, 1
-    while candidate in taken:
-        candidate, i = f"{name}_{i}", i + 1
-    return candidate
 
 
 def _initializer(graph: ir.Graph, name: str, data: npt.NDArray[np.float32]) -> ir.Value:
