@@ -19,6 +19,7 @@ import onnx_ir as ir
 from calibrant.emit.fake_quant import emit_fake_quant
 from calibrant.emit.qdq import emit_qdq
 from calibrant.graph.form import ModelForm
+from calibrant.graph.interface import check_interface
 from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
 from calibrant.record.recording import Recording
@@ -76,9 +77,15 @@ class Built:
 
 
 def build(solution: Solution) -> Built:
-    """Write both models."""
+    """Write both models.
+
+    Raises:
+        ModelError: One of them lacks an input or output of the float model, which is a fault of calibrant.
+    """
     parts = solution.model, solution.plan, solution.params
     built = Built(emit_qdq(*parts), emit_fake_quant(*parts))
+    check_interface(built.deploy, solution.original, "deployable model")
+    check_interface(built.fake_quant, solution.original, "fake-quant model")
     if solution.random:
         for model in (built.deploy, built.fake_quant):
             model.metadata_props[CALIBRATION] = NOT_FOR_ACCURACY

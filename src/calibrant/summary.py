@@ -51,7 +51,7 @@ def summarize(
     deploy_bytes = file_bytes(deploy)
     passes, quality, latency = findings.passes, findings.quality, findings.latency
     quantized = [d for d in plan.layers if d.quantized]
-    subgraphs = unsupported_subgraphs(solution.original)
+    subgraphs = unsupported_subgraphs(solution.model)
     summary: dict[str, Any] = {
         "calibrant": __version__,
         "model": str(source) if isinstance(source, (str, Path)) else "(in memory)",

@@ -120,7 +120,7 @@ def test_another_reader_of_the_layer_is_a_reason() -> None:
 
 def test_parameters_that_are_computed_are_a_reason() -> None:
     text = f"""(float[N,3,16,16] x) => (float[N,4,16,16] y) {{
-        v = Abs (w) a = Conv (x, v) {BEHIND}
+        most = ReduceMax <keepdims = 0> (x) v = Mul (w, most) a = Conv (x, v) {BEHIND}
     }}"""
     assert reason(text, CONV) == "a parameter is not constant"
 

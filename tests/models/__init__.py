@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from tests.models import attention, convolution, linear, structure
+from tests.models import attention, bodies, convolution, linear, structure
 from tests.models._text import IR_VERSION, Array, Feeds, Model, Weights, build, normal
 from tests.models.structure import OPSETS, with_external_data
 from tests.models.trained import TrainedCase, trained_attention
@@ -27,6 +27,7 @@ __all__ = [
     "TrainedCase",
     "Weights",
     "attention",
+    "bodies",
     "build",
     "convolution",
     "linear",
@@ -59,5 +60,9 @@ NETS: dict[str, Callable[[], Model]] = {
         structure.unnamed_nodes,
         structure.if_subgraph,
         structure.constant_weight,
+        bodies.if_hands_on,
+        bodies.if_in_if,
+        bodies.loop,
+        bodies.scan,
     )
 } | {f"opset{n}": partial(structure.of_opset, n) for n in OPSETS}

@@ -40,7 +40,8 @@ def quality_of(
     quality = _by_part(deploy, probe, probe.reference, outputs)
     spoilt = saturation(deploy, probe.feeds, probe.reference, quality, runtime=runtime)
     compared = {q.name for q in quality}
-    missing = tuple(v.name or "" for v in deploy.graph.outputs if v.name not in compared)
+    computed = [v.name or "" for v in deploy.graph.outputs if v.producer() is not None]
+    missing = tuple(name for name in computed if name not in compared)
     if missing and not set(probe.scored) <= compared:
         tapped = run(expose(deploy, probe.scored), probe.feeds, integers=exact, runtime=runtime)
         inner = _by_part(deploy, probe, probe.scored_reference, tapped)

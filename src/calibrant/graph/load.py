@@ -1,8 +1,8 @@
 """Read and check an ONNX model, and bring it into the form the rest works on.
 
 `load` answers with an `onnx_ir.Model` or with one sentence that says what is wrong with the file.
-`prepare` makes a copy in which functions are inlined, constants are initializers, every node has a
-unique name and the opset is one that QuantizeLinear needs. The numbers the model computes stay the same.
+`prepare` makes a copy in which functions are inlined, what depends on constants alone is computed, and the opset
+is one that QuantizeLinear needs. The numbers the model computes stay the same, and so do its outputs' names.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ import onnx_ir.passes.common as common
 
 from calibrant.errors import ModelError
 from calibrant.graph.free_dims import free_unknown_dims, has_unknown_dims
+from calibrant.graph.interface import check_interface
 from calibrant.graph.ops import is_constant, rule_of
 from calibrant.graph.opset import MIN_IR_VERSION, MIN_OPSET, main_opset, raise_opset
-from calibrant.graph.passes.cleanup import fold_weight_layout, name_everything, remove_dropout
+from calibrant.graph.passes.constants import note_what_is_left
+from calibrant.graph.passes.names import has_unique_names, name_everything
+from calibrant.graph.passes.simplify import simplify
 from calibrant.graph.proto import HoldsModel, held_model
 from calibrant.graph.quiet import quiet
 from calibrant.graph.values import own_copy
@@ -57,11 +60,13 @@ def load(model: ModelLike, *, quantizers: bool = False) -> ir.Model:
     """Read a model and check that it is one.
 
     Weights in external files are mapped, not read, so models over 2 GB load. A dimension written as -1 (or 0)
-    becomes a free one (`free_dims`).
+    becomes a free one (`free_dims`). Every node and value of the result has a name of its own: where several nodes
+    share one, or have none, they are named here, once, for all that comes later.
 
     Args:
-        model: Path of an ONNX file, or a model in memory (returned as an `ir.Model`; an `ir.Model`
-            is returned as it is, unless dimensions of it are to be freed). The result of a quantization stands for its deployed model.
+        model: Path of an ONNX file, or a model in memory, which is not changed: where names are missing or
+            dimensions are to be freed, the result is a copy. The result of a quantization stands for its
+            deployed model.
         quantizers: The model may hold QuantizeLinear and DequantizeLinear (a trained model's own scales).
 
     Raises:
@@ -88,9 +93,13 @@ def load(model: ModelLike, *, quantizers: bool = False) -> ir.Model:
     if len(loaded.graph) == 0:
         raise ModelError(f"{name.capitalize() if name == 'the model' else name} has no operators.")
     _refuse_quantized(loaded, name, _QUANTIZED_OPS - _QDQ_OPS if quantizers else _QUANTIZED_OPS)
-    if has_unknown_dims(loaded):
-        loaded = own_copy(loaded) if loaded is model else loaded
-        free_unknown_dims(loaded)
+    has_names = has_unique_names(loaded)
+    is_ours = isinstance(model, (str, os.PathLike))
+    if not is_ours and (has_unknown_dims(loaded) or not has_names):
+        loaded = own_copy(loaded)
+    free_unknown_dims(loaded)
+    if not has_names:
+        name_everything(loaded)
     return loaded
 
 
@@ -173,9 +182,9 @@ def _refuse_quantized(model: ir.Model, name: str, refused: frozenset[str]) -> No
 def prepare(model: ir.Model) -> ir.Model:
     """Copy a model and bring it into the form that the passes expect.
 
-    1. Functions are inlined, `Constant` nodes become initializers, identities and inference-time
-       dropouts go, nodes nobody reads go.
-    2. Weights computed from constants alone (a transposed MatMul weight) become initializers.
+    1. Functions are inlined; `Constant` nodes, and whatever is computed from constants alone, become initializers.
+    2. Ifs whose condition is known give way to their branch; identities and inference-time dropouts go, and so
+       do nodes nobody reads.
     3. Every node and value has a unique name.
     4. The opset is at least 13, and shapes are inferred where ONNX can.
 
@@ -193,29 +202,31 @@ def prepare(model: ir.Model) -> ir.Model:
             f"The model cannot be brought into the form that quantization needs: {_first_line(e)}"
         ) from e
     _refuse_nan(prepared)
+    check_interface(prepared, model, "prepared model")
     return prepared
 
 
 def _prepared(model: ir.Model) -> ir.Model:
     model = own_copy(model)
-    for step in (
-        common.InlinePass(),
-        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        common.RemoveInitializersFromInputsPass(),
-        common.IdentityEliminationPass(),
-    ):
-        step(model)
+    common.InlinePass()(model)
+    _remove_defaults(model.graph)
+    name_everything(model)
+    simplify(model)
     if main_opset(model) < MIN_OPSET:
         model = raise_opset(model, MIN_OPSET)
-        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    remove_dropout(model.graph)
-    fold_weight_layout(model.graph)
-    common.RemoveUnusedNodesPass()(model)
-    common.TopologicalSortPass()(model)
-    name_everything(model)
+        name_everything(model)
+        simplify(model)
+    model.graph.sort()
     common.ShapeInferencePass()(model)
+    note_what_is_left(model)
     model.ir_version = max(model.ir_version, MIN_IR_VERSION)
     return model
+
+
+def _remove_defaults(graph: ir.Graph) -> None:
+    """Take initializers out of the inputs: files of IR version 3 list every weight among them."""
+    for value in [v for v in graph.inputs if v.is_initializer()]:
+        graph.inputs.remove(value)
 
 
 def _refuse_nan(model: ir.Model) -> None:

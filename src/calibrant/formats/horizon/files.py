@@ -77,7 +77,8 @@ def origins(original: ir.Model, optimized: ir.Model) -> dict[str, list[str]]:
         the original stands behind (those that raising the opset put in).
     """
     there = values_by_name(optimized.graph)
-    producers = {out.name: node for node in original.graph for out in node.outputs}
+    every = list(original.graph.all_nodes())  # the branch of an If may have taken its place
+    producers = {out.name: node for node in every for out in node.outputs}
     owner: dict[ir.Node, str] = {}
 
     def claim(node: ir.Node, name: str) -> None:
@@ -95,7 +96,7 @@ def origins(original: ir.Model, optimized: ir.Model) -> dict[str, list[str]]:
                 if source is not None and not kept:
                     pending.append(source)
 
-    by_name = {n.name: n for n in original.graph if n.name}
+    by_name = {n.name: n for n in every if n.name}
     for node in optimized.graph:
         for out in node.outputs:
             if out.name in producers:
@@ -108,7 +109,7 @@ def origins(original: ir.Model, optimized: ir.Model) -> dict[str, list[str]]:
         if node not in owner and known:
             owner[node] = known[0]
     found: dict[str, list[str]] = {n.name or "": [] for n in optimized.graph}
-    for node in original.graph:
+    for node in every:
         if node in owner:
             found[owner[node]].append(node.name or node.outputs[0].name or "")
     return found

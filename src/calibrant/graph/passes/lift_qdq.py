@@ -20,7 +20,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.errors import ModelError
-from calibrant.graph.passes.cleanup import fold_weight_layout
+from calibrant.graph.passes.constants import fold_constants
 from calibrant.graph.values import Names, add_constant, drop_unused_initializers
 from calibrant.numerics import QuantParams
 from calibrant.numerics.dtype import IntType
@@ -163,9 +163,18 @@ def _bypass(
     """Let the readers of a DequantizeLinear read `source`; return them, and whether it is an output."""
     out = node.outputs[0]
     users = tuple((u.node.name or "", u.idx) for u in out.uses())
-    is_output = out.is_graph_output()
+    is_output = any(v is out for v in graph.outputs)
+    if (
+        out.is_graph_output() and not is_output
+    ):  # a body hands it on, which takes a node of its own
+        node.op_type = "Identity"
+        node.attributes.clear()
+        node.resize_inputs(1)
+        node.replace_input_with(0, source)
+        return (*users, (node.name or "", 0)), False
     out.replace_all_uses_with(source, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
+    assert node.graph is not None
+    node.graph.remove(node, safe=True)
     return users, is_output
 
 
@@ -254,8 +263,8 @@ def _without_layout(
             behind.append(q)
             continue
         for name, index in q.users:
-            node, params = nodes[name], q.params
-            if node.op_type != "Transpose":
+            node, params = nodes.get(name), q.params
+            if node is None or node.op_type != "Transpose":
                 behind.append(replace(q, users=((name, index),)))
                 continue
             perm = node.attributes.get("perm")
@@ -267,6 +276,6 @@ def _without_layout(
             behind.append(
                 replace(q, tensor=node.outputs[0].name or "", params=params, users=users)
             )
-    fold_weight_layout(graph)
+    fold_constants(model)
     drop_unused_initializers(graph)
     yield from behind
