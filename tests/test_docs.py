@@ -21,7 +21,7 @@ from calibrant.analysis import probe
 from calibrant.demo import digits
 from calibrant.dialects.native.schema import RecipeDocument
 from calibrant.graph import targets
-from calibrant.graph.passes import equalize
+from calibrant.graph.passes import constants, equalize
 from calibrant.graph.targets.schema import TargetDocument
 from calibrant.recipe import AlgorithmChoice, Layer, OpType, Rule, Settings
 from calibrant.runtime.part_quality import COLLAPSE_COSINE, COLLAPSE_SQNR_DB
@@ -67,6 +67,7 @@ FACTS = [
         (COLLAPSE_SQNR_DB, COLLAPSE_COSINE),
     ),
     ("explanation/bias-correction.md", "at least {}", (biases.CORRECTION_SAMPLES,)),
+    ("how-to/models.md", "over {} MiB more", (constants.GROWTH_LIMIT >> 20,)),
     ("how-to/data.md", "first {} samples are also the *probe*", (probe.PROBE_SAMPLES,)),
 ]
 

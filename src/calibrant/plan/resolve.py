@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from calibrant.errors import ConfigRuntimeError, ConfigValueError
+from calibrant.errors import ConfigRuntimeError, ConfigValueError, ModelError
 from calibrant.graph import targets
+from calibrant.graph.notes import notes_of
 from calibrant.graph.ops import OP_RULES, is_constant, rule_of
 from calibrant.graph.passes.half import can_be_half
 from calibrant.graph.points import ActivationPoint, LayerPoint, find_points
@@ -18,8 +19,10 @@ from calibrant.plan.compensation import is_compensated
 from calibrant.plan.decisions import ActivationDecision, LayerDecision, Plan, WeightDecision
 from calibrant.plan.effective import Chosen, Effective
 from calibrant.plan.granularity import Channels, Granularity
+from calibrant.plan.in_bodies import layers_in_bodies
 from calibrant.plan.joint import join_additions
 from calibrant.plan.nothing import why_nothing
+from calibrant.plan.open_weights import open_weights
 from calibrant.plan.outputs import with_outputs
 from calibrant.plan.roles import codebook
 from calibrant.plan.widths import activation_bits
@@ -48,10 +51,11 @@ def resolve(
             or asks for a width that the target does not run.
         ConfigValueError: Rules that are required leave every layer in float.
         ConfigRuntimeError: Nothing can be quantized, and nobody asked for that; without `check` the plan is empty.
+        ModelError: Every layer stands in the body of an If, Loop or Scan.
         UnsupportedError: A setting that is understood and not implemented.
     """
     target = targets.get(recipe.target)
-    notes = list(recipe.notes)
+    notes = [*recipe.notes, *(Note("the model", s, honoured=True) for s in notes_of(model))]
     if chosen is None and check:
         chosen = _first
     effective = Effective(recipe, model, target, notes, chosen)
@@ -100,6 +104,9 @@ def resolve(
     half = _half(model, settings_of, notes)
     read = {(n, i) for d in activations for n, i in d.users}
     effective.note_unheard(read | {(w.layer, w.input_index) for w in weights}, target)
+    inside = layers_in_bodies(model, target)
+    notes += [Note("the model", str(i), honoured=True) for i in inside]
+    notes += [Note("the model", s, honoured=True) for s in open_weights(points.layers, nodes)]
     if not points.layers and not activations:
         names = [layer.node for layer in layers]
         if effective.skipped(names) and not half:
@@ -109,7 +116,8 @@ def resolve(
             message = "Every layer stays in float, as asked: nothing is quantized."
             notes.append(Note(wish, message, honoured=True))
         elif check and not half:
-            raise ConfigRuntimeError(why_nothing(layers, target))
+            fault = ModelError if inside and not layers else ConfigRuntimeError
+            raise fault(why_nothing(layers, target, inside))
     plan = Plan(
         target,
         tuple(activations),
