@@ -17,6 +17,7 @@ import onnx_ir as ir
 from calibrant.data.batch import Batch
 from calibrant.errors import DataError, ModelError
 from calibrant.graph.bodies import bodies, dependencies
+from calibrant.graph.ops import before_cast
 from calibrant.graph.opset import MIN_OPSET, main_opset
 from calibrant.plan import Plan
 from calibrant.recipe import Recipe
@@ -240,11 +241,13 @@ def _output_names(model: ir.Model) -> set[str]:
 def _scored(model: ir.Model) -> tuple[str, ...]:
     """Tensors to compare two models by: their outputs, taken from before what makes them hard to compare.
 
-    A final Softmax or Sigmoid is taken off; an output behind a selection (the boxes that are left) is
-    replaced by the floating point tensors that the selection reads; labels and truths by what they come from.
+    A Cast to the type of an output that is not float32 is taken off, then a final Softmax or Sigmoid; an output behind a
+    selection (the boxes that are left) is replaced by the floating point tensors that the selection reads; labels and
+    truths by what they come from.
     """
     found: dict[str, None] = {}
     for value in model.graph.outputs:
+        value = before_cast(value)
         producer = value.producer()
         if producer is not None and producer.op_type in ("Softmax", "LogSoftmax", "Sigmoid"):
             source = producer.inputs[0]

@@ -23,6 +23,7 @@ from calibrant.graph.opset import MIN_IR_VERSION, MIN_OPSET, main_opset, raise_o
 from calibrant.graph.passes.constants import note_what_is_left
 from calibrant.graph.passes.names import has_unique_names, name_everything
 from calibrant.graph.passes.simplify import simplify
+from calibrant.graph.passes.single import in_float32
 from calibrant.graph.proto import HoldsModel, held_model
 from calibrant.graph.quiet import quiet
 from calibrant.graph.values import own_copy
@@ -61,7 +62,8 @@ def load(model: ModelLike, *, quantizers: bool = False) -> ir.Model:
 
     Weights in external files are mapped, not read, so models over 2 GB load. A dimension written as -1 (or 0)
     becomes a free one (`free_dims`). Every node and value of the result has a name of its own: where several nodes
-    share one, or have none, they are named here, once, for all that comes later.
+    share one, or have none, they are named here, once, for all that comes later. A model that computes in float16
+    or float64 computes in float32 then; its inputs and outputs keep their types (`passes.single`).
 
     Args:
         model: Path of an ONNX file, or a model in memory, which is not changed: where names are missing or
@@ -70,8 +72,8 @@ def load(model: ModelLike, *, quantizers: bool = False) -> ir.Model:
         quantizers: The model may hold QuantizeLinear and DequantizeLinear (a trained model's own scales).
 
     Raises:
-        ModelError: The file does not exist, is not ONNX, is truncated, breaks a rule of ONNX, or is
-            already quantized.
+        ModelError: The file does not exist, is not ONNX, is truncated, breaks a rule of ONNX, is already quantized,
+            or computes in bfloat16.
     """
     model = held_model(model)
     if isinstance(model, ir.Model):
@@ -100,7 +102,8 @@ def load(model: ModelLike, *, quantizers: bool = False) -> ir.Model:
     free_unknown_dims(loaded)
     if not has_names:
         name_everything(loaded)
-    return loaded
+    with quiet("onnx_ir", "onnxscript"):
+        return in_float32(loaded)
 
 
 def _read(path: Path) -> ir.Model:

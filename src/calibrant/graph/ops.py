@@ -19,6 +19,7 @@ __all__ = [
     "OP_RULES",
     "RECURRENT",
     "OpRule",
+    "before_cast",
     "bias_of",
     "fixed_output_range",
     "is_constant",
@@ -208,6 +209,16 @@ def is_depthwise(node: ir.Node) -> bool:
     if group is None or weight is None or weight.shape is None:
         return False
     return group.as_int() > 1 and weight.shape[1] == 1
+
+
+def before_cast(value: ir.Value) -> ir.Value:
+    """Return the float32 value that an output of another floating point type is cast from; else the value itself."""
+    maker = value.producer()
+    source = maker.inputs[0] if maker is not None and maker.op_type == "Cast" else None
+    if source is None or value.dtype is None or source.dtype is None:
+        return value
+    is_output = value.dtype.name in ("FLOAT16", "DOUBLE") and source.dtype.name == "FLOAT"
+    return source if is_output and source.producer() is not None else value
 
 
 def is_constant(value: ir.Value | None) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from calibrant.graph.ops import fixed_output_range, rule_of
+from calibrant.graph.ops import before_cast, fixed_output_range, rule_of
 from calibrant.graph.targets import Target
 from calibrant.numerics import QuantSpec
 from calibrant.plan.decisions import ActivationDecision
@@ -33,7 +33,7 @@ def with_outputs(
     target: Target,
     notes: list[Note],
 ) -> list[ActivationDecision]:
-    """Return the decisions with a quantizer behind every float output of the model.
+    """Return the decisions with a quantizer behind every float output of the model, in front of a Cast to its type.
 
     Args:
         activations: Those so far.
@@ -47,9 +47,10 @@ def with_outputs(
     if bits is None:
         return list(activations)
     found = list(activations)
-    for value in model.graph.outputs:
+    for output in model.graph.outputs:
+        value = before_cast(output)
         producer = value.producer()
-        name = value.name or ""
+        name = output.name or ""
         if producer is None or value.dtype not in (None, ir.DataType.FLOAT):
             what = (
                 "no floating point tensor"
