@@ -9,6 +9,7 @@ trained with takes a road of its own (`tuning.lifted`). Both end in a Solution, 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ def quantize(
     recipe: RecipeLike | None = None,
     *,
     target: str | Path | None = None,
+    fix: Mapping[str, Any] | None = None,
+    keep_fixed_inputs: bool = False,
     provider: str = "cpu",
     threads: int | None = None,
     batch_size: int | None = None,
@@ -58,6 +61,10 @@ def quantize(
         recipe: What is wanted: a path, a text, a mapping (all in any dialect) or a Recipe; None for the
             defaults.
         target: What the model will run on, a name or a file of your own; over the recipe's.
+        fix: Inputs of the model that are the same in every use, such as `{"sr": 16000}`: they become constants,
+            what depends on them is computed beforehand, and an If that they decide gives way to its branch. A value
+            is a number, a flag, a text, or a list or array of these; over the recipe's.
+        keep_fixed_inputs: The written models keep these inputs, and do not read them.
         provider: Execution provider for every run of a model.
         threads: Threads inside an operator; None leaves it to ONNX Runtime.
         batch_size: Samples in a batch; over the recipe's.
@@ -73,7 +80,7 @@ def quantize(
         DataError: The data is empty, does not fit the inputs, or is not finite.
         ConfigError: The recipe names what the model does not have, or asks for what does not exist.
     """
-    wanted = asked(recipe, target)
+    wanted = asked(recipe, target, fix, keep_fixed_inputs=keep_fixed_inputs)
     store = Store(
         model,
         data,
@@ -177,6 +184,7 @@ def observe(
     recipe: RecipeLike | None = None,
     *,
     target: str | Path | None = None,
+    fix: Mapping[str, Any] | None = None,
     provider: str = "cpu",
     threads: int | None = None,
     batch_size: int | None = None,
@@ -198,4 +206,4 @@ def observe(
         preprocess=preprocess,
         progress=Progress(progress),
     )
-    return statistics_of(store, asked(recipe, target))
+    return statistics_of(store, asked(recipe, target, fix))

@@ -31,6 +31,7 @@ from calibrant.plan.folding import float_weight
 from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.progress import Callback, Progress
 from calibrant.recipe import Recipe
+from calibrant.recipe.fixed import as_fixed
 from calibrant.record.extras import RoundingExtra
 from calibrant.record.form import form_of
 from calibrant.record.plan import Recorded, edge_of, recorded
@@ -83,7 +84,12 @@ def quantize_from_record(
         record = record.text()
     found = record if isinstance(record, Record) else read_record(record)
     target = _target(found)
-    recipe = Recipe(target=target.name)
+    fixed = found.extras.fixed
+    recipe = Recipe(
+        target=target.name,
+        fix=as_fixed({n: v for f in fixed for n, v in f.inputs.items()}, f"{found.source}: fixed"),
+        keep_fixed_inputs=any(f.kept for f in fixed),
+    )
     start = time.perf_counter()
     store = Store(
         model,
@@ -94,7 +100,7 @@ def quantize_from_record(
         progress=Progress(progress),
     )
     with store.progress.stage("load"):
-        original = store.original()
+        original = store.original(recipe)
         base, form, meant = _formed(original, found, target)
     with store.progress.stage("weights"):
         params = _parameters(base, form, meant, found)

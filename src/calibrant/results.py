@@ -13,7 +13,6 @@ from calibrant.findings import Findings, NodeChoice
 from calibrant.formats import artefacts, check_formats
 from calibrant.formats._files import as_json, merged
 from calibrant.graph.form import ModelForm
-from calibrant.graph.interface import check_interface
 from calibrant.graph.proto import as_proto
 from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
@@ -153,9 +152,6 @@ class QuantizedModel:
             artefacts(self.solution, self.built, self.findings, name, prefix)
             for name in dict.fromkeys(formats)
         ]
-        for files in more:
-            for name, model in files.models.items():
-                check_interface(model, self.solution.original, name)
         with written_together(folder, instead_of=files_of_before(folder)) as temporary:
             self._write(temporary)
             for files in more:

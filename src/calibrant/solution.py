@@ -20,6 +20,7 @@ from calibrant.emit.fake_quant import emit_fake_quant
 from calibrant.emit.qdq import emit_qdq
 from calibrant.graph.form import ModelForm
 from calibrant.graph.interface import check_interface
+from calibrant.graph.passes.fix_inputs import with_kept_inputs
 from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
 from calibrant.record.recording import Recording
@@ -83,9 +84,11 @@ def build(solution: Solution) -> Built:
         ModelError: One of them lacks an input or output of the float model, which is a fault of calibrant.
     """
     parts = solution.model, solution.plan, solution.params
-    built = Built(emit_qdq(*parts), emit_fake_quant(*parts))
-    check_interface(built.deploy, solution.original, "deployable model")
-    check_interface(built.fake_quant, solution.original, "fake-quant model")
+    models = emit_qdq(*parts), emit_fake_quant(*parts)
+    built = Built(*(with_kept_inputs(model, solution.original) for model in models))
+    given = with_kept_inputs(solution.original, solution.original)
+    check_interface(built.deploy, given, "deployable model")
+    check_interface(built.fake_quant, given, "fake-quant model")
     if solution.random:
         for model in (built.deploy, built.fake_quant):
             model.metadata_props[CALIBRATION] = NOT_FOR_ACCURACY

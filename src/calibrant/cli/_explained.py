@@ -46,7 +46,7 @@ def in_full(content: Mapping[str, Any], *, everything: bool) -> Iterator[str]:
     yield from _head(content)
     whole = content["whole_model"]
     lines = [
-        f"  {_spaced(name):<22}  {_whole(value)}"
+        f"  {'fixed inputs' if name == 'fix' else _spaced(name):<22}  {_whole(value)}"
         for name, value in whole.items()
         if name != "target" and value is not None
     ]

@@ -18,6 +18,7 @@ __all__ = [
     "Data",
     "Debug",
     "Dialect",
+    "Fix",
     "Json",
     "Model",
     "Preprocess",
@@ -76,6 +77,18 @@ Target = Annotated[
         metavar="NAME|FILE",
         help=f"What the model will run on: {', '.join(builtin())}; the name of a target that an installed package "
         "brings; or a file of your own, such as my_npu.yaml. Default: the recipe's, or generic.",
+        rich_help_panel=HOW_PANEL,
+        show_default=False,
+    ),
+]
+Fix = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fix",
+        metavar="NAME=VALUE",
+        help="An input of the model that is the same in every use, such as sr=16000, training=false or "
+        "size=[224,224]: it becomes a constant, and an If that it decides gives way to its branch. May be given "
+        "several times.",
         rich_help_panel=HOW_PANEL,
         show_default=False,
     ),

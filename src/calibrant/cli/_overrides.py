@@ -25,6 +25,8 @@ def with_options(
     bias_correction: bool | None = None,
     equalize: bool | None = None,
     exact: bool = False,
+    fix: Sequence[str] = (),
+    keep_fixed_inputs: bool = False,
 ) -> Recipe:
     """Return the recipe with options over it; None says nothing.
 
@@ -32,10 +34,12 @@ def with_options(
     layer.
 
     Raises:
-        ConfigError: An unknown algorithm, or one that needs options; a width other than 8 or 16.
+        ConfigError: An unknown algorithm, or one that needs options; a width other than 8 or 16; a fixed input
+            that is not written as NAME=VALUE.
     """
     from calibrant.errors import ConfigValueError
     from calibrant.recipe import AllNodes, Layer, Rule, Settings
+    from calibrant.recipe.fixed import fixed_by_text, merged
 
     rules: list[Rule] = []
 
@@ -68,6 +72,8 @@ def with_options(
         bias_correction=_switch(bias_correction, recipe.bias_correction),
         equalize=_switch(equalize, recipe.equalize),
         calibration=replace(recipe.calibration, exact=exact or recipe.calibration.exact),
+        fix=merged(recipe.fix, fixed_by_text(fix, "--fix")),
+        keep_fixed_inputs=keep_fixed_inputs or recipe.keep_fixed_inputs,
     )
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from calibrant.plan import LayerDecision, Plan
+    from calibrant.recipe import Recipe
 
 __all__ = ["starter_recipe"]
 
@@ -44,6 +45,9 @@ fusion:
 bias_correction: auto       # take the mean error of a layer out of its bias
 equalize: auto              # balance channels between layers
 
+# An input that is the same in every use becomes a constant.
+{fix}
+
 rules:
   - where: all
     precision: int8         # int4 (weights), int8, int16, float16, float32
@@ -63,25 +67,28 @@ rules:
 """
 
 
-def starter_recipe(model: ir.Model, plan: Plan, name: str, target: str) -> str:
+def starter_recipe(model: ir.Model, plan: Plan, name: str, recipe: Recipe) -> str:
     """Write a recipe that changes nothing until it is edited.
 
     Args:
         model: The model that the plan belongs to.
         plan: Its plan without a recipe.
         name: Name of the model file.
-        target: Name of the target, or the path of its file.
+        recipe: Says the target, a name or the path of its file, and which inputs are fixed.
     """
     from calibrant import algorithms
     from calibrant.graph import targets
 
     known = algorithms.names()
+    target = recipe.target
+    fixed = write({"fix": {f.name: f.plain for f in recipe.fix}}).rstrip()
     first = plan.layers[0]
     stem = first.node.rsplit("/", 1)[0] + "/" if "/" in first.node.strip("/") else first.node[:3]
     head = HEAD.format(
         model=name,
         target=f"target: {target if _PLAIN.fullmatch(target) else json.dumps(target)}",
         targets=", ".join(targets.names()),
+        fix=fixed if recipe.fix else "# fix: {sr: 16000}",
         activations=", ".join(["auto", *known["activation"]]),
         weights=", ".join(["auto", *known["weight"]]),
         op=first.op_type,

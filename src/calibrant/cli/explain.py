@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calibrant.cli._options import OUTPUT_PANEL, Debug, Dialect, Json, Model, Strict
+from calibrant.cli._options import OUTPUT_PANEL, Debug, Dialect, Fix, Json, Model, Strict
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -26,6 +26,8 @@ EXAMPLES = """Examples:
 `calibrant explain model.onnx --recipe quant.cfg --layer 'layer3/*'`
 
 `calibrant explain model.onnx --recipe recipe.yaml --json`
+
+`calibrant explain model.onnx --recipe recipe.yaml --fix sr=16000`
 """
 
 
@@ -61,6 +63,7 @@ def explain(
             rich_help_panel=OUTPUT_PANEL,
         ),
     ] = False,
+    fix: Fix = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -71,12 +74,13 @@ def explain(
     its reason. No data is needed.
     """
     from calibrant.cli._explained import in_brief, in_full
+    from calibrant.cli._overrides import with_options
     from calibrant.cli._prepared import prepared_for
     from calibrant.cli._summary import print_json
     from calibrant.dialects import load_recipe
     from calibrant.plan import explain as explained
 
-    wanted = load_recipe(recipe, dialect=dialect, strict=strict)
+    wanted = with_options(load_recipe(recipe, dialect=dialect, strict=strict), fix=fix or ())
     prepared = prepared_for(wanted, model)
     found = _content(explained(wanted, prepared), wanted, prepared)
     if layer is not None:
@@ -148,6 +152,7 @@ def _whole_model(recipe: Recipe) -> dict[str, Any]:
 
     plain = asdict(recipe)
     del plain["fusion"]["origin"]
+    plain["fix"] = {f.name: f.plain for f in recipe.fix} or None
     names = [f.name for f in fields(recipe) if f.name not in ("rules", "limits", "notes")]
     return {name: plain[name] for name in names}
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from calibrant.cli._files import Force, OutFile, check_free, write_whole
-from calibrant.cli._options import Debug, Json, Model, Target
+from calibrant.cli._options import Debug, Fix, Json, Model, Target
 
 if TYPE_CHECKING:
+    from calibrant.graph.load import ModelLike
     from calibrant.plan import LayerDecision
 
 __all__ = ["EXAMPLES", "init"]
@@ -20,6 +22,8 @@ EXAMPLES = """Examples:
 `calibrant init model.onnx -o recipe.yaml`
 
 `calibrant quantize model.onnx --data c.npz --recipe recipe.yaml --out run`
+
+`calibrant init model.onnx -o recipe.yaml --fix sr=16000`
 
 `calibrant init model.onnx --dialect amct --from quant.cfg -o config.json`
 
@@ -77,6 +81,7 @@ def init(
         ),
     ] = None,
     target: Target = None,
+    fix: Fix = None,
     force: Force = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -113,13 +118,13 @@ def init(
                 f"--from is for a vendor's dialect; 'calibrant convert-config {source} --to native' writes "
                 "a native recipe."
             )
-        text, layers = _native(model, target or "generic")
+        text, layers = _native(model, target or "generic", fix or ())
     else:
         if target is not None:
             raise ConfigValueError(
                 f"--target is for a native recipe; dialect '{dialect}' has its own target."
             )
-        text, layers, notes = _vendor(model, dialect, source, given)
+        text, layers, notes = _vendor(model, dialect, source, given, fix or ())
     if path is not None:
         write_whole(path, text)
     if as_json:
@@ -137,31 +142,45 @@ def init(
         typer.echo(f"Note: {note}", err=True)
 
 
-def _native(model: Path, target: str) -> tuple[str, tuple[LayerDecision, ...]]:
+def _native(model: Path, target: str, fix: Sequence[str]) -> tuple[str, tuple[LayerDecision, ...]]:
     """Return a recipe that changes nothing, and its layers."""
+    from calibrant.cli._overrides import with_options
     from calibrant.cli._starter import starter_recipe
     from calibrant.graph.load import load, prepare
     from calibrant.plan import resolve
+    from calibrant.plan.fixed import with_fixed
     from calibrant.recipe import Recipe
 
-    prepared = prepare(load(model))
-    plan = resolve(Recipe(target=target), prepared)
-    return starter_recipe(prepared, plan, model.name, target), plan.layers
+    recipe = with_options(Recipe(target=target), fix=fix)
+    prepared = prepare(with_fixed(load(model), recipe))
+    plan = resolve(recipe, prepared)
+    return starter_recipe(prepared, plan, model.name, recipe), plan.layers
 
 
 def _vendor(
-    model: Path, dialect: str, source: Path | None, given: dict[str, Any]
+    path: Path, dialect: str, source: Path | None, given: dict[str, Any], fix: Sequence[str]
 ) -> tuple[str, tuple[LayerDecision, ...], tuple[str, ...]]:
     """Return a vendor's configuration, its layers as read back, and what gave way in `source`."""
     import json
 
+    from calibrant.cli._overrides import with_options
     from calibrant.cli._prepared import prepared_for
     from calibrant.dialects import load_recipe
     from calibrant.dialects.amct.retrain_write import create_retrain_config
     from calibrant.dialects.amct.write import create_config
     from calibrant.dialects.horizon.write import effective_config
+    from calibrant.graph.load import load
     from calibrant.plan import explain
+    from calibrant.plan.fixed import with_fixed
+    from calibrant.recipe import Recipe
 
+    model: ModelLike = path
+    if fix:
+        model = with_fixed(load(path), with_options(Recipe(), fix=fix))
+    unsaid = [
+        f"The file does not say that inputs are fixed: 'calibrant quantize' needs --fix {f}, too."
+        for f in fix
+    ]
     config = load_recipe(source, if_empty=dialect) if source is not None else None
     if dialect == "amct":
         text = create_config(model, config=config, **given)
@@ -175,10 +194,13 @@ def _vendor(
     resolved = explain(written, prepared_for(written, model)).layers
     layers = tuple(d for d in resolved if d.node in listed)
     if config is None:
-        return text, layers, ()
+        return text, layers, tuple(unsaid)
     notes = [
-        f"--{name.replace('_', '-')} has no effect beside --from: {source} says it."
-        for name in given
+        *unsaid,
+        *(
+            f"--{name.replace('_', '-')} has no effect beside --from: {source} says it."
+            for name in given
+        ),
     ]
     found = explain(config, prepared_for(config, model))
     return text, layers, (*notes, *(f"{n.where}: {n.message}" for n in found.notes))

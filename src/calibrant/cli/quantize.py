@@ -14,6 +14,7 @@ from calibrant.cli._options import (
     BatchSize,
     Debug,
     Dialect,
+    Fix,
     Json,
     Model,
     Preprocess,
@@ -38,6 +39,8 @@ EXAMPLES = """Examples:
 `calibrant quantize model.onnx --data my_data:batches --out run --bits 16`
 
 `calibrant quantize model.onnx --data calib.npz --out run --skip 'head/*'`
+
+`calibrant quantize model.onnx --data calib.npz --out run --fix sr=16000`
 
 `calibrant quantize model.onnx --record run/record.txt --out again`
 
@@ -198,6 +201,16 @@ def quantize(
             show_default=False,
         ),
     ] = None,
+    fix: Fix = None,
+    keep_fixed_inputs: Annotated[
+        bool,
+        typer.Option(
+            "--keep-fixed-inputs",
+            help="Keep the inputs that --fix or the recipe fixes among the inputs of the written models, which do not "
+            "read them: for callers that go on giving them.",
+            rich_help_panel=HOW_PANEL,
+        ),
+    ] = False,
     exact: Annotated[
         bool,
         typer.Option(
@@ -248,6 +261,8 @@ def quantize(
         bias_correction=bias_correction,
         equalize=equalize,
         exact=exact,
+        fix=fix or (),
+        keep_fixed_inputs=keep_fixed_inputs,
     )
     check_formats(formats or (), prefix)
     check_folder(out)

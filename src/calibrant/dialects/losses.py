@@ -96,6 +96,7 @@ def refuse_wishes(recipe: Recipe, dialect: str, *, can: Collection[str]) -> None
         if getattr(recipe, name) != getattr(plain, name)
     ]
     wanted += [n for n in ("bias_correction", "equalize") if getattr(recipe, n) == "on"]
+    wanted += ["fix"] if recipe.fix else []
     wanted += [
         name
         for name in ("batch_size", "batch_num", "exact", "random", "sources", "behind")

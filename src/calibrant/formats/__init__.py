@@ -6,12 +6,15 @@ Each format is one file here: a function that answers with models and texts by f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.findings import Findings
 from calibrant.formats._files import Files
 from calibrant.formats.ascend.files import ascend_files
 from calibrant.formats.horizon.files import horizon_files
+from calibrant.graph.interface import check_interface
+from calibrant.graph.passes.fix_inputs import with_kept_inputs
 from calibrant.solution import CALIBRATION, Built, Solution
 
 __all__ = ["FORMATS", "Files", "artefacts", "check_formats"]
@@ -58,7 +61,15 @@ def artefacts(
         findings: What was found and measured.
         name: Name of the format, one of `FORMATS`.
         prefix: What the names begin with, an underscore behind it.
+
+    Raises:
+        ModelError: A model lacks an input or output of the float model, which is a fault of calibrant.
     """
     files = FORMATS[name](solution, built, findings, prefix)
+    given = with_kept_inputs(solution.original, solution.original)
+    models = {n: with_kept_inputs(m, solution.original) for n, m in files.models.items()}
+    for file, model in models.items():
+        check_interface(model, given, file)
+    files = replace(files, models=models)
     calibration = built.deploy.metadata_props.get(CALIBRATION)
     return files.marked(calibration) if calibration else files

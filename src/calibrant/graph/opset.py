@@ -43,6 +43,7 @@ def raise_opset(model: ir.Model, version: int) -> ir.Model:
 
     before = main_opset(model)
     model = own_copy(model)
+    said = dict(model.graph.meta)  # the converter may put another graph in its place
     logger.info("raising the opset from %d to %d", before, version)
     try:
         with quiet("onnxscript.version_converter"):
@@ -57,6 +58,7 @@ def raise_opset(model: ir.Model, version: int) -> ir.Model:
             f"The model's opset {before} cannot be raised to {version}, which quantization needs. "
             "Export the model with a newer opset."
         )
+    model.graph.meta.update(said)
     if before < 11:
         _keep_resize(model)
     newest = WIDE_IR_VERSION if version >= WIDE_OPSET else MIN_IR_VERSION

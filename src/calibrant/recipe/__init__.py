@@ -1,5 +1,6 @@
 """What is wanted: recipes, their rules, what a rule can set, and which nodes it is for."""
 
+from calibrant.recipe.fixed import FixedInput, FixedValue
 from calibrant.recipe.recipe import (
     Calibration,
     Condition,
@@ -35,6 +36,8 @@ __all__ = [
     "Calibration",
     "Compute",
     "Condition",
+    "FixedInput",
+    "FixedValue",
     "Force",
     "Fusion",
     "InputOf",

@@ -10,6 +10,7 @@ brings it together with a model and says which rule decided each field. Every ve
     ├── limits       what else the device cannot do
     ├── calibration  how much data, and whether on histograms or on raw values
     ├── fusion       batch normalization folding and its skip list
+    ├── fix          inputs that are the same in every use
     ├── search, promote                                   what is decided by measuring
     ├── bias_correction, equalize, joint, …               passes over the whole model
     └── notes        what a dialect asked for that cannot be honoured, and why
@@ -24,6 +25,7 @@ from typing import Any, Literal, get_args
 
 from calibrant.errors import ConfigTypeError, ConfigValueError
 from calibrant.recipe._shown import shown
+from calibrant.recipe.fixed import FixedInput
 from calibrant.recipe.settings import AlgorithmChoice, Settings
 from calibrant.recipe.where import (
     AllNodes,
@@ -297,6 +299,8 @@ class Recipe:
         output_precision: Type of the model's outputs.
         search: How `Settings.candidates` are chosen between.
         promote: Layers to raise to a higher precision by what they lose.
+        fix: Inputs of the model that become constants.
+        keep_fixed_inputs: The written models keep these inputs, and do not read them.
         training: Ranges are learned by training, not taken from statistics.
         notes: What was asked for and is not done as written.
 
@@ -318,6 +322,8 @@ class Recipe:
     output_precision: Precision = "float32"
     search: Search | None = None
     promote: Promotion | None = None
+    fix: tuple[FixedInput, ...] = ()
+    keep_fixed_inputs: bool = False
     training: bool = False
     notes: tuple[Note, ...] = ()
 

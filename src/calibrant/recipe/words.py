@@ -91,6 +91,8 @@ def wish_words(recipe: Recipe, name: str) -> str:
         "batch_num": f"calibration on {_count(value, 'batch', 'batches')}",
         "exact": "calibration on raw values",
         "random": "random values in the place of data",
+        "fix": f"fixed inputs ({', '.join(map(str, recipe.fix))})",
+        "keep_fixed_inputs": "fixed inputs that the written models keep",
         "sources": "the place of the calibration data",
         "behind": "activations that are observed behind rounded weights",
         "balance_batches": f"balancing by {_count(value, 'batch', 'batches')}",

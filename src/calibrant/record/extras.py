@@ -17,6 +17,7 @@ __all__ = [
     "BiasExtra",
     "EqualizedExtra",
     "Extras",
+    "FixedExtra",
     "QuantizerExtra",
     "RoundingExtra",
     "WeightExtra",
@@ -102,11 +103,19 @@ class BiasExtra(_OfLayer):
     values: list[Finite]
 
 
+class FixedExtra(_Extra):
+    """Inputs that became constants."""
+
+    inputs: dict[str, Any] = Field(min_length=1)
+    kept: bool = False
+
+
 class Extras(_Extra):
     """All comments of a record, by kind."""
 
     target: list[str | dict[str, Any]] = []
     tiny_scales: list[Literal["one"]] = []
+    fixed: list[FixedExtra] = []
     fold: list[Literal[False] | list[str]] = []
     half: list[list[str]] = []
     half_later: list[list[str]] = []

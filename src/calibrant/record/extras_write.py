@@ -4,6 +4,7 @@ One plain mapping each, with one key:
 
     target       name of the device profile; all of it where it is none of calibrant's own
     tiny_scales  one where a scale below 2**-23 became 1
+    fixed        inputs that became constants, with their values; whether the written models keep them
     fold         false where no batch normalization was folded; or the layers whose stayed
     half         nodes that compute in float16
     half_later   nodes that do because they were raised
@@ -34,6 +35,7 @@ import onnx_ir as ir
 
 from calibrant.graph import targets
 from calibrant.graph.form import ModelForm
+from calibrant.graph.passes.fix_inputs import fixed_values, kept_inputs
 from calibrant.graph.targets import Target
 from calibrant.numerics import quantize
 from calibrant.numerics.levels import nearest_level
@@ -59,6 +61,7 @@ def record_extras(
     return [
         {"target": _target(plan.target)},
         *([{"tiny_scales": "one"}] if plan.tiny_to_one else []),
+        *_of_inputs(model),
         *_of_form(form),
         *_of_quantizers(plan, params),
         *_of_weights(model, plan, params),
@@ -67,6 +70,13 @@ def record_extras(
 
 def _target(target: Target) -> str | dict[str, Any]:
     return target.name if target.name in targets.builtin() else targets.to_mapping(target)
+
+
+def _of_inputs(model: ir.Model) -> Iterator[dict[str, Any]]:
+    values = fixed_values(model)
+    if values:
+        kept = {"kept": True} if kept_inputs(model) else {}
+        yield {"fixed": {"inputs": values, **kept}}
 
 
 def _of_form(form: ModelForm) -> Iterator[dict[str, Any]]:

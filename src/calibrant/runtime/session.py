@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from calibrant.errors import ConfigValueError, ModelError, did_you_mean
+from calibrant.graph.passes.fix_inputs import without_kept_inputs
 from calibrant.graph.values import own_copy
 from calibrant.runtime.runtime import CPU, Runtime
 
@@ -127,7 +128,10 @@ def _providers(provider: str, available: Sequence[str]) -> list[str]:
 
 @contextmanager
 def _source(model: str | Path | bytes | onnx.ModelProto | ir.Model) -> Iterator[str | bytes]:
-    """Give a model as ONNX Runtime takes it: a path, or bytes with all weights in them."""
+    """Give a model as ONNX Runtime takes it: a path, or bytes with all weights in them.
+
+    Inputs of a model in memory that were fixed and are kept are left out: nobody reads them.
+    """
     if isinstance(model, (str, Path)):
         yield str(model)
     elif isinstance(model, bytes):
@@ -135,6 +139,7 @@ def _source(model: str | Path | bytes | onnx.ModelProto | ir.Model) -> Iterator[
     elif isinstance(model, onnx.ModelProto):
         yield model.SerializeToString()
     else:
+        model = without_kept_inputs(model)
         weights = [v.const_value for g in model.graphs() for v in g.initializers.values()]
         if any(isinstance(w, ir.ExternalTensor) for w in weights):
             model = own_copy(model)  # bytes do not know where the files of weights are

@@ -23,9 +23,11 @@ from calibrant.dialects.asked import RecipeLike, asked
 from calibrant.errors import ConfigValueError
 from calibrant.graph.digest import digest
 from calibrant.graph.load import ModelLike
+from calibrant.graph.passes.fix_inputs import fixed_values
 from calibrant.plan.loaded import keeps_scales
 from calibrant.progress import Callback, Progress
 from calibrant.recipe import Recipe
+from calibrant.recipe.fixed import as_fixed
 from calibrant.runtime.runtime import Runtime
 from calibrant.solution import Solution, build
 from calibrant.tuning.guide import Guide, essence, without_widths
@@ -135,10 +137,11 @@ class Bench:
 
     def _score(self, solution: Solution) -> Score:
         known = next((s for s in self._solved.values() if s.solution is solution), None)
-        probe = known.probe if known is not None else self._probe()
+        plain = _as_fixed_in(solution)
+        probe = known.probe if known is not None else self._solve(plain).probe
         if probe is None:
             raise ConfigValueError("The bench has no data to score a solution on.")
-        if known is None and digest(solution.original) != digest(self._store.original()):
+        if known is None and digest(solution.original) != digest(self._store.original(plain)):
             raise ConfigValueError("The solution is of another model than the bench's.")
         key = solution.model
         if key not in self._simulators:
@@ -146,20 +149,19 @@ class Bench:
         outputs = self._simulators[key].simulate(solution.plan, solution.params, probe.feeds)
         self.work.whole(probe.samples)
         sizes = [b.size for b in probe.small]
-        scores = sample_scores(probe.scored_reference, outputs, self._parts_of(probe), sizes=sizes)
+        scores = sample_scores(
+            probe.scored_reference, outputs, self._parts_of(probe, plain), sizes=sizes
+        )
         found = Score.of(scores)
         return found if self._evaluate is None else replace(found, metric=self._metric(solution))
 
-    def _parts_of(self, probe: Probe) -> dict[str, tuple[Part, ...]]:
+    def _parts_of(self, probe: Probe, recipe: Recipe) -> dict[str, tuple[Part, ...]]:
         if probe not in self._parts:
-            model = self._store.prepared(Recipe()).model
+            model = self._store.prepared(recipe).model
             self._parts[probe] = {
                 n: parts_of(model, n, [r[n] for r in probe.scored_reference]) for n in probe.scored
             }
         return self._parts[probe]
-
-    def _probe(self) -> Probe | None:
-        return self._solve(Recipe()).probe
 
     def _metric(self, solution: Solution) -> float:
         """Return what the task metric says of the deployed model."""
@@ -172,3 +174,8 @@ class Bench:
             path = Path(folder) / "deploy.onnx"
             ir.save(build(solution).deploy, path)
             return float(self._evaluate(str(path)))
+
+
+def _as_fixed_in(solution: Solution) -> Recipe:
+    """Return the recipe that fixes the inputs of a model as a solution has them, and asks for nothing else."""
+    return Recipe(fix=as_fixed(fixed_values(solution.original)))

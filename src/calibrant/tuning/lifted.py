@@ -52,7 +52,7 @@ def lifted(store: Store, recipe: Recipe) -> Solved:
     _check(recipe)
     progress, runtime = store.progress, store.runtime
     with progress.stage("load"):
-        original = store.original(quantizers=True)
+        original = store.original(recipe, quantizers=True)
         samples = store.samples(recipe, quantizers=True) if store.data is not None else None
     with progress.stage("lift"):
         model, loaded = _lifted(original, recipe)

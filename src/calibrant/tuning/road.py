@@ -54,7 +54,7 @@ def solve(store: Store, recipe: Recipe, guide: Guide | None = None) -> Solved:
     """
     progress, runtime = store.progress, store.runtime
     with progress.stage("load"):
-        original, samples = store.original(), store.samples(recipe)
+        original, samples = store.original(recipe), store.samples(recipe)
         prepared = store.prepared(recipe)
         plan = prepared.plan
     with progress.stage("probe"):

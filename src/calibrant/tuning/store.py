@@ -24,8 +24,9 @@ from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
 from calibrant.graph.passes.fuse_batchnorm import Folded, fuse_batchnorm
 from calibrant.graph.passes.half_outputs import round_outputs
 from calibrant.plan import Plan, resolve
+from calibrant.plan.fixed import with_fixed
 from calibrant.progress import Progress
-from calibrant.recipe import Calibration, Recipe
+from calibrant.recipe import Calibration, FixedInput, Recipe
 from calibrant.refine.local_bias import LocalError
 from calibrant.runtime.inputs import model_inputs
 from calibrant.runtime.observe import observe
@@ -92,8 +93,8 @@ class Store:
             "batch_num": batch_num,
             "preprocess": preprocess,
         }
-        self._originals: dict[bool, ir.Model] = {}
-        self._samples: dict[Calibration, Samples] = {}
+        self._originals: dict[tuple[bool, tuple[FixedInput, ...], bool], ir.Model] = {}
+        self._samples: dict[tuple[Calibration, tuple[FixedInput, ...]], Samples] = {}
         self._prepared: dict[object, tuple[ir.Model, tuple[Folded, ...]]] = {}
         self._checked: set[tuple[str, ir.Model]] = set()
         self._raised: dict[ir.Model, ir.Model] = {}
@@ -104,21 +105,23 @@ class Store:
         self.local: dict[Hashable, LocalError] = {}
         self.work = Work()
 
-    def original(self, *, quantizers: bool = False) -> ir.Model:
-        """Return the model as it was given, loaded and checked.
+    def original(self, recipe: Recipe, *, quantizers: bool = False) -> ir.Model:
+        """Return the model as it was given, loaded and checked, with the inputs fixed that a recipe fixes.
 
         Args:
+            recipe: What is wanted.
             quantizers: It may hold quantizers.
         """
-        if quantizers not in self._originals:
-            self._originals[quantizers] = load(self.model, quantizers=quantizers)
-        return self._originals[quantizers]
+        key = quantizers, recipe.fix, recipe.keep_fixed_inputs
+        if key not in self._originals:
+            self._originals[key] = with_fixed(load(self.model, quantizers=quantizers), recipe)
+        return self._originals[key]
 
     def samples(self, recipe: Recipe, *, quantizers: bool = False) -> Samples:
         """Return the data of a recipe."""
-        key = recipe.calibration
+        key = recipe.calibration, recipe.fix
         if key not in self._samples:
-            inputs = model_inputs(self.original(quantizers=quantizers))
+            inputs = model_inputs(self.original(recipe, quantizers=quantizers))
             self._samples[key] = open_samples(inputs, self.data, recipe, **self._reading)
         return self._samples[key]
 
@@ -131,8 +134,8 @@ class Store:
         return found
 
     def _shaped(self, recipe: Recipe, *, wide: bool) -> Prepared:
-        original, fusion = self.original(), recipe.fusion
-        key = fusion, recipe.output_precision == "float16", wide
+        original, fusion = self.original(recipe), recipe.fusion
+        key = original, fusion, recipe.output_precision == "float16", wide
         if key not in self._prepared:
             source = raise_opset(original.clone(), WIDE_OPSET) if wide else original
             model = prepare(source)

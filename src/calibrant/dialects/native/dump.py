@@ -62,6 +62,10 @@ def dump(recipe: Recipe) -> str:
         content["search"] = _differences(recipe.search, Search()) or {"scope": "model"}
     if recipe.promote is not None:
         content["promote"] = _unlike_defaults(recipe.promote)
+    if recipe.fix:
+        content["fix"] = {f.name: f.plain for f in recipe.fix}
+    if recipe.keep_fixed_inputs:
+        content["keep_fixed_inputs"] = True
     content["limits"] = _limits(recipe.limits)
     content["rules"] = [_rule_content(rules) for rules in _alike(recipe.rules)]
     content["notes"] = [

@@ -21,6 +21,7 @@
         balance: 0.5                # 0 takes it back
         candidates: [{activation: max}, {activation: mse}]      # chosen between by `search`
     search: {scope: model, metric: cosine-similarity, samples: 8}
+    fix: {sr: 16000}                # inputs that are the same in every use become constants
 
 Only `calibrant: 1` is required. `load(dump(recipe))` gives the recipe back; only the origins of its rules
 become the lines of the text.
@@ -50,6 +51,7 @@ from calibrant.recipe import (
     AllNodes,
     AllOf,
     Calibration,
+    FixedInput,
     Fusion,
     InputOf,
     Layer,
@@ -67,6 +69,7 @@ from calibrant.recipe import (
     Subgraph,
     Where,
 )
+from calibrant.recipe.fixed import as_fixed
 from calibrant.text.schema import validated
 from calibrant.text.yaml_text import Document, KeyPath, path_text, read
 
@@ -107,6 +110,7 @@ def load(text: str, path: Path | None) -> Recipe:
             "bias_correction",
             "equalize",
             "joint",
+            "keep_fixed_inputs",
             "scale_format",
             "tiny_scales",
             "training",
@@ -122,6 +126,7 @@ def load(text: str, path: Path | None) -> Recipe:
         fusion=Fusion(content.fusion.batch_norm, tuple(content.fusion.skip)),
         output_precision=content.output_precision,
         search=Search(**content.search.model_dump()) if content.search is not None else None,
+        fix=_fixed(content, document, path),
         promote=Promotion(**content.promote.model_dump()) if content.promote is not None else None,
         notes=tuple(Note(n.where, n.message, n.honoured) for n in content.notes),
         **whole,
@@ -150,6 +155,18 @@ def _rules(
                 Rule(where, settings, origin, rule.force) for where in _wheres(rule.where, path)
             ]
     return rules
+
+
+def _fixed(
+    content: RecipeDocument, document: Document, path: Path | None
+) -> tuple[FixedInput, ...]:
+    name = path.name if path is not None else "recipe"
+    found: list[FixedInput] = []
+    for key, value in content.fix.items():
+        at: KeyPath = ("fix", key)
+        line = f":{document.lines[at]}" if at in document.lines else ""
+        found += as_fixed({key: value}, f"{name}{line} {path_text(at)}")
+    return tuple(found)
 
 
 def _calibration(section: CalibrationSection) -> Calibration:

@@ -237,6 +237,10 @@ class LimitSection(Section):
         return self
 
 
+#: What an input may be fixed to.
+FixedValue = bool | int | float | str | list[Any]
+
+
 class SearchSection(Section):
     """`search`."""
 
@@ -287,6 +291,8 @@ class RecipeDocument(Section):
     output_precision: Literal["int8", "int16", "float16", "float32"] = "float32"
     search: SearchSection | None = None
     promote: PromoteSection | None = None
+    fix: dict[Name, FixedValue] = {}
+    keep_fixed_inputs: Flag = False
     training: Flag = False
     limits: list[LimitSection | Name] = []
     rules: list[RuleSection] = []
