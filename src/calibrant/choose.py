@@ -12,10 +12,12 @@ import onnx_ir as ir
 
 import calibrant.algorithms as algorithms
 from calibrant.errors import DataError
+from calibrant.graph.ops import contracted_axis
 from calibrant.numerics import QuantParams, QuantSpec, quantize
 from calibrant.numerics.compensation import residual
 from calibrant.numerics.half_scale import through_float16
 from calibrant.numerics.levels import nearest_level
+from calibrant.numerics.pairs import PAIR_LIMIT, fit_pairs
 from calibrant.numerics.params import smallest_scale
 from calibrant.plan import ActivationDecision, Plan, WeightDecision, roles
 from calibrant.plan.folding import float_weight, folded_scales
@@ -36,6 +38,9 @@ __all__ = [
 #: What `auto` stands for where nothing is measured.
 AUTO_ACTIVATION = AlgorithmChoice("min-max")
 AUTO_WEIGHT = AlgorithmChoice("mse")
+
+#: What learning the rounding of two neighbours may add to their sum: a step each.
+LEARNED_STEPS = 2
 
 
 @dataclass(slots=True, eq=False)
@@ -193,13 +198,13 @@ def choose_layers(
     Returns:
         Parameters by node name.
     """
-    if known is None:
-        return {
-            w.layer: _layer(w, float_weight(model, plan, w, activations or {}))
-            for w in plan.weights
-        }
+    nodes = {node.name: node for node in model.graph} if plan.target.pairs_in_16_bits else {}
     found = {}
     for w in plan.weights:
+        paired = contracted_axis(nodes[w.layer]) if nodes else None
+        if known is None:
+            found[w.layer] = _layer(w, float_weight(model, plan, w, activations or {}), paired)
+            continue
         scales = folded_scales(model, plan, w, activations or {})
         const = model.graph.initializers[w.weight].const_value
         key = (
@@ -208,9 +213,11 @@ def choose_layers(
             w.spec,
             w.compensation,
             scales.tobytes() if scales is not None else None,
+            paired,
         )
         if key not in known.layers:
-            known.layers[key] = _layer(w, float_weight(model, plan, w, activations or {}))
+            weight = float_weight(model, plan, w, activations or {})
+            known.layers[key] = _layer(w, weight, paired)
         found[w.layer] = known.layers[key]
     return found
 
@@ -226,7 +233,10 @@ def choose_parameters(
     return Parameters(activations, choose_layers(plan, model, activations, known))
 
 
-def _layer(decision: WeightDecision, w: npt.NDArray[np.float32]) -> LayerParameters:
+def _layer(
+    decision: WeightDecision, w: npt.NDArray[np.float32], paired: int | None
+) -> LayerParameters:
+    """Choose the scale of a weight; `paired` is the axis whose neighbours have to add up in 16 bits, if any do."""
     if not np.isfinite(w).all():
         raise DataError(
             f"The weight '{decision.weight}' of layer '{decision.layer}' holds NaN or Inf."
@@ -234,12 +244,25 @@ def _layer(decision: WeightDecision, w: npt.NDArray[np.float32]) -> LayerParamet
     choice = _settled_weight(decision.algorithm)
     algorithm = algorithms.weight(choice.name, **dict(choice.options))
     params = algorithm(w, decision.spec)
-    values = quantize(w, params)
-    if roles.codebook(choice) is not None:
-        levels = roles.levels_of(choice, values)
-        return LayerParameters(params, nearest_level(values, levels), levels=levels)
+    if paired is not None and params.dtype.bits <= 8:  # no kernel takes 16 bits in pairs
+        limit = PAIR_LIMIT if roles.rounding(choice) is None else PAIR_LIMIT - LEARNED_STEPS
+        params = fit_pairs(params, lambda p: _rounded(w, p, choice)[0], paired, limit=limit)
+    values, levels = _rounded(w, params, choice)
+    if levels is not None:
+        return LayerParameters(params, values, levels=levels)
     rest = residual(w, values, params) if decision.compensation else None
     return LayerParameters(params, values, residual=rest)
+
+
+def _rounded(
+    w: npt.NDArray[np.float32], params: QuantParams, choice: AlgorithmChoice
+) -> tuple[npt.NDArray[np.int32], tuple[int, ...] | None]:
+    """Return a weight on its grid, and the levels that it keeps, if its algorithm keeps a few."""
+    values = quantize(w, params)
+    if roles.codebook(choice) is None:
+        return values, None
+    levels = roles.levels_of(choice, values)
+    return nearest_level(values, levels), levels
 
 
 def _settled_activation(choice: AlgorithmChoice) -> AlgorithmChoice:

@@ -42,7 +42,7 @@ class Parametric:
         found: dict[str, npt.NDArray[np.generic]] = {}
         for d in self.plan.activations:
             p = params.activations[d.id]
-            unsigned = self.plan.target.unsigned
+            unsigned = self.plan.target.stores_unsigned(by_channel=p.axis is not None)
             values = pair_values(p, unsigned=unsigned, folded=d.folded, compact=False)
             if d.compensation:
                 values |= residual_values(p, unsigned=unsigned)

@@ -25,6 +25,7 @@ import onnx_ir as ir
 from calibrant.emit._apart import keep_apart
 from calibrant.emit._bias import set_bias
 from calibrant.emit._levels import gather_levels
+from calibrant.emit._moved import without_effect
 from calibrant.emit._parts import difference, split, total
 from calibrant.emit._rewire import attach
 from calibrant.graph.ops import bias_of, is_depthwise
@@ -107,12 +108,20 @@ def _emit(
     sums: list[ir.Node] = []
     for weight in plan.weights:
         node, chosen = nodes[weight.layer], params.layers[weight.layer]
-        scale = _input_scale(node, weight, plan, params) if integers else None
+        biased = integers and plan.target.integer_bias
+        scale = _input_scale(node, weight, plan, params) if biased else None
         _emit_bias(
             graph, names, node, weight, chosen, scale, plan, params, values, integers=integers
         )
         _emit_weight(graph, names, node, weight, chosen, stored if integers else None, put, sums)
+    left_out = (
+        without_effect(model, plan, params)
+        if integers and not plan.target.quantize_moved
+        else set()
+    )
     for decision in reversed(plan.activations):
+        if decision.id in left_out:
+            continue
         p = params.activations[decision.id]
 
         def build(
@@ -122,7 +131,7 @@ def _emit(
             folded: bool = decision.folded,
             compensation: bool = decision.compensation,
         ) -> list[ir.Node]:
-            unsigned = plan.target.unsigned
+            unsigned = plan.target.stores_unsigned(by_channel=p.axis is not None)
             constants = pair_values(p, unsigned=unsigned, folded=folded, compact=compact)
             constants |= residual_values(p, unsigned=unsigned) if compensation else {}
             put_in = {
@@ -160,11 +169,8 @@ def pair_values(
     """Return what the two nodes of one quantizer read: scales and zero points as they are stored.
 
     Where scales are folded, the second node reads at their common one: a number, with the zero point that all
-    channels have, where they have one and `compact` allows it, else the same for each channel. Pairs with scales by channel are
-    signed on every target: no kernel computes with them, and a runtime does not take them for ones that
-    it has.
+    channels have, where they have one and `compact` allows it, else the same for each channel.
     """
-    unsigned = unsigned and p.axis is None
     bits = p.dtype.bits
     found: dict[str, npt.NDArray[np.generic]] = {
         "scale": p.scale,

@@ -21,6 +21,7 @@ __all__ = [
     "OpRule",
     "before_cast",
     "bias_of",
+    "contracted_axis",
     "fixed_output_range",
     "is_constant",
     "is_depthwise",
@@ -295,6 +296,31 @@ def weight_axis(node: ir.Node) -> int | None:
         is_transposed = transposed is not None and transposed.as_int() != 0
         return (0 if is_transposed else 1) if index == 1 else (1 if is_transposed else 0)
     return 1 if index == 1 else 0
+
+
+def contracted_axis(node: ir.Node) -> int | None:
+    """Return the axis of a node's weight that its products are added up over, beside positions.
+
+    None where there is no constant weight, and for a depthwise convolution, which adds up positions alone.
+    """
+    index = weight_index(node)
+    if index is None:
+        return None
+    weight = node.inputs[index]
+    assert weight is not None
+    assert weight.const_value is not None
+    shape = weight.const_value.shape
+    if node.op_type == "Conv":
+        return 1 if shape[1] != 1 else None
+    if node.op_type == "ConvTranspose":
+        return 0
+    if len(shape) < 2:
+        return 0
+    if node.op_type == "Gemm":
+        transposed = node.attributes.get("transB" if index == 1 else "transA")
+        is_transposed = transposed is not None and transposed.as_int() != 0
+        return int(is_transposed) if index == 1 else int(not is_transposed)
+    return len(shape) - 2 if index == 1 else len(shape) - 1
 
 
 def fixed_output_range(node: ir.Node) -> tuple[float, float] | None:

@@ -3,12 +3,13 @@
 An activation point is a tensor and the edges that read its quantized form. A layer is an anchor with its
 weight and bias. Which settings hold at a point is not decided here (`plan.resolve`).
 
-Placement follows three steps.
+Placement follows four steps.
 
 1. The data inputs of every enabled anchor are quantized.
-2. An anchor that needs an integer output gets a quantizer behind it, or behind the activation function
+2. Against the order of the model, a feeder whose readers all take integers takes them, too (`graph.feeders`).
+3. An anchor that needs an integer output gets a quantizer behind it, or behind the activation function
    that the target fuses into it.
-3. In topological order, a follower whose data inputs are all quantized keeps the chain in integers: its
+4. In topological order, a follower whose data inputs are all quantized keeps the chain in integers: its
    inputs and its output are quantized.
 
 Integer tensors (token ids), constants and tensors inside If, Loop and Scan bodies have no point.
@@ -17,19 +18,20 @@ Integer tensors (token ids), constants and tensors inside If, Loop and Scan bodi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import onnx_ir as ir
 
+from calibrant.graph.data_inputs import data_inputs, fills_with_inf, quantizable
+from calibrant.graph.feeders import feed
 from calibrant.graph.ops import (
     bias_of,
     fixed_output_range,
-    is_constant,
     rule_of,
     weight_axis,
     weight_index,
 )
+from calibrant.graph.ranges import Ranges
 from calibrant.graph.targets import Target
 
 __all__ = ["ActivationPoint", "LayerPoint", "Points", "find_points"]
@@ -121,25 +123,27 @@ def find_points(
             edges.setdefault(value, []).append((node, index))
         if node.op_type in target.integer_outputs:
             outputs[_behind_fused(node, target)] = node
-    followers = _follow(model, target, enabled, edges, outputs)
+    feeders = feed(model, target, enabled, edges, lambda node: _behind_fused(node, target))
+    followers = feeders + _follow(model, target, enabled, edges, outputs)
     by_name = {node.name: node for node in model.graph}
     for name, index in extra_inputs:
         node = by_name[name]
         extra = node.inputs[index]
-        if extra is not None and _quantizable(extra) and (node, index) not in edges.get(extra, []):
+        if extra is not None and quantizable(extra) and (node, index) not in edges.get(extra, []):
             edges.setdefault(extra, []).append((node, index))
     order = {v: i for i, v in enumerate(_values(model))}
+    ranges = Ranges(model, target)
     points = [
         ActivationPoint(
             tensor=value.name or "",
             users=tuple((n.name or "", i) for n, i in edges.get(value, ())),
             producer=outputs[value].name if value in outputs else None,
             fixed_range=_fixed_range(value),
-            root=_root(value, target).name or "",
+            root=ranges.root(value).name or "",
         )
         for value in sorted({*edges, *outputs}, key=lambda v: order[v])
     ]
-    return Points(tuple(points), tuple(layers), tuple(followers))
+    return Points(_agreed(points), tuple(layers), tuple(followers))
 
 
 def _layer(node: ir.Node, enabled: Callable[[ir.Node, int | None], bool]) -> LayerPoint:
@@ -149,10 +153,7 @@ def _layer(node: ir.Node, enabled: Callable[[ir.Node, int | None], bool]) -> Lay
     inputs = tuple(
         i
         for i in candidates
-        if i < len(node.inputs)
-        and i != index
-        and _quantizable(node.inputs[i])
-        and enabled(node, i)
+        if i < len(node.inputs) and i != index and quantizable(node.inputs[i]) and enabled(node, i)
     )
     bias = bias_of(node)
     weight_value = node.inputs[index] if index is not None else None
@@ -177,13 +178,9 @@ def _follow(
 ) -> list[str]:
     followers = []
     for node in model.graph:
-        if (
-            node.op_type not in target.followers
-            or not enabled(node, None)
-            or _fills_with_inf(node)
-        ):
+        if node.op_type not in target.followers or not enabled(node, None) or fills_with_inf(node):
             continue
-        data = _data_inputs(node)
+        data = data_inputs(node)
         if not data or not all(node.inputs[i] in edges or node.inputs[i] in outputs for i in data):
             continue
         if not all(enabled(node, i) for i in data):
@@ -195,32 +192,9 @@ def _follow(
             edges.setdefault(value, []).append((node, index))
         outputs[_behind_fused(node, target)] = node
         for value in node.outputs[1:]:
-            if _quantizable(value):  # MaxPool may answer with indices, too
+            if quantizable(value):  # MaxPool may answer with indices, too
                 outputs[value] = node
     return followers
-
-
-def _fills_with_inf(node: ir.Node) -> bool:
-    """Say whether a node pads with a value that no range can hold."""
-    filling = node.inputs[2] if node.op_type == "Pad" and len(node.inputs) > 2 else None
-    if filling is None:
-        return False
-    return filling.const_value is None or not np.isfinite(filling.const_value.numpy()).all()
-
-
-def _data_inputs(node: ir.Node) -> tuple[int, ...]:
-    """Indices of the inputs that carry data; empty when one of them cannot be quantized."""
-    rule = rule_of(node)
-    indices = rule.data if rule.data is not None else tuple(range(len(node.inputs)))
-    if any(not _quantizable(node.inputs[i]) for i in indices):
-        return ()
-    return indices
-
-
-def _quantizable(value: ir.Value | None) -> bool:
-    if value is None or is_constant(value):
-        return False
-    return value.dtype is None or value.dtype == ir.DataType.FLOAT
 
 
 def _behind_fused(node: ir.Node, target: Target) -> ir.Value:
@@ -242,16 +216,15 @@ def _fixed_range(value: ir.Value) -> tuple[float, float] | None:
     return fixed_output_range(producer) if producer is not None else None
 
 
-def _root(value: ir.Value, target: Target) -> ir.Value:
-    """Follow a tensor back through the operators that must keep one range."""
-    producer = value.producer()
-    while producer is not None and producer.op_type in target.shared:
-        source = producer.inputs[0]
-        if source is None or is_constant(source) or _fills_with_inf(producer):
-            break
-        value = source
-        producer = value.producer()
-    return value
+def _agreed(points: list[ActivationPoint]) -> tuple[ActivationPoint, ...]:
+    """Keep a range by definition only where all tensors that share one have it."""
+    by_root: dict[str, set[tuple[float, float] | None]] = {}
+    for point in points:
+        by_root.setdefault(point.root, set()).add(point.fixed_range)
+    return tuple(
+        replace(point, fixed_range=None) if len(by_root[point.root]) > 1 else point
+        for point in points
+    )
 
 
 def _values(model: ir.Model) -> list[ir.Value]:

@@ -52,6 +52,10 @@ _CHANNELWISE = frozenset(
 _KEEP_CHANNELS = frozenset({"MaxPool", "Identity"})
 
 
+#: Why a tensor keeps one scale where a device wants one quantizer for all its readers.
+_TWO = "another reader of the tensor takes one scale, and the device wants one quantizer a tensor"
+
+
 @dataclass(frozen=True, slots=True)
 class Channels:
     """How a reader takes a tensor whose channels have scales of their own.
@@ -100,7 +104,7 @@ class Granularity:
                 found[edge] = reading
             else:
                 self._refuse(rule, reading, edge)
-        if point.producer is not None and found:
+        if found:
             reason = self._disagreement(point, edges, found)
             if reason:
                 for edge in found:
@@ -170,12 +174,14 @@ class Granularity:
     def _disagreement(
         self, point: ActivationPoint, edges: tuple[Edge, ...], found: Mapping[Edge, Channels]
     ) -> str:
-        """Say why the readers of an integer output cannot all take scales by channel; empty where they can."""
+        """Say why the readers of one quantizer cannot all take scales by channel; empty where they can."""
+        if point.producer is None:
+            return self._two(point, edges, found) if self._target.one_quantizer else ""
         if set(found) != set(edges):
             return "another reader of the same integers takes one scale"
         if len(set(found.values())) > 1:
             return "the readers of the same integers need them in different forms"
-        producer = self._nodes[point.producer or ""]
+        producer = self._nodes[point.producer]
         if producer.op_type in self._target.shared:
             return "the operator before it hands on integers of one scale"
         value = self._value(point)
@@ -184,6 +190,20 @@ class Granularity:
             if value.is_graph_output() or read != set(edges):
                 return "what reads the tensor in float has no weight to take the scales"
         return ""
+
+    def _two(
+        self, point: ActivationPoint, edges: tuple[Edge, ...], found: Mapping[Edge, Channels]
+    ) -> str:
+        """Say what else than scales by channel a tensor would have, which is to have one quantizer."""
+        value = self._value(point)
+        producer = value.producer() if value is not None else None
+        if producer is not None and producer.op_type in self._target.fused:
+            source = producer.inputs[0]
+            producer = source.producer() if source is not None else None
+        if producer is not None and producer.op_type in self._target.shared:
+            return "the operator before it hands on integers of one scale"
+        alike = set(found) == set(edges) and len(set(found.values())) == 1
+        return "" if alike else _TWO
 
 
 def _contracted(

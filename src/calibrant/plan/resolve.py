@@ -172,6 +172,10 @@ def _activation(
         assert algorithm is not None
         _check_bits("activation", bits, target.activation_bits, name, target)
         symmetric = bool(settings.activation_symmetric) and point.fixed_range is None
+        if not target.zero_points and not symmetric:
+            symmetric = True
+            if settings.activation_symmetric is False:
+                _note_zero_point(origin, target, notes)
         channels = by_channel.get((name, index))
         spec = QuantSpec(bits=bits, symmetric=symmetric, axis=channels.axis if channels else None)
         rule = origin.get("compensation", "the recipe")
@@ -203,6 +207,15 @@ def _activation(
             )
         )
     return decisions
+
+
+def _note_zero_point(origin: Mapping[str, str], target: Target, notes: list[Note]) -> None:
+    where = origin.get("activation_symmetric", "the recipe")
+    note = Note(
+        where, f"Target '{target.name}' knows no zero point: activations keep zero point 0."
+    )
+    if note not in notes:
+        notes.append(note)
 
 
 def _weight(

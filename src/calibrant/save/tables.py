@@ -92,7 +92,7 @@ def plan_table(plan: Plan, params: Parameters) -> dict[str, Any]:
 
 
 def _storage_name(decision: ActivationDecision, plan: Plan) -> str:
-    unsigned = plan.target.unsigned and decision.spec.axis is None
+    unsigned = plan.target.stores_unsigned(by_channel=decision.spec.axis is not None)
     return f"{'u' if unsigned else ''}int{decision.spec.bits}"
 
 

@@ -7,6 +7,8 @@
     anchors: [Conv, Gemm]
     integer_outputs: [Conv]
     followers: [Add, MaxPool]
+    feeders: [AveragePool]
+    residuals: []
     fused: [Relu, Clip]
     shared: [MaxPool]
     widest: []
@@ -14,10 +16,15 @@
       - {op: Conv, input: 1, bits: [8]}   # without op or input: all of them
     unsigned: false
     symmetric: true
+    zero_points: true
+    integer_bias: true
     activation_bits: [8]
     weight_bits: [8]
     equalize: true
     channel_scales: false
+    one_quantizer: false
+    pairs_in_16_bits: false
+    quantize_moved: true
     measures_latency: false
 
 The first three keys are required, and `anchors` where `like` is not given. A list that is given replaces the one
@@ -48,7 +55,16 @@ _NAMES = (
     "description",
     "like",
     "op",
-    *("anchors", "integer_outputs", "followers", "fused", "shared", "widest"),
+    *(
+        "anchors",
+        "integer_outputs",
+        "followers",
+        "feeders",
+        "residuals",
+        "fused",
+        "shared",
+        "widest",
+    ),
 )
 
 #: Returns the target of another name, or of another file, for `like`.

@@ -42,7 +42,9 @@ def _moves(rule: OpRule) -> bool:
 #: Operators that each list may have, and what they have in common.
 _QUANTIZED = sorted(op for op, rule in OP_RULES.items() if _has_data(rule))
 _FUSED = sorted(op for op, rule in OP_RULES.items() if rule.kind == "activation")
-_SHARED = sorted(op for op, rule in OP_RULES.items() if _moves(rule) and op != "Softmax")
+_SHARED = sorted(
+    {op for op, rule in OP_RULES.items() if _moves(rule) and op != "Softmax"} | {"Concat"}
+)
 
 
 def _operators(allowed: list[str], which: str) -> AfterValidator:
@@ -64,6 +66,7 @@ def _widths(values: list[int]) -> list[int]:
 
 
 Operators = Annotated[list[str], _operators(_QUANTIZED, "operators whose inputs can be quantized")]
+Residuals = Annotated[list[str], _operators(["Add"], "additions")]
 Fused = Annotated[list[str], _operators(_FUSED, "activation functions")]
 Shared = Annotated[list[str], _operators(_SHARED, "operators that can keep a range")]
 Widths = Annotated[
@@ -90,26 +93,43 @@ class TargetDocument(Section):
     anchors: Annotated[Operators, Field(min_length=1)]
     integer_outputs: Operators = Field(default_factory=list)
     followers: Operators = Field(default_factory=list)
+    feeders: Operators = Field(default_factory=list)
+    residuals: Residuals = Field(default_factory=list)
     fused: Fused = Field(default_factory=list)
     shared: Shared = Field(default_factory=list)
     widest: Operators = Field(default_factory=list)
     limits: list[LimitSection] = Field(default_factory=list)
     unsigned: bool = False
     symmetric: bool = False
+    zero_points: bool = True
+    integer_bias: bool = True
     activation_bits: Widths = Field(default_factory=lambda: [8, 16])
     weight_bits: Widths = Field(default_factory=lambda: [4, 6, 7, 8, 16])
     equalize: bool = True
     channel_scales: bool = False
+    one_quantizer: bool = False
+    pairs_in_16_bits: bool = False
+    quantize_moved: bool = True
     measures_latency: bool = False
 
     @model_validator(mode="after")
     def _lists_agree(self) -> TargetDocument:
         _within(self, "integer_outputs", self.anchors, "anchors")
-        _within(self, "widest", [*self.anchors, *self.followers], "anchors or followers")
-        for op in self.followers:
-            if op in self.anchors:
-                text = f"'{op}' is an anchor already; an operator is one or the other"
-                raise FieldsError(text, "followers", self.followers)
+        _within(
+            self,
+            "widest",
+            [*self.anchors, *self.followers, *self.feeders],
+            "anchors, followers or feeders",
+        )
+        if not self.zero_points and not self.symmetric:
+            raise FieldsError(
+                "zero_points is false, so it has to be true", "symmetric", self.symmetric
+            )
+        for field in ("followers", "feeders", "residuals"):
+            for op in getattr(self, field):
+                if op in self.anchors:
+                    text = f"'{op}' is an anchor already; an operator is one or the other"
+                    raise FieldsError(text, field, getattr(self, field))
         return self
 
 

@@ -1,0 +1,97 @@
+"""Scales of weights for processors that add two products in 16 bits.
+
+x86-64 CPUs with AVX2 or AVX-512 but without VNNI multiply unsigned activations by signed weights in pairs, and each
+pair is added up in 16 bits with saturation:
+
+    -32768 <= x1 w1 + x2 w2 <= 32767,        x in [0, 255],  w in [-128, 127]
+
+Two neighbours of the same sign that add up to more than 128 can break that, and then the result is wrong without a
+word. So the scale of such an output channel grows until no pair can:
+
+    s' = r s,   r the least with   |w1 + w2| <= 128   for all pairs of one sign
+
+Where no pair of large weights meets, the scale stays as it is. A weight of 7 bits would always fit, at the price of
+one bit for every channel.
+
+Source: Intel Intrinsics Guide, `_mm256_maddubs_epi16`; Intel, "Lower numerical precision deep learning inference and
+training", 2018 (the saturation of pairs, and VNNI, which has none).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from calibrant.numerics.params import QuantParams
+
+__all__ = ["PAIR_LIMIT", "fit_pairs", "pair_sums"]
+
+#: What two neighbours of one sign may add up to [steps]: 255 * 128 < 2**15 <= 255 * 129.
+PAIR_LIMIT = 128
+
+#: Least growth of a scale in one round of the search.
+_LEAST_GROWTH = 1 + 2**-8
+
+
+def pair_sums(q: npt.ArrayLike, axis: int | None, contracted: int) -> npt.NDArray[np.int64]:
+    """Return the largest magnitude that two neighbours of one sign add up to.
+
+    Neighbours lie along the contracted axis, first with second, third with fourth, and so on. Where their number is
+    odd, the last one stands alone or meets the first of the next position, as kernels differ.
+
+    Args:
+        q: Weights on their grid, of any shape.
+        axis: Axis of the output channels; None for one number for all.
+        contracted: Axis that is summed over.
+
+    Returns:
+        (channels,), or () without an axis [steps].
+
+    Example:
+        >>> pair_sums([[100, 50, 90, -90], [1, 2, 3, 4]], axis=0, contracted=1).tolist()
+        [150, 7]
+    """
+    array = np.asarray(q, dtype=np.int64)
+    if axis is None:
+        array, axis, contracted = array[None], 0, contracted % array.ndim + 1
+    array = np.moveaxis(array, (axis, contracted), (0, -1))  # (out, positions…, in)
+    worst = _worst(array)
+    if array.shape[-1] % 2:
+        worst = np.maximum(worst, _worst(array.reshape(array.shape[0], -1)))
+    return worst if np.ndim(q) == array.ndim else worst.reshape(())
+
+
+def _worst(array: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    if array.shape[-1] % 2:
+        array = np.concatenate([array, np.zeros_like(array[..., :1])], axis=-1)
+    pairs = array.reshape(array.shape[0], -1, 2)  # (out, pairs, 2)
+    up = np.maximum(pairs, 0).sum(axis=2)
+    down = np.minimum(pairs, 0).sum(axis=2)
+    worst: npt.NDArray[np.int64] = np.maximum(up, -down).max(axis=1, initial=0)
+    return worst
+
+
+def fit_pairs(
+    params: QuantParams,
+    round_to: Callable[[QuantParams], npt.NDArray[np.int32]],
+    contracted: int,
+    *,
+    limit: int = PAIR_LIMIT,
+) -> QuantParams:
+    """Let scales of a weight grow until all pairs fit.
+
+    Args:
+        params: What its algorithm chose.
+        round_to: Puts the weight on a grid.
+        contracted: Axis that is summed over.
+        limit: What two neighbours may add up to [steps].
+    """
+    while True:
+        sums = pair_sums(round_to(params), params.axis, contracted)
+        if (sums <= limit).all():
+            return params
+        growth = np.where(sums > limit, np.maximum(sums / limit, _LEAST_GROWTH), 1.0)
+        params = replace(params, scale=(params.scale * growth).astype(np.float32))
