@@ -73,6 +73,8 @@ def test_targets_name_operators_of_the_table_alone() -> None:
         "int8-only",
         "layers-only",
         "onnxruntime",
+        "openvino",
+        "tensorrt",
     ]
     for name in targets.builtin():
         target = targets.get(name)
@@ -84,7 +86,7 @@ def test_targets_name_operators_of_the_table_alone() -> None:
 
 
 def test_a_device_with_a_wide_accumulator_runs_every_activation_function_inside_a_layer() -> None:
-    for name in ("generic", "layers-only", "int8-only", "horizon-like"):
+    for name in ("generic", "layers-only", "int8-only", "horizon-like", "openvino", "tensorrt"):
         assert targets.get(name).fused == ACTIVATION_FUNCTIONS
 
 
@@ -192,10 +194,17 @@ def test_a_target_written_and_read_is_the_same(target: Target) -> None:
             r":6: integer_outputs .*'Conv' is not in anc",
         ),
         ("[Add, MaxPool]", "[Add, Gemm]", r":7: followers .*'Gemm' is an anchor already"),
+        ("[Add, MaxPool]", "[MaxPool]\nfeeders: [Gemm]", r":8: feeders .*'Gemm' is an anchor"),
+        ("symmetric: true", "zero_points: false", r"symmetric is false; zero_points is false, so"),
+        (
+            "shared: [MaxPool]",
+            "residuals: [Mul]",
+            r":9: residuals .*'Mul' is none of the additions",
+        ),
         ("[Relu, Clip]", "[Relu, Add]", r":8: fused .*'Add' is none of the activation functions"),
         ("shared: [MaxPool]", "shared: [Conv]", r":9: shared .*'Conv' is none of the operators"),
         ("shared: [MaxPool]", "share: [MaxPool]", r":9: share is not known.*you mean 'shared'"),
-        ("shared: [MaxPool]", "widest: [Mul]", r":9: widest .*'Mul' is not in anchors or follow"),
+        ("shared: [MaxPool]", "widest: [Mul]", r":9: widest .*'Mul' is not in anchors, foll"),
         ("op: Gemm", "op: Gem", r":11: limits\[0\].op is 'Gem'; it is .*Did you mean 'Gemm'"),
         ("input: 1", "input: -1", r":11: limits\[0\].input is -1; it is 0 or more"),
         ("bits: [8]", "bits: []", r":11: limits\[0\].bits is \[\]; it has at least 1"),
