@@ -18,6 +18,7 @@ from calibrant._version import __version__
 
 if TYPE_CHECKING:
     from calibrant import algorithms
+    from calibrant.analysis.compare import compare
     from calibrant.analysis.evaluate import Evaluation, evaluate
     from calibrant.analysis.score import Score
     from calibrant.compat.horizon import Quantizer, set_calib_qtype
@@ -87,6 +88,7 @@ __all__ = [
     "TensorStats",
     "__version__",
     "algorithms",
+    "compare",
     "dump_recipe",
     "evaluate",
     "load_recipe",
@@ -129,6 +131,7 @@ _HOMES = {
     "Statistics": "calibrant.stats",
     "Subgraph": "calibrant.recipe",
     "TensorStats": "calibrant.stats",
+    "compare": "calibrant.analysis.compare",
     "dump_recipe": "calibrant.dialects",
     "evaluate": "calibrant.analysis.evaluate",
     "load_recipe": "calibrant.dialects",

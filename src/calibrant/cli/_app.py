@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from calibrant.cli.compare import EXAMPLES as COMPARE_EXAMPLES
+from calibrant.cli.compare import compare
 from calibrant.cli.convert_config import EXAMPLES as CONVERT_EXAMPLES
 from calibrant.cli.convert_config import convert_config
 from calibrant.cli.demo import demo
@@ -62,6 +64,7 @@ def command() -> Any:
 
     app.command(epilog=QUANTIZE_EXAMPLES)(quantize)
     app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
+    app.command(epilog=COMPARE_EXAMPLES)(compare)
     app.command(epilog=INIT_EXAMPLES)(init)
     app.command(epilog=EXPLAIN_EXAMPLES)(explain)
     app.command("convert-config", epilog=CONVERT_EXAMPLES)(convert_config)

@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from calibrant.cli._tables import console as _console
+from calibrant.cli._tables import escaped as _escaped
+from calibrant.cli._tables import table as _table
 from calibrant.errors import OutputError
 from calibrant.report.short import with_parts
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from calibrant.analysis.evaluate import Evaluation
@@ -109,32 +111,6 @@ def print_summary(summary: Mapping[str, Any], files: Sequence[Path], *, verbose:
         console.print(f"Note: {_escaped(note)}")
     for warning in summary["warnings"]:
         console.print(f"[bold red]Warning:[/bold red] {_escaped(warning)}")
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False, soft_wrap=True)
-
-
-def _table(*columns: str, title: str | None = None) -> Table:
-    from rich.table import Table
-
-    table = Table(
-        box=None, show_header=bool(columns), title=title, title_justify="left", pad_edge=False
-    )
-    if not columns:
-        table.add_column(style="dim")
-        table.add_column(overflow="fold")
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
-    return table
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

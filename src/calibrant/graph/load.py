@@ -57,7 +57,7 @@ _QUANTIZED_OPS = _QDQ_OPS | frozenset(
 )
 
 
-def load(model: ModelLike, *, quantizers: bool = False) -> ir.Model:
+def load(model: ModelLike, *, quantizers: bool = False, integers: bool = False) -> ir.Model:
     """Read a model and check that it is one.
 
     Weights in external files are mapped, not read, so models over 2 GB load. A dimension written as -1 (or 0)
@@ -70,6 +70,7 @@ def load(model: ModelLike, *, quantizers: bool = False) -> ir.Model:
             dimensions are to be freed, the result is a copy. The result of a quantization stands for its
             deployed model.
         quantizers: The model may hold QuantizeLinear and DequantizeLinear (a trained model's own scales).
+        integers: It may hold operators on integers as well (a quantized model of any kind, to run it).
 
     Raises:
         ModelError: The file does not exist, is not ONNX, is truncated, breaks a rule of ONNX, is already quantized,
@@ -94,7 +95,9 @@ def load(model: ModelLike, *, quantizers: bool = False) -> ir.Model:
         loaded = _read(path)
     if len(loaded.graph) == 0:
         raise ModelError(f"{name.capitalize() if name == 'the model' else name} has no operators.")
-    _refuse_quantized(loaded, name, _QUANTIZED_OPS - _QDQ_OPS if quantizers else _QUANTIZED_OPS)
+    if not integers:
+        refused = _QUANTIZED_OPS - _QDQ_OPS if quantizers else _QUANTIZED_OPS
+        _refuse_quantized(loaded, name, refused)
     has_names = has_unique_names(loaded)
     is_ours = isinstance(model, (str, os.PathLike))
     if not is_ours and (has_unknown_dims(loaded) or not has_names):
@@ -102,6 +105,8 @@ def load(model: ModelLike, *, quantizers: bool = False) -> ir.Model:
     free_unknown_dims(loaded)
     if not has_names:
         name_everything(loaded)
+    if integers:  # to run it: it computes in the types that it has
+        return loaded
     with quiet("onnx_ir", "onnxscript"):
         return in_float32(loaded)
 

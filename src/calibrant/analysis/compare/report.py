@@ -1,0 +1,236 @@
+"""What a comparison found, as values, and as CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from calibrant.analysis.compare.mapping import Unmapped
+from calibrant.analysis.compare.tally import Born, Digits
+from calibrant.analysis.metrics import MEASURES
+from calibrant.errors import OutputError
+
+__all__ = ["LayerRow", "OutputRow", "PartRow", "Report"]
+
+#: Files that a report is saved as.
+CSV_FILE, JSON_FILE = "compare.csv", "compare.json"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """One tensor of the first model beside that of the second.
+
+    Args:
+        index: Place of its node in the order of execution, from 0.
+        name: The node.
+        op_type: Its operator; `Input` for a quantized input.
+        output: Which output of the node.
+        truth: The tensor in the first model.
+        mine: The tensor in the second model.
+        how: How the two were found to belong together: by `name`, `structure` or `position`.
+        shape: Of one sample, or of one run where samples cannot be told apart.
+        metrics: Means over samples, by name.
+        standard_deviation: Means and standard deviations of both, as a text.
+        worst_sample: The sample that is worst by the metric that the report is ordered by.
+        passed: Whether all metrics are within their limits.
+        failed: Those that are not.
+        reason: Why a metric could not be computed; empty where all could.
+        born: Which part of the error is the layer's own, or None where that was not looked at.
+        digits: How many values agree, where that was asked for.
+    """
+
+    index: int
+    name: str
+    op_type: str
+    output: int
+    truth: str
+    mine: str
+    how: str
+    shape: tuple[int, ...]
+    metrics: dict[str, float]
+    standard_deviation: str
+    worst_sample: str
+    passed: bool
+    failed: tuple[str, ...]
+    reason: str
+    born: Born | None = None
+    digits: Digits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartRow:
+    """A part of an output; fields as in `LayerRow`."""
+
+    name: str
+    shape: tuple[int, ...]
+    metrics: dict[str, float]
+    standard_deviation: str
+    worst_sample: str
+    passed: bool
+    failed: tuple[str, ...]
+    reason: str
+    digits: Digits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputRow:
+    """An output of both models, as they are deployed.
+
+    Args:
+        name: Its name in the first model.
+        mine: Its name in the second one.
+        whole: All of it.
+        parts: Its parts, where it has several.
+    """
+
+    name: str
+    mine: str
+    whole: PartRow
+    parts: tuple[PartRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Two models, layer by layer.
+
+    Args:
+        truth: The first model: a path, or `(in memory)`.
+        mine: The second one.
+        samples: How many samples were compared.
+        metric: What layers are ordered by.
+        limits: Limits of the metrics that have one.
+        layers: Tensors, in order of execution.
+        outputs: Outputs.
+        unmapped: Nodes of the first model without a counterpart, with the reason.
+        only_mine: Nodes of the second model that are none of the first one's.
+        notes: What could not be done, or was left out.
+    """
+
+    truth: str
+    mine: str
+    samples: int
+    metric: str
+    limits: dict[str, float | None]
+    layers: tuple[LayerRow, ...]
+    outputs: tuple[OutputRow, ...]
+    unmapped: tuple[Unmapped, ...] = ()
+    only_mine: tuple[Unmapped, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def worst_first(self) -> tuple[LayerRow, ...]:
+        """Layers, the worst by the report's metric first; equal ones in order of execution."""
+        order = MEASURES[self.metric].ordered
+        indices = order.worst_first([row.metrics[self.metric] for row in self.layers])
+        return tuple(self.layers[i] for i in indices)
+
+    @property
+    def below(self) -> tuple[LayerRow, ...]:
+        """Layers with a metric beyond its limit, worst first."""
+        return tuple(row for row in self.worst_first if not row.passed)
+
+    @property
+    def passed(self) -> bool:
+        """Whether all outputs are within the limits."""
+        return all(p.passed for o in self.outputs for p in (o.whole, *o.parts))
+
+    def content(self) -> dict[str, Any]:
+        """Return the report as plain values, layers worst first."""
+        return {
+            "truth": self.truth,
+            "mine": self.mine,
+            "samples": self.samples,
+            "metric": self.metric,
+            "limits": self.limits,
+            "passed": self.passed,
+            "layers": [asdict(row) for row in self.worst_first],
+            "outputs": {
+                o.name: {
+                    "mine": o.mine,
+                    **{k: v for k, v in asdict(o.whole).items() if k != "name"},
+                    "parts": [asdict(p) for p in o.parts],
+                }
+                for o in self.outputs
+            },
+            "below": [row.name for row in self.below],
+            "unmapped": [asdict(u) for u in self.unmapped],
+            "only_mine": [asdict(u) for u in self.only_mine],
+            "notes": list(self.notes),
+        }
+
+    def json(self) -> str:
+        """Return the report as JSON; numbers that JSON does not have are texts (`nan`, `inf`, `-inf`)."""
+        return json.dumps(_plain(self.content()), indent=2, ensure_ascii=False, allow_nan=False)
+
+    def csv(self) -> str:
+        """Return the layers as a table in order of execution, nodes without a counterpart with `*` for each number."""
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(
+            [
+                "Index",
+                "OpType",
+                "LayerName",
+                "TensorIndex",
+                "Shape",
+                *(m.column for m in MEASURES.values()),
+                "StandardDeviation",
+                "Pass",
+                "CompareFailReason",
+            ]
+        )
+        table.writerows(self._rows())
+        return text.getvalue()
+
+    def _rows(self) -> Iterator[list[str]]:
+        for row in self.layers:
+            yield [
+                str(row.index),
+                row.op_type,
+                row.name,
+                str(row.output),
+                str(list(row.shape)),
+                *(_number(row.metrics[n]) for n in MEASURES),
+                row.standard_deviation,
+                "yes" if row.passed else "no",
+                row.reason,
+            ]
+        for node in self.unmapped:
+            stars = ["*"] * (len(MEASURES) + 1)
+            yield ["*", node.op_type, node.name, "*", "*", *stars, "*", node.reason]
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write `compare.csv` and `compare.json` into a folder, which is made if it is not there.
+
+        Raises:
+            OutputError: They cannot be written.
+        """
+        place = Path(folder)
+        files = {CSV_FILE: self.csv(), JSON_FILE: self.json() + "\n"}
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            for name, text in files.items():
+                (place / name).write_text(text, encoding="utf-8")
+        except OSError as e:
+            raise OutputError(f"The report cannot be written to '{place}': {e.strerror}.") from e
+        return [place / name for name in files]
+
+
+def _number(value: float) -> str:
+    return "NaN" if math.isnan(value) else repr(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(v) for v in value]
+    return value
