@@ -19,7 +19,7 @@ from functools import cached_property
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
-from calibrant.graph.passes.cleanup import name_everything
+from calibrant.graph.passes.names import name_everything
 from calibrant.graph.quiet import quiet
 from calibrant.graph.values import own_copy, values_by_name
 
