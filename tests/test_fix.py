@@ -223,7 +223,7 @@ def test_explain_takes_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     code, out, _ = run(folder, capsys, "explain", "@model.onnx", "--recipe", "@r.yaml", *BOTH)
     assert code == 0
     assert "2 layers: 2 quantized" in out
-    assert "sr = 16000, training = false" in out
+    assert "sr=16000, training=false" in out
     code, out, _ = run(
         folder, capsys, "explain", "@model.onnx", "--recipe", "@r.yaml", *BOTH, "--json"
     )

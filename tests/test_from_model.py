@@ -146,7 +146,7 @@ def test_a_float_model_has_no_scales_to_keep() -> None:
 
 
 def test_without_the_option_a_quantized_model_is_refused_and_the_option_named() -> None:
-    with pytest.raises(ModelError, match=r"already quantized.*'from-model'"):
+    with pytest.raises(ModelError, match=r"already quantized.*from-model"):
         quantize(trained(), {"x": np.zeros((2, 3), np.float32)})
 
 

@@ -36,9 +36,8 @@ SEQUENCE_INFO = helper.make_tensor_sequence_value_info("list", TensorProto.FLOAT
         (network(LABEL, outputs=[LABEL_INFO]), "label"),
         (network(TRUTH, outputs=[TRUTH_INFO]), "truth"),
         (network(SEQUENCE, outputs=[Y, SEQUENCE_INFO]), "list"),
-        (network(outputs=[Y, X]), "x"),
     ],
-    ids=["label", "truth", "sequence", "input"],
+    ids=["label", "truth", "sequence"],
 )
 def test_what_an_output_is_computed_from_is_measured_in_its_place(model, missing, target):
     from calibrant import Recipe
@@ -49,6 +48,13 @@ def test_what_an_output_is_computed_from_is_measured_in_its_place(model, missing
     assert quality["outputs"]["y"]["sqnr_db"] > 30
     assert any(f"'{missing}' was not compared" in text for text in result.summary["warnings"])
     assert {v.name for v in result.deploy.graph.outputs} == {o.name for o in model.graph.output}
+
+
+def test_an_output_that_is_an_input_is_handed_on():
+    result = quantize(network(outputs=[Y, X]), DATA)
+    assert [v.name for v in result.deploy.graph.outputs] == ["y", "x"]
+    assert list(result.summary["quality"]["outputs"]) == ["y"]
+    assert result.summary["quality"]["not_compared"] == []
 
 
 def test_a_model_without_a_tensor_to_compare_is_refused():

@@ -203,7 +203,7 @@ def test_layers_that_share_a_weight_have_each_their_own() -> None:
 def test_a_convolution_whose_weight_is_computed(target: str) -> None:
     model = build(
         """net (float[N,3,16,16] x) => (float[N,4,14,14] y) {
-            v = Abs (w) y = Conv (x, v)
+            m = ReduceMax <keepdims = 0> (x) v = Mul (w, m) y = Conv (x, v)
         }""",
         {"w": W.conv(4, 3)},
         IMAGE,

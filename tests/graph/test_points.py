@@ -200,7 +200,7 @@ def test_a_constant_on_the_left_is_the_weight() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
-def test_other_floating_point_types_are_not_quantized(dtype: type[np.floating]) -> None:
+def test_other_floating_point_types_are_quantized_as_float32(dtype: type[np.floating]) -> None:
     name = {np.float16: "float16", np.float64: "double"}[dtype]
     model = build(
         f"net ({name}[N,24] x) => ({name}[N,8] y) {{ y = MatMul (x, w1) }}",
@@ -208,7 +208,8 @@ def test_other_floating_point_types_are_not_quantized(dtype: type[np.floating]) 
         normal(24),
     )
     found = points(prepared(model))
-    assert (found.activations, found.layers) == ((), ())
+    assert edges(found) == {"x__float32": {"y:0"}}
+    assert [layer.node for layer in found.layers] == ["y"]
 
 
 def test_nodes_and_single_inputs_can_stay_in_float() -> None:

@@ -16,8 +16,8 @@ def if_hands_on() -> Model:
     return build(
         """net (float[N,3,16,16] x) => (float[N,4,16,16] y) {
             conv1 = Conv <pads = [1,1,1,1]> (x, w1)
-            mean = ReduceMean <keepdims = 0> (x)
-            bright = Greater (mean, zero)
+            largest = ReduceMax <keepdims = 0> (x)
+            bright = Greater (largest, zero)
             chosen = If (bright) <
                 then_branch = yes () => (float[N,4,16,16] same) { same = Identity (conv1) },
                 else_branch = no () => (float[N,4,16,16] other) { other = Relu (conv1) }
@@ -46,9 +46,9 @@ def if_in_if() -> Model:
         """net (float[N,3,16,16] x) => (float[N,4,16,16] y) {
             conv1 = Conv <pads = [1,1,1,1]> (x, w1)
             relu1 = Relu (conv1)
-            mean = ReduceMean <keepdims = 0> (x)
-            bright = Greater (mean, zero)
-            glaring = Greater (mean, limit)
+            largest = ReduceMax <keepdims = 0> (x)
+            bright = Greater (largest, zero)
+            glaring = Greater (largest, limit)
             inner, f = If (bright) <
                 then_branch = yes () => (float[N,4,16,16] a, float[4,1,1] b) <float k = {2.0}> {
                     half = Constant <value = float {0.5}> ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
 
@@ -173,13 +174,13 @@ def test_a_recipe_that_leaves_nothing() -> None:
     assert asked.notes[-1].where == "file:1"
 
 
-def test_a_model_in_another_precision_says_so() -> None:
+def test_a_model_of_integers_says_so() -> None:
     model = build(
-        "net (double[N,24] x) => (double[N,8] y) { y = MatMul (x, w) }",
-        {"w": W.dense(24, 8).astype(float)},
+        "net (int32[N,24] x) => (int32[N,8] y) { y = MatMul (x, w) }",
+        {"w": np.ones((24, 8), dtype=np.int32)},
         normal(24),
     )[0]
-    with pytest.raises(ConfigRuntimeError, match="its input is double, and float32 alone"):
+    with pytest.raises(ConfigRuntimeError, match="its input is int32, and float32 alone"):
         plan(model)
 
 

@@ -312,7 +312,9 @@ def test_each_node_takes_the_best_of_its_candidates(tmp_path: Path) -> None:
     by_node: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         by_node.setdefault(row["node"], []).append(row)
-    assert list(by_node) == ["conv0", "conv1", "conv2", "conv3", "conv4"][: len(by_node)]
+    order = [n.name or "" for n in found.float_model.graph]
+    assert list(by_node) == [n for n in order if n in by_node]
+    assert {"conv0", "conv1", "conv2"} <= set(by_node)
     for node, tried in by_node.items():
         (best,) = [r for r in tried if r["chosen"] == "true"]
         scored = [float(r["metric"]) for r in tried if r["metric"]]

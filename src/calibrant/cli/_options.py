@@ -89,7 +89,7 @@ Fix = Annotated[
         help="An input of the model that is the same in every use, such as sr=16000, training=false or "
         "size=[224,224]: it becomes a constant, and an If that it decides gives way to its branch. May be given "
         "several times.",
-        rich_help_panel=HOW_PANEL,
+        rich_help_panel=DATA_PANEL,
         show_default=False,
     ),
 ]

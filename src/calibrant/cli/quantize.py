@@ -208,7 +208,7 @@ def quantize(
             "--keep-fixed-inputs",
             help="Keep the inputs that --fix or the recipe fixes among the inputs of the written models, which do not "
             "read them: for callers that go on giving them.",
-            rich_help_panel=HOW_PANEL,
+            rich_help_panel=DATA_PANEL,
         ),
     ] = False,
     exact: Annotated[

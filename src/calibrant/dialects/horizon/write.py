@@ -24,13 +24,13 @@ from calibrant.recipe import (
     Subgraph,
     Where,
 )
+from calibrant.recipe.words import setting_words
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from calibrant.graph.load import ModelLike
     from calibrant.graph.targets import Target
-    from calibrant.recipe.words import setting_words
 
 __all__ = ["effective_config", "write_recipe"]
 
