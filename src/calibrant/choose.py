@@ -20,6 +20,7 @@ from calibrant.numerics.levels import nearest_level
 from calibrant.numerics.pairs import PAIR_LIMIT, fit_pairs
 from calibrant.numerics.params import smallest_scale
 from calibrant.plan import ActivationDecision, Plan, WeightDecision, roles
+from calibrant.plan.biases import fitted
 from calibrant.plan.folding import float_weight, folded_scales
 from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.recipe import AlgorithmChoice
@@ -33,6 +34,7 @@ __all__ = [
     "choose_parameters",
     "settled",
     "with_algorithm",
+    "with_biases",
 ]
 
 #: What `auto` stands for where nothing is measured.
@@ -230,7 +232,27 @@ def choose_parameters(
 ) -> Parameters:
     """Choose everything: activations first, since weights may take over the scales of their channels."""
     activations = choose_activations(plan, statistics, known)
-    return Parameters(activations, choose_layers(plan, model, activations, known))
+    params = Parameters(activations, choose_layers(plan, model, activations, known))
+    return with_biases(plan, model, params, statistics)
+
+
+def with_biases(
+    plan: Plan, model: ir.Model, params: Parameters, statistics: Mapping[str, TensorStats]
+) -> Parameters:
+    """Return parameters whose weights have scales that their biases can live with (`plan.biases`)."""
+    groups: dict[str, list[ActivationDecision]] = {}
+    for d in plan.activations:
+        groups.setdefault(_key(d), []).append(d)
+    empty = [
+        [d.id for d in group]
+        for group in groups.values()
+        if all(_only_zeros(statistics.get(d.tensor)) for d in group)
+    ]
+    return fitted(model, plan, params, empty)
+
+
+def _only_zeros(stats: TensorStats | None) -> bool:
+    return stats is not None and stats.count > 0 and stats.min == stats.max == 0
 
 
 def _layer(

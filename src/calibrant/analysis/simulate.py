@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calibrant.emit.parametric import Parametric, emit_parametric, form_of
+from calibrant.emit.parametric import Parametric, emit_parametric, form_of, visible_biases
 from calibrant.plan import Plan
 from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.runtime.runtime import CPU, Runtime
@@ -47,9 +47,10 @@ class _Open:
     layers: Mapping[str, LayerParameters]
     session: ort.InferenceSession
 
-    def fits(self, form: tuple[object, ...], params: Parameters) -> bool:
+    def fits(self, form: tuple[object, ...], params: Parameters, biases: frozenset[str]) -> bool:
         """Whether parameters of a plan of this form differ in nothing but inputs."""
-        return form == self.form and _same_layers(self.layers, params.layers, self.made.free)
+        same = form == self.form and biases <= self.made.biases
+        return same and _same_layers(self.layers, params.layers, self.made.free)
 
 
 @dataclass(slots=True, eq=False)
@@ -89,9 +90,9 @@ class Simulator:
         return outputs
 
     def _session(self, plan: Plan, params: Parameters) -> _Open:
-        form = form_of(plan)
+        form, biases = form_of(plan), visible_biases(self.model, plan, params)
         for known in self._sessions:
-            if known.fits(form, params):
+            if known.fits(form, params, biases):
                 return known
         made = emit_parametric(
             self.model, plan, params, free=taking_scales(plan) & params.layers.keys()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.graph.ops import bias_of
-from calibrant.graph.values import Names
+from calibrant.graph.values import Names, add_constant
 
-__all__ = ["set_bias"]
+__all__ = ["add_behind", "set_bias"]
 
 
 def set_bias(
@@ -29,14 +31,30 @@ def set_bias(
     if place is not None:
         place[0].replace_input_with(place[1], bias)
     elif node.op_type == "MatMul":
-        _add_behind(graph, names, node, bias, values)
+        _insert_add(graph, names, node, bias, values)
     else:
         if len(node.inputs) < 3:
             node.resize_inputs(3)
         node.replace_input_with(2, bias)
 
 
-def _add_behind(
+def add_behind(
+    graph: ir.Graph,
+    names: Names,
+    node: ir.Node,
+    bias: npt.NDArray[np.float32],
+    values: dict[str, ir.Value],
+) -> None:
+    """Add a bias (out,) in float behind a Conv, ConvTranspose or Gemm, in place; the layer itself has none then."""
+    rank = len(node.inputs[1].shape or ()) if node.inputs[1] is not None else 2
+    shaped = bias.reshape(-1, *[1] * (rank - 2))
+    if len(node.inputs) > 2:
+        node.replace_input_with(2, None)
+    constant = add_constant(graph, names.fresh(f"{node.name}__bias"), shaped)
+    _insert_add(graph, names, node, constant, values)
+
+
+def _insert_add(
     graph: ir.Graph, names: Names, node: ir.Node, bias: ir.Value, values: dict[str, ir.Value]
 ) -> None:
     product = node.outputs[0]

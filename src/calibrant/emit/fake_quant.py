@@ -28,6 +28,7 @@ from calibrant.graph.values import Names, add_constant, drop_unused_initializers
 from calibrant.numerics import QuantParams, dequantize
 from calibrant.numerics.compensation import residual_params
 from calibrant.plan import Plan
+from calibrant.plan.biases import final_bias
 from calibrant.plan.parameters import Parameters
 
 __all__ = ["DOMAIN", "FUNCTION", "emit_fake_quant"]
@@ -40,9 +41,9 @@ def emit_fake_quant(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model
     """Copy a prepared model and put a function call at every quantizer, weights included.
 
     Weights hold the values that the integers stand for, so their quantizers change nothing; they show the
-    scales. Biases are the corrected ones, in float.
+    scales. So are biases that the deployable model adds in integers.
     """
-    model = model.clone()
+    prepared, model = model, model.clone()
     graph = model.graph
     names = Names(graph)
     values = values_by_name(graph)
@@ -60,9 +61,10 @@ def emit_fake_quant(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model
             both = total(names, call[-1].outputs[0], calls[-1].outputs[0], f"{name}__both")
             call = [*call, *calls, both]
         node.prepend(call)
-        if chosen.bias is not None:
-            bias = add_constant(graph, names.fresh(f"{weight.layer}__bias"), chosen.bias)
-            set_bias(graph, names, node, bias, values)
+        bias = final_bias(prepared, plan, params, weight)
+        if bias is not None and (bias.steps is not None or bias.changed):
+            constant = add_constant(graph, names.fresh(f"{weight.layer}__bias"), bias.floats)
+            set_bias(graph, names, node, constant, values)
         node.replace_input_with(weight.input_index, call[-1].outputs[0])
     for decision in reversed(plan.activations):
         source = values[decision.tensor]

@@ -1,4 +1,8 @@
-"""One simulated model for many parameters: scales, zero points and chosen weights are inputs.
+"""One simulated model for many parameters: scales, zero points, chosen weights and some biases are inputs.
+
+A bias is rounded to steps that depend on the range of the layer's input. Where that rounding can be seen
+(`plan.biases`), the bias is an input; elsewhere it is a float, which is no further from each candidate's than half of
+a step that nobody sees. As inputs, all biases would cost a runtime its fast kernels.
 
 Candidates that differ in numbers alone are then runs of one session, and what they cost is inference.
 """
@@ -12,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calibrant.emit.qdq import WEIGHT, emit_with, pair_values, residual_values
+from calibrant.emit.qdq import BIAS, WEIGHT, emit_with, pair_values, residual_values
 from calibrant.graph.values import add_constant
 from calibrant.plan import Plan
+from calibrant.plan.biases import final_bias
 from calibrant.plan.parameters import Parameters
 
-__all__ = ["Parametric", "emit_parametric", "form_of"]
+__all__ = ["Parametric", "emit_parametric", "form_of", "visible_biases"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,13 +33,17 @@ class Parametric:
         model: The model; beside its own inputs it has one for each number of each quantizer, and one for
             each free weight.
         plan: Where its quantizers stand.
+        source: The prepared float model.
         free: Layers whose weights are inputs.
+        biases: Layers whose biases are inputs.
         names: (quantizer id or layer, which of its values) -> input.
     """
 
     model: ir.Model
     plan: Plan
     free: frozenset[str]
+    biases: frozenset[str]
+    source: ir.Model
     names: Mapping[tuple[str, str], str]
 
     def feeds(self, params: Parameters) -> dict[str, npt.NDArray[np.generic]]:
@@ -50,7 +59,18 @@ class Parametric:
         for layer in self.free:
             chosen = params.layers[layer]
             found[self.names[layer, WEIGHT]] = chosen.floats
+        for w in self.plan.weights:
+            if w.layer in self.biases:
+                bias = final_bias(self.source, self.plan, params, w)
+                assert bias is not None
+                found[self.names[w.layer, BIAS]] = bias.floats
         return found
+
+
+def visible_biases(model: ir.Model, plan: Plan, params: Parameters) -> frozenset[str]:
+    """Return the layers of whose bias the rounding, which depends on the ranges, can be seen."""
+    found = (final_bias(model, plan, params, w) for w in plan.weights)
+    return frozenset(bias.layer for bias in found if bias is not None and bias.visible)
 
 
 def form_of(plan: Plan) -> tuple[object, ...]:
@@ -70,7 +90,11 @@ def form_of(plan: Plan) -> tuple[object, ...]:
 
 
 def emit_parametric(
-    model: ir.Model, plan: Plan, params: Parameters, *, free: Collection[str] = ()
+    model: ir.Model,
+    plan: Plan,
+    params: Parameters,
+    *,
+    free: Collection[str] = (),
 ) -> Parametric:
     """Copy a prepared model, with inputs in the place of the numbers of its quantizers.
 
@@ -81,12 +105,16 @@ def emit_parametric(
         free: Layers whose weights are inputs.
     """
     names: dict[tuple[str, str], str] = {}
+    final = {w.layer: final_bias(model, plan, params, w) for w in plan.weights}
+    biases = frozenset(n for n, bias in final.items() if bias is not None and bias.visible)
 
     def put(
         graph: ir.Graph, name: str, data: npt.NDArray[np.generic], of: tuple[str, str]
     ) -> ir.Value:
-        if of[1] == WEIGHT and of[0] not in free:  # a layer may have the name of a quantizer
-            return add_constant(graph, name, data)
+        kept = {WEIGHT: free, BIAS: biases}.get(of[1])  # a layer may have the name of a quantizer
+        if kept is not None and of[0] not in kept:
+            bias = final[of[0]] if of[1] == BIAS else None
+            return add_constant(graph, name, data if bias is None else bias.given)
         tensor = ir.tensor(data)
         shape = ir.Shape([None] * data.ndim)
         value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype))
@@ -95,4 +123,4 @@ def emit_parametric(
         return value
 
     made = emit_with(model, plan, params, put)
-    return Parametric(made, plan, frozenset(free), names)
+    return Parametric(made, plan, frozenset(free), biases, model, names)

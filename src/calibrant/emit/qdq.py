@@ -1,8 +1,7 @@
 """Write the deployable model: standard ONNX with QuantizeLinear and DequantizeLinear.
 
 Each activation quantizer becomes a pair on its edges; each weight becomes integers with a
-DequantizeLinear behind them; a bias becomes int32 with scale `scale_x * scale_w` where it fits (beside 16 bits,
-with the finest scale it fits in). Signed
+DequantizeLinear behind them; a bias becomes int32 with scale `scale_x * scale_w` (`plan.biases`). Signed
 grids are stored unsigned on targets that want it: the zero point moves by half the grid. 6 and 7 bit
 weights are int8 that use fewer values; 4 and 16 bits need opset 21. A weight of 16 levels may be stored as 4-bit
 indices, which a Gather turns into int8 when the model is loaded. A compensated operand is two 8-bit values, and an
@@ -23,19 +22,20 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.emit._apart import keep_apart
-from calibrant.emit._bias import set_bias
+from calibrant.emit._bias import add_behind, set_bias
 from calibrant.emit._levels import gather_levels
 from calibrant.emit._moved import without_effect
 from calibrant.emit._parts import difference, split, total
 from calibrant.emit._rewire import attach
-from calibrant.graph.ops import bias_of, is_depthwise
 from calibrant.graph.values import Names, add_constant, drop_unused_initializers, values_by_name
 from calibrant.numerics import QuantParams
 from calibrant.numerics.compensation import residual_params
 from calibrant.plan import Plan, WeightDecision
+from calibrant.plan.biases import FinalBias, final_bias
 from calibrant.plan.parameters import LayerParameters, Parameters
 
 __all__ = [
+    "BIAS",
     "WEIGHT",
     "Put",
     "emit_qdq",
@@ -52,10 +52,8 @@ Stored = dict[tuple[str, bytes, bytes, int | None], Sequence[ir.Value | None]]
 #: Puts a number of a quantizer or a weight into a graph, under a name: whose it is, and which.
 Put = Callable[[ir.Graph, str, npt.NDArray[Any], tuple[str, str]], ir.Value]
 
-#: What `Put` is told of a weight; of the numbers of a quantizer it is told their key in `pair_values`.
-WEIGHT = "weight"
-
-_INT32_MAX = 2**31 - 1
+#: What `Put` is told of a weight and of a bias; of the numbers of a quantizer it is told their key in `pair_values`.
+WEIGHT, BIAS = "weight", "bias"
 
 
 def emit_qdq(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model:
@@ -75,8 +73,8 @@ def emit_qdq(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model:
 def emit_simulated(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model:
     """Copy a prepared model, with QDQ pairs on activations and dequantized weights as floats.
 
-    It computes what the deployable model computes (but for the rounding of biases to int32), with less
-    work for a runtime that has no integer kernels for it; measurements during quantization use it.
+    It computes what the deployable model computes, with less work for a runtime that has no integer kernels for
+    it; measurements during quantization use it.
     """
     return _emit(model, plan, params, integers=False, put=_constant)
 
@@ -99,7 +97,7 @@ def _emit(
     put: Put,
     compact: bool = True,
 ) -> ir.Model:
-    model = model.clone()
+    prepared, model = model, model.clone()
     graph = model.graph
     names = Names(graph)
     values = values_by_name(graph)
@@ -108,11 +106,9 @@ def _emit(
     sums: list[ir.Node] = []
     for weight in plan.weights:
         node, chosen = nodes[weight.layer], params.layers[weight.layer]
-        biased = integers and plan.target.integer_bias
-        scale = _input_scale(node, weight, plan, params) if biased else None
-        _emit_bias(
-            graph, names, node, weight, chosen, scale, plan, params, values, integers=integers
-        )
+        bias = final_bias(prepared, plan, params, weight)
+        if bias is not None:
+            _emit_bias(graph, names, node, bias, values, None if integers else put)
         _emit_weight(graph, names, node, weight, chosen, stored if integers else None, put, sums)
     left_out = (
         without_effect(model, plan, params)
@@ -281,97 +277,34 @@ def _emit_weight(
         sums.append(both)
 
 
-def _input_scale(
-    node: ir.Node, weight: WeightDecision, plan: Plan, params: Parameters
-) -> npt.NDArray[np.float32] | None:
-    """Scale of the activation that a layer multiplies its weight with; (in,) if it reads one a channel."""
-    edge = (node.name, 1 - weight.input_index)
-    for decision in plan.activations:
-        if edge in decision.users:
-            p = params.activations[decision.id]
-            return np.asarray(p.common_scale) if decision.folded else p.scale
-    return None
-
-
-def _input_bits(node: ir.Node, weight: WeightDecision, plan: Plan, params: Parameters) -> int:
-    """Width of the activation that a layer multiplies its weight with; 0 where it is not quantized."""
-    edge = (node.name, 1 - weight.input_index)
-    found = (params.activations[d.id].dtype.bits for d in plan.activations if edge in d.users)
-    return next(found, 0)
-
-
 def _emit_bias(
     graph: ir.Graph,
     names: Names,
     node: ir.Node,
-    weight: WeightDecision,
-    chosen: LayerParameters,
-    input_scale: npt.NDArray[np.float32] | None,
-    plan: Plan,
-    params: Parameters,
+    bias: FinalBias,
     values: dict[str, ir.Value],
-    *,
-    integers: bool,
+    put: Put | None,
 ) -> None:
-    """Put the bias into its place: int32 where the layer takes it and it fits, else float."""
-    own = node.op_type in ("Conv", "ConvTranspose", "Gemm")
-    if chosen.bias is None and not (own and integers):
-        return
-    place = bias_of(node)
-    bias = chosen.bias
-    if bias is None:
-        if place is None:
-            return
-        const = graph.initializers[weight.bias or ""].const_value
-        assert const is not None
-        bias = const.numpy().astype(np.float32)
-    wide = chosen.weight.dtype.bits == 16 or _input_bits(node, weight, plan, params) == 16
-    steps = _bias_steps(node, bias, chosen, input_scale, wide=wide) if own else None
-    if steps is None:
-        value = add_constant(graph, names.fresh(f"{weight.layer}__bias"), bias.astype(np.float32))
-    else:
-        q, scale = steps
-        dequantized = _dequantize(graph, names, f"{weight.layer}__bias", q, scale, axis=0)
-        node.prepend(dequantized)
-        value = dequantized.outputs[0]
-    set_bias(graph, names, node, value, values)
+    """Put the bias of a layer into its place: int32 where it is added in integers, else float.
 
+    With `put` these are floats too, those that the integers stand for; it decides what becomes of them.
 
-def _bias_steps(
-    node: ir.Node,
-    bias: npt.NDArray[np.float32],
-    chosen: LayerParameters,
-    input_scale: npt.NDArray[np.float32] | None,
-    *,
-    wide: bool,
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]] | None:
-    """Return the bias as int32 and its scale (out,); None where it must stay float.
-
-    With an operand of 16 bits (`wide`) the product of the scales is soon too fine for int32. No kernel of a
-    runtime then adds the bias in integers, so a channel that does not fit has the finest scale it fits in.
-    As a float it would not be left alone: ONNX Runtime's optimizer makes int32 of it, at the product of the
-    scales, without a look at what fits.
+    A bias that does not fit 32 bits stands in an Add of its own behind the layer. In the layer's own place it would
+    not be left alone: ONNX Runtime's optimizer makes int32 of it, at the product of the scales, without a look at
+    what fits.
     """
-    beta = node.attributes.get("beta")
-    if input_scale is None or bias.ndim != 1:
-        return None
-    if input_scale.ndim:  # one a channel, of which a depthwise layer reads one for each filter
-        if node.op_type != "Conv" or not is_depthwise(node):
-            return None
-        input_scale = np.repeat(input_scale, bias.size // input_scale.size)
-    if chosen.weight.scale.shape not in ((), bias.shape):
-        return None
-    if beta is not None and beta.as_float() != 1.0:
-        return None
-    scale = np.broadcast_to(input_scale * chosen.weight.scale, bias.shape).astype(np.float32)
-    if wide:
-        finest = np.abs(bias).astype(np.float64) / (_INT32_MAX - 2**8)  # float32 rounds the scale
-        scale = np.maximum(scale, finest).astype(np.float32)
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        steps = np.rint(bias.astype(np.float64) / scale)
-    if not np.isfinite(steps).all() or np.abs(steps).max(initial=0) > _INT32_MAX:
-        return None
-    return steps.astype(np.int32), scale
+    name = f"{bias.layer}__bias"
+    if bias.steps is not None and put is None:
+        steps = bias.steps
+        dequantized = _dequantize(graph, names, name, steps.values, steps.scale, axis=0)
+        node.prepend(dequantized)
+        set_bias(graph, names, node, dequantized.outputs[0], values)
+    elif bias.apart and put is None:
+        add_behind(graph, names, node, bias.floats, values)
+    elif bias.steps is not None or bias.changed:
+        put = put or _constant
+        value = put(graph, names.fresh(name), bias.floats, (bias.layer, BIAS))
+        set_bias(graph, names, node, value, values)
 
 
 def _dequantize(

@@ -22,6 +22,7 @@ from calibrant.graph.ops import is_constant, rule_of
 from calibrant.graph.opset import MIN_IR_VERSION, MIN_OPSET, main_opset, raise_opset
 from calibrant.graph.passes.constants import note_what_is_left
 from calibrant.graph.passes.names import has_unique_names, name_everything
+from calibrant.graph.passes.plain_gemm import plain_gemm
 from calibrant.graph.passes.simplify import simplify
 from calibrant.graph.passes.single import in_float32
 from calibrant.graph.proto import HoldsModel, held_model
@@ -192,7 +193,7 @@ def prepare(model: ir.Model) -> ir.Model:
 
     1. Functions are inlined; `Constant` nodes, and whatever is computed from constants alone, become initializers.
     2. Ifs whose condition is known give way to their branch; identities and inference-time dropouts go, and so
-       do nodes nobody reads.
+       do nodes nobody reads. Factors of a Gemm go into its constants.
     3. Every node and value has a unique name.
     4. The opset is at least 13, and shapes are inferred where ONNX can.
 
@@ -224,6 +225,8 @@ def _prepared(model: ir.Model) -> ir.Model:
         model = raise_opset(model, MIN_OPSET)
         name_everything(model)
         simplify(model)
+    plain_gemm(model.graph)
+    name_everything(model)
     model.graph.sort()
     common.ShapeInferencePass()(model)
     note_what_is_left(model)

@@ -19,7 +19,13 @@ from calibrant.analysis.score import (
     sample_scores,
 )
 from calibrant.analysis.simulate import Simulator
-from calibrant.choose import Known, choose_activations, choose_layers, with_algorithm
+from calibrant.choose import (
+    Known,
+    choose_activations,
+    choose_layers,
+    with_algorithm,
+    with_biases,
+)
 from calibrant.emit.weights_only import emit_weights_only
 from calibrant.findings import Trial
 from calibrant.graph.ops import is_depthwise
@@ -308,12 +314,12 @@ class _Made:
     def _of_half(self, plan: Plan, seen: Mapping[str, TensorStats]) -> Parameters:
         activations = choose_activations(plan, seen, self.known)
         if any(d.folded for d in plan.activations):  # then weights depend on activations
-            return Parameters(
-                activations, choose_layers(plan, self.model, activations, self.known)
-            )
-        if self._layers is None:
-            self._layers = choose_layers(plan, self.model, known=self.known)
-        return Parameters(activations, self._layers)
+            layers = choose_layers(plan, self.model, activations, self.known)
+        elif self._layers is None:
+            layers = self._layers = choose_layers(plan, self.model, known=self.known)
+        else:
+            layers = self._layers
+        return with_biases(plan, self.model, Parameters(activations, layers), seen)
 
 
 def behind_weights(model: ir.Model, plan: Plan) -> ir.Model:

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from calibrant.analysis.judge import Judge, Verdict
 from calibrant.analysis.probe import Probe
 from calibrant.analysis.simulate import Simulator, taking_scales
-from calibrant.choose import choose_for_each, choose_layers
+from calibrant.choose import choose_for_each, choose_layers, with_biases
 from calibrant.emit.parametric import form_of
 from calibrant.findings import SearchReport, Trial
 from calibrant.numerics import QuantParams, fake_quantize
@@ -182,6 +182,7 @@ class _OfModel:
             if other == form and _same(known, activations):
                 return verdict
         params = Parameters(activations, self._layer_parameters(plan, activations))
+        params = with_biases(plan, self.simulator.model, params, self.params.statistics)
         verdict = self.judge.judge(self.simulator.simulate(plan, params, self.judge.feeds))
         self._seen.append((form, activations, verdict))
         return verdict

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from calibrant.choose import choose_activations, choose_layers
+from calibrant.choose import choose_activations, choose_layers, with_biases
 from calibrant.plan.parameters import Parameters
 from calibrant.tuning.solved import Solved
 
@@ -35,10 +35,13 @@ def unseen_outputs(solved: Solved) -> list[dict[str, npt.NDArray[np.generic]]]:
         return []
     halves = []
     for feed in (0, 1):
-        activations = choose_activations(plan, folds.apart_from(feed))
+        seen = folds.apart_from(feed)
+        activations = choose_activations(plan, seen)
         layers = params.layers
         if any(d.folded for d in plan.activations):  # weights take these scales over
-            own = choose_layers(plan, solved.solution.model, activations)
+            model = solved.solution.model
+            chosen = Parameters(activations, choose_layers(plan, model, activations))
+            own = with_biases(plan, model, chosen, seen).layers
             layers = {n: replace(own[n], bias=layer.bias) for n, layer in layers.items()}
         halves.append(Parameters(activations, layers, params.balance))
     found: list[dict[str, npt.NDArray[np.generic]]] = []
