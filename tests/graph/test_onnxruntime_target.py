@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
-from calibrant.recipe import Recipe
-from tests.models import NETS, Array, Weights, build
+from calibrant.recipe import AlgorithmChoice, AllNodes, Recipe, Rule, Settings
+from tests.models import NETS, Array, Weights, build, normal
 from tests.models.convolution import IMAGE
 from tests.road import (
     batches,
@@ -60,7 +63,7 @@ GONE = {
     "Add",
     "Concat",
 }
-#: … but for the Add behind a product that answers in float, and the Relu behind a float ConvTranspose.
+#: … but for the Add behind a stack of products that answers in float, and the Relu behind a float ConvTranspose.
 LEFT = {"matmul_mlp": {"Add"}, "conv_transpose": {"Relu"}}
 
 
@@ -226,3 +229,131 @@ def test_a_scaled_gemm_computes_the_same_in_integer_kernels(attributes: str) -> 
     deploy = quantize(model, batches(feeds), PLAIN).deploy
     plain = outputs(deploy, feeds(seed=9), optimize=False)
     assert sqnr_db(plain, outputs(deploy, feeds(seed=9))) > 60
+
+
+#: Products with something added: the shape of x, the network, and the operators that ONNX Runtime has to make of it.
+PRODUCTS = {
+    "matrices": ("N,24", "m = MatMul (x, w1) y = Add (m, b1)", {"QGemm": 1}),
+    "the bias first": ("N,24", "m = MatMul (x, w1) y = Add (b1, m)", {"QGemm": 1}),
+    "an activation behind": (
+        "N,24",
+        "m = MatMul (x, w1) a = Add (m, b1) y = Relu (a)",
+        {"QGemm": 1, "Relu": 1},
+    ),
+    "two in a row": (
+        "N,24",
+        "m = MatMul (x, w1) a = Add (m, b1) r = Relu (a) n = MatMul (r, w2) y = Add (n, b2)",
+        {"QGemm": 2},
+    ),
+    "without a bias": ("N,24", "y = MatMul (x, w1)", {"MatMulIntegerToFloat": 1}),
+    "a residual branch": (
+        "N,24",
+        "m = MatMul (x, w1) a = Add (m, b1) n = MatMul (x, w1) y = Add (n, a)",
+        {"QGemm": 2, "Add": 1},
+    ),
+    "one number": ("N,24", "m = MatMul (x, w1) y = Add (m, number)", {"QGemm": 1, "Add": 1}),
+    "a row for each sample": (
+        "4,24",
+        "m = MatMul (x, w1) y = Add (m, rows)",
+        {"QGemm": 1, "Add": 1},
+    ),
+    "the product is read twice": (
+        "N,24",
+        "m = MatMul (x, w1) a = Add (m, b1) y = Add (a, m)",
+        {"QGemm": 1, "Add": 2},
+    ),
+    "a stack": ("N,6,24", "m = MatMul (x, w1) y = Add (m, b1)", {}),
+    "a stack of known size": ("4,6,24", "m = MatMul (x, w1) y = Add (m, b1)", {}),
+    "a stack of stacks": ("N,2,6,24", "m = MatMul (x, w1) y = Add (m, b1)", {}),
+    "a stack, two in a row": (
+        "N,6,24",
+        "m = MatMul (x, w1) a = Add (m, b1) r = Relu (a) n = MatMul (r, w2) y = Add (n, b2)",
+        {},
+    ),
+}
+#: Operators that compute products of integers.
+INTEGER_PRODUCTS = {"QGemm", "MatMulIntegerToFloat", "QLinearMatMul", "DynamicQuantizeMatMul"}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+@pytest.mark.parametrize("bias_correction", ["off", "on"])
+def test_a_product_with_something_added_runs_in_integers(
+    name: str, bias_correction: Literal["off", "on"], tmp_path: Path
+) -> None:
+    shape, graph, kernels = PRODUCTS[name]
+    sizes = [int(n) for n in shape.split(",")[1:]]
+    values = {
+        "w1": W.dense(24, 16),
+        "w2": W.dense(16, 8),
+        "b1": W.vector(16),
+        "b2": W.vector(8),
+        "number": np.array(0.3, np.float32),
+        "rows": W.dense(4, 16),
+    }
+    out = ",".join([shape.split(",")[0], *map(str, sizes[:-1]), "8" if "w2" in graph else "16"])
+    model, feeds = build(
+        f"net (float[{shape}] x) => (float[{out}] y) {{ {graph} }}",
+        {n: v for n, v in values.items() if n in graph},
+        normal(*sizes),
+    )
+    result = quantize(
+        model, batches(feeds, count=16, size=4), replace(PLAIN, bias_correction=bias_correction)
+    )
+    found = Counter(optimized(result.deploy, tmp_path))
+    assert {op: found[op] for op in kernels} == kernels
+    assert sum(found[op] for op in INTEGER_PRODUCTS) == graph.count("MatMul")
+    assert not found["MatMul"]
+    assert not found["Gemm"]
+    feed = feeds(batch=4, seed=9)
+    float_output, fast = outputs(model, feed), outputs(result.deploy, feed)
+    assert sqnr_db(float_output, fast) > 25
+    assert sqnr_db(outputs(result.deploy, feed, optimize=False), fast) > 40
+    assert [v.name for v in result.deploy.graph.outputs] == ["y"]
+
+
+@pytest.mark.parametrize(
+    ("act", "algorithm"),
+    [
+        *itertools.product(["Relu (c)", "Clip (c, zero, six)"], ["mse", "min-max", "percentile"]),
+        (
+            "Relu (c)",
+            "kl",
+        ),  # it may choose a range wider than the values, outside of what a Clip lets through
+    ],
+)
+def test_what_lies_inside_the_grid_vanishes_into_the_quantizer(
+    act: str, algorithm: str, tmp_path: Path
+) -> None:
+    values = {"w1": W.conv(8, 3) * 4, "w2": W.conv(4, 8, 1)}
+    values |= {"zero": np.array(0, np.float32), "six": np.array(6, np.float32)}
+    graph = f"c = Conv <pads = [1,1,1,1]> (x, w1) a = {act} y = Conv (a, w2)"
+    model, feeds = build(
+        f"net (float[N,3,16,16] x) => (float[N,4,16,16] y) {{ {graph} }}",
+        {n: v for n, v in values.items() if n in graph},
+        IMAGE,
+    )
+    recipe = replace(
+        PLAIN, rules=(Rule(AllNodes(), Settings(activation=AlgorithmChoice(algorithm))),)
+    )
+    found = Counter(optimized(quantize(model, batches(feeds, count=2), recipe).deploy, tmp_path))
+    assert found["QLinearConv"] == 2
+    assert not found["Relu"] + found["Clip"]
+
+
+@pytest.mark.parametrize("shape", ["N,24", "N,6,24", "4,6,24"])
+def test_the_bias_of_a_product_that_does_not_fit_is_not_saturated(shape: str) -> None:
+    """One scale for the weight, and a bias of 1e9: its channel sits at one end of Tanh, the others do not notice."""
+    bias = W.vector(16)
+    bias[3] = 1e9
+    sizes = [int(n) for n in shape.split(",")[1:]]
+    out = ",".join([shape.split(",")[0], *map(str, sizes[:-1]), "16"])
+    model, feeds = build(
+        f"net (float[{shape}] x) => (float[{out}] y) {{ m = MatMul (x, w1) a = Add (m, b1) y = Tanh (a) }}",
+        {"w1": W.dense(24, 16), "b1": bias},
+        normal(*sizes),
+    )
+    recipe = replace(PLAIN, rules=(Rule(AllNodes(), Settings(weight_per_channel=False)),))
+    deploy = quantize(model, batches(feeds, count=16, size=4), recipe).deploy
+    feed = feeds(batch=4, seed=9)
+    for optimize in (True, False):
+        assert sqnr_db(outputs(model, feed), outputs(deploy, feed, optimize=optimize)) > 25

@@ -164,6 +164,7 @@ widths = st.lists(st.sampled_from(INT_BITS), min_size=1, unique=True).map(tuple)
         activation_bits=widths,
         weight_bits=widths,
         channel_scales=st.booleans(),
+        matmul_as_gemm=st.booleans(),
     )
 )
 def test_a_target_written_and_read_is_the_same(target: Target) -> None:

@@ -26,6 +26,7 @@ from calibrant.emit._bias import add_behind, set_bias
 from calibrant.emit._levels import gather_levels
 from calibrant.emit._moved import without_effect
 from calibrant.emit._parts import difference, split, total
+from calibrant.emit._products import matmul_to_gemm
 from calibrant.emit._rewire import attach
 from calibrant.graph.values import Names, add_constant, drop_unused_initializers, values_by_name
 from calibrant.numerics import QuantParams
@@ -33,6 +34,7 @@ from calibrant.numerics.compensation import residual_params
 from calibrant.plan import Plan, WeightDecision
 from calibrant.plan.biases import FinalBias, final_bias
 from calibrant.plan.parameters import LayerParameters, Parameters
+from calibrant.plan.products import becomes_gemm
 
 __all__ = [
     "BIAS",
@@ -102,6 +104,9 @@ def _emit(
     names = Names(graph)
     values = values_by_name(graph)
     nodes = {node.name or "": node for node in graph}
+    if integers:
+        for node in [n for n in prepared.graph if becomes_gemm(n, plan)]:
+            matmul_to_gemm(graph, nodes[node.name or ""], values)
     stored: Stored = {}
     sums: list[ir.Node] = []
     for weight in plan.weights:
@@ -299,7 +304,7 @@ def _emit_bias(
         dequantized = _dequantize(graph, names, name, steps.values, steps.scale, axis=0)
         node.prepend(dequantized)
         set_bias(graph, names, node, dequantized.outputs[0], values)
-    elif bias.apart and put is None:
+    elif bias.apart and put is None and node.op_type != "MatMul":
         add_behind(graph, names, node, bias.floats, values)
     elif bias.steps is not None or bias.changed:
         put = put or _constant

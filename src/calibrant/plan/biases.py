@@ -38,13 +38,11 @@ from calibrant.numerics.params import SMALLEST_SCALE
 from calibrant.plan.decisions import ActivationDecision, Plan, WeightDecision
 from calibrant.plan.folding import float_weight
 from calibrant.plan.parameters import LayerParameters, Parameters
+from calibrant.plan.products import adds_in_integers
 
 __all__ = ["BiasSteps", "FinalBias", "final_bias", "fitted"]
 
 FloatArray = npt.NDArray[np.float64]
-
-#: Operators that hold their bias themselves.
-_OWN = ("Conv", "ConvTranspose", "Gemm")
 
 #: Largest bias [steps] that scales are chosen for, and that is written.
 ROOM, LARGEST = 2**30, 2**31 - 1
@@ -252,7 +250,7 @@ def _step(
     """Return the step of a layer's bias (out,), for a scale of its weight; None where it adds none in integers."""
     node = model.graph.node(weight.layer)
     read = _input(plan, weight)
-    if read is None or weight.input_index != 1 or node.op_type not in _OWN:
+    if read is None or not adds_in_integers(node, plan, weight):
         return None
     if _factor(node, "alpha") != 1 or _factor(node, "beta") != 1:
         return None

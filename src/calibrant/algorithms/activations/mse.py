@@ -7,7 +7,9 @@ A range smaller than the one seen clips a few outliers and buys a finer step for
 with the rounded zero point and the clamp of the grid in it. Both ends are scaled together first, over
 ratios that fall by a constant factor, so that an outlier of 1e4 times the bulk is seen past; then, where
 the zero point is free, the two ends are searched in turn; each search ends with two finer ones around the
-best ratio. A last search tries scales and zero points around the best. The whole range is the first candidate, so the loss is never above that of `min-max`.
+best ratio. A last search tries scales and zero points around the best; where all values have one sign, it keeps the
+zero point and goes not beyond the values, so that behind a Relu or a Clip the grid stays inside what these let through
+(a runtime then leaves them out). The whole range is the first candidate, so the loss is never above that of `min-max`.
 
 Source: Banner, Nahshan, Soudry, "Post training 4-bit quantization of convolutional networks for
 rapid-deployment", NeurIPS 2019 (the objective; there it is solved in closed form).
@@ -87,11 +89,14 @@ def _polish(x: Distribution, start: QuantParams, spec: QuantSpec) -> QuantParams
         return start
     dtype = start.dtype
     scale, zero_point = start.scale, start.zero_point
-    shifts = np.zeros(1, dtype=np.int32) if spec.symmetric else _SHIFTS
+    low, high = min(float(x.lower[0]), 0.0), max(float(x.upper[-1]), 0.0)
+    one_sided = not spec.symmetric and (low == 0 or high == 0)
+    widest = QuantParams.from_range(low, high, spec).scale if one_sided else np.float32(np.inf)
+    shifts = np.zeros(1, dtype=np.int32) if spec.symmetric or one_sided else _SHIFTS
     for reach in _REACHES:
         factors = np.append(1.0, np.linspace(1 - reach, 1 + reach, _FINER))  # as it is wins a tie
         s = (scale * factors).astype(np.float32)  # (scales,)
-        s = np.where(s < smallest_scale(spec), scale, s)
+        s = np.where((s < smallest_scale(spec)) | (s > widest), scale, s)
         z = (zero_point + shifts).clip(dtype.qmin, dtype.qmax).astype(np.int32)  # (grids,)
         grids = np.broadcast_to(z, (s.size, z.size))
         found = squared_errors(x, s, dtype.qmin - grids, dtype.qmax - grids, prune=True)

@@ -25,6 +25,7 @@
     one_quantizer: false
     pairs_in_16_bits: false
     quantize_moved: true
+    matmul_as_gemm: false
     measures_latency: false
 
 The first three keys are required, and `anchors` where `like` is not given. A list that is given replaces the one

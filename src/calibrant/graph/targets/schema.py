@@ -110,6 +110,7 @@ class TargetDocument(Section):
     one_quantizer: bool = False
     pairs_in_16_bits: bool = False
     quantize_moved: bool = True
+    matmul_as_gemm: bool = False
     measures_latency: bool = False
 
     @model_validator(mode="after")

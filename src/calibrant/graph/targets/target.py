@@ -71,6 +71,8 @@ class Target:
             sums fit.
         quantize_moved: A tensor that an operator has only moved is quantized again for its readers, with the
             same numbers.
+        matmul_as_gemm: A MatMul of two matrices to which something is added is written as Gemm: the device has
+            no integer kernel for the pair.
         measures_latency: The local runtime is the device, so latency is worth measuring.
     """
 
@@ -96,6 +98,7 @@ class Target:
     one_quantizer: bool = False
     pairs_in_16_bits: bool = False
     quantize_moved: bool = True
+    matmul_as_gemm: bool = False
     measures_latency: bool = False
 
     def stores_unsigned(self, *, by_channel: bool) -> bool:
