@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from calibrant.analysis.evaluate import Evaluation, evaluate
     from calibrant.analysis.score import Score
     from calibrant.compat.horizon import Quantizer, set_calib_qtype
+    from calibrant.diagnose import Ranking, sensitivity
     from calibrant.dialects import dump_recipe, load_recipe
     from calibrant.errors import CalibrantError
     from calibrant.numerics import QuantParams, QuantSpec
@@ -76,6 +77,7 @@ __all__ = [
     "QuantSpec",
     "QuantizedModel",
     "Quantizer",
+    "Ranking",
     "Recipe",
     "Rule",
     "Score",
@@ -95,6 +97,7 @@ __all__ = [
     "observe",
     "quantize",
     "quantize_from_record",
+    "sensitivity",
     "set_calib_qtype",
 ]
 
@@ -123,6 +126,7 @@ _HOMES = {
     "QuantSpec": "calibrant.numerics",
     "QuantizedModel": "calibrant.results",
     "Quantizer": "calibrant.compat.horizon",
+    "Ranking": "calibrant.diagnose",
     "Recipe": "calibrant.recipe",
     "Rule": "calibrant.recipe",
     "Search": "calibrant.recipe",
@@ -138,6 +142,7 @@ _HOMES = {
     "observe": "calibrant.pipeline",
     "quantize": "calibrant.pipeline",
     "quantize_from_record": "calibrant.rebuild",
+    "sensitivity": "calibrant.diagnose",
     "set_calib_qtype": "calibrant.compat.horizon",
 }
 

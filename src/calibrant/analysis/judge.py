@@ -27,7 +27,7 @@ from calibrant.runtime.measure import run
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.tap import expose
 
-__all__ = ["Judge", "Referee", "Verdict", "compared_outputs"]
+__all__ = ["Judge", "Referee", "Verdict", "compared_outputs", "says_something"]
 
 Array = npt.NDArray[Any]
 Outputs = list[dict[str, Array]]
@@ -117,7 +117,7 @@ class Judge:
         Raises:
             ConfigRuntimeError: None does.
         """
-        names = [n for n in reference[0] if _says_something([r[n] for r in reference])]
+        names = [n for n in reference[0] if says_something([r[n] for r in reference])]
         if not names:
             raise ConfigRuntimeError(
                 "The search has no output to compare: the model's outputs are integers, or the same for every "
@@ -241,7 +241,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _says_something(values: Sequence[Array]) -> bool:
+def says_something(values: Sequence[Array]) -> bool:
     """Whether an output is of floating point numbers that are not all the same; a single number may be."""
     arrays = [np.asarray(x) for x in values]
     if any(x.dtype.kind != "f" for x in arrays):

@@ -19,6 +19,8 @@ from calibrant.cli.init import EXAMPLES as INIT_EXAMPLES
 from calibrant.cli.init import init
 from calibrant.cli.quantize import EXAMPLES as QUANTIZE_EXAMPLES
 from calibrant.cli.quantize import quantize
+from calibrant.cli.sensitivity import EXAMPLES as SENSITIVITY_EXAMPLES
+from calibrant.cli.sensitivity import sensitivity
 
 __all__ = ["command"]
 
@@ -65,6 +67,7 @@ def command() -> Any:
     app.command(epilog=QUANTIZE_EXAMPLES)(quantize)
     app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
     app.command(epilog=COMPARE_EXAMPLES)(compare)
+    app.command(epilog=SENSITIVITY_EXAMPLES)(sensitivity)
     app.command(epilog=INIT_EXAMPLES)(init)
     app.command(epilog=EXPLAIN_EXAMPLES)(explain)
     app.command("convert-config", epilog=CONVERT_EXAMPLES)(convert_config)

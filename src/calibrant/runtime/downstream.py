@@ -1,7 +1,8 @@
 """Run what lies behind one node, and nothing else.
 
 A change at the inputs of a node reaches the nodes behind it alone. What they read from elsewhere is known
-from one run of the whole model, so a trial costs the part of the model behind the node.
+from one run of the whole model, so a trial costs the part of the model behind the node. That part is run segment by
+segment (`runtime.segments`): a piece of its own as far as the node's segment goes, then segments that others share.
 
 Operators are run as they stand in the graph, none fused with another: so the part gives the same bits as the
 whole model does, wherever it is cut.
@@ -10,7 +11,7 @@ whole model does, wherever it is cut.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,9 +20,10 @@ import onnx_ir as ir
 
 from calibrant.graph.values import Names
 from calibrant.runtime.runtime import CPU, Runtime
+from calibrant.runtime.segments import Link, Segments
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import expose
-from calibrant.runtime.walk import piece, reads
+from calibrant.runtime.walk import reads
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -64,9 +66,8 @@ class Whole:
     outputs: tuple[str, ...]
     values: list[dict[str, Array]]
     work: Work
-    _reads: dict[str, frozenset[str]]
     _cost: dict[str, int]
-    _runtime: Runtime
+    _run: _Run
 
     @classmethod
     def of(
@@ -89,16 +90,33 @@ class Whole:
             if v.name and isinstance(v.type, (ir.TensorType, type(None)))
         ]
         session = open_session(expose(model, names), runtime=runtime, optimize=False)
-        inputs = [i.name for i in session.get_inputs()]
+        segments = Segments(model, tuple(outputs), runtime)
+        run = _Run(session, tuple(names), segments, _Order.of(model, outputs))
+        return cls(model, tuple(outputs), [], Work(), {}, run).on(feeds)
+
+    def on(self, feeds: Sequence[Mapping[str, Array]]) -> Whole:
+        """Run the same model on other feeds; sessions that were opened are used again.
+
+        Raises:
+            ModelError: ONNX Runtime cannot run the model.
+        """
+        inputs = [i.name for i in self._run.session.get_inputs()]
         values = []
         for feed in feeds:
-            found = infer(session, names, {n: feed[n] for n in inputs})
-            values.append({**feed, **dict(zip(names, found, strict=True))})
-        order = list(model.graph)
-        cost = {n.name or "": sum(_macs(n, known) for known in values) for n in order}
-        work = Work(len(order) * len(values), sum(cost.values()))
-        reading = {n.name or "": frozenset(reads(n)) for n in order}
-        return cls(model, tuple(outputs), values, work, reading, cost, runtime)
+            found = infer(self._run.session, self._run.names, {n: feed[n] for n in inputs})
+            values.append({**feed, **dict(zip(self._run.names, found, strict=True))})
+        if values and not self._run.segments.types:
+            known = {n: np.asarray(x).dtype for n, x in values[0].items()}
+            types = {n: ir.DataType.from_numpy(t) for n, t in known.items() if t.kind not in "OU"}
+            self._run.segments.types.update(types)
+        cost = {n.name or "": sum(_macs(n, known) for known in values) for n in self.model.graph}
+        work = Work(len(cost) * len(values), sum(cost.values()))
+        return replace(self, values=values, work=work, _cost=cost)
+
+    @property
+    def bytes(self) -> int:
+        """What all tensors together take in memory."""
+        return sum(np.asarray(x).nbytes for known in self.values for x in known.values())
 
     def reference(self) -> list[dict[str, Array]]:
         """Return what is looked at, for each feed."""
@@ -110,27 +128,16 @@ class Whole:
 
     def behind(self, node: str) -> list[ir.Node]:
         """Return a node and those that depend on it and that an output depends on, in graph order."""
-        made: set[str] = set()
-        found = []
-        for other in self.model.graph:
-            if other.name == node or not made.isdisjoint(self._reads[other.name or ""]):
-                found.append(other)
-                made |= {v.name for v in other.outputs if v.name}
-        needed = set(self.outputs)
-        leading = []
-        for other in reversed(found):
-            if any(v.name in needed for v in other.outputs):
-                leading.append(other)
-                needed |= self._reads[other.name or ""]
-        return leading[::-1]
+        return self._run.order.behind(node)
 
-    def part(self, node: str, inputs: Sequence[int]) -> Downstream:
+    def part(self, node: str, inputs: Sequence[int], *, half: bool = False) -> Downstream:
         """Cut the model behind a node.
 
         Args:
             node: The node.
             inputs: Inputs of the node that will be fed with other values than the tensors they read have
                 for everybody else.
+            half: What the node gives is rounded to float16.
         """
         nodes = self.behind(node)
         work = Work(len(nodes) * len(self.values), sum(self._cost[n.name or ""] for n in nodes))
@@ -138,10 +145,69 @@ class Whole:
         outputs = tuple(n for n in self.outputs if n in made)
         if not outputs:
             return Downstream(self, work, outputs, None, {})
-        part, _ = piece(self.model, nodes, outputs)
+        segments = self._run.segments
+        first, *others = segments.split(nodes)
+        gives = segments.gives(first)
+        part = segments.cut(first, gives)
         renamed = _with_own_inputs(part, node, inputs)
-        session = open_session(part, runtime=self._runtime, optimize=False)
-        return Downstream(self, work, outputs, session, renamed)
+        if half:
+            _round(part, node)
+        session = open_session(part, runtime=segments.runtime, optimize=False)
+        links = tuple(segments.link(some) for some in others)
+        return Downstream(self, work, outputs, Link(session, gives), renamed, links)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """A model ready to run, as a whole and in segments."""
+
+    session: ort.InferenceSession
+    names: tuple[str, ...]
+    segments: Segments
+    order: _Order
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Order:
+    """Which node depends on which.
+
+    Args:
+        nodes: In graph order.
+        place: Place of each node by name.
+        readers: Places of the nodes that read what each node gives.
+        leads: Whether what is looked at depends on each node.
+    """
+
+    nodes: list[ir.Node]
+    place: dict[str, int]
+    readers: list[list[int]]
+    leads: list[bool]
+
+    @classmethod
+    def of(cls, model: ir.Model, outputs: Sequence[str]) -> _Order:
+        """Look through the graph once."""
+        nodes = list(model.graph)
+        made = {v.name: i for i, n in enumerate(nodes) for v in n.outputs if v.name}
+        readers: list[list[int]] = [[] for _ in nodes]
+        for i, node in enumerate(nodes):
+            for source in {made[name] for name in reads(node) if name in made}:
+                readers[source].append(i)
+        looked_at = {made[name] for name in outputs if name in made}
+        leads = [i in looked_at for i in range(len(nodes))]
+        for i in reversed(range(len(nodes))):
+            leads[i] = leads[i] or any(leads[r] for r in readers[i])
+        return cls(nodes, {n.name or "": i for i, n in enumerate(nodes)}, readers, leads)
+
+    def behind(self, name: str) -> list[ir.Node]:
+        """Return a node and those that depend on it and that an output depends on, in graph order."""
+        stack = [self.place[name]]
+        seen = set(stack)
+        while stack:
+            for reader in self.readers[stack.pop()]:
+                if reader not in seen and self.leads[reader]:
+                    seen.add(reader)
+                    stack.append(reader)
+        return [self.nodes[i] for i in sorted(seen) if self.leads[i]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,15 +218,17 @@ class Downstream:
         whole: The model.
         work: What one run on all feeds costs.
         outputs: Tensors that are looked at and depend on the node.
-        session: A session of the part; None where there are no such tensors.
+        head: The node and what lies behind it in its segment; None where there are no such tensors.
         renamed: (input index of the node) -> name under which that input is fed.
+        links: What lies behind, segment by segment.
     """
 
     whole: Whole
     work: Work
     outputs: tuple[str, ...]
-    session: ort.InferenceSession | None
+    head: Link | None
     renamed: Mapping[int, str]
+    links: tuple[Link, ...] = ()
 
     def run(self, feed: int, changed: Mapping[int, Array]) -> dict[str, Array]:
         """Return the outputs that depend on the node.
@@ -169,15 +237,13 @@ class Downstream:
             feed: Which feed of the model the other tensors are of.
             changed: Values of the node's inputs, by index.
         """
-        if self.session is None:
+        if self.head is None:
             return {}
-        fed = {self.renamed[i]: x for i, x in changed.items()}
         known = self.whole.values[feed]
-        feeds = {
-            i.name: fed[i.name] if i.name in fed else known[i.name]
-            for i in self.session.get_inputs()
-        }
-        return dict(zip(self.outputs, infer(self.session, self.outputs, feeds), strict=True))
+        state = self.head.run({self.renamed[i]: x for i, x in changed.items()}, known)
+        for link in self.links:
+            state |= link.run(state, known)
+        return {n: state[n] for n in self.outputs}
 
 
 def _with_own_inputs(part: ir.Model, name: str, inputs: Iterable[int]) -> dict[int, str]:
@@ -197,6 +263,36 @@ def _with_own_inputs(part: ir.Model, name: str, inputs: Iterable[int]) -> dict[i
     for value in [v for v in graph.inputs if v.name not in read]:
         graph.inputs.remove(value)
     return renamed
+
+
+def _round(part: ir.Model, name: str) -> None:
+    """Round what a node gives to float16 and back, in place; beyond 65504 it becomes infinite, as it does there."""
+    graph = part.graph
+    names = Names(graph)
+    node = graph.node(name)
+    outputs = list(graph.outputs)
+    for value in node.outputs:
+        if value.dtype not in (None, ir.DataType.FLOAT):
+            continue
+        uses = tuple(value.uses())
+        down = _cast(names, value, ir.DataType.FLOAT16)
+        up = _cast(names, down.outputs[0], ir.DataType.FLOAT)
+        graph.insert_after(node, [down, up])
+        for use in uses:
+            use.node.replace_input_with(use.idx, up.outputs[0])
+        if value in outputs:
+            graph.outputs[outputs.index(value)] = up.outputs[0]
+            known = value.name
+            value.name = names.fresh(f"{known}__unrounded")
+            up.outputs[0].name = known
+
+
+def _cast(names: Names, value: ir.Value, dtype: ir.DataType) -> ir.Node:
+    node = ir.Node("", "Cast", [value], [ir.AttrInt64("to", int(dtype))])
+    node.name = names.fresh(f"{value.name}__cast")
+    node.outputs[0].name = names.fresh(f"{value.name}__cast_output")
+    node.outputs[0].type = ir.TensorType(dtype)
+    return node
 
 
 def _macs(node: ir.Node, known: Mapping[str, Array]) -> int:

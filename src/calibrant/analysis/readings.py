@@ -1,0 +1,240 @@
+"""What one layer reads when it alone is quantized, and when it alone is left in float.
+
+A layer's inputs are read at the points where the plan has quantizers in front of it; its weight and its bias are inputs
+like the others. So each question about one layer is the same part of the model, fed with other values
+(`runtime.downstream`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant.graph.input_channels import spread_over_weight
+from calibrant.graph.ops import bias_of
+from calibrant.numerics import QuantParams, fake_quantize
+from calibrant.numerics.compensation import compensate
+from calibrant.numerics.finite import as_quantized
+from calibrant.plan import Plan, WeightDecision
+from calibrant.plan.biases import final_bias
+from calibrant.plan.parameters import Parameters
+
+__all__ = ["HalfAlone", "LeftInFloat", "QuantizedAlone", "Reading"]
+
+Array = npt.NDArray[Any]
+
+
+class Reading(Protocol):
+    """What a layer reads instead of what it reads in the model that was run once."""
+
+    @property
+    def half(self) -> bool:
+        """Whether what the layer gives is rounded to float16."""
+        ...
+
+    def identity(self, layer: str) -> str:
+        """Return a text that is another one where the layer's inputs are read in another way."""
+        ...
+
+    def constants(self, layer: str) -> Mapping[int, Array]:
+        """Return weight and bias by input index."""
+        ...
+
+    def inputs(self, layer: str) -> list[int]:
+        """Return the indices of the other inputs that are read in another way."""
+        ...
+
+    def values(self, layer: str, known: Mapping[str, Array]) -> dict[int, Array]:
+        """Return the values of these inputs, from all tensors of the model that was run once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuantizedAlone:
+    """The layer alone is quantized; the model that was run once is the float model.
+
+    Args:
+        model: The float model that the plan belongs to.
+        plan: Where quantizers stand.
+        params: What they are.
+    """
+
+    model: ir.Model
+    plan: Plan
+    params: Parameters
+    half: bool = False
+    _grids: dict[str, dict[int, tuple[QuantParams, bool]]] = field(default_factory=dict)
+    _weights: dict[str, WeightDecision] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Sort quantizers by their readers."""
+        for d in self.plan.activations:
+            for reader, index in d.users:
+                grid = self.params.activations[d.id], d.compensation
+                self._grids.setdefault(reader, {})[index] = grid
+        self._weights.update({w.layer: w for w in self.plan.weights})
+
+    def grids(self, layer: str) -> Mapping[int, tuple[QuantParams, bool]]:
+        """Return the grid of each input, and whether a second value says what the first leaves."""
+        return self._grids.get(layer, {})
+
+    def identity(self, layer: str) -> str:
+        """Return the grids in front of its inputs."""
+        grids = self.grids(layer).items()
+        said = [
+            (i, p.dtype.bits, p.axis, p.scale.tolist(), p.zero_point.tolist(), twice)
+            for i, (p, twice) in grids
+        ]
+        return repr(said)
+
+    def constants(self, layer: str) -> dict[int, Array]:
+        """Return the weight that the integers stand for, and the bias as it is added."""
+        weight = self._weights.get(layer)
+        if weight is None:
+            return {}
+        node = self.model.graph.node(layer)
+        found: dict[int, Array] = {weight.input_index: self._weight(node, weight)}
+        place, bias = bias_of(node), final_bias(self.model, self.plan, self.params, weight)
+        if bias is not None and place is not None and place[0] is node:
+            found[place[1]] = bias.floats
+        return found
+
+    def inputs(self, layer: str) -> list[int]:
+        """Return the inputs in front of which a quantizer stands."""
+        return list(self.grids(layer))
+
+    def values(self, layer: str, known: Mapping[str, Array]) -> dict[int, Array]:
+        """Return these inputs, quantized and dequantized."""
+        node = self.model.graph.node(layer)
+        found = {}
+        for index, (p, twice) in self.grids(layer).items():
+            source = node.inputs[index]
+            assert source is not None
+            grid = compensate if twice else fake_quantize
+            x = as_quantized(known[source.name or ""])
+            found[index] = grid(x, p).astype(np.float32)
+        return found
+
+    def _weight(self, node: ir.Node, weight: WeightDecision) -> Array:
+        """Return a layer's weight as the integers have it, with scales of its input's channels taken out."""
+        layer = weight.layer
+        value = self.params.layers[layer].floats
+        edge = layer, 1 - weight.input_index
+        folded = next((d for d in self.plan.activations if d.folded and edge in d.users), None)
+        if folded is None:
+            return value
+        p = self.params.activations[folded.id]
+        relative = p.scale.astype(np.float64) / p.common_scale
+        spread = spread_over_weight(node, value.shape, relative)
+        return np.asarray((value / spread).astype(np.float32))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HalfAlone:
+    """The layer alone computes in float16: what it reads and gives is rounded; sums are taken in float32.
+
+    Args:
+        model: The float model, which is the one that was run once.
+    """
+
+    model: ir.Model
+    half: bool = True
+
+    def identity(self, layer: str) -> str:
+        """Return that it is float16."""
+        return "float16"
+
+    def constants(self, layer: str) -> dict[int, Array]:
+        """Return weight and bias, rounded."""
+        found = {}
+        for index, source in enumerate(self.model.graph.node(layer).inputs):
+            if source is not None and _is_float(source) and source.const_value is not None:
+                found[index] = _halved(source.const_value.numpy())
+        return found
+
+    def inputs(self, layer: str) -> list[int]:
+        """Return the inputs that are computed."""
+        inputs = self.model.graph.node(layer).inputs
+        return [
+            i
+            for i, v in enumerate(inputs)
+            if v is not None and _is_float(v) and v.const_value is None
+        ]
+
+    def values(self, layer: str, known: Mapping[str, Array]) -> dict[int, Array]:
+        """Return these inputs, rounded."""
+        node = self.model.graph.node(layer)
+        return {i: _halved(known[_name(node, i)]) for i in self.inputs(layer)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LeftInFloat:
+    """The layer alone is left in float; the model that was run once is the quantized one.
+
+    Args:
+        alone: The same layers, each quantized.
+        base: The quantized model, simulated.
+    """
+
+    alone: QuantizedAlone
+    base: ir.Model
+    half: bool = False
+
+    def identity(self, layer: str) -> str:
+        """Return that it is float; all else is said by the quantized model."""
+        return "float"
+
+    def constants(self, layer: str) -> dict[int, Array]:
+        """Return weight and bias as the float model has them."""
+        node = self.alone.model.graph.node(layer)
+        found = {}
+        for index in self.alone.constants(layer):
+            source = node.inputs[index]
+            assert source is not None
+            assert source.const_value is not None
+            found[index] = source.const_value.numpy()
+        return found
+
+    def inputs(self, layer: str) -> list[int]:
+        """Return the inputs in front of which a quantizer stands."""
+        return self.alone.inputs(layer)
+
+    def values(self, layer: str, known: Mapping[str, Array]) -> dict[int, Array]:
+        """Return these inputs as they are in front of the quantizers."""
+        node = self.base.graph.node(layer)
+        return {i: known[_in_front(node.inputs[i])] for i in self.inputs(layer)}
+
+
+def _in_front(value: ir.Value | None) -> str:
+    """Return the tensor that a quantized one is made of."""
+    assert value is not None
+    node = value.producer()
+    if node is not None and node.op_type == "Add":  # of a value and what the first quantizer left
+        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+    assert node is not None
+    assert node.op_type == "DequantizeLinear"
+    source = node.inputs[0].producer() if node.inputs[0] is not None else None
+    assert source is not None
+    return _name(source, 0)
+
+
+def _name(node: ir.Node, index: int) -> str:
+    source = node.inputs[index]
+    assert source is not None
+    return source.name or ""
+
+
+def _is_float(value: ir.Value) -> bool:
+    return value.dtype in (None, ir.DataType.FLOAT)
+
+
+def _halved(x: Array) -> Array:
+    if x.dtype != np.float32:
+        return x
+    with np.errstate(over="ignore"):
+        return np.asarray(x.astype(np.float16).astype(np.float32))

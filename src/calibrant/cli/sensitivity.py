@@ -1,0 +1,181 @@
+"""`calibrant sensitivity`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calibrant.cli._options import (
+    DATA_PANEL,
+    HOW_PANEL,
+    BatchSize,
+    Data,
+    Debug,
+    Json,
+    Model,
+    Preprocess,
+    Provider,
+    Threads,
+    Verbose,
+)
+
+__all__ = ["EXAMPLES", "sensitivity"]
+
+EXAMPLES = """Examples:
+
+`calibrant sensitivity model.onnx --data calib.npz`
+
+`calibrant sensitivity model.onnx --data calib.npz --precision int8,int16 --out layers/`
+
+`calibrant sensitivity model.onnx --data calib.npz --mode all-but --metric cosine_similarity --json`
+"""
+
+_PANEL = HOW_PANEL.split(" (")[0]
+
+
+def sensitivity(
+    model: Model,
+    *,
+    data: Data,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Write sensitivity.csv and sensitivity.json into a folder, and figures as they come: a run that was "
+            "interrupted goes on from there.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    samples: Annotated[
+        int,
+        typer.Option(
+            "--samples",
+            metavar="N",
+            min=0,
+            help="Samples that layers are ranked on; 0 for all. Scales are chosen from all data.",
+            rich_help_panel=DATA_PANEL,
+        ),
+    ] = 16,
+    batch_size: BatchSize = None,
+    preprocess: Preprocess = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe",
+            metavar="FILE",
+            help="How scales are chosen, in any dialect. Default: ranges by mse, nothing tried.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            metavar="NAMES",
+            help="int8, int16, int4 (weights 4 bits, activations 8) or float16; several with commas.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "int8",
+    mode: Annotated[
+        str,
+        typer.Option(
+            "--mode",
+            metavar="NAME",
+            help="alone: one layer is quantized, all else float; all-but: one layer is float, all else quantized.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "alone",
+    metric: Annotated[
+        str,
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            help="What layers are ranked by: a name of the metrics, such as sqnr_db or cosine_similarity, or "
+            "module:function.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "sqnr_db",
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer",
+            metavar="NAME",
+            help="Measure this layer; may be given several times. Default: all that are quantized.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    cost: Annotated[
+        str,
+        typer.Option(
+            "--cost",
+            metavar="NAME",
+            help="What a layer costs: macs (multiplications of one sample) or bytes (of its weight).",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "macs",
+    per_cost: Annotated[
+        bool,
+        typer.Option(
+            "--per-cost",
+            help="Show those first that lose most for what they cost.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = False,
+    budget: Annotated[
+        float,
+        typer.Option(
+            "--budget",
+            metavar="X",
+            min=0,
+            help="Passes of the samples through the model that a layer may cost on average; layers that lose little are "
+            "then estimated from the first samples. 0 measures each on all.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = 0.45,
+    provider: Provider = "cpu",
+    threads: Threads = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Rank the layers of a float model by what its outputs lose when each is quantized.
+
+    One layer alone is quantized, or one alone is left in float; only what lies behind it is run again.
+    """
+    from calibrant.cli._progress import progress_bars
+    from calibrant.cli._ranked import print_ranking
+    from calibrant.cli._summary import check_folder, print_json, quiet_stdout
+    from calibrant.diagnose import sensitivity as run
+
+    if out is not None:
+        check_folder(out)
+    with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
+        ranking = run(
+            model,
+            data,
+            recipe,
+            [p.strip() for p in precision.split(",")],
+            metric,
+            mode=mode,  # type: ignore[arg-type]  # any text: the function says what is allowed
+            cost=cost,  # type: ignore[arg-type]
+            layers=layer or None,
+            samples=samples or None,
+            budget=budget or None,
+            out=out,
+            batch_size=batch_size,
+            preprocess=preprocess,
+            provider=provider,
+            threads=threads,
+            progress=progress,
+        )
+    files = ranking.save(out) if out is not None else []
+    if as_json:
+        print_json(ranking.content())
+    else:
+        print_ranking(ranking, files, per_cost=per_cost, verbose=verbose)
