@@ -102,7 +102,7 @@ def quantize(
         statistics=solved.statistics,
         per_node=per_node,
         latency=latency,
-        unseen=unseen_outputs(solved),
+        unseen=unseen_outputs(solved, store.known),
         start=start,
     )
 

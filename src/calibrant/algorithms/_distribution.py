@@ -17,7 +17,15 @@ from calibrant.errors import ConfigValueError, DataError
 from calibrant.numerics import QuantSpec
 from calibrant.stats import TensorStats
 
-__all__ = ["Distribution", "check", "distribution", "kernels", "magnitudes", "percentile_rank"]
+__all__ = [
+    "Distribution",
+    "check",
+    "distribution",
+    "kernels",
+    "least_error",
+    "magnitudes",
+    "percentile_rank",
+]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -26,6 +34,14 @@ FloatArray = npt.NDArray[np.float64]
 def kernels() -> ModuleType:
     """Import the compiled loops, on first use because numba takes a second."""
     from calibrant.algorithms import _kernels as module
+
+    return module
+
+
+@cache
+def least_error() -> ModuleType:
+    """Import the compiled search for the least squared error, likewise."""
+    from calibrant.algorithms import _least_error as module
 
     return module
 

@@ -298,7 +298,7 @@ class _Made:
     plan: Plan
     folds: Folds
     simulator: Simulator
-    known: Known | None
+    known: Known
     scores: dict[str, list[SampleScores]] = field(default_factory=dict)
     _layers: dict[str, LayerParameters] | None = None
     _params: dict[str, tuple[Parameters, Parameters]] = field(default_factory=dict)

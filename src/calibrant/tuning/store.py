@@ -101,7 +101,7 @@ class Store:
         self._probes: dict[object, Probe] = {}
         self._seen: dict[object, _Seen] = {}
         self.shared = shared
-        self.known = Known() if shared else None
+        self.known = Known()
         self.local: dict[Hashable, LocalError] = {}
         self.work = Work()
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from calibrant.choose import choose_activations, choose_layers, with_biases
+from calibrant.choose import Known, choose_activations, choose_layers, with_biases
 from calibrant.plan.parameters import Parameters
 from calibrant.tuning.solved import Solved
 
@@ -22,10 +22,16 @@ __all__ = ["UNSEEN_SAMPLES", "unseen_outputs"]
 UNSEEN_SAMPLES = 16
 
 
-def unseen_outputs(solved: Solved) -> list[dict[str, npt.NDArray[np.generic]]]:
+def unseen_outputs(
+    solved: Solved, known: Known | None = None
+) -> list[dict[str, npt.NDArray[np.generic]]]:
     """Return the outputs for the first feeds of the probe, each with ranges from the half it does not belong to.
 
     Empty where nothing can be said: there is one feed, or the ranges do not come from the probe's statistics.
+
+    Args:
+        solved: A solution, and what was found on the way.
+        known: What was chosen before.
     """
     folds, simulator, probe = solved.folds, solved.simulator, solved.probe
     plan, params = solved.solution.plan, solved.solution.params
@@ -36,11 +42,11 @@ def unseen_outputs(solved: Solved) -> list[dict[str, npt.NDArray[np.generic]]]:
     halves = []
     for feed in (0, 1):
         seen = folds.apart_from(feed)
-        activations = choose_activations(plan, seen)
+        activations = choose_activations(plan, seen, known)
         layers = params.layers
         if any(d.folded for d in plan.activations):  # weights take these scales over
             model = solved.solution.model
-            chosen = Parameters(activations, choose_layers(plan, model, activations))
+            chosen = Parameters(activations, choose_layers(plan, model, activations, known))
             own = with_biases(plan, model, chosen, seen).layers
             layers = {n: replace(own[n], bias=layer.bias) for n, layer in layers.items()}
         halves.append(Parameters(activations, layers, params.balance))

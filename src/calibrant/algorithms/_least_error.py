@@ -1,0 +1,267 @@
+"""The search for the grid of least squared error, as one compiled loop (`activations.mse` says what it does).
+
+A tensor with a scale for each channel asks for hundreds of these searches, each of some two hundred candidates; so the
+whole search is machine code, and a candidate is given up as soon as it is worse than the best before it. Imported on
+first use (`_distribution.kernels`), because numba takes a second to load.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from calibrant.algorithms._kernels import _find, _part, _spread, bin_losses
+from calibrant.numerics.compiled import compiled
+
+__all__ = ["best_grid"]
+
+FloatArray = npt.NDArray[np.float64]
+#: lower, upper, counts, count_below, sum_below and square_below of a `_distribution.Distribution`
+Values = tuple[FloatArray, FloatArray, npt.NDArray[np.int64], FloatArray, FloatArray, FloatArray]
+#: lowest and highest level, whether the zero point is 0, the smallest scale, and whether one below it becomes 1
+Grid = tuple[int, int, bool, float, bool]
+
+_BOTH, _UPPER, _LOWER = 0, 1, 2  # the ends that a ratio is of
+_FINER = 12  # candidates of each finer search
+_TURNS = 2  # finer searches
+_SHIFTS = (0, -3, -2, -1, 1, 2, 3)  # of the zero point, in the last search; the first wins a tie
+_REACHES = (0.05, 0.008)  # of the scale, on either side
+_MANY_LEVELS = 1024  # more than this, and looking at each bin is cheaper than at each level
+_ROUNDING = 1e-12  # of the sum of all squares; what rounding may do to a part of it
+_TIE = 1e-14  # of the sum of all squares; losses that are nearer than this are equal
+_EACH = 16  # levels between two looks at whether a candidate still has a chance
+
+
+@compiled
+def best_grid(
+    x: Values, low: float, high: float, coarse: FloatArray, grid: Grid
+) -> tuple[np.float32, int]:
+    """Return the scale and the zero point that lose least.
+
+    Args:
+        x: Values.
+        low: The lowest of them, or 0.
+        high: The highest, or 0.
+        coarse: Ratios of the range that are tried first, 1 the first of them.
+        grid: The grid.
+    """
+    symmetric = grid[2]
+    both = _best_ratio(x, low, high, coarse, _BOTH, grid)
+    if symmetric or low == 0 or high == 0:
+        lo, hi = _ends(both, low, high, _BOTH, symmetric)
+        widest = np.float64(math.inf) if symmetric else np.float64(_grid_of(low, high, grid)[0])
+        return _polished(x, lo, hi, widest, grid)
+    ratios = np.empty(coarse.size + 1)
+    ratios[0] = both
+    ratios[1:] = coarse
+    up = _best_ratio(x, low * both, high, ratios, _UPPER, grid)
+    down = _best_ratio(x, low, high * up, ratios, _LOWER, grid)
+    return _polished(x, low * down, high * up, math.inf, grid)
+
+
+@compiled
+def _best_ratio(
+    x: Values, low: float, high: float, coarse: FloatArray, of: int, grid: Grid
+) -> float:
+    """Return the ratio of least loss: the best of the coarse ones, then of finer ones around it."""
+    tried = np.empty(coarse.size + _TURNS * _FINER)
+    tried[: coarse.size] = coarse
+    best, least, end = 0, math.inf, coarse.size
+    for turn in range(_TURNS + 1):
+        start = 0
+        if turn:
+            left, right = 0.0, math.inf
+            for k in range(end):  # the neighbours of the best
+                if tried[k] < tried[best]:
+                    left = max(left, tried[k])
+                elif tried[k] > tried[best]:
+                    right = min(right, tried[k])
+            left = left if left > 0 else tried[best] * 0.9
+            right = right if right < math.inf else min(tried[best] * 1.1, 1.0)
+            for k in range(_FINER):
+                tried[end + k] = left + (k + 1) * ((right - left) / (_FINER + 1))
+            start, end = end, end + _FINER
+        for k in range(start, end):
+            lo, hi = _ends(tried[k], low, high, of, grid[2])
+            scale, zero_point = _grid_of(lo, hi, grid)
+            loss = _loss(x, scale, grid[0] - zero_point, grid[1] - zero_point, least)
+            if loss < least:
+                best, least = k, loss
+    return float(tried[best])
+
+
+@compiled
+def _ends(ratio: float, low: float, high: float, of: int, symmetric: bool) -> tuple[float, float]:
+    """Return the range that a ratio stands for."""
+    if of == _UPPER:
+        return low, high * ratio
+    if of == _LOWER:
+        return low * ratio, high
+    if symmetric:
+        bound = max(-low, high)
+        return max(low, -ratio * bound), min(high, ratio * bound)
+    return ratio * low, ratio * high
+
+
+@compiled
+def _grid_of(low: float, high: float, grid: Grid) -> tuple[np.float32, int]:
+    """Return the scale and the zero point of a range, as `QuantParams.from_range` makes them."""
+    first, last, symmetric, smallest, to_one = grid
+    lo, hi = np.float32(low), np.float32(high)
+    if symmetric:
+        levels = np.float32(-first) if abs(lo) > abs(hi) else np.float32(last)
+        scale = np.float32(max(abs(lo), abs(hi)) / levels)
+        if scale == 0 or (to_one and scale < smallest):
+            return np.float32(1), 0
+        return max(scale, np.float32(smallest)), 0
+    lo, hi = min(lo, np.float32(0)), max(hi, np.float32(0))
+    steps = np.float32(last - first)
+    scale = np.float32(np.float32(hi - lo) / steps)
+    if not np.isfinite(scale):
+        scale = np.float32(np.float32(hi / steps) - np.float32(lo / steps))
+    if scale == 0 or (to_one and scale < smallest):
+        return np.float32(1), first
+    scale = max(scale, np.float32(smallest))
+    return scale, int(np.rint(np.float32(np.float32(first) - np.float32(lo / scale))))
+
+
+@compiled
+def _loss(x: Values, scale: np.float32, first: int, last: int, least: float) -> float:
+    """Return the sum of squared errors, `_loss.squared_errors`; infinity where it is found to be more than `least`."""
+    lower, upper, counts, count_below, sum_below, square_below = x
+    s = np.float64(scale)
+    bins = counts.size
+    energy = square_below[bins]
+    slack = _ROUNDING * energy
+    if last - first > _MANY_LEVELS:
+        return _loss_by_bins(lower, upper, counts, s, first, last, least)
+    i = _find(upper, first * s, 0)  # bins before it lie below the lowest level
+    j = _find(upper, last * s, i) + 1  # bins from it on lie above the highest
+    above = _spread(count_below, sum_below, square_below, j, bins, last * s)
+    clipped = _spread(count_below, sum_below, square_below, 0, i, first * s) + above
+    if clipped - slack > least:
+        return math.inf
+    i = 0
+    loss = count_before = total_before = 0.0
+    for k in range(last - first):
+        t = (first + k + 0.5) * s
+        i = _find(upper, t, i)
+        a, b = lower[i], upper[i]
+        taken = _part(a, b, t) * counts[i]
+        count = count_below[i] + taken
+        total = sum_below[i] + taken * ((a + min(max(t, a), b)) / 2)
+        v = (first + k) * s
+        loss += v * (v * (count - count_before) - 2 * (total - total_before))
+        count_before, total_before = count, total
+        if k % _EACH == 0 and square_below[i] + loss - slack > least:
+            return math.inf
+    v = last * s
+    rest = count_below[bins] - count_before
+    loss += v * (v * rest - 2 * (sum_below[bins] - total_before))
+    return float(energy + loss)
+
+
+@compiled
+def _loss_by_bins(
+    lower: FloatArray,
+    upper: FloatArray,
+    counts: npt.NDArray[np.int64],
+    s: float,
+    first: int,
+    last: int,
+    least: float,
+) -> float:
+    """Return the same from each bin, `_kernels.bin_losses`."""
+    losses = np.empty((1, 1))
+    ends = np.empty((2, 1, 1))
+    ends[0, 0, 0], ends[1, 0, 0] = first, last
+    bin_losses(lower, upper, counts, np.full(1, s), ends[0], ends[1], False, losses)
+    return float(losses[0, 0]) if losses[0, 0] <= least else math.inf
+
+
+@compiled
+def _polished(
+    x: Values, low: float, high: float, widest: float, grid: Grid
+) -> tuple[np.float32, int]:
+    """Return the best of the scales and zero points around those of a range; at 16 bits there is nothing to gain.
+
+    Along an end of the range the loss is jagged, because the zero point jumps. At one zero point it is smooth along
+    the scale. Where all values lie on one side of zero, the zero point stays at the end of the grid, and no scale is
+    above `widest`: the range then stays inside the values, and what clips them before may vanish into the quantizer.
+    Grids of one scale differ in their ends alone, so that their losses cost little more than one of them.
+    """
+    first, last, symmetric, smallest = grid[0], grid[1], grid[2], grid[3]
+    scale, zero_point = _grid_of(low, high, grid)
+    if last - first > 255:
+        return scale, zero_point
+    shifts = 1 if symmetric or widest < math.inf else len(_SHIFTS)
+    zero_points = np.empty(shifts, dtype=np.int64)
+    least = math.inf
+    for reach in _REACHES:
+        for g in range(shifts):
+            zero_points[g] = min(max(zero_point + _SHIFTS[g], first), last)
+        start, best, least = scale, 0, math.inf
+        for c in range(_FINER + 1):
+            factor = 1.0  # as it is wins a tie
+            if c:
+                factor = (1 - reach) + (c - 1) * (((1 + reach) - (1 - reach)) / (_FINER - 1))
+            s = np.float32(np.float64(start) * factor)
+            s = start if s < smallest or s > widest else s
+            loss, g = _least_of_grids(x, s, zero_points, first, last, least)
+            if loss < least:
+                scale, best, least = s, g, loss
+        zero_point = zero_points[best]
+    return scale, zero_point
+
+
+@compiled
+def _least_of_grids(
+    x: Values,
+    scale: np.float32,
+    zero_points: npt.NDArray[np.int64],
+    qmin: int,
+    qmax: int,
+    least: float,
+) -> tuple[float, int]:
+    """Return the least loss of the grids of one scale, and which it is; infinity where none is below `least`."""
+    lower, upper, counts, count_below, sum_below, square_below = x
+    s = np.float64(scale)
+    bins = counts.size
+    energy = square_below[bins]
+    low, high = qmin - zero_points.max(), qmax - zero_points.min()
+    i = _find(upper, low * s, 0)
+    j = _find(upper, high * s, i) + 1
+    clipped = _spread(count_below, sum_below, square_below, 0, i, low * s)
+    clipped += _spread(count_below, sum_below, square_below, j, bins, high * s)
+    if clipped - _ROUNDING * energy > least:
+        return math.inf, 0
+    levels = high - low
+    count, total, inner = np.empty(levels), np.empty(levels), np.empty(levels)
+    i = 0
+    for k in range(
+        levels
+    ):  # below the upper end of each level's cell, and what the cells lose up to it
+        t = (low + k + 0.5) * s
+        i = _find(upper, t, i)
+        a, b = lower[i], upper[i]
+        taken = _part(a, b, t) * counts[i]
+        count[k] = count_below[i] + taken
+        total[k] = sum_below[i] + taken * ((a + min(max(t, a), b)) / 2)
+        inner[k] = 0.0
+        if k:
+            v = (low + k) * s
+            cell = v * (v * (count[k] - count[k - 1]) - 2 * (total[k] - total[k - 1]))
+            inner[k] = inner[k - 1] + cell
+    found, best = math.inf, 0
+    for g in range(zero_points.size):
+        first, last = qmin - zero_points[g], qmax - zero_points[g]
+        k, m = first - low, last - low - 1
+        v, w = first * s, last * s
+        loss = v * (v * count[k] - 2 * total[k]) + (inner[m] - inner[k])
+        rest = count_below[bins] - count[m]
+        loss += w * (w * rest - 2 * (sum_below[bins] - total[m]))
+        if energy + loss < found - _TIE * energy:
+            found, best = energy + loss, g
+    return found, best
