@@ -28,6 +28,7 @@ from calibrant.runtime.runtime import Runtime
 from calibrant.solution import Built, Solution, build
 from calibrant.stats import Statistics
 from calibrant.tuning.lifted import lifted
+from calibrant.tuning.ranges import scored_feeds
 from calibrant.tuning.road import solve, statistics_of
 from calibrant.tuning.store import Store
 from calibrant.tuning.unseen import unseen_outputs
@@ -171,7 +172,8 @@ def _measured(
         findings = replace(findings, nodes=nodes, distances=distances)
     if probe is None:
         return findings
-    findings = replace(findings, quality=quality_of(built.deploy, probe, runtime, unseen=unseen))
+    few = probe.head(scored_feeds(solution.model, solution.plan, probe))
+    findings = replace(findings, quality=quality_of(built.deploy, few, runtime, unseen=unseen))
     if latency:
         taken = measure_latency(solution.model, built.deploy, probe.first, runtime=runtime)
         findings = replace(findings, latency=taken)

@@ -110,6 +110,16 @@ class Probe:
                 sizes.append(part.size)
         return feeds, sizes
 
+    def head(self, feeds: int) -> Probe:
+        """Return a probe of the first feeds alone."""
+        return replace(
+            self,
+            batches=self.small[:feeds],
+            small=self.small[:feeds],
+            reference=self.reference[:feeds],
+            scored_reference=self.scored_reference[:feeds],
+        )
+
     def part(self, samples: int) -> Probe:
         """Return a probe of fewer samples: whole small batches, spread over this one."""
         each = max(1, self.small[0].size)

@@ -165,7 +165,7 @@ def measure_latency(
         seconds: When to stop, after five runs of each at the least.
         most_runs: When to stop earlier; small models need no more for a steady median.
     """
-    sessions = [open_session(m, runtime=runtime) for m in (float_model, quantized)]
+    sessions = [open_session(m, runtime=runtime, spinning=True) for m in (float_model, quantized)]
     inputs = {i.name: feed[i.name] for i in sessions[0].get_inputs()}
     for session in sessions:
         for _ in range(3):

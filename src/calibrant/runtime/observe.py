@@ -22,7 +22,7 @@ from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import Tap, expose
 from calibrant.stats import Accumulator, TensorStats
 
-__all__ = ["channel_magnitudes", "observe"]
+__all__ = ["Observer", "channel_magnitudes", "observe"]
 
 Progress = Callable[[int], None]
 Array = npt.NDArray[Any]
@@ -56,36 +56,64 @@ def observe(
             first tensor that was not finite, and the sample or its file. Where the outputs are finite, values of inner
             tensors that are not are left out and counted (`TensorStats.nonfinite`).
     """
-    distributions = per_channel or {}
-    accumulators = {
-        t: Accumulator(by_channel=distributions.get(t, ()), exact=exact) for t in tensors
-    }
-    inputs = {v.name or "" for v in model.graph.inputs}
-    fed = [t for t in tensors if t in inputs]
-    computed = [t for t in tensors if t not in inputs]
-    tap = Tap(model, computed, runtime=runtime) if computed else None
-    samples = 0
-    with ThreadPoolExecutor(1, thread_name_prefix="calibrant-count") as pool:
-        counting = _Counting(accumulators, pool, _Outputs(model, runtime))
-        inputs_counted: Future[None] | None = None
-        for batch in batches:
+    observer = Observer(model, tensors, per_channel=per_channel, exact=exact, runtime=runtime)
+    return observer.see(batches, progress)
+
+
+class Observer:
+    """A model whose tensors are looked at as often as there is more data; what it opens stays open.
+
+    Arguments are those of `observe`.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        tensors: Sequence[str],
+        *,
+        per_channel: Mapping[str, Sequence[int]] | None = None,
+        exact: bool = False,
+        runtime: Runtime = CPU,
+    ) -> None:
+        """Open the model."""
+        inputs = {v.name or "" for v in model.graph.inputs}
+        self._tensors, self._exact = list(tensors), exact
+        self._axes = dict(per_channel or {})
+        self._fed = [t for t in tensors if t in inputs]
+        computed = [t for t in tensors if t not in inputs]
+        self._tap = Tap(model, computed, runtime=runtime) if computed else None
+        self._outputs = _Outputs(model, runtime)
+
+    def see(
+        self, batches: Iterable[Batch], progress: Progress | None = None
+    ) -> dict[str, TensorStats]:
+        """Return the statistics of each tensor for these batches alone; errors are those of `observe`."""
+        accumulators = {
+            t: Accumulator(by_channel=self._axes.get(t, ()), exact=self._exact)
+            for t in self._tensors
+        }
+        samples = 0
+        with ThreadPoolExecutor(1, thread_name_prefix="calibrant-count") as pool:
+            counting = _Counting(accumulators, pool, self._outputs)
+            inputs_counted: Future[None] | None = None
+            for batch in batches:
+                if inputs_counted is not None:
+                    inputs_counted.result()
+                if self._fed:
+                    values = {t: batch.feeds[t] for t in self._fed}
+                    inputs_counted = counting.submit(values, batch, 0, batch.size)
+                if self._tap is not None:
+                    self._tap.run(batch, counting.submit)
+                samples += batch.size
+                if progress is not None:
+                    progress(batch.size)
             if inputs_counted is not None:
                 inputs_counted.result()
-            if fed:
-                values = {t: batch.feeds[t] for t in fed}
-                inputs_counted = counting.submit(values, batch, 0, batch.size)
-            if tap is not None:
-                tap.run(batch, counting.submit)
-            samples += batch.size
-            if progress is not None:
-                progress(batch.size)
-        if inputs_counted is not None:
-            inputs_counted.result()
-        if tap is not None:
-            tap.close()
-    if samples == 0:
-        raise DataError("The calibration data is empty: it yields no batch.")
-    return {t: a.result() for t, a in accumulators.items()}
+            if self._tap is not None:
+                self._tap.close()
+        if samples == 0:
+            raise DataError("The calibration data is empty: it yields no batch.")
+        return {t: a.result() for t, a in accumulators.items()}
 
 
 def channel_magnitudes(

@@ -206,7 +206,6 @@ class Tap:
                 open_session(
                     expose(self._model, names),
                     runtime=self._runtime,
-                    spinning=False,  # another thread has work beside it
                 ),
             )
             for names in self._grouped()

@@ -52,11 +52,12 @@ def walk(
     for name in stops:  # a stop is looked at, whether or not a node reads it
         last_use[name] = max(last_use.get(name, -1), order[name] + 1)
     states: list[dict[str, Array]] = [dict(feed) for feed in feeds]
+    values = values_by_name(model.graph)
     start = 0
     for stop in sorted(dict.fromkeys(stops), key=lambda s: order[s]):
         end = order[stop] + 1
         if end > start:
-            _advance(model, nodes[start:end], start, end, last_use, stop, states, runtime)
+            _advance(model, nodes[start:end], end, last_use, stop, states, values, runtime)
             start = end
         yield stop, [state[stop] for state in states]
         for state in states:
@@ -67,17 +68,17 @@ def walk(
 def _advance(
     model: ir.Model,
     nodes: list[ir.Node],
-    start: int,
     end: int,
     last_use: Mapping[str, int],
     stop: str,
     states: list[dict[str, Array]],
+    values: Mapping[str, ir.Value],
     runtime: Runtime,
 ) -> None:
-    """Compute nodes start to end for every sample and keep what is read later."""
+    """Compute nodes up to `end` for every sample and keep what is read later."""
     made = {v.name or "": v for node in nodes for v in node.outputs if v.name}
     wanted = [n for n in made if n == stop or last_use.get(n, -1) >= end]
-    part, needed = piece(model, nodes, wanted)
+    part, needed = piece(model, nodes, wanted, values)
     session = open_session(part, runtime=runtime, integers=False)
     for state in states:
         results = infer(session, wanted, {n: state[n] for n in needed})
@@ -88,7 +89,10 @@ def _advance(
 
 
 def piece(
-    model: ir.Model, nodes: Sequence[ir.Node], outputs: Sequence[str]
+    model: ir.Model,
+    nodes: Sequence[ir.Node],
+    outputs: Sequence[str],
+    values: Mapping[str, ir.Value] | None = None,
 ) -> tuple[ir.Model, list[str]]:
     """Return some nodes as a model of their own, and the tensors that it must be fed.
 
@@ -96,10 +100,11 @@ def piece(
         model: The model.
         nodes: Some of its nodes, in graph order.
         outputs: Tensors that they make.
+        values: Values of the model by name, where they are at hand.
     """
     made = {v.name for node in nodes for v in node.outputs}
     names = list(dict.fromkeys(name for node in nodes for name in reads(node)))
-    values = values_by_name(model.graph)
+    values = values if values is not None else values_by_name(model.graph)
     initializers = model.graph.initializers
     needed = [n for n in names if n not in made and n not in initializers]
     part = ir.GraphView(

@@ -29,7 +29,7 @@ __all__ = ["Biases", "affordable", "corrected", "corrected_by_rules"]
 #: Biases are corrected on at least so many samples of the probe …
 CORRECTION_SAMPLES = 8
 #: … and on more where the largest observed tensor of all samples stays below this.
-CORRECTION_VALUES = 16_000_000
+CORRECTION_VALUES = 8_000_000
 
 #: Ways to correct biases beside leaving them.
 WAYS = ("local", "walked")

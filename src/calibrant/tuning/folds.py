@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from calibrant.analysis.probe import Probe
-from calibrant.runtime.observe import observe
+from calibrant.runtime.observe import Observer
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.stats import TensorStats
 
-__all__ = ["Folds"]
+__all__ = ["Folds", "merged"]
 
 Seen = dict[str, TensorStats]
 
@@ -32,6 +32,8 @@ class Folds:
         probe: The samples.
         exact: Keep raw values.
         runtime: Where it runs.
+        base: What is seen of the same model for another plan: its tensors are not looked at again, unless channels
+            of them are asked for that it does not have.
         feeds: How many feeds of the probe were seen, from the first on.
     """
 
@@ -41,28 +43,39 @@ class Folds:
     probe: Probe
     exact: bool = False
     runtime: Runtime = CPU
+    base: Folds | None = None
     feeds: int = 0
     _halves: dict[int, Seen] = field(default_factory=dict)
+    _observer: Observer | None = None
 
     def see(self, feeds: int) -> int:
         """Look at more feeds, up to so many in all; return how many samples were run."""
+        ran = self.base.see(feeds) if self.base is not None else 0
         new = range(self.feeds, min(feeds, len(self.probe.small)))
-        ran = 0
+        own = self._own
         for half in (0, 1):
             batches = [self.probe.small[i] for i in new if i % 2 == half]
-            if batches and self.tensors:
+            if batches and own:
                 ran += sum(b.size for b in batches)
-                seen = observe(
-                    self.model,
-                    self.tensors,
-                    batches,
-                    per_channel=self.axes,
-                    exact=self.exact,
-                    runtime=self.runtime,
-                )
-                self._halves[half] = merged(self._halves.get(half), seen)
+                if self._observer is None:
+                    self._observer = Observer(
+                        self.model,
+                        own,
+                        per_channel=self.axes,
+                        exact=self.exact,
+                        runtime=self.runtime,
+                    )
+                self._halves[half] = merged(self._halves.get(half), self._observer.see(batches))
         self.feeds = max(self.feeds, feeds)
         return ran
+
+    @property
+    def _own(self) -> list[str]:
+        """Tensors that are not looked at for the base."""
+        base = self.base
+        if base is None:
+            return list(self.tensors)
+        return [t for t in self.tensors if not base.hold([t], self.axes)]
 
     def hold(self, tensors: Sequence[str], axes: Mapping[str, Sequence[int]]) -> bool:
         """Whether tensors are looked at, with each channel by itself along these axes."""
@@ -73,14 +86,27 @@ class Folds:
 
     def apart_from(self, feed: int) -> Seen:
         """Return what was seen of the half that a feed does not belong to."""
-        return self._halves.get(1 - feed % 2, {})
+        own = self._halves.get(1 - feed % 2, {})
+        if self.base is None:
+            return own
+        shared = self.base.apart_from(feed)
+        return {
+            t: own[t] if t in own else shared[t] for t in self.tensors if t in own or t in shared
+        }
+
+    @property
+    def halves(self) -> tuple[Seen, Seen] | None:
+        """What even feeds are judged by, and what odd ones are; None before both halves were seen."""
+        return (self.apart_from(0), self.apart_from(1)) if self.feeds >= 2 else None
 
     @property
     def whole(self) -> Seen | None:
         """What was seen of both halves; None where nothing was."""
         found: Seen | None = None
-        for half in self._halves.values():
-            found = merged(found, half)
+        for feed in (1, 0):
+            half = self.apart_from(feed)
+            if half:
+                found = merged(found, half)
         return found
 
 

@@ -43,6 +43,7 @@ class Form:
         plan: Its plan.
         equalized: Tensors that were equalised.
         balanced: Muls that were put in.
+        like: Name of a form in which tensors of the same name have the same values; empty for none.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Form:
     plan: Plan
     equalized: tuple[Equalized, ...] = ()
     balanced: tuple[Balanced, ...] = ()
+    like: str = ""
 
 
 def forms(
@@ -90,6 +92,7 @@ def forms(
                 resolve(recipe, changed),
                 equalized=base.equalized,
                 balanced=tuple(balanced),
+                like=base.name,
             )
         )
     return found

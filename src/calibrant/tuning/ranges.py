@@ -31,7 +31,9 @@ from calibrant.findings import Trial
 from calibrant.graph.ops import is_depthwise
 from calibrant.graph.values import values_by_name
 from calibrant.numerics import QuantParams, fake_quantize
+from calibrant.numerics.metrics import sqnr_db
 from calibrant.plan import Plan, resolve
+from calibrant.plan.folding import float_weight
 from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.recipe import AlgorithmChoice, Layer, Recipe, Rule, Settings
 from calibrant.stats import TensorStats
@@ -47,6 +49,9 @@ __all__ = ["Decided", "decide", "scored_feeds"]
 
 #: Activation algorithms that `auto` tries, the simplest first.
 AUTO_ALGORITHMS = ("min-max", "mse")
+
+#: Ranges are observed behind rounded weights where some weight is worse than this [dB].
+SHIFTING_DB = 30.0
 
 #: Options are judged on at most so many samples of the probe …
 SCORE_SAMPLES = 16
@@ -122,7 +127,7 @@ def decide(
         [(f.name, len(f.balanced)) for f in found[1:]],
         others,
         channel_scales=automatic and bool(trying.depthwise(base)),
-        behind=automatic and said == "auto",
+        behind=automatic and said == "auto" and trying.weights_shift_ranges(base),
         said=trying.compared,
     )
     best = drive(strategy, trying.answer) if len(probe.small) > 1 else base
@@ -230,7 +235,7 @@ class Trying:
                 plan = resolve(recipe, form.model)
             observed = form.model
             if option.behind == "weights":
-                observed = behind_weights(form.model, plan)
+                observed = behind_weights(form.model, plan, self.store.known)
             simulator = self._simulator(option, form)
             exact = self.recipe.calibration.exact
             folds = Folds(
@@ -240,10 +245,33 @@ class Trying:
                 self.probe,
                 exact,
                 self.store.runtime,
+                self._seen_before(option, form),
             )
             known = self.store.known
             self._made[key] = _Made(form, recipe, form.model, plan, folds, simulator, known)
         return self._made[key]
+
+    def weights_shift_ranges(self, option: RangeOption) -> bool:
+        """Whether rounded weights can move the ranges behind them by more than a percent or so.
+
+        The error of a weight, over the weight, is about the error of its layer's output over the output.
+        """
+        made = self.made(option)
+        plan = _unfolded(made.plan)
+        layers = choose_layers(plan, made.model, known=self.store.known)
+        return any(
+            sqnr_db(float_weight(made.model, plan, w, {}), layers[w.layer].floats) < SHIFTING_DB
+            for w in plan.weights
+        )
+
+    def _seen_before(self, option: RangeOption, form: Form) -> Folds | None:
+        """Return what is seen already of tensors that an option's model has too, with the same values."""
+        if option.behind == "weights":
+            return None
+        for known, made in self._made.items():
+            if known.form in (option.form, form.like) and known.behind == option.behind:
+                return made.folds
+        return None
 
     def _simulator(self, option: RangeOption, form: Form) -> Simulator:
         """Return what runs an option; options of one form share it."""
@@ -322,14 +350,19 @@ class _Made:
         return with_biases(plan, self.model, Parameters(activations, layers), seen)
 
 
-def behind_weights(model: ir.Model, plan: Plan) -> ir.Model:
+def behind_weights(model: ir.Model, plan: Plan, known: Known | None = None) -> ir.Model:
     """Return the float model with its weights rounded: what activations are observed in, behind weights.
 
     Scales that an activation would fold into a weight are not known yet; such a weight is rounded as it is.
     """
-    plain = tuple(replace(d, folded=False) for d in plan.activations)
-    unfolded = replace(plan, activations=plain)
-    return emit_weights_only(model, unfolded, Parameters({}, choose_layers(unfolded, model)))
+    unfolded = _unfolded(plan)
+    layers = choose_layers(unfolded, model, known=known)
+    return emit_weights_only(model, unfolded, Parameters({}, layers))
+
+
+def _unfolded(plan: Plan) -> Plan:
+    """Return a plan in which no weight takes over the scales of its input."""
+    return replace(plan, activations=tuple(replace(d, folded=False) for d in plan.activations))
 
 
 def _with(plan: Plan, algorithm: str) -> Plan:

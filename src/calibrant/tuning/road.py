@@ -66,6 +66,7 @@ def solve(store: Store, recipe: Recipe, guide: Guide | None = None) -> Solved:
         decided = decide(base, plan, recipe, probe, store, guide)
         recipe, form, trials = decided.recipe, decided.form, decided.trials
         searching = prepare_search(recipe, form.model, form.plan)
+    halves = decided.folds.halves
     with progress.stage("observe"):
         wanted: tuple[Sequence[str], Mapping[str, Sequence[int]]]
         wanted = form.plan.observed_tensors, form.plan.channel_axes
@@ -133,7 +134,7 @@ def solve(store: Store, recipe: Recipe, guide: Guide | None = None) -> Solved:
         Statistics(statistics, digest(form.model)),
         probe,
         Guide(decided.forms, decided.option, biases.way),
-        decided.folds,
+        halves or decided.folds.halves,
         simulator,
     )
 

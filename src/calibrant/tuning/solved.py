@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from calibrant.analysis.probe import Probe
 from calibrant.analysis.simulate import Simulator
 from calibrant.findings import Findings
 from calibrant.solution import Solution
-from calibrant.stats import Statistics
-from calibrant.tuning.folds import Folds
+from calibrant.stats import Statistics, TensorStats
 from calibrant.tuning.guide import Guide
 
 __all__ = ["Solved"]
@@ -25,7 +25,7 @@ class Solved:
         statistics: What was seen of each tensor.
         probe: The samples that things were tried on, and what the float model answers to them; None without data.
         guide: What was decided, for recipes that differ in widths alone.
-        folds: Statistics of the probe by half.
+        halves: What even feeds of the probe are judged by, and what odd ones are: statistics of the other half.
         simulator: Runs the simulated model.
     """
 
@@ -34,5 +34,5 @@ class Solved:
     statistics: Statistics
     probe: Probe | None
     guide: Guide | None = None
-    folds: Folds | None = None
+    halves: tuple[Mapping[str, TensorStats], Mapping[str, TensorStats]] | None = None
     simulator: Simulator | None = None

@@ -7,13 +7,16 @@ not seen, slightly on the safe side, since half of the samples shows less of the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from calibrant.choose import Known, choose_activations, choose_layers, with_biases
+from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
+from calibrant.stats import TensorStats
 from calibrant.tuning.solved import Solved
 
 __all__ = ["UNSEEN_SAMPLES", "unseen_outputs"]
@@ -33,21 +36,20 @@ def unseen_outputs(
         solved: A solution, and what was found on the way.
         known: What was chosen before.
     """
-    folds, simulator, probe = solved.folds, solved.simulator, solved.probe
+    seen, simulator, probe = solved.halves, solved.simulator, solved.probe
     plan, params = solved.solution.plan, solved.solution.params
-    if folds is None or simulator is None or probe is None or len(probe.small) < 2:
+    if seen is None or simulator is None or probe is None or len(probe.small) < 2:
         return []
-    if folds.feeds < 2 or not folds.hold(plan.observed_tensors, plan.channel_axes):
+    if not all(_hold(half, plan) for half in seen):
         return []
     halves = []
-    for feed in (0, 1):
-        seen = folds.apart_from(feed)
-        activations = choose_activations(plan, seen, known)
+    for half in seen:
+        activations = choose_activations(plan, half, known)
         layers = params.layers
         if any(d.folded for d in plan.activations):  # weights take these scales over
             model = solved.solution.model
             chosen = Parameters(activations, choose_layers(plan, model, activations, known))
-            own = with_biases(plan, model, chosen, seen).layers
+            own = with_biases(plan, model, chosen, half).layers
             layers = {n: replace(own[n], bias=layer.bias) for n, layer in layers.items()}
         halves.append(Parameters(activations, layers, params.balance))
     found: list[dict[str, npt.NDArray[np.generic]]] = []
@@ -58,3 +60,11 @@ def unseen_outputs(
         found += simulator.simulate(plan, halves[i % 2], [batch.feeds])
         samples += batch.size
     return found
+
+
+def _hold(seen: Mapping[str, TensorStats], plan: Plan) -> bool:
+    """Whether statistics have all that a plan asks for."""
+    return all(
+        t in seen and set(plan.channel_axes.get(t, ())) <= {c.axis for c in seen[t].by_channel}
+        for t in plan.observed_tensors
+    )

@@ -17,9 +17,11 @@ rapid-deployment", NeurIPS 2019 (the objective; there it is solved in closed for
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from calibrant.algorithms import register_activation
@@ -48,10 +50,16 @@ class Mse:
         check(stats, spec)
         x = distribution(stats)
         low, high = min(stats.min, 0.0), max(stats.max, 0.0)
-        coarse = np.geomspace(1.0, self.smallest_ratio, self.steps)
+        coarse = _ratios(self.smallest_ratio, self.steps)
         dtype = spec.dtype
         smallest = float(smallest_scale(spec))
         grid = dtype.qmin, dtype.qmax, spec.symmetric, smallest, spec.tiny_to_one
         values = *x.bins, *x.sums, x.square_below
         scale, zero_point = least_error().best_grid(values, low, high, coarse, grid)
-        return QuantParams(np.float32(scale), np.int32(zero_point), dtype)
+        return QuantParams(np.asarray(scale), np.asarray(zero_point, dtype=np.int32), dtype)
+
+
+@cache
+def _ratios(smallest: float, steps: int) -> npt.NDArray[np.float64]:
+    """Return ratios that fall by a constant factor, (steps,); not to be changed."""
+    return np.geomspace(1.0, smallest, steps)

@@ -31,7 +31,7 @@ __all__ = [
 ADDED_GAIN_DB = 2.0
 
 #: An option is judged on so many samples first; then on twice as many, as long as they cannot say.
-FIRST_SAMPLES = 8
+FIRST_SAMPLES = 4
 
 
 @dataclass(frozen=True, slots=True)
