@@ -69,6 +69,10 @@ class Folds:
         self.feeds = max(self.feeds, feeds)
         return ran
 
+    def close(self) -> None:
+        """Let go of the model that is open; it is opened again where more is asked for."""
+        self._observer = None
+
     @property
     def _own(self) -> list[str]:
         """Tensors that are not looked at for the base."""

@@ -284,6 +284,8 @@ class Trying:
     def decided(self, best: RangeOption) -> Decided:
         """Return an option as what was decided, with all that was tried."""
         made = self.made(best)
+        for other in self._made.values():
+            other.folds.close()
         plan = _with(made.plan, best.algorithm)
         form = replace(made.form, plan=plan)
         trials = self.trials(best)

@@ -204,12 +204,15 @@ class Store:
     def _behind_folds(
         self, folds: Folds, samples: Samples
     ) -> tuple[dict[str, TensorStats], DataFindings]:
-        """Look at the data behind the probe, and put both together."""
-        self.work.whole(folds.see(len(folds.probe.small)))
-        size, count = folds.probe.samples, len(folds.probe.small)
+        """Look at the data behind what was seen of the probe, and put both together."""
+        if folds.halves is None:
+            self.work.whole(folds.see(len(folds.probe.small)))
+        count = min(folds.feeds, len(folds.probe.small))
+        size = sum(b.size for b in folds.probe.small[:count])
         self.progress.step(size, samples.total)
         found = folds.whole or {}
-        rest = samples.after(size)
+        behind = samples.after(folds.probe.samples)
+        rest = itertools.chain(folds.probe.small[count:], behind)
         first = list(itertools.islice(rest, 1))
         if not first or not folds.tensors:
             left = sum(b.size for b in itertools.chain(first, rest))
