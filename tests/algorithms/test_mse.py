@@ -10,13 +10,20 @@ from hypothesis import given
 
 from calibrant import algorithms
 from calibrant.algorithms._distribution import distribution
-from calibrant.algorithms._loss import range_losses, squared_errors
+from calibrant.algorithms._loss import squared_errors
 from calibrant.numerics import QuantParams, QuantSpec, fake_quantize
 from calibrant.stats import TensorStats
 from tests import strategies
 from tests.strategies import distributions
 
 DATA = distributions(5000, seed=2)
+
+
+def range_losses(x, lo, hi, spec):
+    """The sum of squared errors of each range (candidates,), zero point and all."""
+    p = QuantParams.from_range(lo, hi, spec)
+    first, last = p.dtype.qmin - p.zero_point, p.dtype.qmax - p.zero_point
+    return squared_errors(x, p.scale, first, last)
 
 
 def loss(x, params):

@@ -52,13 +52,15 @@ def best_grid(
     if symmetric or low == 0 or high == 0:
         lo, hi = _ends(both, low, high, _BOTH, symmetric)
         widest = np.float64(math.inf) if symmetric else np.float64(_grid_of(low, high, grid)[0])
-        return _polished(x, lo, hi, widest, grid)
+        one_sided: tuple[np.float32, int] = _polished(x, lo, hi, widest, grid)
+        return one_sided
     ratios = np.empty(coarse.size + 1)
     ratios[0] = both
     ratios[1:] = coarse
     up = _best_ratio(x, low * both, high, ratios, _UPPER, grid)
     down = _best_ratio(x, low, high * up, ratios, _LOWER, grid)
-    return _polished(x, low * down, high * up, math.inf, grid)
+    found: tuple[np.float32, int] = _polished(x, low * down, high * up, math.inf, grid)
+    return found
 
 
 @compiled
@@ -136,7 +138,7 @@ def _loss(x: Values, scale: np.float32, first: int, last: int, least: float) -> 
     energy = square_below[bins]
     slack = _ROUNDING * energy
     if last - first > _MANY_LEVELS:
-        return _loss_by_bins(lower, upper, counts, s, first, last, least)
+        return float(_loss_by_bins(lower, upper, counts, s, first, last, least))
     i = _find(upper, first * s, 0)  # bins before it lie below the lowest level
     j = _find(upper, last * s, i) + 1  # bins from it on lie above the highest
     above = _spread(count_below, sum_below, square_below, j, bins, last * s)

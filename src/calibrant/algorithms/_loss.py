@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from calibrant.algorithms._distribution import Distribution, kernels
-from calibrant.numerics import QuantParams, QuantSpec
 
-__all__ = ["range_losses", "squared_errors"]
+__all__ = ["squared_errors"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -53,17 +52,3 @@ def squared_errors(
     else:
         kernels().level_losses(*x.bins, *x.sums, x.square_below, s, *grids)
     return losses
-
-
-def range_losses(
-    x: Distribution,
-    lo: npt.ArrayLike,
-    hi: npt.ArrayLike,
-    spec: QuantSpec,
-    *,
-    prune: bool = False,
-) -> FloatArray:
-    """Return the sum of squared errors of each range [lo, hi] (candidates,), zero point and all."""
-    p = QuantParams.from_range(lo, hi, spec)
-    first, last = p.dtype.qmin - p.zero_point, p.dtype.qmax - p.zero_point
-    return squared_errors(x, p.scale, first, last, prune=prune)
