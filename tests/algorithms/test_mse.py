@@ -19,11 +19,11 @@ from tests.strategies import distributions
 DATA = distributions(5000, seed=2)
 
 
-def range_losses(x, lo, hi, spec):
+def range_losses(x, lo, hi, spec, **how):
     """The sum of squared errors of each range (candidates,), zero point and all."""
     p = QuantParams.from_range(lo, hi, spec)
     first, last = p.dtype.qmin - p.zero_point, p.dtype.qmax - p.zero_point
-    return squared_errors(x, p.scale, first, last)
+    return squared_errors(x, p.scale, first, last, **how)
 
 
 def loss(x, params):

@@ -295,4 +295,4 @@ def test_layers_learn_what_the_whole_models_show_there(name: str) -> None:
             [np.maximum(x[value.name], bound) for x in pair] for pair in zip(*both, strict=True)
         ]
         error = np.mean([np.square(a - b).mean() for a, b in pairs])
-        assert found[layer] == pytest.approx(float(error), rel=1e-3)
+        assert found[layer] == pytest.approx(float(error), rel=3e-3)  # biases are rounded there

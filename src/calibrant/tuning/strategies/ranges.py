@@ -31,7 +31,7 @@ __all__ = [
 ADDED_GAIN_DB = 2.0
 
 #: An option is judged on so many samples first; then on twice as many, as long as they cannot say.
-FIRST_SAMPLES = 4
+FIRST_SAMPLES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,8 @@ def challenge(
         if costs_more and found.better:
             found = _worth_it(found)
         last = theirs.all and ours.all
-        decided = found.better or (found.can_say and _hopeless(found))
+        sure = found.better and (not costs_more or _gain(found) - found.noise_db >= ADDED_GAIN_DB)
+        decided = sure or (found.can_say and _hopeless(found))
         if decided or last:
             said(other, found)
             return other if found.better else best
@@ -148,13 +149,17 @@ def challenge(
 
 def _worth_it(found: Comparison) -> Comparison:
     """Say no where a better option costs more than it brings."""
-    most = max(found.parts.values(), default=found.gain_db)
-    if most >= ADDED_GAIN_DB:
+    if _gain(found) >= ADDED_GAIN_DB:
         return found
     reason = (
         f"{found.reason} It costs more than that: {ADDED_GAIN_DB:g} dB in some part are asked for."
     )
     return replace(found, better=False, reason=reason)
+
+
+def _gain(found: Comparison) -> float:
+    """Return the gain of the part that gains most [dB]."""
+    return max(found.parts.values(), default=found.gain_db)
 
 
 def _hopeless(found: Comparison) -> bool:
