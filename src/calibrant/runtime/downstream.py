@@ -89,7 +89,9 @@ class Whole:
             for v in node.outputs
             if v.name and isinstance(v.type, (ir.TensorType, type(None)))
         ]
-        session = open_session(expose(model, names), runtime=runtime, optimize=False)
+        session = open_session(
+            expose(model, names), runtime=runtime, optimize=False, spinning=False
+        )
         segments = Segments(model, tuple(outputs), runtime)
         run = _Run(session, tuple(names), segments, _Order.of(model, outputs))
         return cls(model, tuple(outputs), [], Work(), {}, run).on(feeds)
@@ -152,7 +154,7 @@ class Whole:
         renamed = _with_own_inputs(part, node, inputs)
         if half:
             _round(part, node)
-        session = open_session(part, runtime=segments.runtime, optimize=False)
+        session = open_session(part, runtime=segments.runtime, optimize=False, spinning=False)
         links = tuple(segments.link(some) for some in others)
         return Downstream(self, work, outputs, Link(session, gives), renamed, links)
 

@@ -4,7 +4,7 @@
 
 Who changes one node after the other would otherwise open a session of all that lies behind each: for n nodes n**2 / 2
 nodes are loaded. With segments of sqrt(n) nodes it is n**1.5 / 2 for the first pieces, and each segment once for each set
-of its nodes that is run.
+of its nodes that is run. Threads of a session do not spin while they wait: the session that runs next would wait for them.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Segments:
                 del self._links[next(iter(self._links))]
             gives = self.gives(nodes)
             part = self.cut(nodes, gives)
-            session = open_session(part, runtime=self.runtime, optimize=False)
+            session = open_session(part, runtime=self.runtime, optimize=False, spinning=False)
             self._links[key] = Link(session, gives)
         return self._links[key]
 
