@@ -28,13 +28,14 @@ from calibrant.numerics.levels import nearest_level
 from calibrant.pipeline import finished
 from calibrant.plan import WeightDecision
 from calibrant.plan.folding import float_weight
+from calibrant.plan.given import Given
 from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.progress import Callback, Progress
 from calibrant.recipe import Recipe
 from calibrant.recipe.fixed import as_fixed
 from calibrant.record.extras import RoundingExtra
 from calibrant.record.form import form_of
-from calibrant.record.plan import Recorded, edge_of, recorded
+from calibrant.record.plan import edge_of, recorded
 from calibrant.record.read import Record, read_record
 from calibrant.record.recording import Recording
 from calibrant.results import QuantizedModel
@@ -137,10 +138,10 @@ def _target(record: Record) -> Target:
 
 def _formed(
     original: ir.Model, record: Record, target: Target
-) -> tuple[ir.Model, ModelForm, Recorded]:
+) -> tuple[ir.Model, ModelForm, Given]:
     """Bring the model into the form of the record."""
 
-    def shape(source: ir.Model) -> tuple[ir.Model, ModelForm, Recorded]:
+    def shape(source: ir.Model) -> tuple[ir.Model, ModelForm, Given]:
         model = prepare(source)
         form = form_of(record, model)
         form.apply(model)
@@ -153,7 +154,7 @@ def _formed(
     return base, form, meant
 
 
-def _parameters(model: ir.Model, form: ModelForm, meant: Recorded, record: Record) -> Parameters:
+def _parameters(model: ir.Model, form: ModelForm, meant: Given, record: Record) -> Parameters:
     record.extras.check_layers([w.layer for w in meant.plan.weights], record.source)
     rounding = {e.layer: e for e in record.extras.rounding}
     biases = {e.layer: e.values for e in record.extras.bias}
@@ -172,7 +173,7 @@ def _parameters(model: ir.Model, form: ModelForm, meant: Recorded, record: Recor
 def _layer(
     w: WeightDecision,
     model: ir.Model,
-    meant: Recorded,
+    meant: Given,
     levels: tuple[int, ...] | None,
     rounding: Mapping[str, RoundingExtra],
     biases: Mapping[str, list[float]],

@@ -125,8 +125,8 @@ class QuantizedAlone:
         layer = weight.layer
         value = self.params.layers[layer].floats
         edge = layer, 1 - weight.input_index
-        folded = next((d for d in self.plan.activations if d.folded and edge in d.users), None)
-        if folded is None:
+        folded = self.plan.at(edge)
+        if folded is None or not folded.folded:
             return value
         p = self.params.activations[folded.id]
         relative = p.scale.astype(np.float64) / p.common_scale

@@ -7,6 +7,7 @@ decisions and never a recipe.
 from calibrant.plan.decisions import (
     ActivationDecision,
     BiasWish,
+    Edge,
     LayerDecision,
     Plan,
     WeightDecision,
@@ -17,6 +18,7 @@ from calibrant.plan.resolve import resolve
 __all__ = [
     "ActivationDecision",
     "BiasWish",
+    "Edge",
     "Explanation",
     "LayerDecision",
     "Plan",

@@ -296,7 +296,7 @@ def _rows(values: npt.NDArray[np.int32], axis: int | None) -> npt.NDArray[np.int
 def _input(plan: Plan, weight: WeightDecision) -> ActivationDecision | None:
     """Return the quantizer of what a layer multiplies its weight with."""
     edge = (weight.layer, 1 - weight.input_index)
-    return next((d for d in plan.activations if edge in d.users), None)
+    return plan.at(edge)
 
 
 def _is_wide(plan: Plan, params: Parameters, weight: WeightDecision) -> bool:

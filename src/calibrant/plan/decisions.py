@@ -11,7 +11,21 @@ from calibrant.numerics import QuantSpec
 from calibrant.plan import roles
 from calibrant.recipe import AlgorithmChoice, Note, Settings
 
-__all__ = ["ActivationDecision", "BiasWish", "LayerDecision", "Plan", "WeightDecision"]
+__all__ = [
+    "ActivationDecision",
+    "BiasWish",
+    "Edge",
+    "LayerDecision",
+    "Plan",
+    "Spot",
+    "WeightDecision",
+]
+
+#: One input of a node: its name and the index of the input.
+Edge = tuple[str, int]
+
+#: An edge, or a whole node (None).
+Spot = tuple[str, int | None]
 
 #: What counts for the correction of a bias where a rule names samples or a metric alone.
 DEFAULT_BIAS_SAMPLES, DEFAULT_BIAS_METRIC = 1, "cosine-similarity"
@@ -39,7 +53,7 @@ class ActivationDecision:
 
     id: str
     tensor: str
-    users: tuple[tuple[str, int], ...]
+    users: tuple[Edge, ...]
     producer: str | None
     spec: QuantSpec
     algorithm: AlgorithmChoice
@@ -152,6 +166,14 @@ class Plan:
         layers = f"{sum(d.quantized for d in self.layers)} of {len(self.layers)} layers quantized"
         quantizers = f"{len(self.activations)} activations and {len(self.weights)} weights"
         return f"Plan(target {self.target.name}, {quantizers}, {layers})"
+
+    def at(self, edge: Edge) -> ActivationDecision | None:
+        """Return the quantizer that an input reads; None where it reads floats."""
+        return next((d for d in self.activations if edge in d.users), None)
+
+    def weight_of(self, layer: str) -> WeightDecision | None:
+        """Return the quantizer of a layer's weight; None where it has none."""
+        return next((w for w in self.weights if w.layer == layer), None)
 
     @property
     def observed_tensors(self) -> tuple[str, ...]:

@@ -54,8 +54,8 @@ def folded_scales(
     Arguments are those of `float_weight`.
     """
     edge = (decision.layer, 1 - decision.input_index)
-    folded = next((d for d in plan.activations if d.folded and edge in d.users), None)
-    if folded is None:
+    folded = plan.at(edge)
+    if folded is None or not folded.folded:
         return None
     p = activations[folded.id]
     relative = p.scale.astype(np.float64) / p.common_scale  # (in,)

@@ -36,12 +36,11 @@ import onnx_ir as ir
 from calibrant.graph.ops import is_depthwise, rule_of
 from calibrant.graph.points import ActivationPoint
 from calibrant.graph.targets import Target
-from calibrant.plan.decisions import WeightDecision
+from calibrant.plan.decisions import Spot, WeightDecision
 from calibrant.recipe import Note
 
 __all__ = ["Channels", "Granularity"]
 
-Edge = tuple[str, int | None]
 
 #: Operators other than elementwise ones and activation functions that work on each channel by itself.
 _CHANNELWISE = frozenset(
@@ -86,18 +85,18 @@ class Granularity:
         nodes: Mapping[str, ir.Node],
         weights: Mapping[str, WeightDecision],
         target: Target,
-        wanted: Callable[[Edge], str | None],
+        wanted: Callable[[Spot], str | None],
     ) -> None:
         """Remember nothing yet."""
         self._nodes, self._weights, self._target, self._wanted = nodes, weights, target, wanted
         self._refused: dict[tuple[str, str], list[str]] = {}
 
-    def of(self, point: ActivationPoint, edges: tuple[Edge, ...]) -> dict[Edge, Channels]:
+    def of(self, point: ActivationPoint, edges: tuple[Spot, ...]) -> dict[Spot, Channels]:
         """Return the readers of a tensor that take it with scales by channel."""
         asking = {e: rule for e in edges if (rule := self._wanted(e)) is not None}
         if not asking:
             return {}
-        found: dict[Edge, Channels] = {}
+        found: dict[Spot, Channels] = {}
         for edge, rule in asking.items():
             reading = self._reading(point, edge)
             if isinstance(reading, Channels):
@@ -137,7 +136,7 @@ class Granularity:
         root = value.name if value is not None else point.tensor
         return f"{root}|{channels.count} channels on {channels.axis}"
 
-    def _refuse(self, rule: str, reason: str, edge: Edge) -> None:
+    def _refuse(self, rule: str, reason: str, edge: Spot) -> None:
         node, index = edge
         where = f"'{node}'" if index is None else f"'{node}' input {index}"
         self._refused.setdefault((rule, reason), []).append(where)
@@ -147,7 +146,7 @@ class Granularity:
             return self._nodes[name].inputs[index]
         return None
 
-    def _reading(self, point: ActivationPoint, edge: Edge) -> Channels | str:
+    def _reading(self, point: ActivationPoint, edge: Spot) -> Channels | str:
         """Say how one reader takes the channels, or why it cannot."""
         name, index = edge
         node = self._nodes[name]
@@ -172,7 +171,7 @@ class Granularity:
         return f"{node.op_type} mixes or moves channels, and has no weight that could take their scales"
 
     def _disagreement(
-        self, point: ActivationPoint, edges: tuple[Edge, ...], found: Mapping[Edge, Channels]
+        self, point: ActivationPoint, edges: tuple[Spot, ...], found: Mapping[Spot, Channels]
     ) -> str:
         """Say why the readers of one quantizer cannot all take scales by channel; empty where they can."""
         if point.producer is None:
@@ -192,7 +191,7 @@ class Granularity:
         return ""
 
     def _two(
-        self, point: ActivationPoint, edges: tuple[Edge, ...], found: Mapping[Edge, Channels]
+        self, point: ActivationPoint, edges: tuple[Spot, ...], found: Mapping[Spot, Channels]
     ) -> str:
         """Say what else than scales by channel a tensor would have, which is to have one quantizer."""
         value = self._value(point)

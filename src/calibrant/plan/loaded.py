@@ -8,7 +8,7 @@ trained for the one the model has.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -17,31 +17,15 @@ from calibrant.graph.ops import rule_of, weight_index
 from calibrant.graph.passes.lift_qdq import LiftedQuantizer
 from calibrant.graph.values import values_by_name
 from calibrant.numerics import QuantParams, QuantSpec
-from calibrant.plan.decisions import ActivationDecision, LayerDecision, Plan, WeightDecision
+from calibrant.plan.decisions import ActivationDecision, Edge, LayerDecision, WeightDecision
 from calibrant.plan.effective import Effective
+from calibrant.plan.given import Given
 from calibrant.plan.match import at
 from calibrant.plan.resolve import resolve
 from calibrant.recipe import AlgorithmChoice, Note, Recipe
 from calibrant.recipe.settings import FROM_MODEL
 
-__all__ = ["Loaded", "keeps_scales", "resolve_loaded"]
-
-Edge = tuple[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A plan, and the parameters that the model held.
-
-    Args:
-        plan: Where quantizers stand.
-        activations: Parameters by quantizer id.
-        weights: Parameters by layer; layers whose weight had no quantizer are left out.
-    """
-
-    plan: Plan
-    activations: Mapping[str, QuantParams]
-    weights: Mapping[str, QuantParams]
+__all__ = ["keeps_scales", "resolve_loaded"]
 
 
 def keeps_scales(recipe: Recipe) -> bool:
@@ -65,7 +49,7 @@ def keeps_scales(recipe: Recipe) -> bool:
     return True
 
 
-def resolve_loaded(recipe: Recipe, model: ir.Model, lifted: Sequence[LiftedQuantizer]) -> Loaded:
+def resolve_loaded(recipe: Recipe, model: ir.Model, lifted: Sequence[LiftedQuantizer]) -> Given:
     """Bring a recipe together with a model and the quantizers that were taken out of it.
 
     Args:
@@ -137,7 +121,7 @@ def resolve_loaded(recipe: Recipe, model: ir.Model, lifted: Sequence[LiftedQuant
         notes=tuple(notes),
     )
     kept = {w.layer for w in decided}
-    return Loaded(plan, params, {n: p for n, p in weights.items() if n in kept})
+    return Given(plan, params, {n: p for n, p in weights.items() if n in kept})
 
 
 def _activation(

@@ -33,6 +33,7 @@ from calibrant.recipe.where import (
     OpType,
     Where,
 )
+from calibrant.text.note import Note
 
 __all__ = [
     "Calibration",
@@ -258,22 +259,6 @@ class Fusion:
     skip: tuple[str, ...] = ()
     origin: str = field(default="", compare=False)
     skippable: tuple[str, ...] = field(default=(), compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Something a configuration says that is not done as written, and why.
-
-    Args:
-        where: Key path or file and line.
-        message: One sentence.
-        honoured: False when what was asked for does not hold: it is dropped, or the nearest that the device
-            takes holds in its place. True when it is met, if in another way or with a remark.
-    """
-
-    where: str
-    message: str
-    honoured: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ def entry_key(plan: Plan, node: str, index: int) -> str:
     """
     if all(node != d.node for d in plan.layers):
         return f"{node}:{index}"
-    weight = next((w for w in plan.weights if w.layer == node), None)
+    weight = plan.weight_of(node)
     main = index == (0 if weight is None else 1 - weight.input_index)
     return node if main or index == 0 else f"{node}:{index}"
 

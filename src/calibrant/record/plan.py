@@ -7,7 +7,7 @@ quantizer. What else there is (a quantizer that a producer needs, scales by chan
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -18,32 +18,17 @@ from calibrant.graph.targets import Target
 from calibrant.graph.values import values_by_name
 from calibrant.numerics import QuantParams, QuantSpec
 from calibrant.numerics.dtype import IntType
-from calibrant.plan import ActivationDecision, LayerDecision, Plan, WeightDecision
+from calibrant.plan import ActivationDecision, Edge, LayerDecision, Plan, WeightDecision
+from calibrant.plan.given import Given
 from calibrant.recipe import AlgorithmChoice, Settings
 from calibrant.record.check import activation_params, check_entry, weight_params
 from calibrant.record.extras import QuantizerExtra
 from calibrant.record.read import Entry, Record
 
-__all__ = ["Recorded", "edge_of", "recorded"]
+__all__ = ["edge_of", "recorded"]
 
-Edge = tuple[str, int]
 
 FROM_RECORD = AlgorithmChoice("from-record")
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """What a record means for a model.
-
-    Args:
-        plan: Where quantizers stand.
-        activations: Parameters by quantizer id.
-        weights: Parameters by layer.
-    """
-
-    plan: Plan
-    activations: Mapping[str, QuantParams]
-    weights: Mapping[str, QuantParams]
 
 
 def edge_of(entry: Entry, nodes: Mapping[str, ir.Node]) -> Edge:
@@ -72,7 +57,7 @@ def edge_of(entry: Entry, nodes: Mapping[str, ir.Node]) -> Edge:
     return node.name or "", index
 
 
-def recorded(record: Record, model: ir.Model, target: Target, half: tuple[str, ...]) -> Recorded:
+def recorded(record: Record, model: ir.Model, target: Target, half: tuple[str, ...]) -> Given:
     """Bring a record together with a model whose form is that of the record.
 
     Raises:
@@ -108,7 +93,7 @@ def recorded(record: Record, model: ir.Model, target: Target, half: tuple[str, .
     plan = Plan(target, tuple(activations), tuple(weights), layers, followers, half)
     if record.extras.tiny_scales:
         plan = plan.with_tiny_to_one()
-    return Recorded(plan, params, of_weights)
+    return Given(plan, params, of_weights)
 
 
 def _activations(

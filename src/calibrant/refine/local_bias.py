@@ -111,7 +111,7 @@ def local_errors(
 
 def _key(model: ir.Model, plan: Plan, params: Parameters, w: WeightDecision) -> Hashable:
     edge = (w.layer, 1 - w.input_index)
-    d = next((d for d in plan.activations if edge in d.users), None)
+    d = plan.at(edge)
     inputs = params.activations[d.id] if d is not None else None
     return w.layer, model, inputs, params.layers[w.layer]
 

@@ -53,7 +53,8 @@ def _lost_channels(solution: Solution) -> Iterator[str]:
 
 
 def _why(solution: Solution, layer: str) -> str:
-    w = next(w for w in solution.plan.weights if w.layer == layer)
+    w = solution.plan.weight_of(layer)
+    assert w is not None
     if w.spec.tiny_to_one:
         return "The configuration's tool makes a scale below 1.19e-7 one; `tiny_scales: kept` does not."
     if w.spec.axis is None and w.channel_axis is not None:

@@ -20,7 +20,7 @@ import numpy as np
 from google.protobuf import text_format
 
 from calibrant.errors import ConfigValueError, Problems
-from calibrant.recipe import Note
+from calibrant.text.note import Note
 from calibrant.text.schema import validated
 from calibrant.text.textproto_errors import parse_error
 from calibrant.text.textproto_places import (

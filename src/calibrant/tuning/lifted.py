@@ -24,7 +24,8 @@ from calibrant.graph.passes.half import Island, to_half
 from calibrant.graph.passes.half_outputs import round_outputs
 from calibrant.graph.passes.lift_qdq import lift_quantizers
 from calibrant.numerics import quantize
-from calibrant.plan.loaded import Loaded, resolve_loaded
+from calibrant.plan.given import Given
+from calibrant.plan.loaded import resolve_loaded
 from calibrant.plan.outputs import OUTPUT_BITS
 from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.recipe import Recipe
@@ -101,8 +102,8 @@ def _check(recipe: Recipe) -> None:
             )
 
 
-def _lifted(original: ir.Model, recipe: Recipe) -> tuple[ir.Model, Loaded]:
-    def shape(source: ir.Model) -> tuple[ir.Model, Loaded]:
+def _lifted(original: ir.Model, recipe: Recipe) -> tuple[ir.Model, Given]:
+    def shape(source: ir.Model) -> tuple[ir.Model, Given]:
         model = prepare(source)
         lifted = lift_quantizers(model)
         if recipe.output_precision == "float16":
@@ -115,7 +116,7 @@ def _lifted(original: ir.Model, recipe: Recipe) -> tuple[ir.Model, Loaded]:
     return model, loaded
 
 
-def _layers(loaded: Loaded, model: ir.Model) -> dict[str, LayerParameters]:
+def _layers(loaded: Given, model: ir.Model) -> dict[str, LayerParameters]:
     """Round each weight with its own scale; one without a scale gets what the recipe says."""
     others = [w for w in loaded.plan.weights if w.layer not in loaded.weights]
     layers = choose_layers(replace(loaded.plan, weights=tuple(others)), model)

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from calibrant.numerics import QuantParams
 from calibrant.plan import Plan, resolve
+from calibrant.plan.decisions import Spot
 from calibrant.recipe import Recipe, Search, Settings
 
 __all__ = [
@@ -28,8 +29,6 @@ __all__ = [
     "same_params",
     "search_of",
 ]
-
-Edge = tuple[str, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +43,14 @@ class Candidate:
 
     settings: Settings
     plan: Plan
-    lists: dict[Edge, tuple[Settings, ...]]
+    lists: dict[Spot, tuple[Settings, ...]]
 
     @property
     def name(self) -> str:
         """Its name: `kl-merge:bins=1024,asymmetric,per_channel`."""
         return label(self.settings)
 
-    def listed(self, edge: Edge) -> tuple[Settings, ...]:
+    def listed(self, edge: Spot) -> tuple[Settings, ...]:
         """Return the candidates of an input of a node."""
         return self.lists.get(edge) or self.lists.get((edge[0], None)) or ()
 
@@ -104,7 +103,7 @@ def candidate_of(
     model: ir.Model,
     decided: Plan,
     settings: Settings,
-    change: Callable[[Edge, Settings], Settings] | None = None,
+    change: Callable[[Spot, Settings], Settings] | None = None,
 ) -> Candidate:
     """Return the plan with one candidate.
 
@@ -115,7 +114,7 @@ def candidate_of(
         settings: What it sets.
         change: Chooses at each node or input; without it the candidate stands wherever it is listed.
     """
-    lists: dict[Edge, tuple[Settings, ...]] = {}
+    lists: dict[Spot, tuple[Settings, ...]] = {}
 
     def chosen(node: str, index: int | None, listed: tuple[Settings, ...]) -> Settings:
         lists[node, index] = listed

@@ -25,7 +25,7 @@ from calibrant.errors import ModelError, UnsupportedError
 from calibrant.graph.ops import bias_of
 from calibrant.graph.values import Names, add_constant, drop_unused_initializers, values_by_name
 from calibrant.numerics import QuantParams
-from calibrant.plan import ActivationDecision, Plan, WeightDecision
+from calibrant.plan import ActivationDecision, Edge, Plan, WeightDecision
 from calibrant.plan.parameters import LayerParameters, Parameters
 
 __all__ = [
@@ -39,7 +39,6 @@ __all__ = [
 ]
 
 #: A node, and the index of the input that is quantized.
-Edge = tuple[str, int]
 
 _INT32 = np.iinfo(np.int32)
 _POOLS = frozenset({"AveragePool", "GlobalAveragePool"})
