@@ -111,7 +111,7 @@ def vendor_run(net: str, cfg: str, *options: str) -> tuple[Any, dict[str, np.nda
     Path("ifmr.cfg").write_text(cfg)
     args = ("--data", "net.npz", "--recipe", "ifmr.cfg", "--batch-size", "32", *options)
     assert run("quantize", "net.onnx", *args, "--out", "run") == 0
-    rounded = with_rounded_weights(Path("run"))  # what AMCT observes
+    rounded = with_rounded_weights(Path("run"), Path("net.onnx"))  # what AMCT observes
     return records(Path("run/record.txt")), layer_inputs(
         rounded, {k: v[:64] for k, v in data.items()}
     )
