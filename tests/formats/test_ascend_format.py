@@ -162,7 +162,7 @@ def test_what_the_graphs_cannot_say_is_an_error_and_nothing_is_written(tmp_path:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_bias_beyond_32_bits_is_an_error() -> None:
+def test_a_bias_beyond_32_bits_is_an_error(tmp_path: Path) -> None:
     model, feeds = NETS["gemm_mlp"]()
     for t in model.graph.initializer:
         x = numpy_helper.to_array(t)
@@ -176,4 +176,4 @@ def test_a_bias_beyond_32_bits_is_an_error() -> None:
     with pytest.raises(
         ModelError, match=r"The bias of layer .* 32 bits. Leave the layer in float"
     ):
-        result.save(Path("unused"), formats=["ascend"])
+        result.save(tmp_path / "run", formats=["ascend"])
