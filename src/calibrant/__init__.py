@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from calibrant.analysis.evaluate import Evaluation, evaluate
     from calibrant.analysis.score import Score
     from calibrant.compat.horizon import Quantizer, set_calib_qtype
-    from calibrant.diagnose import Ranking, sensitivity
+    from calibrant.diagnose import Attribution, Ranking, attribution, sensitivity
     from calibrant.dialects import dump_recipe, load_recipe
     from calibrant.errors import CalibrantError
     from calibrant.numerics import QuantParams, QuantSpec
@@ -59,6 +59,7 @@ __all__ = [
     "AlgorithmChoice",
     "AllNodes",
     "AllOf",
+    "Attribution",
     "Bench",
     "CalibrantError",
     "Calibration",
@@ -90,6 +91,7 @@ __all__ = [
     "TensorStats",
     "__version__",
     "algorithms",
+    "attribution",
     "compare",
     "dump_recipe",
     "evaluate",
@@ -109,6 +111,8 @@ _HOMES = {
     "AlgorithmChoice": "calibrant.recipe",
     "AllNodes": "calibrant.recipe",
     "AllOf": "calibrant.recipe",
+    "Attribution": "calibrant.diagnose",
+    "attribution": "calibrant.diagnose",
     "CalibrantError": "calibrant.errors",
     "Calibration": "calibrant.recipe",
     "Evaluation": "calibrant.analysis.evaluate",

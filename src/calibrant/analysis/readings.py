@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calibrant.graph.input_channels import spread_over_weight
 from calibrant.graph.ops import bias_of
 from calibrant.numerics import QuantParams, fake_quantize
+from calibrant.numerics.affine import within
 from calibrant.numerics.compensation import compensate
 from calibrant.numerics.finite import as_quantized
 from calibrant.plan import Plan, WeightDecision
 from calibrant.plan.biases import final_bias
+from calibrant.plan.folding import float_weight, folded_scales
 from calibrant.plan.parameters import Parameters
 
 __all__ = ["HalfAlone", "LeftInFloat", "QuantizedAlone", "Reading"]
@@ -98,7 +99,8 @@ class QuantizedAlone:
         if weight is None:
             return {}
         node = self.model.graph.node(layer)
-        found: dict[int, Array] = {weight.input_index: self._weight(node, weight)}
+        floats = self.params.layers[layer].floats
+        found: dict[int, Array] = {weight.input_index: self._unfolded(weight, floats)}
         place, bias = bias_of(node), final_bias(self.model, self.plan, self.params, weight)
         if bias is not None and place is not None and place[0] is node:
             found[place[1]] = bias.floats
@@ -111,27 +113,28 @@ class QuantizedAlone:
     def values(self, layer: str, known: Mapping[str, Array]) -> dict[int, Array]:
         """Return these inputs, quantized and dequantized."""
         node = self.model.graph.node(layer)
-        found = {}
-        for index, (p, twice) in self.grids(layer).items():
-            source = node.inputs[index]
-            assert source is not None
-            grid = compensate if twice else fake_quantize
-            x = as_quantized(known[source.name or ""])
-            found[index] = grid(x, p).astype(np.float32)
-        return found
+        return {i: self.on_grid(layer, i, known[_name(node, i)]) for i in self.grids(layer)}
 
-    def _weight(self, node: ir.Node, weight: WeightDecision) -> Array:
-        """Return a layer's weight as the integers have it, with scales of its input's channels taken out."""
-        layer = weight.layer
-        value = self.params.layers[layer].floats
-        edge = layer, 1 - weight.input_index
-        folded = self.plan.at(edge)
-        if folded is None or not folded.folded:
-            return value
-        p = self.params.activations[folded.id]
-        relative = p.scale.astype(np.float64) / p.common_scale
-        spread = spread_over_weight(node, value.shape, relative)
-        return np.asarray((value / spread).astype(np.float32))
+    def on_grid(self, layer: str, index: int, x: Array) -> Array:
+        """Return values of an input, quantized and dequantized."""
+        p, twice = self.grids(layer)[index]
+        grid = compensate if twice else fake_quantize
+        return np.asarray(grid(as_quantized(x), p).astype(np.float32))
+
+    def clip(self, layer: str, index: int, x: Array) -> Array:
+        """Return values of an input, those beyond the range of its grid at the end of it."""
+        return within(as_quantized(x), self.grids(layer)[index][0])
+
+    def clipped_weight(self, layer: str) -> Array:
+        """Return the float weight of a layer, entries beyond the range of its grid at the end of it."""
+        weight = self._weights[layer]
+        given = float_weight(self.model, self.plan, weight, self.params.activations)
+        return self._unfolded(weight, within(given, self.params.layers[layer].weight))
+
+    def _unfolded(self, weight: WeightDecision, value: Array) -> Array:
+        """Take the scales of the input's channels out of a weight."""
+        folded = folded_scales(self.model, self.plan, weight, self.params.activations)
+        return value if folded is None else np.asarray((value / folded).astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

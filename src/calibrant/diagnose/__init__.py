@@ -1,6 +1,16 @@
 """Find out where a network loses its accuracy."""
 
+from calibrant.diagnose.attribute import Attribution, LayerOrigin, attribution
+from calibrant.diagnose.origins import Origin
 from calibrant.diagnose.rank import sensitivity
 from calibrant.diagnose.ranking import LayerLoss, Ranking
 
-__all__ = ["LayerLoss", "Ranking", "sensitivity"]
+__all__ = [
+    "Attribution",
+    "LayerLoss",
+    "LayerOrigin",
+    "Origin",
+    "Ranking",
+    "attribution",
+    "sensitivity",
+]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from calibrant.numerics.params import QuantParams
 
-__all__ = ["dequantize", "fake_quantize", "quantize"]
+__all__ = ["dequantize", "fake_quantize", "quantize", "within"]
 
 
 _T = TypeVar("_T", bound=np.generic)
@@ -67,3 +67,20 @@ def dequantize(q: npt.ArrayLike, params: QuantParams) -> npt.NDArray[np.float32]
 def fake_quantize(x: npt.ArrayLike, params: QuantParams) -> npt.NDArray[np.float32]:
     """Quantize and dequantize at once: `x` as the quantized arithmetic sees it, float32."""
     return dequantize(quantize(x, params), params)
+
+
+def within(x: npt.ArrayLike, params: QuantParams) -> npt.NDArray[np.float32]:
+    """Return values, those beyond the range of the grid at its end: what quantizing clips, and does not round.
+
+    Example:
+        >>> from calibrant.numerics import QuantParams, QuantSpec
+        >>> p = QuantParams.from_range(-128, 127, QuantSpec(symmetric=True))
+        >>> within([-200.0, 0.5, 300.0], p).tolist()
+        [-128.0, 0.5, 127.0]
+    """
+    array = np.asarray(x, dtype=np.float32)
+    scale = _shaped(params.scale, params.axis, array.ndim)
+    zero_point = _shaped(params.zero_point, params.axis, array.ndim)
+    low, high = ((end - zero_point) * scale for end in (params.dtype.qmin, params.dtype.qmax))
+    found: npt.NDArray[np.float32] = np.clip(array, low, high).astype(np.float32)
+    return found
