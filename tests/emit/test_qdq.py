@@ -264,19 +264,26 @@ def test_a_bias_is_int32_with_the_scale_of_the_product(net: str) -> None:
     assert np.abs(q).max() > 100
 
 
-def test_a_bias_of_a_grouped_transposed_convolution_stays_float() -> None:
+def test_a_bias_of_a_grouped_transposed_convolution_has_the_scales_of_each_group() -> None:
     """Its weight has a scale for each channel of a group, its bias one value for each channel."""
     result = made(*NETS["conv_transpose"](), PLAIN)
-    assert dequantizer(result.deploy, "y", 2) is None
+    dtype, q, scale = stored_bias(result, "y")
+    of_weight = result.params.layers["y"].weight.scale
+    expected = np.tile(scale_in_front(result, "y") * of_weight, q.size // of_weight.size)
+    assert dtype == "int32"
+    np.testing.assert_allclose(scale, expected, rtol=1e-6)
 
 
-def test_a_bias_beyond_int32_stays_float() -> None:
+def test_a_bias_beyond_int32_raises_the_scale_of_its_weight() -> None:
     weights = {"w": 1e-4 * W.dense(24, 8), "b": 1e6 * W.vector(8)}
     model = build(
         "net (float[N,24] x) => (float[N,8] y) { y = Gemm (x, w, b) }", weights, normal(24)
     )
     result = made(*model, PLAIN, at_least=100)
-    assert dequantizer(result.deploy, "y", 2) is None
+    dtype, q, scale = stored_bias(result, "y")
+    assert dtype == "int32"
+    np.testing.assert_allclose(q * scale, weights["b"], rtol=1e-6)
+    assert np.abs(q).max() < 2**31 - 1
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -15,7 +15,10 @@ import numpy.typing as npt
 from calibrant.algorithms._kernels import _find, _part, _spread, bin_losses
 from calibrant.numerics.compiled import compiled
 
-__all__ = ["best_grid"]
+__all__ = ["ENDS", "best_grid"]
+
+#: Which ends of the range a ratio is of: both, the upper one, the lower one.
+ENDS = (0, 1, 2)
 
 FloatArray = npt.NDArray[np.float64]
 #: lower, upper, counts, count_below, sum_below and square_below of a `_distribution.Distribution`
@@ -23,7 +26,7 @@ Values = tuple[FloatArray, FloatArray, npt.NDArray[np.int64], FloatArray, FloatA
 #: lowest and highest level, whether the zero point is 0, the smallest scale, and whether one below it becomes 1
 Grid = tuple[int, int, bool, float, bool]
 
-_BOTH, _UPPER, _LOWER = 0, 1, 2  # the ends that a ratio is of
+_UPPER, _LOWER = 1, 2  # what a ratio is of; 0 is both ends
 _FINER = 12  # candidates of each finer search
 _TURNS = 2  # finer searches
 _SHIFTS = (0, -3, -2, -1, 1, 2, 3)  # of the zero point, in the last search; the first wins a tie
@@ -36,7 +39,12 @@ _EACH = 16  # levels between two looks at whether a candidate still has a chance
 
 @compiled
 def best_grid(
-    x: Values, low: float, high: float, coarse: FloatArray, grid: Grid
+    x: Values,
+    low: float,
+    high: float,
+    coarse: FloatArray,
+    grid: Grid,
+    of: tuple[int, int, int],
 ) -> tuple[np.float32, int]:
     """Return the scale and the zero point that lose least.
 
@@ -46,19 +54,20 @@ def best_grid(
         high: The highest, or 0.
         coarse: Ratios of the range that are tried first, 1 the first of them.
         grid: The grid.
+        of: `ENDS`; as an argument, since numba compiles a function anew for each constant.
     """
     symmetric = grid[2]
-    both = _best_ratio(x, low, high, coarse, _BOTH, grid)
+    both = _best_ratio(x, low, high, coarse, of[0], grid)
     if symmetric or low == 0 or high == 0:
-        lo, hi = _ends(both, low, high, _BOTH, symmetric)
+        lo, hi = _ends(both, low, high, of[0], symmetric)
         widest = np.float64(math.inf) if symmetric else np.float64(_grid_of(low, high, grid)[0])
         one_sided: tuple[np.float32, int] = _polished(x, lo, hi, widest, grid)
         return one_sided
     ratios = np.empty(coarse.size + 1)
     ratios[0] = both
     ratios[1:] = coarse
-    up = _best_ratio(x, low * both, high, ratios, _UPPER, grid)
-    down = _best_ratio(x, low, high * up, ratios, _LOWER, grid)
+    up = _best_ratio(x, low * both, high, ratios, of[1], grid)
+    down = _best_ratio(x, low, high * up, ratios, of[2], grid)
     found: tuple[np.float32, int] = _polished(x, low * down, high * up, math.inf, grid)
     return found
 

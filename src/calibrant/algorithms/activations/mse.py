@@ -55,7 +55,8 @@ class Mse:
         smallest = float(smallest_scale(spec))
         grid = dtype.qmin, dtype.qmax, spec.symmetric, smallest, spec.tiny_to_one
         values = *x.bins, *x.sums, x.square_below
-        scale, zero_point = least_error().best_grid(values, low, high, coarse, grid)
+        search = least_error()
+        scale, zero_point = search.best_grid(values, low, high, coarse, grid, search.ENDS)
         return QuantParams(np.asarray(scale), np.asarray(zero_point, dtype=np.int32), dtype)
 
 
