@@ -65,7 +65,8 @@ def best_grid(
         return one_sided
     ratios = np.empty(coarse.size + 1)
     ratios[0] = both
-    ratios[1:] = coarse
+    for k in range(coarse.size):  # numba takes seconds to compile the assignment of a slice
+        ratios[k + 1] = coarse[k]
     up = _best_ratio(x, low * both, high, ratios, of[1], grid)
     down = _best_ratio(x, low, high * up, ratios, of[2], grid)
     found: tuple[np.float32, int] = _polished(x, low * down, high * up, math.inf, grid)
@@ -78,7 +79,8 @@ def _best_ratio(
 ) -> float:
     """Return the ratio of least loss: the best of the coarse ones, then of finer ones around it."""
     tried = np.empty(coarse.size + _TURNS * _FINER)
-    tried[: coarse.size] = coarse
+    for k in range(coarse.size):
+        tried[k] = coarse[k]
     best, least, end = 0, math.inf, coarse.size
     for turn in range(_TURNS + 1):
         start = 0
@@ -241,7 +243,10 @@ def _least_of_grids(
     s = np.float64(scale)
     bins = counts.size
     energy = square_below[bins]
-    low, high = qmin - zero_points.max(), qmax - zero_points.min()
+    least_zero = most_zero = zero_points[0]
+    for zero_point in zero_points:
+        least_zero, most_zero = min(least_zero, zero_point), max(most_zero, zero_point)
+    low, high = qmin - most_zero, qmax - least_zero
     i = _find(upper, low * s, 0)
     j = _find(upper, high * s, i) + 1
     clipped = _spread(count_below, sum_below, square_below, 0, i, low * s)
