@@ -63,6 +63,13 @@ LAYERS: dict[str, Model] = {
         {"w": W.dense(4, 24, 24)} | W.batch_norm("n", 4),
         normal(24),
     ),
+    "gemm with factors": build(
+        f"""net (float[N,24] x) => (float[N,4] y) {{
+            a = Gemm <alpha = 0.5, beta = 2.0> (x, w, b) {BEHIND}
+        }}""",
+        {"w": W.dense(24, 4), "b": W.vector(4)} | W.batch_norm("n", 4),
+        normal(24),
+    ),
     "gemm with a bias of one row": build(
         f"net (float[N,24] x) => (float[N,4] y) {{ a = Gemm (x, w, b) {BEHIND} }}",
         {"w": W.dense(24, 4), "b": W.vector(4)[None]} | W.batch_norm("n", 4),
@@ -131,15 +138,6 @@ def test_training_mode_is_a_reason() -> None:
         y, mean, var = BatchNormalization <training_mode = 1> (a, n_g, n_b, n_m, n_v)
     }"""
     assert reason(text, CONV) == "the normalization is in training mode"
-
-
-@pytest.mark.parametrize("name", ["alpha", "beta"])
-def test_a_gemm_with_factors_is_a_reason(name: str) -> None:
-    text = f"""(float[N,24] x) => (float[N,4] y) {{
-        a = Gemm <{name} = 0.5> (x, w, b) {BEHIND}
-    }}"""
-    weights = {"w": W.dense(24, 4), "b": W.vector(4)}
-    assert reason(text, weights, normal(24)) == f"Gemm has {name} other than 1"
 
 
 def test_numbers_that_overflow_are_a_reason() -> None:

@@ -116,11 +116,6 @@ def _why_not(layer: ir.Node, norm: ir.Node, skip: tuple[str, ...]) -> str:
         return "the normalization is in training mode"
     if not all(is_constant(v) for v in (*norm.inputs[1:5], *layer.inputs[1:])):
         return "a parameter is not constant"
-    if layer.op_type == "Gemm":
-        for name in ("alpha", "beta"):
-            attribute = layer.attributes.get(name)
-            if attribute is not None and attribute.as_float() != 1.0:
-                return f"Gemm has {name} other than 1"
     return ""
 
 
