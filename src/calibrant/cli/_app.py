@@ -17,6 +17,8 @@ from calibrant.cli.explain import EXAMPLES as EXPLAIN_EXAMPLES
 from calibrant.cli.explain import explain
 from calibrant.cli.init import EXAMPLES as INIT_EXAMPLES
 from calibrant.cli.init import init
+from calibrant.cli.list import EXAMPLES as LIST_EXAMPLES
+from calibrant.cli.list import list_names
 from calibrant.cli.quantize import EXAMPLES as QUANTIZE_EXAMPLES
 from calibrant.cli.quantize import quantize
 from calibrant.cli.sensitivity import EXAMPLES as SENSITIVITY_EXAMPLES
@@ -31,7 +33,7 @@ A first run, on data that comes with the package: **calibrant demo**
 Your own model: **calibrant quantize model.onnx --data calib.npz --out run/**
 """
 
-EPILOG = "Exit codes: 0 done, 2 command line, 3 model, 4 data, 5 recipe or option, 6 not supported, 7 not writable, 8 package missing."
+EPILOG = "Exit codes: 0 done, 1 below a limit that was set, 2 command line, 3 model, 4 data, 5 recipe or option, 6 not supported, 7 not writable, 8 package missing."
 
 
 def _version(value: bool) -> None:
@@ -49,7 +51,6 @@ def command() -> Any:
         help=HELP,
         epilog=EPILOG,
         rich_markup_mode="markdown",
-        add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
@@ -70,6 +71,7 @@ def command() -> Any:
     app.command(epilog=SENSITIVITY_EXAMPLES)(sensitivity)
     app.command(epilog=INIT_EXAMPLES)(init)
     app.command(epilog=EXPLAIN_EXAMPLES)(explain)
+    app.command("list", epilog=LIST_EXAMPLES)(list_names)
     app.command("convert-config", epilog=CONVERT_EXAMPLES)(convert_config)
     app.command()(demo)
     return typer.main.get_command(app)

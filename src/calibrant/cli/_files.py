@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 from calibrant.cli._options import OUTPUT_PANEL
 from calibrant.errors import OutputError
 
-__all__ = ["Force", "OutFile", "check_free", "write_whole"]
+__all__ = ["Force", "OutFile", "check_free", "recipe_source", "write_whole"]
 
 OutFile = Annotated[
     Path | None,
@@ -61,3 +62,10 @@ def write_whole(path: Path, text: str) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as e:
         raise OutputError(f"'{path}' cannot be written: {e.strerror}.") from e
+
+
+def recipe_source(path: Path) -> Path | str:
+    """Return a recipe's file, or for `-` the text on standard input."""
+    if str(path) != "-":
+        return path
+    return sys.stdin.read() + "\n"  # a text is told from a path by its line breaks

@@ -23,6 +23,7 @@ __all__ = [
     "Model",
     "Preprocess",
     "Provider",
+    "Quiet",
     "Strict",
     "Target",
     "Threads",
@@ -78,6 +79,7 @@ Target = Annotated[
         help=f"What the model will run on: {', '.join(builtin())}; the name of a target that an installed package "
         "brings; or a file of your own, such as my_npu.yaml. Default: the recipe's, or generic.",
         rich_help_panel=HOW_PANEL,
+        autocompletion=lambda: list(builtin()),
         show_default=False,
     ),
 ]
@@ -118,6 +120,15 @@ Json = Annotated[
     typer.Option(
         "--json",
         help="Print the result, or the error, as JSON on stdout.",
+        rich_help_panel=OUTPUT_PANEL,
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        help="Print warnings and errors alone.",
         rich_help_panel=OUTPUT_PANEL,
     ),
 ]

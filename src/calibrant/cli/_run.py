@@ -1,7 +1,7 @@
 """Run the command line, and turn every end of it into one sentence and an exit code.
 
   0  done
-  1  another error of calibrant's own
+  1  another error of calibrant's own, or a value below a limit that was set
   2  the command line itself is wrong
   3  the model      4  the data       5  the recipe or an option
   6  not supported  7  not writable   8  a package is missing
@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ __all__ = ["INTERNAL", "INTERRUPTED", "main"]
 INTERNAL = 70
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+FULL = 7
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,8 +35,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # `calibrant … | head`: nobody is listening any more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go_of_stdout()
         return BROKEN_PIPE
+    except KeyboardInterrupt:  # before a command began
+        return _fail("interrupted.", "Interrupted", INTERRUPTED, as_json=False)
+    except OSError as e:
+        if e.errno != errno.ENOSPC:
+            raise
+        _let_go_of_stdout()
+        text = "the output cannot be written: no space is left on the device."
+        return _fail(text, "OutputError", FULL, as_json=False)
+
+
+def _let_go_of_stdout() -> None:
+    """Send what is left to nowhere, so that the end of the process does not fail on it again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(args: list[str]) -> int:
@@ -46,6 +61,7 @@ def _run(args: list[str]) -> int:
     as_json = "--json" in args
     debug = "--debug" in args or os.environ.get("CALIBRANT_DEBUG", "") not in ("", "0")
     _configure_log(verbose="-v" in args or "--verbose" in args)
+    stdout = sys.stdout
     try:
         code = command().main(args=args, prog_name="calibrant", standalone_mode=False)
         if code != INTERRUPTED:  # what newer releases of typer return for Ctrl-C; older ones raise
@@ -62,19 +78,31 @@ def _run(args: list[str]) -> int:
             return int(e.exit_code)
     except BrokenPipeError:
         raise
+    except SystemExit as e:
+        if sys.stdout is not stdout:  # how click says that nobody is listening any more
+            raise BrokenPipeError from e
+        raise
+    except OSError as e:
+        if e.errno == errno.ENOSPC:
+            raise
+        return _internal(e, debug=debug, as_json=as_json)
     except Exception as e:
         if _is_usage_error(e):
             return _fail(_usage(e), "UsageError", int(getattr(e, "exit_code", 2)), as_json=as_json)
-        if debug:
-            raise
-        text = " ".join(f"{type(e).__name__}: {e}".split())
-        return _fail(
-            f"an internal error, which should not happen ({text}); --debug shows where.",
-            "InternalError",
-            INTERNAL,
-            as_json=as_json,
-        )
+        return _internal(e, debug=debug, as_json=as_json)
     return _fail("interrupted.", "Interrupted", INTERRUPTED, as_json=as_json)
+
+
+def _internal(e: Exception, *, debug: bool, as_json: bool) -> int:
+    if debug:
+        raise e
+    text = " ".join(f"{type(e).__name__}: {e}".split())
+    return _fail(
+        f"an internal error, which should not happen ({text}); --debug shows where.",
+        "InternalError",
+        INTERNAL,
+        as_json=as_json,
+    )
 
 
 def _configure_log(*, verbose: bool) -> None:

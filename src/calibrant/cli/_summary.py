@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
     from calibrant.analysis.evaluate import Evaluation
 
-__all__ = ["check_folder", "print_evaluation", "print_json", "print_summary", "quiet_stdout"]
+__all__ = [
+    "check_folder",
+    "print_evaluation",
+    "print_json",
+    "print_summary",
+    "print_warnings",
+    "quiet_stdout",
+]
+
+#: Layers that are named for each reason to stay in float, and reasons that are told; the rest is counted.
+NAMED = 3
 
 
 def check_folder(folder: Path) -> None:
@@ -109,8 +119,26 @@ def print_summary(summary: Mapping[str, Any], files: Sequence[Path], *, verbose:
         *(n["message"] for n in summary["notes"]),
     ):
         console.print(f"Note: {_escaped(note)}")
+    print_warnings(summary)
+
+
+def print_warnings(summary: Mapping[str, Any]) -> None:
+    """Write the warnings of a summary."""
+    console = _console()
     for warning in summary["warnings"]:
         console.print(f"[bold red]Warning:[/bold red] {_escaped(warning)}")
+
+
+def _by_reason(in_float: Sequence[Mapping[str, Any]]) -> str:
+    """Return what stays in float and why, shortened: a few layers for each reason, a few reasons."""
+    reasons: dict[str, list[str]] = {}
+    for layer in in_float:
+        reasons.setdefault(layer["reason"], []).append(layer["layer"])
+    told = [
+        f"{', '.join(names[:NAMED])}{f' and {len(names) - NAMED} more' if len(names) > NAMED else ''}: {reason}"
+        for reason, names in list(reasons.items())[:NAMED]
+    ]
+    return "; ".join(told) + ("; …" if len(reasons) > NAMED else "")
 
 
 def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -122,6 +150,8 @@ def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     folded = sum(1 for f in passes["folded"] if not f["reason"])
     text = f"{layers['quantized']} quantized, {len(in_float)} left in float"
     yield "layers", text + (f", {folded} batch normalizations folded" if folded else "")
+    if in_float:
+        yield "in float", _by_reason(in_float)
     chosen = [
         f"{d['stage'].replace('_', ' ')} {d['name']}" for d in summary["decisions"] if d["chosen"]
     ]

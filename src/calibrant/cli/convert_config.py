@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from calibrant.cli._files import Force, OutFile, check_free, write_whole
+from calibrant.cli._files import Force, OutFile, check_free, recipe_source, write_whole
 from calibrant.cli._options import Debug, Json
 
 __all__ = ["EXAMPLES", "convert_config"]
@@ -27,7 +27,7 @@ def convert_config(
         Path,
         typer.Argument(
             metavar="IN",
-            help="A configuration in any dialect, recognised by what it says.",
+            help="A configuration in any dialect, recognised by what it says; - for standard input.",
             show_default=False,
         ),
     ],
@@ -81,7 +81,7 @@ def convert_config(
     from calibrant.dialects import convert, load_recipe
 
     path = check_free(out, force=force)
-    recipe = load_recipe(config, dialect=source, strict=strict)
+    recipe = load_recipe(recipe_source(config), dialect=source, strict=strict)
     lost: list[str] = []
     text = convert(recipe, to, model=model, lost=None if strict else lost)
     if to == "native":

@@ -26,6 +26,8 @@ EXAMPLES = """Examples:
 `calibrant evaluate model.onnx --data eval.npz --metric top1`
 
 `calibrant evaluate run/deploy.onnx --data eval.npz --metric my_metrics:iou`
+
+`calibrant evaluate run/deploy.onnx --data eval.npz --metric top1 --min 0.87 && ship run/deploy.onnx`
 """
 
 
@@ -43,6 +45,16 @@ def evaluate(
             show_default=False,
         ),
     ],
+    at_least: Annotated[
+        float | None,
+        typer.Option(
+            "--min",
+            metavar="VALUE",
+            help="Exit with 1 where the value is below this, for scripts.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ] = None,
     batch_size: BatchSize = None,
     preprocess: Preprocess = None,
     provider: Provider = "cpu",
@@ -74,6 +86,10 @@ def evaluate(
     if as_json:
         from dataclasses import asdict
 
-        print_json({"model": str(model), **asdict(result)})
+        limit = {} if at_least is None else {"min": at_least, "met": result.value >= at_least}
+        print_json({"model": str(model), **asdict(result), **limit})
     else:
         print_evaluation(str(model), result)
+    if at_least is not None and not result.value >= at_least:  # NaN is below everything
+        typer.echo(f"{result.metric} is {result.value:.6g}, below {at_least:g}.", err=True)
+        raise typer.Exit(1)

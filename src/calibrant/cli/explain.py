@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from calibrant.cli._files import recipe_source
 from calibrant.cli._options import OUTPUT_PANEL, Debug, Dialect, Fix, Json, Model, Strict
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def explain(
         Path,
         typer.Option(
             metavar="FILE",
-            help="A recipe or a vendor's configuration, recognised by what it says.",
+            help="A recipe or a vendor's configuration, recognised by what it says; - for standard input.",
             show_default=False,
         ),
     ],
@@ -80,7 +81,9 @@ def explain(
     from calibrant.dialects import load_recipe
     from calibrant.plan import explain as explained
 
-    wanted = with_options(load_recipe(recipe, dialect=dialect, strict=strict), fix=fix or ())
+    wanted = with_options(
+        load_recipe(recipe_source(recipe), dialect=dialect, strict=strict), fix=fix or ()
+    )
     prepared = prepared_for(wanted, model)
     found = _content(explained(wanted, prepared), wanted, prepared)
     if layer is not None:

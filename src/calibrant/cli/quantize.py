@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from calibrant.cli._files import recipe_source
 from calibrant.cli._options import (
     DATA_PANEL,
     HOW_PANEL,
@@ -19,6 +20,7 @@ from calibrant.cli._options import (
     Model,
     Preprocess,
     Provider,
+    Quiet,
     Strict,
     Target,
     Threads,
@@ -231,6 +233,7 @@ def quantize(
     provider: Provider = "cpu",
     threads: Threads = None,
     as_json: Json = False,
+    quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
@@ -242,7 +245,13 @@ def quantize(
     """
     from calibrant.cli._overrides import with_options
     from calibrant.cli._progress import progress_bars
-    from calibrant.cli._summary import check_folder, print_json, print_summary, quiet_stdout
+    from calibrant.cli._summary import (
+        check_folder,
+        print_json,
+        print_summary,
+        print_warnings,
+        quiet_stdout,
+    )
     from calibrant.dialects import load_recipe
     from calibrant.formats import check_formats
     from calibrant.pipeline import quantize as run
@@ -250,7 +259,9 @@ def quantize(
     from calibrant.recipe import Recipe
 
     wanted = with_options(
-        load_recipe(recipe, dialect=dialect, strict=strict) if recipe is not None else Recipe(),
+        load_recipe(recipe_source(recipe), dialect=dialect, strict=strict)
+        if recipe is not None
+        else Recipe(),
         activation=activation,
         weight=weight,
         bits=bits,
@@ -267,7 +278,7 @@ def quantize(
     check_formats(formats or (), prefix)
     check_folder(out)
     per_node = verbose or "horizon" in (formats or ())  # quant_info.json says it, too
-    with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
+    with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose or quiet)) as progress:
         if record is not None:
             _check_alone(recipe, wanted, batch_num)
             result = quantize_from_record(
@@ -299,6 +310,8 @@ def quantize(
         files = result.save(out, formats=formats or (), prefix=prefix)
     if as_json:
         print_json({**result.summary, "files": [str(f) for f in files]})
+    elif quiet:
+        print_warnings(result.summary)
     else:
         print_summary(result.summary, files, verbose=verbose)
 
