@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
+from calibrant.analysis.simulate import Simulator
 from calibrant.dialects import load_recipe
 from calibrant.errors import ConfigValueError
 from calibrant.numerics.metrics import METRICS
@@ -22,9 +24,12 @@ from calibrant.recipe import (
     Promotion,
     Recipe,
     Rule,
+    Search,
     Settings,
 )
 from calibrant.results import QuantizedModel
+from calibrant.tuning.road import solve
+from calibrant.tuning.store import Store
 from tests.models import NETS
 from tests.road import batches, outputs, quantize, sqnr_db
 
@@ -151,7 +156,96 @@ def test_the_vendors_section_does_it_after_a_search(tmp_path: Path) -> None:
     for d in result.plan.activations:
         assert d.spec.bits == (16 if any(n in names for n, _ in d.users) else 8)
         assert d.algorithm.name == winner.split(":")[0]
-        assert d.spec.symmetric == ("asymmetric" not in winner) or not d.spec.symmetric
+        assert d.spec.symmetric == ("asymmetric" not in winner)
+
+
+def searched(promotion: Promotion | None, *own: Settings) -> QuantizedModel:
+    """A search by node between ranges, the winner by channel too; asks for more samples than there are."""
+    model, feeds = NETS["residual"]()
+    listed = own or (
+        Settings(activation=AlgorithmChoice("max")),
+        Settings(activation=AlgorithmChoice.of("percentile", {"percentile": 0.9})),
+        Settings(activation=AlgorithmChoice("mse"), activation_symmetric=True),
+    )
+    recipe = Recipe(
+        (Rule(AllNodes(), Settings(candidates=listed)),),
+        search=Search(scope="layer", metric="mse", samples=99, then_per_channel=not own),
+        promote=promotion,
+        equalize="off",
+        bias_correction="off",
+    )
+    return quantize(model, batches(feeds), recipe)
+
+
+def chosen_at(result: QuantizedModel) -> dict[tuple[str, int], tuple[Any, ...]]:
+    """Edge -> all that was chosen there but the width."""
+    return {
+        e: (d.algorithm, replace(d.spec, bits=8), d.folded, d.channels)
+        for d in result.plan.activations
+        for e in d.users
+    }
+
+
+@pytest.mark.parametrize("precision", ["int16", "float32"])
+def test_what_a_search_by_node_chose_stays_beside_what_is_raised(precision: Any) -> None:
+    before, after = searched(None), searched(Promotion(count=2, precision=precision))
+    chosen, kept = chosen_at(before), chosen_at(after)
+    assert any(folded for _, _, folded, _ in chosen.values())
+    assert len({algorithm for algorithm, *_ in chosen.values()}) > 1
+    names = raised(after)
+    stay = {e: c for e, c in chosen.items() if precision == "int16" or e[0] not in names}
+    assert kept == stay
+    assert len({d.id for d in after.plan.activations}) == len(after.plan.activations)
+    said = {n["message"] for n in after.summary["notes"]}
+    assert {n["message"] for n in before.summary["notes"]} <= said
+    assert any("is to look at 99 samples" in message for message in said)
+    of_layers = {d.node: d.settings for d in before.plan.layers}
+    for d in after.plan.layers:
+        assert d.settings.activation == of_layers[d.node].activation
+
+
+def test_widths_that_a_search_by_node_chose_stay() -> None:
+    widths = [Settings(activation_bits=b) for b in (8, 16)]
+    before = searched(None, *widths)
+    assert {d.spec.bits for d in before.plan.activations} == {16}
+    after = searched(Promotion(count=1), *widths)
+    assert {d.spec.bits for d in after.plan.activations} == {16}
+
+
+def test_a_raised_layer_has_the_whole_grid_of_its_width() -> None:
+    """Weights that keep a few levels of 8 bits keep them where they are not raised."""
+    few = Rule(AllNodes(), Settings(weight=AlgorithmChoice("nuq"), weight_per_channel=True))
+    result = run(Promotion(count=1), few, net=NETS["residual"]())
+    for w in result.plan.weights:
+        wide = w.layer in raised(result)
+        assert (w.spec.bits, w.codebook is None) == ((16, True) if wide else (8, False))
+
+
+def test_biases_are_judged_on_the_model_that_computes_in_float16() -> None:
+    """The simulated model without the layer in float16 would be the one of before."""
+    model, feeds = sabotaged()
+    recipe = Recipe(
+        (Rule(AllNodes(), Settings(weight_bits=4, weight_per_channel=False)),),
+        promote=Promotion(precision="float16", count=1),
+        equalize="off",
+    )
+    solved = solve(Store(model, batches(feeds, count=8)), recipe)
+    assert solved.solution.form.half_later == ("conv2",)
+    assert solved.simulator is not None
+    assert solved.simulator.model is solved.solution.model
+    trials = {t.name: t for t in solved.findings.trials if t.stage == "bias correction"}
+    assert len(trials) > 1
+    plain = replace(recipe, bias_correction="off")
+    alone = solve(Store(model, batches(feeds, count=8)), plain)
+    probe, done = alone.probe, alone.solution
+    odd = range(1, len(probe.feeds), 2)
+    answers = Simulator(done.model, probe.scored).simulate(
+        done.plan, done.params, [probe.feeds[i] for i in odd]
+    )
+    (name,) = probe.scored
+    truth = [probe.scored_reference[i][name] for i in odd]
+    found = sqnr_db(truth, [a[name] for a in answers])
+    assert trials["off"].score == pytest.approx(found, abs=0.5)
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,13 @@ from calibrant.analysis.probe import Probe
 from calibrant.analysis.sensitivity import Alone
 from calibrant.findings import Promoted, PromotionReport
 from calibrant.numerics.metrics import get_metric
-from calibrant.plan import ActivationDecision, Plan, resolve
+from calibrant.plan import Plan, resolve
 from calibrant.plan.effective import Effective
 from calibrant.plan.parameters import Parameters
 from calibrant.progress import Progress
 from calibrant.recipe import AllOf, Layer, LayerInput, Recipe, Rule, Search, Settings
 from calibrant.runtime.runtime import CPU, Runtime
+from calibrant.tuning.as_before import as_before
 from calibrant.tuning.driver import drive
 from calibrant.tuning.strategies.by_loss import by_loss
 
@@ -90,7 +91,7 @@ def promoted(
         return plan, (), report
     raised = resolve(replace(recipe.with_rules(*rules), promote=None), model)
     half = tuple(n for n in raised.half if n not in plan.half)
-    return _as_before(raised, plan), half, report
+    return as_before(raised, plan, chosen), half, report
 
 
 def _fixed(recipe: Recipe, model: ir.Model, plan: Plan) -> set[str]:
@@ -104,29 +105,3 @@ def _fixed(recipe: Recipe, model: ir.Model, plan: Plan) -> set[str]:
         if own and says and rule.force != "implied":
             found |= {n for n, _ in edges}
     return found
-
-
-def _as_before(raised: Plan, plan: Plan) -> Plan:
-    """Return a plan whose ranges are chosen as those of the other, at its own widths."""
-    before = {e: d for d in plan.activations for e in d.users}
-    made = {d.producer: d for d in plan.activations if d.producer is not None}
-
-    def same(d: ActivationDecision) -> ActivationDecision:
-        old = before.get(d.users[0]) if d.users else made.get(d.producer or "")
-        if old is None or old.tensor != d.tensor:
-            return d
-        group = old.group if old.spec.bits == d.spec.bits else f"{old.group}|{d.spec.bits}"
-        return replace(
-            d, algorithm=old.algorithm, spec=replace(old.spec, bits=d.spec.bits), group=group
-        )
-
-    weights = {w.layer: w for w in plan.weights}
-    return replace(
-        raised,
-        half=(*plan.half, *(n for n in raised.half if n not in plan.half)),
-        activations=tuple(same(d) for d in raised.activations),
-        weights=tuple(
-            replace(w, algorithm=weights[w.layer].algorithm) if w.layer in weights else w
-            for w in raised.weights
-        ),
-    )
