@@ -34,11 +34,12 @@ PACKAGE = ROOT / "src" / "calibrant"
 def cli() -> str:
     """Return every command with its options, as `--help` has them."""
     from calibrant.cli._app import command
+    from calibrant.cli._names import filled
 
     root = command()
     parts = [_plain(root.epilog)]
     for name, sub in root.commands.items():
-        rows = [row for p in sub.params if (row := _option(p)) is not None]
+        rows = [tuple(map(filled, row)) for p in sub.params if (row := _option(p)) is not None]
         parts += [
             f"## `calibrant {name}`",
             _plain(sub.help),

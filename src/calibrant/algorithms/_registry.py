@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable
 from functools import cache
@@ -180,6 +181,19 @@ def describe(kind: Kind, name: str) -> list[Option]:
     from calibrant.algorithms.options import describe_options
 
     return describe_options(_find(kind, name))
+
+
+def about(kind: Kind, name: str) -> str:
+    """Return what an algorithm does, in the one line that it says of itself.
+
+    Raises:
+        ConfigValueError: An unknown name.
+
+    Example:
+        >>> about("weight", "max")
+        'The largest magnitude, in the same number of steps on either side.'
+    """
+    return (inspect.getdoc(_find(kind, name)) or "").partition("\n")[0]
 
 
 def _register(kind: Kind, name: str) -> Callable[[T], T]:

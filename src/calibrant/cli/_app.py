@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from calibrant.cli._names import NamedCommand
 from calibrant.cli.compare import EXAMPLES as COMPARE_EXAMPLES
 from calibrant.cli.compare import compare
 from calibrant.cli.convert_config import EXAMPLES as CONVERT_EXAMPLES
@@ -65,13 +66,13 @@ def command() -> Any:
         if context.invoked_subcommand is None:
             typer.echo(context.get_help())
 
-    app.command(epilog=QUANTIZE_EXAMPLES)(quantize)
-    app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
-    app.command(epilog=COMPARE_EXAMPLES)(compare)
-    app.command(epilog=SENSITIVITY_EXAMPLES)(sensitivity)
-    app.command(epilog=INIT_EXAMPLES)(init)
-    app.command(epilog=EXPLAIN_EXAMPLES)(explain)
-    app.command("list", epilog=LIST_EXAMPLES)(list_names)
-    app.command("convert-config", epilog=CONVERT_EXAMPLES)(convert_config)
-    app.command()(demo)
+    app.command(cls=NamedCommand, epilog=QUANTIZE_EXAMPLES)(quantize)
+    app.command(cls=NamedCommand, epilog=EVALUATE_EXAMPLES)(evaluate)
+    app.command(cls=NamedCommand, epilog=COMPARE_EXAMPLES)(compare)
+    app.command(cls=NamedCommand, epilog=SENSITIVITY_EXAMPLES)(sensitivity)
+    app.command(cls=NamedCommand, epilog=INIT_EXAMPLES)(init)
+    app.command(cls=NamedCommand, epilog=EXPLAIN_EXAMPLES)(explain)
+    app.command("list", cls=NamedCommand, epilog=LIST_EXAMPLES)(list_names)
+    app.command("convert-config", cls=NamedCommand, epilog=CONVERT_EXAMPLES)(convert_config)
+    app.command(cls=NamedCommand)(demo)
     return typer.main.get_command(app)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from calibrant.graph.targets import builtin
+from calibrant.cli._names import completing, dialects, targets
 
 __all__ = [
     "DATA_PANEL",
@@ -76,10 +76,10 @@ Target = Annotated[
     typer.Option(
         "--target",
         metavar="NAME|FILE",
-        help=f"What the model will run on: {', '.join(builtin())}; the name of a target that an installed package "
-        "brings; or a file of your own, such as my_npu.yaml. Default: the recipe's, or generic.",
+        help="What the model will run on: {targets}; or a file of your own, such as my_npu.yaml. Default: the recipe's, "
+        "or generic. 'calibrant list targets' says what each is.",
         rich_help_panel=HOW_PANEL,
-        autocompletion=lambda: list(builtin()),
+        autocompletion=completing(targets),
         show_default=False,
     ),
 ]
@@ -154,9 +154,10 @@ Dialect = Annotated[
     typer.Option(
         "--dialect",
         metavar="DIALECT",
-        help="The recipe's dialect, such as amct-cfg or horizon. Default: recognised by what it says. An empty file "
+        help="The recipe's dialect: {dialects}. Default: recognised by what it says. An empty file "
         "then means all defaults.",
         rich_help_panel=DATA_PANEL,
+        autocompletion=completing(dialects),
         show_default=False,
     ),
 ]

@@ -81,7 +81,7 @@ def _run(args: list[str]) -> int:
     except SystemExit as e:
         if sys.stdout is not stdout:  # how click says that nobody is listening any more
             raise BrokenPipeError from e
-        raise
+        return e.code if isinstance(e.code, int) else 0  # the completion of a shell ends so
     except OSError as e:
         if e.errno == errno.ENOSPC:
             raise

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from calibrant.cli._files import Force, OutFile, check_free, recipe_source, write_whole
+from calibrant.cli._names import completing, dialects, dialects_written
 from calibrant.cli._options import Debug, Json
 
 __all__ = ["EXAMPLES", "convert_config"]
@@ -36,7 +37,8 @@ def convert_config(
         str,
         typer.Option(
             metavar="DIALECT",
-            help="What to write: native, amct, amct-retrain, amct-retrain-cfg, horizon.",
+            autocompletion=completing(dialects_written),
+            help="What to write: {dialects_written}.",
             show_default=False,
         ),
     ],
@@ -45,7 +47,8 @@ def convert_config(
         typer.Option(
             "--from",
             metavar="DIALECT",
-            help="The dialect of IN. Default: recognised by what it says. An empty file then means all defaults.",
+            autocompletion=completing(dialects),
+            help="The dialect of IN: {dialects}. Default: recognised by what it says. An empty file then means all defaults.",
             show_default=False,
         ),
     ] = None,

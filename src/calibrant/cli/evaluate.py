@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from calibrant.cli._names import completing, metrics
 from calibrant.cli._options import (
     DATA_PANEL,
     BatchSize,
@@ -39,7 +40,8 @@ def evaluate(
         str,
         typer.Option(
             metavar="METRIC",
-            help="top1, top5 (any number behind top), mse, mae, or module:function, which gets a list of all outputs and "
+            autocompletion=completing(metrics),
+            help="{metrics} (any number behind top), or module:function, which gets a list of all outputs and "
             "a dict of references and returns a number.",
             rich_help_panel=DATA_PANEL,
             show_default=False,

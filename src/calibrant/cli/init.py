@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calibrant.cli._files import Force, OutFile, check_free, write_whole
+from calibrant.cli._names import completing, dialects_for_models
 from calibrant.cli._options import Debug, Fix, Json, Model, Target
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ EXAMPLES = """Examples:
 `calibrant init model.onnx --dialect amct --batch-num 2 --skip-layers conv1 --skip-layers fc`
 """
 
-DIALECTS = ("native", "amct", "amct-retrain", "horizon")
-
 
 def init(
     model: Model,
@@ -41,8 +40,8 @@ def init(
         str,
         typer.Option(
             metavar="DIALECT",
-            help="What to write: native, amct (config.json), amct-retrain (config.json for training), horizon "
-            "(quant_config).",
+            autocompletion=completing(dialects_for_models),
+            help="What to write: {dialects_for_models}. 'calibrant list dialects' says what each is.",
         ),
     ] = "native",
     source: Annotated[
@@ -94,10 +93,10 @@ def init(
     from calibrant.cli._summary import print_json
     from calibrant.errors import ConfigValueError, did_you_mean
 
-    if dialect not in DIALECTS:
+    if dialect not in (written := dialects_for_models()):
         raise ConfigValueError(
-            f"--dialect is '{dialect}'; it is {', '.join(DIALECTS)}."
-            + did_you_mean(dialect, DIALECTS)
+            f"--dialect is '{dialect}'; it is {', '.join(written)}."
+            + did_you_mean(dialect, written)
         )
     given = {
         "skip_layers": skip_layers or None,

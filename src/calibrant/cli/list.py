@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -56,20 +56,18 @@ def _algorithms() -> Iterator[dict[str, Any]]:
     from calibrant import algorithms
 
     named = algorithms.names()
-    for name in named["activation"]:
-        what = _first_line(type(algorithms.activation(name)))
-        options = [o.name for o in algorithms.describe("activation", name)]
-        yield {"name": name, "for": "activations", "what": what, "options": options}
-    for name in named["weight"]:
-        what = _first_line(type(algorithms.weight(name)))
-        options = [o.name for o in algorithms.describe("weight", name)]
-        yield {"name": name, "for": "weights", "what": what, "options": options}
+    kinds: tuple[Literal["activation", "weight"], ...] = ("activation", "weight")
+    for kind in kinds:
+        for name in named[kind]:
+            options = [o.name for o in algorithms.describe(kind, name)]
+            what = algorithms.about(kind, name)
+            yield {"name": name, "for": f"{kind}s", "what": what, "options": options}
 
 
 def _targets() -> Iterator[dict[str, Any]]:
     from calibrant.graph import targets
 
-    for name in targets.builtin():
+    for name in targets.names():
         target = targets.get(name)
         yield {"name": name, "what": _sentence(target.description)}
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from calibrant.cli._files import recipe_source
+from calibrant.cli._names import activations, completing, weights
 from calibrant.cli._options import (
     DATA_PANEL,
     HOW_PANEL,
@@ -134,8 +135,9 @@ def quantize(
         str | None,
         typer.Option(
             metavar="ALGO",
-            help="How ranges of activations are chosen: max, min-max, percentile, mse, ifmr, hfmg, kl, kl-merge, "
-            "symkl, jsd. Default: min-max or mse, whichever serves the model's outputs better.",
+            autocompletion=completing(activations),
+            help="How ranges of activations are chosen: {activations}. 'calibrant list algorithms' says what each does. "
+            "Default: min-max or mse, whichever serves the model's outputs better.",
             rich_help_panel=HOW_PANEL,
             show_default=False,
         ),
@@ -144,7 +146,8 @@ def quantize(
         str | None,
         typer.Option(
             metavar="ALGO",
-            help="How scales of weights are chosen: ada (with learned rounding), arq, max, mse, nuq (32 levels). Default: mse, the least squared error.",
+            autocompletion=completing(weights),
+            help="How scales of weights are chosen: {weights}. Default: mse, the least squared error.",
             rich_help_panel=HOW_PANEL,
             show_default=False,
         ),

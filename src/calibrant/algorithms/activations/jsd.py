@@ -19,7 +19,7 @@ from calibrant.stats import TensorStats
 @register_activation("jsd")
 @options
 class Jsd:
-    """Search the upper bound of least divergence.
+    """Search the upper bound of least Jensen-Shannon divergence.
 
     Args:
         bins: Bins that the two distributions are compared in.

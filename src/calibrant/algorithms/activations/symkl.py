@@ -19,7 +19,7 @@ from calibrant.stats import TensorStats
 @register_activation("symkl")
 @options
 class Symkl:
-    """Search the upper bound of least divergence.
+    """Search the upper bound of least symmetric Kullback-Leibler divergence.
 
     Args:
         bins: Bins that the two distributions are compared in.
