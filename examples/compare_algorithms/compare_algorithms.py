@@ -2,7 +2,7 @@
 
     python compare_algorithms.py
 
-Statistics hold all that the algorithms ask for, so trying eleven of them runs the model no more often than one.
+Statistics hold all that the algorithms ask for, so trying ten of them runs the model no more often than one.
 """
 
 from __future__ import annotations

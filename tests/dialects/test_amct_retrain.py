@@ -157,7 +157,7 @@ def test_no_layer_enabled_is_a_value_error() -> None:
         ("residual", "conv_1", {}, "Did you mean 'conv1'"),
         ("residual", "relu1", {}, "is a Relu"),
         ("pools", "avg1", {}, "training does not quantize it"),
-        ("conv_bn_relu", "y", weight(channel_wise=True), "no channels to give a scale each"),
+        ("conv_bn_relu", "y", weight(channel_wise=True), "one scale for the whole weight"),
     ],
 )
 def test_what_does_not_fit_the_model(

@@ -37,6 +37,7 @@ __all__ = [
     "GLOBAL_KEYS",
     "LAYER_LIMITS",
     "LIMITS",
+    "NO_CHANNELS",
     "QUANTIZABLE",
     "RECURRENT",
     "TENSOR_TYPES",
@@ -109,7 +110,7 @@ TRAINING_FIELDS = frozenset(
     }
 )
 
-_NO_CHANNELS = "it has no channels to give a scale each"
+NO_CHANNELS = "AMCT gives this type one scale for the whole weight"
 _NO_16 = "its activations do not run in 16 bits"
 _ONLY_8 = "its activations run in 8 bits alone"
 _WINOGRAD = "6 and 7 bits are for Conv2d alone"
@@ -149,7 +150,7 @@ LAYER_LIMITS = (
 LIMITS = (
     *LAYER_LIMITS,
     *(
-        Limit(OpType(t), "weight_per_channel", (False,), _NO_CHANNELS)
+        Limit(OpType(t), "weight_per_channel", (False,), NO_CHANNELS)
         for t in ("Linear", "AveragePool")
     ),
     Limit(OpType("Conv3d"), "activation_bits", (4, 8), _NO_16),

@@ -11,7 +11,7 @@ Source: docs/reference/ascend-configurations.md.
 
 from __future__ import annotations
 
-from calibrant.dialects.amct.common import LAYER_LIMITS, QUANTIZABLE
+from calibrant.dialects.amct.common import LAYER_LIMITS, NO_CHANNELS, QUANTIZABLE
 from calibrant.recipe import (
     AlgorithmChoice,
     AllNodes,
@@ -47,9 +47,7 @@ PAIRS = ((8, 8), (4, 4), (16, 8), (8, 4))
 TRAINING_LIMITS = (
     *LAYER_LIMITS,
     Limit(OpType("AveragePool"), "compute", ("float32",), "training does not quantize it"),
-    Limit(
-        OpType("Linear"), "weight_per_channel", (False,), "it has no channels to give a scale each"
-    ),
+    Limit(OpType("Linear"), "weight_per_channel", (False,), NO_CHANNELS),
     Limit(
         AllNodes(),
         "weight_bits",
