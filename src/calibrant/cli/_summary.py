@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from calibrant.cli._tables import escaped as _escaped
 from calibrant.cli._tables import table as _table
 from calibrant.errors import OutputError
 from calibrant.report.short import with_parts
+from calibrant.text.json_out import json_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,17 +63,7 @@ def quiet_stdout(quiet: bool) -> Iterator[None]:
 
 def print_json(content: Mapping[str, Any]) -> None:
     """Write one JSON object to stdout; numbers that JSON does not have become text."""
-    sys.stdout.write(
-        json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and value - value != 0:  # NaN and infinities
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+    sys.stdout.write(json_of(content) + "\n")
 
 
 def print_evaluation(model: str, result: Evaluation) -> None:

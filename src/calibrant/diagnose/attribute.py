@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from calibrant.progress import Callback, Progress
 from calibrant.runtime.downstream import Whole
 from calibrant.runtime.runtime import Runtime
 from calibrant.solution import Solution
+from calibrant.text.json_out import json_of
 from calibrant.tuning.road import solve
 from calibrant.tuning.store import Store
 
@@ -97,7 +97,7 @@ class Attribution:
 
     def json(self) -> str:
         """Return it as JSON; numbers that JSON does not have are texts (`nan`, `inf`, `-inf`)."""
-        return json.dumps(_plain(self.content()), indent=2, ensure_ascii=False, allow_nan=False)
+        return json_of(self.content())
 
 
 def attribution(
@@ -248,11 +248,3 @@ def _row(node: ir.Node, output: str, whole: Tally, parts: list[Tally]) -> LayerO
 
 def _badness(row: LayerOrigin) -> float:
     return -math.inf if math.isnan(row.energy) else -row.energy
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from calibrant.errors import OutputError
+from calibrant.save.folder import written_together
+from calibrant.text.json_out import json_of
 
 __all__ = ["CSV_FILE", "JSON_FILE", "LayerLoss", "Ranking"]
 
@@ -105,7 +103,7 @@ class Ranking:
 
     def json(self) -> str:
         """Return the ranking as JSON; numbers that JSON does not have are texts (`nan`, `inf`, `-inf`)."""
-        return json.dumps(_plain(self.content()), indent=2, ensure_ascii=False, allow_nan=False)
+        return json_of(self.content())
 
     def csv(self) -> str:
         """Return the ranking as a table, one row a layer and precision, worst first."""
@@ -124,18 +122,7 @@ class Ranking:
         """
         place = Path(folder)
         files = {CSV_FILE: self.csv(), JSON_FILE: self.json() + "\n"}
-        try:
-            place.mkdir(parents=True, exist_ok=True)
+        with written_together(place) as new:
             for name, text in files.items():
-                (place / name).write_text(text, encoding="utf-8")
-        except OSError as e:
-            raise OutputError(f"The ranking cannot be written to '{place}': {e.strerror}.") from e
+                (new / name).write_text(text, encoding="utf-8")
         return [place / name for name in files]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

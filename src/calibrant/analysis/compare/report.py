@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 from calibrant.analysis.compare.mapping import Unmapped
 from calibrant.analysis.compare.tally import Born, Digits
 from calibrant.analysis.metrics import MEASURES
-from calibrant.errors import OutputError
+from calibrant.save.folder import written_together
+from calibrant.text.json_out import json_of
 
 __all__ = ["LayerRow", "OutputRow", "PartRow", "Report"]
 
@@ -166,7 +166,7 @@ class Report:
 
     def json(self) -> str:
         """Return the report as JSON; numbers that JSON does not have are texts (`nan`, `inf`, `-inf`)."""
-        return json.dumps(_plain(self.content()), indent=2, ensure_ascii=False, allow_nan=False)
+        return json_of(self.content())
 
     def csv(self) -> str:
         """Return the layers as a table in order of execution, nodes without a counterpart with `*` for each number."""
@@ -213,24 +213,11 @@ class Report:
         """
         place = Path(folder)
         files = {CSV_FILE: self.csv(), JSON_FILE: self.json() + "\n"}
-        try:
-            place.mkdir(parents=True, exist_ok=True)
+        with written_together(place) as new:
             for name, text in files.items():
-                (place / name).write_text(text, encoding="utf-8")
-        except OSError as e:
-            raise OutputError(f"The report cannot be written to '{place}': {e.strerror}.") from e
+                (new / name).write_text(text, encoding="utf-8")
         return [place / name for name in files]
 
 
 def _number(value: float) -> str:
     return "NaN" if math.isnan(value) else repr(value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(v) for v in value]
-    return value
