@@ -18,10 +18,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from _api import class_text, docstring_text, member_text
 from _marked import ROOT, table, update
 
 import calibrant
-from calibrant import algorithms
+from calibrant import algorithms, recipe
 from calibrant.graph.targets import WidthLimit
 
 DOCS = ROOT / "docs"
@@ -72,24 +73,42 @@ def _plain(text: str | None) -> str:
 # --------------------------------------------------------------------------------------------- Python
 
 
-def python() -> str:
-    """Return the public names with signatures and docstrings."""
-    parts = []
-    for name in sorted(calibrant.__all__, key=str.lower):
-        value = getattr(calibrant, name)
-        if name == "__version__":
-            parts.append(f"## `calibrant.{name}`\n\nThe version, a text.")
-        elif inspect.ismodule(value):
-            parts.append(f"## `calibrant.{name}`\n\n{_text(value)}")
-            inner = {n: getattr(value, n) for n in value.__all__}
-            functions = {n: f for n, f in inner.items() if inspect.isfunction(f)}
-            parts += [_function(f"calibrant.{name}.{n}", f, "###") for n, f in functions.items()]
-        elif inspect.isclass(value):
-            parts.append(f"## `calibrant.{name}`\n\n{_text(value)}")
-            parts += [_function(f"{name}.{n}", f, "###") for n, f in _methods(value)]
-        else:
-            parts.append(_function(f"calibrant.{name}", value, "##"))
+def functions() -> str:
+    """Return the public functions, and the algorithms, with signatures and docstrings."""
+    found = [n for n in _public() if inspect.isfunction(getattr(calibrant, n))]
+    parts = [f"## `calibrant.{n}`\n\n{member_text(getattr(calibrant, n))}" for n in found]
+    parts.append(f"## `calibrant.algorithms`\n\n{docstring_text(algorithms)}")
+    inner = {n: getattr(algorithms, n) for n in algorithms.__all__}
+    parts += [
+        f"### `calibrant.algorithms.{n}`\n\n{member_text(f)}"
+        for n, f in inner.items()
+        if inspect.isfunction(f)
+    ]
     return "\n\n".join(parts)
+
+
+def results() -> str:
+    """Return the public classes that are no part of a recipe."""
+    return _classes(of_recipes=False)
+
+
+def recipes() -> str:
+    """Return the public classes that a recipe is made of."""
+    return _classes(of_recipes=True)
+
+
+def _classes(*, of_recipes: bool) -> str:
+    parts = []
+    for name in _public():
+        cls = getattr(calibrant, name)
+        if inspect.isclass(cls) and (name in recipe.__all__) == of_recipes:
+            parts.append(f"## `calibrant.{name}`\n\n{class_text(cls)}")
+            parts += [f"### `{name}.{n}`\n\n{member_text(f)}" for n, f in _methods(cls)]
+    return "\n\n".join(parts)
+
+
+def _public() -> list[str]:
+    return sorted(calibrant.__all__, key=str.lower)
 
 
 def names() -> str:
@@ -111,32 +130,8 @@ def _methods(cls: type) -> Iterator[tuple[str, Any]]:
     for name, value in vars(cls).items():
         if name.startswith("_"):
             continue
-        if isinstance(value, property):
+        if isinstance(value, (property, classmethod)) or inspect.isfunction(value):
             yield name, value
-        elif isinstance(value, classmethod):
-            yield name, value.__func__
-        elif inspect.isfunction(value):
-            yield name, value
-
-
-def _function(name: str, value: Any, heading: str) -> str:
-    if isinstance(value, property):
-        return f"{heading} `{name}`\n\n{_text(value)}"
-    signature = inspect.signature(value)
-    parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
-    call = str(signature.replace(parameters=parameters)).replace("'", "")
-    if len(name) + len(call) > 95:
-        call = call.replace("(", "(\n    ", 1).replace(", ", ",\n    ")
-        call = re.sub(r"\[([^\]]*)\]", lambda m: m[0].replace(",\n    ", ", "), call)
-        call = ",\n) ->".join(call.rsplit(") ->", 1))
-    short = name.removeprefix("calibrant.")
-    return f"{heading} `{name}`\n\n```python\n{short}{call}\n```\n\n{_text(value)}"
-
-
-def _text(value: Any) -> str:
-    """Return a docstring: its first line as prose, the rest as it stands."""
-    first, _, rest = (inspect.getdoc(value) or "").partition("\n")
-    return first + (f"\n\n```text\n{rest.strip(chr(10))}\n```" if rest.strip() else "")
 
 
 def _annotation(value: Any) -> str:
@@ -287,7 +282,9 @@ def layers() -> str:
 
 WRITERS = {
     "command line": cli,
-    "public names": python,
+    "public functions": functions,
+    "results and values": results,
+    "parts of recipes": recipes,
     "further names": names,
     "activation algorithms": activation_algorithms,
     "weight algorithms": weight_algorithms,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -149,6 +150,18 @@ def test_written_parts_are_current(script):
         timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "reference").glob("python*.md")), ids=name_of)
+def test_signatures_are_python(page):
+    """A signature is what stands first behind a heading; a body makes a definition of it."""
+    blocks = re.findall(
+        r"^##+ `.+`\n\n```python\n(.*?)^```", text_of(page), re.DOTALL | re.MULTILINE
+    )
+    for block in blocks:
+        is_function = re.search(r"^def ", block, re.MULTILINE) or "__init__" in block
+        ast.parse(block.rstrip() + (": ..." if is_function else ""))
+    assert blocks or page.stem == "python-packages"
 
 
 def test_every_figure_of_the_readme_stands_in_the_results():
