@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 
 from calibrant import load_recipe
-from calibrant.cli._run import main
+from calibrant.cli import main
 from calibrant.dialects.native.dump import dump
 from calibrant.errors import ConfigError, ModelError, UnsupportedError
 from calibrant.pipeline import observe

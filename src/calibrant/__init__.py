@@ -11,12 +11,12 @@ Everything here loads on first use, so that importing the package costs next to 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
 from calibrant._version import __version__
 
+TYPE_CHECKING = False  # importing `typing` would be most of the time that this file takes
 if TYPE_CHECKING:
+    import typing
+
     from calibrant import algorithms
     from calibrant.analysis.compare import compare
     from calibrant.analysis.evaluate import Evaluation, evaluate
@@ -151,8 +151,10 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> typing.Any:
     """Load a public name on first use."""
+    import importlib
+
     if name == "algorithms":
         return importlib.import_module("calibrant.algorithms")
     if name not in _HOMES:

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -19,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["INTERNAL", "INTERRUPTED", "main"]
+__all__ = ["INTERNAL", "INTERRUPTED", "run"]
 
 #: EX_SOFTWARE of sysexits.h, and 128 + SIGINT of the shells.
 INTERNAL = 70
@@ -28,17 +29,19 @@ BROKEN_PIPE = 141
 FULL = 7
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(argv: Sequence[str] | None = None) -> int:
     """Run `calibrant` with these arguments (those of the process if None) and return its exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in args
     try:
-        code = _run(list(sys.argv[1:] if argv is None else argv))
+        code = _run(args, as_json=as_json)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # `calibrant … | head`: nobody is listening any more
         _let_go_of_stdout()
         return BROKEN_PIPE
-    except KeyboardInterrupt:  # before a command began
-        return _fail("interrupted.", "Interrupted", INTERRUPTED, as_json=False)
+    except KeyboardInterrupt:
+        return _fail("interrupted.", "Interrupted", INTERRUPTED, as_json=as_json)
     except OSError as e:
         if e.errno != errno.ENOSPC:
             raise
@@ -52,16 +55,14 @@ def _let_go_of_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _run(args: list[str]) -> int:
+def _run(args: list[str], *, as_json: bool) -> int:
     import typer
 
     from calibrant.cli._app import command
     from calibrant.errors import CalibrantError
 
-    as_json = "--json" in args
     debug = "--debug" in args or os.environ.get("CALIBRANT_DEBUG", "") not in ("", "0")
     _configure_log(verbose="-v" in args or "--verbose" in args)
-    stdout = sys.stdout
     try:
         code = command().main(args=args, prog_name="calibrant", standalone_mode=False)
         if code != INTERRUPTED:  # what newer releases of typer return for Ctrl-C; older ones raise
@@ -71,17 +72,19 @@ def _run(args: list[str]) -> int:
             raise
         parts = [str(part) for part in e.parts]
         return _fail(str(e), type(e).__name__, e.exit_code, as_json=as_json, parts=parts)
-    except (KeyboardInterrupt, typer.Abort):
-        pass
+    except typer.Abort as e:
+        raise KeyboardInterrupt from e
     except typer.Exit as e:
         if e.exit_code != INTERRUPTED:
             return int(e.exit_code)
     except BrokenPipeError:
         raise
     except SystemExit as e:
-        if sys.stdout is not stdout:  # how click says that nobody is listening any more
-            raise BrokenPipeError from e
-        return e.code if isinstance(e.code, int) else 0  # the completion of a shell ends so
+        if isinstance(e.__context__, BrokenPipeError):  # what click and rich make of a closed pipe
+            raise e.__context__ from None
+        if e.code is None or isinstance(e.code, int):  # the completion of a shell ends so
+            return e.code or 0
+        raise
     except OSError as e:
         if e.errno == errno.ENOSPC:
             raise
@@ -90,7 +93,7 @@ def _run(args: list[str]) -> int:
         if _is_usage_error(e):
             return _fail(_usage(e), "UsageError", int(getattr(e, "exit_code", 2)), as_json=as_json)
         return _internal(e, debug=debug, as_json=as_json)
-    return _fail("interrupted.", "Interrupted", INTERRUPTED, as_json=as_json)
+    raise KeyboardInterrupt
 
 
 def _internal(e: Exception, *, debug: bool, as_json: bool) -> int:
@@ -135,8 +138,11 @@ def _usage(e: Any) -> str:
 def _fail(text: str, kind: str, code: int, *, as_json: bool, parts: Sequence[str] = ()) -> int:
     """Write an error, one line for each that it is made of; as JSON, one object."""
     sentences = [" ".join(part.split()) for part in parts or (text,)]
-    for sentence in sentences:
-        sys.stderr.write(f"calibrant: error: {sentence}\n")
+    with contextlib.suppress(
+        OSError
+    ):  # stderr is full or closed: the exit code is all that is left
+        for sentence in sentences:
+            sys.stderr.write(f"calibrant: error: {sentence}\n")
     if as_json:
         message = " ".join(text.split())
         error: dict[str, Any] = {"type": kind, "message": message, "exit_code": code}
