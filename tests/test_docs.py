@@ -129,6 +129,26 @@ def test_targets_of_the_pages_load(tmp_path):
         targets.get(tmp_path / "my_npu.yaml")
 
 
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "how-to" / "targets.md"], ids=name_of)
+def test_the_choice_of_a_target_names_each(page):
+    table = text_of(page).partition("| `--target` |\n")[2].partition("\n\n")[0]
+    named = re.findall(r"\| `([\w-]+)`(?: \(the default\))? \|$", table, re.MULTILINE)
+    assert sorted(named) == targets.builtin()
+
+
+def test_first_lines_begin_with_what_the_model_will_run_on():
+    page = text_of(ROOT / "README.md")
+    shell, python = (m[3] for m in list(FENCE.finditer(page))[:2])
+    assert shell.startswith("calibrant list targets")
+    assert page.index("## What will it run on?") < page.index("<!-- runs -->")
+    assert all(
+        "--target " in line for line in re.findall(r"^calibrant init .*", shell, re.MULTILINE)
+    )
+    first = next(line for line in shell.splitlines() if line.startswith("calibrant quantize"))
+    assert "--target onnxruntime" in first
+    assert 'target="onnxruntime"' in python
+
+
 def test_every_key_of_a_target_is_on_its_page():
     rows = re.findall(
         r"^\| (`.+?`) \|", text_of(DOCS / "how-to" / "add-a-target.md"), re.MULTILINE
