@@ -90,8 +90,8 @@ def test_bias_correction_is_taken_and_reported() -> None:
     feed = {"x": model[1](batch=8, seed=77)["x"] + 2}
     reference = outputs(model[0], feed)
     plain, corrected, best = (sqnr_db(reference, outputs(r.deploy, feed)) for r in (off, on, auto))
-    assert corrected > plain
-    assert best >= min(plain, corrected)
+    assert corrected > plain + 1
+    assert best > max(plain, corrected) - 0.1
 
 
 def test_folding_can_be_switched_off_and_a_layer_left_out() -> None:

@@ -171,6 +171,21 @@ def test_errors() -> None:
         set_calib_qtype(ort, shared.users[0], "int16")
 
 
-def test_it_is_public() -> None:
-    assert calibrant.set_calib_qtype is set_calib_qtype
-    assert Quantizer("a", "Conv", 0, "weight", "int8").kind == "weight"
+def test_a_function_is_asked_about_every_quantizer_once() -> None:
+    asked: list[Quantizer] = []
+
+    def only_the_weight_of_conv1(q: Quantizer) -> bool:
+        asked.append(q)
+        return (q.node, q.kind) == ("conv1", "weight")
+
+    before = run("residual")
+    after = calibrant.set_calib_qtype(before, only_the_weight_of_conv1, "int16")
+    weights = {(w.layer, w.input_index) for w in before.plan.weights}
+    reads = {e for d in before.plan.activations for e in d.users}
+    kinds = {(q.node, q.input): q.kind for q in asked}
+    assert kinds == dict.fromkeys(weights, "weight") | dict.fromkeys(reads, "activation")
+    assert len(asked) == len(kinds)
+    assert {(q.op_type, q.qtype) for q in asked if q.kind == "weight"} == {("Conv", "int8")}
+    calibrant.set_calib_qtype(after, only_the_weight_of_conv1, "int16")
+    wide = {(q.node, q.kind) for q in asked if q.qtype == "int16"}
+    assert wide == {("conv1", "weight")}

@@ -121,7 +121,21 @@ def test_quant_info_says_which_level_decided(tmp_path: Path) -> None:
     assert coarse["settings"]["activation_symmetric"]["value"] is True
     (output,) = info["outputs"]
     assert output["name"] == "y"
-    assert output["worst_sample"] >= 0
+
+
+@pytest.mark.parametrize("place", [3, 17])
+def test_the_worst_sample_is_the_one_that_the_ranges_do_not_hold(
+    place: int, tmp_path: Path
+) -> None:
+    """Ranges hold all samples but one, which is 40 times as large as the others."""
+    model, feeds = NETS["residual"]()
+    data = batches(feeds)
+    data[place // 8]["x"] = data[place // 8]["x"].copy()
+    data[place // 8]["x"][place % 8] *= 40
+    narrow = AlgorithmChoice.of("percentile", {"percentile": 0.9})
+    rule = Rule(AllNodes(), Settings(activation=narrow))
+    (output,) = saved(quantize(model, data, Recipe((rule,)), per_node=True), tmp_path)["outputs"]
+    assert output["worst_sample"] == place
 
 
 def test_a_request_that_is_not_met_is_there_with_its_reason(tmp_path: Path) -> None:
