@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from calibrant import pipeline
+from calibrant.dialects.asked import RecipeLike
 from calibrant.graph import targets
 from calibrant.graph.load import load, prepare
 from calibrant.graph.points import Points, find_points
@@ -35,7 +36,7 @@ def batches(feeds: Feeds, *, count: int = 4, size: int = 8) -> list[dict[str, Ar
 def quantize(
     model: onnx.ModelProto | ir.Model | Path,
     data: Any,
-    recipe: Recipe | None = None,
+    recipe: RecipeLike | None = None,
     **options: Any,
 ) -> QuantizedModel:
     """Quantize without spending time on a measurement of latency."""
@@ -59,7 +60,7 @@ def outputs(
     return found
 
 
-def sqnr_db(reference: list[Array], found: list[Array]) -> float:
+def sqnr_db(reference: Iterable[Array], found: Iterable[Array]) -> float:
     """Return the SQNR of all floating point outputs at once [dB]; other outputs have to be equal."""
     signal = noise = 0.0
     for a, b in zip(reference, found, strict=True):

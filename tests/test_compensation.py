@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
@@ -137,7 +139,9 @@ def test_all_models_compute_the_same(kind: str, target: str) -> None:
     if target == "onnxruntime" and kind == "transposed":
         pytest.skip("stays in float there")
     result = made(kind, ec(OpType(OPERATOR[kind])), target=target)
-    compensated = [d for d in (*result.plan.activations, *result.plan.weights) if d.compensation]
+    plan = result.plan
+    compensated: list[Any] = [d for d in plan.activations if d.compensation]
+    compensated += [w for w in plan.weights if w.compensation]
     assert compensated
     assert not any(n.where == "the test" for n in result.plan.notes)
     model = prepared(net(kind))
@@ -308,7 +312,7 @@ def test_learned_rounding_leaves_compensated_weights(caplog: pytest.LogCaptureFi
 @pytest.mark.parametrize(
     ("qtype", "bits", "compensated"), [("dual-int16", 16, False), ("int16-ec", 8, True)]
 )
-def test_types_of_both_operands(tmp_path, qtype: str, bits: int, compensated: bool) -> None:  # type: ignore[no-untyped-def]
+def test_types_of_both_operands(tmp_path, qtype: str, bits: int, compensated: bool) -> None:
     path = tmp_path / "quant_config.json"
     path.write_text(f'{{"node_config": {{"op": {{"qtype": "{qtype}"}}}}}}')
     model, feeds = net("conv")

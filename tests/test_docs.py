@@ -236,7 +236,7 @@ def test_pages_are_one_idea_in_plain_lines(page):
 
 
 def test_every_algorithm_has_a_page():
-    heads = {}
+    heads: dict[tuple[str, str], str] = {}
     for path in (DOCS / "explanation" / "algorithms").glob("*.md"):
         head = text_of(path).partition("\n")[0]
         kind = "weight" if "weight" in head else "activation"

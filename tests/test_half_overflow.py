@@ -34,8 +34,8 @@ def test_values_beyond_are_counted_and_the_node_is_named() -> None:
     data = [{n: x * np.float32(1e6) for n, x in f.items()} for f in batches(feeds)]
     shown = quantize(model, data, Recipe((HALF,), equalize="off"), per_node=True)
     assert shown.summary["passes"]["float16"] == result.summary["passes"]["float16"]
-    for model in (result.deploy, result.fake_quant):
-        (y,) = outputs(model, feed, optimize=False)
+    for made in (result.deploy, result.fake_quant):
+        (y,) = outputs(made, feed, optimize=False)
         assert np.isfinite(y).all()  # saturated, not infinite
 
 

@@ -94,7 +94,7 @@ def test_who_did_not_ask_gets_an_error() -> None:
 def test_the_command_line_ends_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, feeds = NETS["residual"]()
     onnx.save(model, tmp_path / "net.onnx")
-    np.savez(tmp_path / "calib.npz", **feeds(batch=16, seed=0))
+    np.savez(tmp_path / "calib.npz", **feeds(batch=16, seed=0))  # type: ignore[arg-type]
     monkeypatch.chdir(tmp_path)
     call = ["quantize", "net.onnx", "--data", "calib.npz", "--skip", "*", "--out", "run"]
     assert main(call) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
@@ -122,7 +123,7 @@ LAYERS = (
 
 def uneven(
     model: Model, *, shift: float = 0.0, axis: int = 1
-) -> tuple[object, list[dict[str, np.ndarray]]]:
+) -> tuple[onnx.ModelProto, list[dict[str, np.ndarray]]]:
     """A network and its feeds, with input channels of very different range and centre."""
     proto, feeds = model
     data = []
@@ -516,7 +517,7 @@ def test_a_folded_tensor_is_read_at_one_scale_and_at_one_zero_point_where_there_
         data = [{"x": np.abs(feed["x"])} for feed in data]
     result = quantize(model, data, recipe(activation_symmetric=symmetric))
     p = result.params.activations["x"]
-    nodes = {n.op_type: n for n in result.deploy.graph if n.name.startswith("x__")}
+    nodes = {n.op_type: n for n in result.deploy.graph if (n.name or "").startswith("x__")}
     quantize_, dequantize_ = nodes["QuantizeLinear"], nodes["DequantizeLinear"]
 
     def constant(node: ir.Node, index: int) -> np.ndarray:

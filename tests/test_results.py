@@ -13,6 +13,7 @@ import pytest
 from calibrant import results
 from calibrant.errors import OutputError
 from calibrant.recipe import Recipe
+from calibrant.save.tables import plan_table
 from tests.models import NETS, build, convolution, normal, with_external_data
 from tests.road import TARGETS, batches, outputs, quantize, quantized
 
@@ -131,7 +132,7 @@ def test_a_full_disk_leaves_what_was_there(
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_plan_has_every_tensor_with_the_rule_that_decided(target: str) -> None:
     result = quantized("residual", target)
-    table = results.plan_table(result.plan, result.params)
+    table = plan_table(result.plan, result.params)
     assert table["target"] == target
     weights = [t for t in table["tensors"] if t["role"] == "weight"]
     assert [t["readers"] for t in weights] == [[f"conv{i}:1"] for i in range(5)]

@@ -34,7 +34,7 @@ class Case:
 def convolutions() -> Case:
     """A Conv, a depthwise one and a MatMul; channels of very different size."""
     w = Weights(50)
-    spread = np.float32([1, 0.5, 0.01, 1, 0.2, 3, 0.1, 1]).reshape(-1, 1, 1, 1)
+    spread = np.array([1, 0.5, 0.01, 1, 0.2, 3, 0.1, 1], np.float32).reshape(-1, 1, 1, 1)
     weights = {
         "w1": w.conv(8, 3) * spread,
         "b1": w.vector(8),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ def test_bins_choose_as_values_do(name):
         seen.append(NAMES[name](p, q))
         return seen[-1]
 
-    options = algorithms.activation(name)
+    options: Any = algorithms.activation(name)
     for shape, x in distributions(60_000, seed=6).items():
         if shape == "constant":
             continue

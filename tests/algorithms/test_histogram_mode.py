@@ -55,7 +55,8 @@ def test_loss_of_hfmg(bits):
             hfmg._search(make(x), 4096, QuantSpec(bits))
             for make in (TensorStats.exact, TensorStats.of)
         ]
-        exact, binned = hfmg._losses(histogram, *np.array(ranges).T, 1 << bits)
+        lower, upper = np.array(ranges).T
+        exact, binned = hfmg._losses(histogram, lower, upper, 1 << bits)
         assert binned <= exact * 1.001, (shape, binned / exact)
 
 

@@ -38,7 +38,7 @@ def test_percentile_one_is_the_extreme():
 def test_worked_examples():
     ifmr = algorithms.activation("ifmr")
     p = ifmr(TensorStats.exact(X), QuantSpec(symmetric=True))
-    assert (float(p.scale), int(p.zero_point)) == (np.float32(0.1), 0)
+    assert (float(p.scale), int(p.zero_point)) == (float(np.float32(0.1)), 0)
     p = ifmr(TensorStats.exact(X), QuantSpec(symmetric=False))
     assert float(p.scale) == pytest.approx(0.0454901941, rel=1e-8)
     assert int(p.zero_point) == -106
@@ -83,7 +83,7 @@ def literal(x, spec, start, end, step, percentile):
     k = 1 if 1.0 - percentile < 1.192092896e-07 else n - int(percentile * n)
     ordered = np.sort(x)
     max0, min0 = max(np.float32(0), ordered[n - k]), min(np.float32(0), ordered[k - 1])
-    best = (math.inf, None)
+    best = (np.float64(math.inf), np.float32(0))
     for i in range(math.ceil((end - start) / step)):
         r = np.float32(start + i * step)
         if spec.symmetric:

@@ -37,7 +37,8 @@ def test_losses_of_values_are_sums_of_squares(way, x, spec):
     with mock.patch(
         "calibrant.algorithms._loss._MANY_LEVELS", 1 << 20 if way == "by level" else 0
     ):
-        found = range_losses(distribution(TensorStats.exact(x)), *np.array(ends).T, spec)
+        lower, upper = np.array(ends).T
+        found = range_losses(distribution(TensorStats.exact(x)), lower, upper, spec)
     for (lo, hi), value in zip(ends, found, strict=True):
         p = QuantParams.from_range(lo, hi, spec)
         # half a step more where float32 division and float64 round to different sides

@@ -387,8 +387,9 @@ def test_what_the_runtime_loses_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     found = report(model, other, feeds)
     assert not any("kernels" in n for n in found.notes)
     from calibrant.analysis.compare import outputs as deployed
+    from calibrant.runtime import session
 
-    infer = deployed.infer
+    infer = session.infer
     calls = iter(range(10**6))
 
     def other_kernels(*args: Any) -> list[Array]:

@@ -116,13 +116,15 @@ def test_a_missing_tensor_equals_the_float_one(sizes: list[int] | None) -> None:
 def test_tensors_without_rows_are_one_sample_a_run() -> None:
     parts = {"a": (Part("a"),), "b": (Part("b"),)}
     runs = [
-        {"a": np.ones((4, 2)), "b": np.float32(3)},
-        {"a": np.zeros((4, 2)), "b": np.float32(2)},
+        {"a": np.ones((4, 2)), "b": np.array(3.0)},
+        {"a": np.zeros((4, 2)), "b": np.array(2.0)},
     ]
     found = sample_scores(runs, runs, parts, sizes=[4, 4])
     assert found.signal.tolist() == [[8, 9], [0, 4]]
     empty = sample_scores(
-        [{"a": np.zeros((0, 2)), "b": 3}], [{"a": np.zeros((0, 2)), "b": 3}], parts
+        [{"a": np.zeros((0, 2)), "b": np.array(3)}],
+        [{"a": np.zeros((0, 2)), "b": np.array(3)}],
+        parts,
     )
     assert Score.of(empty).db == 120
 

@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
     w = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
     model, feeds = build(GRAPH, {"w": w}, normal(3, 8, 8))
     onnx.save(model, tmp_path / "float.onnx")
-    np.savez(tmp_path / "calib.npz", **feeds(batch=8))
+    np.savez(tmp_path / "calib.npz", **feeds(batch=8))  # type: ignore[arg-type]
     quantize(model, batches(feeds)).save(tmp_path / "run")
     return tmp_path
 

@@ -251,7 +251,7 @@ def test_explain_sees_the_model_as_the_pipeline_does(
     """A folded batch normalization is no layer, and unnamed nodes have the names of the plan."""
     onnx.save(NETS["unnamed_nodes"]()[0], "net.onnx")
     x = NETS["unnamed_nodes"]()[1](batch=4, seed=0)
-    np.savez("net.npz", **x)
+    np.savez("net.npz", **x)  # type: ignore[arg-type]
     Path("recipe.yaml").write_text("calibrant: 1\nrules: []\n")
     assert run("explain", "net.onnx", "--recipe", "recipe.yaml", "--json") == 0
     names = [layer["layer"] for layer in printed_json(capsys)["layers"]]

@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> Path:
     """A folder with float.onnx and calib.npz."""
     model, feeds = NETS["residual"]()
     onnx.save(model, tmp_path / "float.onnx")
-    np.savez(tmp_path / "calib.npz", **feeds(batch=8))
+    np.savez(tmp_path / "calib.npz", **feeds(batch=8))  # type: ignore[arg-type]
     return tmp_path
 
 

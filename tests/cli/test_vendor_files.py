@@ -24,7 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, with pools.onnx and calib.npz."""
     model, feeds = NETS["pools"]()
     onnx.save(model, tmp_path / "pools.onnx")
-    np.savez(tmp_path / "calib.npz", **feeds(batch=8, seed=0))
+    np.savez(tmp_path / "calib.npz", **feeds(batch=8, seed=0))  # type: ignore[arg-type]
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

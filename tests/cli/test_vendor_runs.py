@@ -107,7 +107,7 @@ def vendor_run(net: str, cfg: str, *options: str) -> tuple[Any, dict[str, np.nda
     model, feeds = NETS[net]()
     data = feeds(batch=80, seed=3)
     onnx.save(model, "net.onnx")
-    np.savez("net.npz", **data)
+    np.savez("net.npz", **data)  # type: ignore[arg-type]
     Path("ifmr.cfg").write_text(cfg)
     args = ("--data", "net.npz", "--recipe", "ifmr.cfg", "--batch-size", "32", *options)
     assert run("quantize", "net.onnx", *args, "--out", "run") == 0
@@ -162,7 +162,7 @@ def test_without_raw_values_the_factors_are_close_and_not_equal(files: Path) -> 
 
 
 def test_a_written_out_configuration_gives_the_run_of_the_simplified_one(files: Path) -> None:
-    np.savez("pools.npz", **NETS["pools"]()[1](batch=16, seed=1))
+    np.savez("pools.npz", **NETS["pools"]()[1](batch=16, seed=1))  # type: ignore[arg-type]
     base = ("quantize", "pools.onnx", "--data", "pools.npz", "--batch-size", "8")
     assert (
         run("init", "pools.onnx", "--dialect", "amct", "--from", "quant.cfg", "-o", "c.json") == 0
@@ -178,7 +178,7 @@ def test_a_written_out_configuration_gives_the_run_of_the_simplified_one(files: 
 
 
 def test_a_run_from_a_file_of_the_older_converter(files: Path) -> None:
-    np.savez("pools.npz", **NETS["pools"]()[1](batch=16, seed=1))
+    np.savez("pools.npz", **NETS["pools"]()[1](batch=16, seed=1))  # type: ignore[arg-type]
     text = (GOLDEN / "ascend_half_offset.cfg").read_text()
     assert "batch_count: 10" in text
     (files / "calibration.cfg").write_text(text.replace("batch_count: 10", "batch_count: 1"))
@@ -192,7 +192,7 @@ def test_a_run_from_a_file_of_the_older_converter(files: Path) -> None:
 
 
 def test_a_horizon_run_with_activations_by_channel(files: Path) -> None:
-    np.savez("pools.npz", **NETS["pools"]()[1](batch=16, seed=1))
+    np.savez("pools.npz", **NETS["pools"]()[1](batch=16, seed=1))  # type: ignore[arg-type]
     tensors = {}
     for flag in ("true", "false"):
         (files / "quant_config.json").write_text(

@@ -40,7 +40,7 @@ def quantize(net: str, recipe: str, out: str, *options: str, size: int = 32) -> 
     """Quantize a network with 80 samples; return its summary."""
     model, feeds = NETS[net]()
     onnx.save(model, "net.onnx")
-    np.savez("net.npz", **feeds(batch=80, seed=3))
+    np.savez("net.npz", **feeds(batch=80, seed=3))  # type: ignore[arg-type]
     args = ("--data", "net.npz", "--recipe", recipe, "--batch-size", str(size), *options)
     assert run("quantize", "net.onnx", *args, "--out", out) == 0
     found: dict[str, Any] = json.loads(Path(out, "summary.json").read_text())
@@ -298,7 +298,7 @@ def test_a_layer_with_groups_cannot_be_asked_for_few_levels(
     Path("map.json").write_text(json.dumps({"layers": [plain]}))
     Path("quant.cfg").write_text(cfg.format(name=grouped))
     onnx.save(model, "net.onnx")
-    np.savez("net.npz", **feeds(batch=8, seed=3))
+    np.savez("net.npz", **feeds(batch=8, seed=3))  # type: ignore[arg-type]
     assert (
         run("quantize", "net.onnx", "--data", "net.npz", "--recipe", "quant.cfg", "--out", "o")
         != 0
@@ -309,7 +309,7 @@ def test_a_layer_with_groups_cannot_be_asked_for_few_levels(
 def test_few_levels_by_the_command_line_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     model, feeds = NETS["residual"]()
     onnx.save(model, "net.onnx")
-    np.savez("net.npz", **feeds(batch=32, seed=3))
+    np.savez("net.npz", **feeds(batch=32, seed=3))  # type: ignore[arg-type]
     args = ("net.onnx", "--data", "net.npz", "--weight", "nuq", "--out", "run", "-v")
     assert run("quantize", *args) == 0
     said = capsys.readouterr().out

@@ -39,7 +39,7 @@ def sounds(count: int = 5) -> list[dict[str, Array]]:
 
 def save_archives(folder: Path, feeds: list[dict[str, Array]]) -> Path:
     for i, feed in enumerate(feeds):
-        np.savez(folder / f"{i}.npz", **feed)
+        np.savez(folder / f"{i}.npz", **feed)  # type: ignore[arg-type]
     return folder
 
 
@@ -102,7 +102,7 @@ def test_inputs_on_different_axes_are_fed_one_by_one(tmp_path: Path, form: Any) 
 @pytest.mark.parametrize("kind", ["npz", "dict"])
 def test_arrays_may_have_an_axis_of_feeds(tmp_path: Path, kind: str) -> None:
     arrays = {"sound": normal(5, 9, 6), "state": normal(5, 1, 1, 4)}
-    np.savez(tmp_path / "c.npz", **arrays, labels=np.arange(5))
+    np.savez(tmp_path / "c.npz", **arrays, labels=np.arange(5))  # type: ignore[arg-type]
     data = tmp_path / "c.npz" if kind == "npz" else {**arrays, "labels": np.arange(5)}
     batches = open_data(data, [SOUND, STATE])
     assert (batches.samples, batches.batches, batches.batch_size) == (5, 5, 1)
@@ -251,7 +251,8 @@ def test_common_steps_of_preprocessing_leave_numbers_alone(tmp_path: Path) -> No
 def test_where_the_rank_is_unknown_the_data_says_what_is_a_number() -> None:
     unknown = InputInfo("u", None, F32)
     (batch,) = open_data({"x": normal(4, 3), "u": np.float32(2)}, [X, unknown], batch_size=4)
-    assert (batch.shared, batch.feeds["u"].shape) == ({"u"}, ())
+    assert batch.shared == {"u"}
+    assert batch.feeds["u"].shape == ()
     (batch,) = open_data({"x": normal(4, 3), "u": normal(4, 7)}, [X, unknown], batch_size=4)
     assert (batch.shared, batch.feeds["u"].shape) == (frozenset(), (4, 7))
 
@@ -378,6 +379,7 @@ def test_feeds_arrive_as_they_are_whatever_their_lengths(
 
 
 def test_no_data_is_an_error_of_ours() -> None:
-    for data in ({}, [], {"sound": normal(0, 6), "state": normal(0, 1, 4)}, [{}]):
+    wrong: list[Any] = [{}, [], {"sound": normal(0, 6), "state": normal(0, 1, 4)}, [{}]]
+    for data in wrong:
         with pytest.raises(CalibrantError):
             list(open_data(data, [SOUND, STATE]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ TEXT = "calibrant: 1\nrules:\n  - where: all\n    activation: {bits: 16}\n"
 def test_every_form_of_a_recipe_says_the_same(form: str, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(TEXT, encoding="utf-8")
-    forms = {
+    forms: dict[str, Any] = {
         "mapping": MAPPING,
         "text": TEXT,
         "path": path,

@@ -116,7 +116,7 @@ def test_parameters_of_the_deploy_graph() -> None:
 
 
 def test_bits_of_the_dequant_parameter() -> None:
-    (found,) = dequant_param(np.float32(0.5), shift=5, offset_w=-1)
+    (found,) = dequant_param(np.array(0.5, np.float32), shift=5, offset_w=-1)
     assert int(found) & 0xFFFFFFFF == 0x3F000000
     assert int(found) >> 32 & 0xFF == 5
     assert int(found) >> 40 == 0xFF

@@ -1,5 +1,7 @@
 """Balancing changes nothing that a model computes, and follows the vendor's formula."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -22,7 +24,7 @@ from calibrant.runtime.session import open_session
 RNG = np.random.default_rng(0)
 
 #: Operator, input shape, weight shape, attributes, input channels.
-LAYERS = {
+LAYERS: dict[str, tuple[Any, ...]] = {
     "conv": ("Conv", (2, 6, 5, 5), (8, 6, 3, 3), {}, 6),
     "grouped conv": ("Conv", (2, 6, 5, 5), (8, 3, 3, 3), {"group": 2}, 6),
     "depthwise conv": ("Conv", (2, 6, 5, 5), (6, 1, 3, 3), {"group": 6}, 6),
@@ -65,6 +67,7 @@ def test_a_balanced_layer_computes_the_same_from_a_divided_input(name):
         open_session(model).run(None, feed)[0], before, rtol=1e-4, atol=1e-4
     )
     after = weight_magnitudes(model.graph.node("layer"))
+    assert after is not None
     np.testing.assert_allclose(after, magnitudes * factors, rtol=1e-5)
 
 
@@ -131,7 +134,10 @@ def test_the_inverse_has_the_shape_of_the_vendor(name, shape):
     model = one_layer(name)
     done = balance(model, "x", ["layer"], RNG.uniform(0.1, 10, 6))
     (mul,) = [n for n in model.graph if n.op_type == "Mul"]
-    inverse = mul.inputs[1].const_value.numpy()
+    by = mul.inputs[1]
+    assert by is not None
+    assert by.const_value is not None
+    inverse = by.const_value.numpy()
     assert inverse.shape == shape
     # what the record has is enough to build the same constant again
     np.testing.assert_array_equal(inverse.reshape(-1), np.float32(1) / done.factors)

@@ -47,11 +47,11 @@ CHAINS: dict[str, tuple[str, dict[str, Array]]] = {
         "u = Unsqueeze (v, a) w = Gather <axis = 0> (u, i)",
         {"v": DENSE, "a": ints(0), "i": np.array(0)},
     ),
-    "Where": ("w = Where (m, v, z)", {"m": DENSE > 0, "v": DENSE, "z": np.float32(0.5)}),
+    "Where": ("w = Where (m, v, z)", {"m": DENSE > 0, "v": DENSE, "z": np.array(0.5, np.float32)}),
     "Cast": ("w = Cast <to = 1> (v)", {"v": DENSE.astype(np.float16)}),
     "Cast of whole numbers, Mul": (
         "c = Cast <to = 1> (v) w = Mul (c, s)",
-        {"v": np.rint(DENSE * 500).astype(np.int32), "s": np.float32(0.002)},
+        {"v": np.rint(DENSE * 500).astype(np.int32), "s": np.array(0.002, np.float32)},
     ),
     "MatMul of two factors": ("w = MatMul (a, b)", {"a": W.dense(24, 3), "b": W.dense(3, 8)}),
     "weight normalization": (

@@ -45,7 +45,7 @@ VALUES: dict[str, tuple[int, list[int | str] | None, Any, Array]] = {
         TensorProto.FLOAT,
         [2, "k"],
         ((1, 2, 3), (4, 5, 6)),
-        np.float32([[1, 2, 3], [4, 5, 6]]),
+        np.array([[1, 2, 3], [4, 5, 6]], np.float32),
     ),
     "uint8": (TensorProto.UINT8, [], 255, np.array(255, np.uint8)),
 }

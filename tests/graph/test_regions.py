@@ -21,7 +21,7 @@ from tests.models import build, normal
 Array = npt.NDArray[Any]
 
 
-def layout(graph: str, *, output: int = 0, **weights: Array) -> Layout:
+def layout(graph: str, *, output: int = 0, **weights: Any) -> Layout:
     """Return the layout of an output of a graph in ONNX text."""
     model, _ = build(graph, weights, normal(1))
     found = layout_of(prepare(load(model)).graph.outputs[output])

@@ -224,7 +224,7 @@ def test_bodies_are_converted_with_their_constants_inputs_and_what_they_take_fro
         }""",
         {
             "w": W.dense(24, 8).astype(np.float16),
-            "zero": np.float16(0),
+            "zero": np.array(0, np.float16),
             "times": np.array(3),
             "on": np.array(True),
         },

@@ -340,7 +340,7 @@ def test_the_command_line_takes_a_file(
 ) -> None:
     model, feeds = NETS["residual"]()
     onnx.save(model, tmp_path / "model.onnx")
-    np.savez(tmp_path / "calib.npz", **feeds(batch=8, seed=0))
+    np.savez(tmp_path / "calib.npz", **feeds(batch=8, seed=0))  # type: ignore[arg-type]
     model_and_target = [str(tmp_path / "model.onnx"), "--target", str(npu)]
     data, out = str(tmp_path / "calib.npz"), tmp_path / "out"
     assert main(["quantize", *model_and_target, "--data", data, "-o", str(out)]) == 0

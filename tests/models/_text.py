@@ -25,7 +25,7 @@ IR_VERSION = {9: 4, 11: 6, 13: 7, 17: 8, 21: 10}
 
 def build(
     graph: str,
-    weights: Mapping[str, Array],
+    weights: Mapping[str, Any],
     feeds: Feeds,
     *,
     opset: int = 17,

@@ -42,7 +42,7 @@ def test_what_is_clipped_stays_clipped() -> None:
 
 def test_the_worked_numbers() -> None:
     """s1 = 254 and s2 = 1: 300 is 1 * 254 + 46, and 127.4 is 1 * 254 - 127 (rounded to even)."""
-    p = QuantParams(np.float32(254.0), np.int32(0), QuantSpec().dtype)
+    p = QuantParams(np.array(254, np.float32), np.array(0, np.int32), QuantSpec().dtype)
     x = np.array([300.0, 127.4, 0.4], np.float32)
     q = quantize(x, p)
     assert q.tolist() == [1, 1, 0]

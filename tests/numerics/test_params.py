@@ -77,7 +77,7 @@ def test_a_range_is_finite(end):
 @pytest.mark.parametrize("scale", [0.0, -1.0, np.nan, np.inf, 1e-45])
 def test_a_scale_and_its_inverse_are_finite_and_positive(scale):
     with pytest.raises(DataError, match="finite and above 0"):
-        QuantParams(np.float32(scale), np.int32(0), IntType(8))
+        QuantParams(np.array(scale, np.float32), np.array(0, np.int32), IntType(8))
 
 
 @given(strategies.arrays(elements=strategies.floats32(1e6)), strategies.specs())
@@ -113,7 +113,7 @@ def test_a_power_of_two_scales_the_scale(x, exponent, spec):
 
 
 def test_rounding_is_half_to_even():
-    params = QuantParams(np.float32(1), np.int32(1), IntType(8))
+    params = QuantParams(np.array(1, np.float32), np.array(1, np.int32), IntType(8))
     assert quantize([0.5, 1.5, 2.5, -0.5, -1.5], params).tolist() == [1, 3, 3, 1, -1]
 
 

@@ -56,4 +56,4 @@ def test_an_algorithm_is_a_choice() -> None:
 @pytest.mark.parametrize("name", ["bias_correction", "equalize"])
 def test_a_switch_is_one_of_three(name: str) -> None:
     with pytest.raises(ConfigValueError, match=f"{name} is True; it is 'auto', 'on' or 'off'"):
-        Recipe(**{name: True})
+        Recipe(**{name: True})  # type: ignore[arg-type]

@@ -263,7 +263,7 @@ def test_the_command_line_builds_from_a_record(
     assert main(args) == 0
     assert "Not measured" in capsys.readouterr().out
     name = model.graph.input[0].name
-    np.savez(tmp_path / "data.npz", **{name: batches(feeds)[0][name]})
+    np.savez(tmp_path / "data.npz", **{name: batches(feeds)[0][name]})  # type: ignore[arg-type]
     assert main([*args, "--data", str(tmp_path / "data.npz")]) == 0
     assert "SQNR" in capsys.readouterr().out
     feed = feeds(batch=3, seed=2)

@@ -76,7 +76,7 @@ def test_more_channels_have_coarser_bins(channels, bins):
     x = rng.normal(size=(40, channels)).astype(np.float32)
     with few(0):
         found = TensorStats.of(x, by_channel=(1,)).by_channel[0].data
-    assert {d.shift for d in found} == {shift}
+    assert all(isinstance(d, Histogram) and d.shift == shift for d in found)
     lower, upper = found[0].edges()
     wide = (upper - lower) / np.maximum(np.minimum(np.abs(lower), np.abs(upper)), 1e-30)
     assert wide.max() <= 1 / bins * 1.0001

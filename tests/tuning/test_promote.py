@@ -85,7 +85,7 @@ def test_what_is_raised_is_better_and_round_trips(precision: Any, tmp_path: Path
     feed = feeds(batch=8, seed=9)
     (reference,) = outputs(model, feed)
     reached = [
-        sqnr_db(reference, outputs(r.deploy, feed, optimize=False)[0]) for r in (before, after)
+        sqnr_db([reference], outputs(r.deploy, feed, optimize=False)) for r in (before, after)
     ]
     assert reached[1] > reached[0] + 6
     edges = {e: d for d in after.plan.activations for e in d.users}
@@ -238,6 +238,7 @@ def test_biases_are_judged_on_the_model_that_computes_in_float16() -> None:
     plain = replace(recipe, bias_correction="off")
     alone = solve(Store(model, batches(feeds, count=8)), plain)
     probe, done = alone.probe, alone.solution
+    assert probe is not None
     odd = range(1, len(probe.feeds), 2)
     answers = Simulator(done.model, probe.scored).simulate(
         done.plan, done.params, [probe.feeds[i] for i in odd]

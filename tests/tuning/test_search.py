@@ -113,7 +113,7 @@ def test_lists_without_a_section_are_searched_for_the_model_by_cosine(tmp_path: 
 def test_the_winner_is_what_is_written(tmp_path: Path) -> None:
     found = run("residual", recipe(tmp_path, GRID))
     name = selected(found)
-    single = {
+    single: dict[str, Any] = {
         "calibration_type": "kl" if name.startswith("kl") else "max",
         "asymmetric": "asymmetric" in name,
     }
