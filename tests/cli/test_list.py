@@ -72,19 +72,61 @@ def test_a_value_below_a_limit_ends_with_1(
     assert (found["value"], found["min"], found["met"]) == (1.0, 1.01, False)
 
 
+def typed(text: str | bytes) -> io.TextIOWrapper:
+    raw = text.encode() if isinstance(text, str) else text
+    return io.TextIOWrapper(io.BytesIO(raw))
+
+
 def test_a_recipe_on_standard_input(
     files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = "calibrant: 1\nrules:\n- {where: all, activation: kl}\n"
     model = str(files / "model.onnx")
-    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    monkeypatch.setattr(sys, "stdin", typed(text))
     assert main(["explain", model, "--recipe", "-", "--all"]) == 0
     assert "kl" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    monkeypatch.setattr(sys, "stdin", typed(text))
     assert main(["convert-config", "-", "--to", "native"]) == 0
-    assert "algorithm: kl" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    printed = capsys.readouterr().out
+    assert printed.startswith("# standard input, as a recipe of calibrant's own\n")
+    assert "algorithm: kl" in printed
+    monkeypatch.setattr(sys, "stdin", typed(""))
     assert main(["explain", model, "--recipe", "-"]) == 5
+
+
+@pytest.mark.parametrize("name", ["quantize", "sensitivity"])
+def test_a_recipe_on_standard_input_decides(
+    name: str, files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "\ufeffcalibrant: 1\nrules:\n- {where: {layer: nowhere}, activation: kl}\n"
+    words = [name, str(files / "model.onnx"), "--data", str(files / "calib.npz")]
+    monkeypatch.setattr(sys, "stdin", typed(text))
+    assert main([*words, "--out", str(files / "run"), "--recipe", "-"]) == 5
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_init_starts_from_standard_input(
+    files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["init", str(files / "model.onnx"), "--dialect", "amct", "--from", "-"]
+    monkeypatch.setattr(sys, "stdin", typed("batch_num: 7\n"))
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["batch_num"] == 7
+
+
+@pytest.mark.parametrize(
+    ("stdin", "said"), [(typed(b"\xff\xfe\x00"), "no text in UTF-8"), (None, "which is closed")]
+)
+def test_standard_input_is_no_text(
+    stdin: io.TextIOWrapper | None,
+    said: str,
+    files: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert main(["explain", str(files / "model.onnx"), "--recipe", "-"]) == 5
+    assert said in capsys.readouterr().err
 
 
 def test_quiet_prints_warnings_alone(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from calibrant.cli._options import OUTPUT_PANEL
-from calibrant.errors import OutputError
+from calibrant.errors import ConfigValueError, OutputError
 
-__all__ = ["Force", "OutFile", "check_free", "recipe_source", "write_whole"]
+__all__ = ["Force", "OutFile", "check_free", "name_of", "recipe_source", "write_whole"]
 
 OutFile = Annotated[
     Path | None,
@@ -29,7 +29,7 @@ Force = Annotated[
     typer.Option("--force", help="Write over a file that is there.", rich_help_panel=OUTPUT_PANEL),
 ]
 
-STDOUT = Path("-")
+STDOUT = STDIN = Path("-")
 
 
 def check_free(out: Path | None, *, force: bool) -> Path | None:
@@ -64,8 +64,23 @@ def write_whole(path: Path, text: str) -> None:
         raise OutputError(f"'{path}' cannot be written: {e.strerror}.") from e
 
 
+def name_of(path: Path) -> str:
+    """Return what a text calls a recipe's file."""
+    return "standard input" if path == STDIN else path.name
+
+
 def recipe_source(path: Path) -> Path | str:
-    """Return a recipe's file, or for `-` the text on standard input."""
-    if str(path) != "-":
+    """Return a recipe's file, or for `-` the text on standard input.
+
+    Raises:
+        ConfigValueError: Standard input is closed, or is no text in UTF-8.
+    """
+    if path != STDIN:
         return path
-    return sys.stdin.read() + "\n"  # a text is told from a path by its line breaks
+    if sys.stdin is None:
+        raise ConfigValueError("The recipe is to come from standard input (-), which is closed.")
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise ConfigValueError("The recipe on standard input is no text in UTF-8.") from e
+    return text + "\n"  # a text is told from a path by its line breaks

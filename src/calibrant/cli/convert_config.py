@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from calibrant.cli._files import Force, OutFile, check_free, recipe_source, write_whole
+from calibrant.cli._files import Force, OutFile, check_free, name_of, recipe_source, write_whole
 from calibrant.cli._names import completing, dialects, dialects_written
 from calibrant.cli._options import Debug, Json
 
@@ -88,7 +88,7 @@ def convert_config(
     lost: list[str] = []
     text = convert(recipe, to, model=model, lost=None if strict else lost)
     if to == "native":
-        text = f"# {config.name}, as a recipe of calibrant's own\n{text}"
+        text = f"# {name_of(config)}, as a recipe of calibrant's own\n{text}"
     if path is not None:
         write_whole(path, text)
     if as_json:
@@ -99,7 +99,7 @@ def convert_config(
         print_json({"file": file, "dialect": to, "config": text, "lost": lost, "notes": notes})
         return
     if path is not None:
-        typer.echo(f"{path}: {config.name} in dialect {to}.")
+        typer.echo(f"{path}: {name_of(config)} in dialect {to}.")
     else:
         typer.echo(text, nl=False)
     for sentence in lost:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calibrant.cli._files import Force, OutFile, check_free, write_whole
+from calibrant.cli._files import Force, OutFile, check_free, recipe_source, write_whole
 from calibrant.cli._names import completing, dialects_for_models
 from calibrant.cli._options import Debug, Fix, Json, Model, Target
 
@@ -49,7 +49,7 @@ def init(
         typer.Option(
             "--from",
             metavar="FILE",
-            help="A configuration in any dialect to start from, such as a simplified quant.cfg. Default: what "
+            help="A configuration in any dialect to start from, such as a simplified quant.cfg; - for standard input. Default: what "
             "the vendor does when nothing is said.",
             show_default=False,
         ),
@@ -180,7 +180,7 @@ def _vendor(
         f"The file does not say that inputs are fixed: 'calibrant quantize' needs --fix {f}, too."
         for f in fix
     ]
-    config = load_recipe(source, if_empty=dialect) if source is not None else None
+    config = load_recipe(recipe_source(source), if_empty=dialect) if source is not None else None
     if dialect == "amct":
         text = create_config(model, config=config, **given)
     elif dialect == "amct-retrain":

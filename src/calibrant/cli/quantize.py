@@ -81,7 +81,7 @@ def quantize(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="What is wanted, layer by layer; 'calibrant init' writes one to edit.",
+            help="What is wanted, layer by layer; 'calibrant init' writes one to edit. - for standard input.",
             rich_help_panel=DATA_PANEL,
             show_default=False,
         ),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from calibrant.cli._files import recipe_source
 from calibrant.cli._options import (
     DATA_PANEL,
     HOW_PANEL,
@@ -67,7 +68,7 @@ def sensitivity(
         typer.Option(
             "--recipe",
             metavar="FILE",
-            help="How scales are chosen, in any dialect. Default: ranges by mse, nothing tried.",
+            help="How scales are chosen, in any dialect; - for standard input. Default: ranges by mse, nothing tried.",
             rich_help_panel=_PANEL,
             show_default=False,
         ),
@@ -159,7 +160,7 @@ def sensitivity(
         ranking = run(
             model,
             data,
-            recipe,
+            recipe_source(recipe) if recipe is not None else None,
             [p.strip() for p in precision.split(",")],
             metric,
             mode=mode,  # type: ignore[arg-type]  # any text: the function says what is allowed
