@@ -21,9 +21,11 @@ ensure_venv() {
   local extra="${1:-}" wanted target
   wanted="$(cat "$root/pyproject.toml" "$root/scripts/constraints.txt" <(echo "$root") | sha256sum | cut -d' ' -f1)"
   if [ -x "$venv/bin/python" ]; then
-    # the development installation holds the plain one
-    [ "$(cat "$venv/.stamp-dev" 2>/dev/null)" = "$wanted" ] && return 0
-    [ -z "$extra" ] && [ "$(cat "$venv/.stamp-core" 2>/dev/null)" = "$wanted" ] && return 0
+    local stamp stamps="$extra"
+    [ -z "$extra" ] && stamps="core dev docs" # an installation with an extra holds the plain one
+    for stamp in $stamps; do
+      [ "$(cat "$venv/.stamp-$stamp" 2>/dev/null)" = "$wanted" ] && return 0
+    done
   fi
   if ! "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
     [ "$(cat "$venv/.root" 2>/dev/null)" != "$root" ]; then

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import os
 import re
@@ -37,6 +38,7 @@ DOCS = ROOT / "docs"
 PAGES = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
     ROOT / "examples" / "README.md",
     *sorted(DOCS.rglob("*.md")),
 ]
@@ -212,6 +214,30 @@ def test_links_lead_somewhere(page):
             heads = re.findall(r"^#+ (.+)$", text_of(linked), re.MULTILINE)
             anchors = [re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in heads]
             assert anchor in anchors, f"{name_of(page)} links {target}"
+
+
+def test_the_site_has_every_page():
+    """`scripts/docs` builds the site and checks the same links again; this needs no package of its own."""
+    text = text_of(ROOT / "mkdocs.yml")
+    nav = re.findall(r": (\S+\.md)$", text, re.MULTILINE)
+    ours = {p for p in nav if not p.startswith("project/")}
+    assert ours == {p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md")}
+    assert all((ROOT / p.removeprefix("project/")).exists() for p in nav if p not in ours)
+    assert len(nav) == len(set(nav))
+
+
+def test_the_description_on_an_index_has_no_link_into_the_repository():
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    readme = text_of(ROOT / "README.md")
+    bare = build.described(readme, None)
+    assert "](docs/" in readme
+    assert re.findall(r"\]\((?!https?://)[^)]*\)", bare) == []
+    whole = build.described(readme, "https://example.org/calibrant/")
+    assert "](https://example.org/calibrant/docs/tutorial.md)" in whole
 
 
 def test_every_page_is_reached_from_the_index():
