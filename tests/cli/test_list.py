@@ -138,6 +138,21 @@ def test_quiet_prints_warnings_alone(files: Path, capsys: pytest.CaptureFixture[
     assert (files / "run" / "deploy.onnx").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["evaluate", "--metric", "top1", "--min", "nan"], "--min is nan; it is a number."),
+        (["quantize", "--out", "run", "-q", "-v"], "--quiet and --verbose are given"),
+    ],
+)
+def test_options_that_say_nothing(
+    words: list[str], said: str, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--data", str(files / "eval.npz")]
+    assert main([words[0], str(files / "model.onnx"), *given, *words[1:]]) == 5
+    assert said in capsys.readouterr().err
+
+
 def test_what_stays_in_float_is_told_with_its_reason(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

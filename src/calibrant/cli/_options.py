@@ -128,7 +128,7 @@ Quiet = Annotated[
     typer.Option(
         "--quiet",
         "-q",
-        help="Print warnings and errors alone.",
+        help="Print warnings and errors alone; with --json, the result as JSON.",
         rich_help_panel=OUTPUT_PANEL,
     ),
 ]

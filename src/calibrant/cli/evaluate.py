@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -73,7 +74,10 @@ def evaluate(
     from calibrant.analysis.evaluate import evaluate as run
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._summary import print_evaluation, print_json, quiet_stdout
+    from calibrant.errors import ConfigValueError
 
+    if at_least is not None and math.isnan(at_least):
+        raise ConfigValueError("--min is nan; it is a number.")
     with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
         result = run(
             model,

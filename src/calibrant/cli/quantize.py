@@ -256,11 +256,14 @@ def quantize(
         quiet_stdout,
     )
     from calibrant.dialects import load_recipe
+    from calibrant.errors import ConfigValueError
     from calibrant.formats import check_formats
     from calibrant.pipeline import quantize as run
     from calibrant.rebuild import quantize_from_record
     from calibrant.recipe import Recipe
 
+    if quiet and verbose:
+        raise ConfigValueError("--quiet and --verbose are given; one of them can be.")
     wanted = with_options(
         load_recipe(recipe_source(recipe), dialect=dialect, strict=strict)
         if recipe is not None
