@@ -261,6 +261,17 @@ def test_pages_are_one_idea_in_plain_lines(page):
     assert len(written.splitlines()) <= 220, "a long page hides its idea"
 
 
+def test_pages_that_the_code_cites_are_there():
+    """Readers see the repository alone, so a docstring cites a page of it, or what is public."""
+    cited = set()
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        cited |= {(path.name, name) for name in re.findall(r"[\w./-]+\.md\b", text_of(path))}
+    pages = {c for c in cited if c[1].startswith("docs/")}
+    assert len(pages) > 30
+    assert [c for c in sorted(pages) if not (ROOT / c[1]).exists()] == []
+    assert {name for _, name in cited - pages} <= {"data/README.md"}
+
+
 def test_every_algorithm_has_a_page():
     heads: dict[tuple[str, str], str] = {}
     for path in (DOCS / "explanation" / "algorithms").glob("*.md"):

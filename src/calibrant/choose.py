@@ -108,7 +108,7 @@ def choose_for_each(
 
 
 def _through_float16(params: QuantParams, tensor: str) -> QuantParams:
-    """Round a scale as a device does that keeps it so (ascend.md 10.6); the zero point stays."""
+    """Round a scale as a device does that keeps it so (`numerics.half_scale`); the zero point stays."""
     scale = through_float16(params.scale)
     if not np.isfinite(scale).all():
         raise DataError(

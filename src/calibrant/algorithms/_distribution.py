@@ -67,7 +67,7 @@ def check(stats: TensorStats, spec: QuantSpec) -> None:
 def percentile_rank(n: int, percentile: float) -> int:
     """Return which largest value is the maximum for a percentile: 1 is the largest itself.
 
-    Source: ascend.md 3.2, in float64 and truncated as written there.
+    Source: docs/explanation/algorithms/ifmr.md, in float64 and truncated as written there.
     """
     if 1.0 - percentile < 1.192092896e-07:
         return 1

@@ -10,7 +10,7 @@ Both get 1e-4 added to every bin and are divided by their sum. The r of least di
 equal ones (relative 1e-12) the r closest to 1. Spreading avoids comb patterns where a cell is wider than a
 bin; clipped values pile up in the last cell, and are penalised there.
 
-Source: ascend.md 18.2.
+Source: docs/explanation/algorithms/kl.md.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ neighbours, and the best last centre follows from the best centres before it:
 
 That is O(k * 256**2). A centre that has to be there forbids the gaps that pass over it.
 
-Source: ascend.md 7 [OURS] 2 and 4; Wang and Song, "Ckmeans.1d.dp: Optimal k-means Clustering in One
+Source: docs/explanation/algorithms/weight-nuq.md; Wang and Song, "Ckmeans.1d.dp: Optimal k-means Clustering in One
 Dimension by Dynamic Programming", The R Journal 3/2, 2011 (the recurrence, there over clusters).
 """
 

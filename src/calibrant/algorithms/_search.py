@@ -20,7 +20,7 @@ def ratios(start: float, end: float, step: float) -> npt.NDArray[np.float32]:
     Their number is ceil((end - start) / step) in float64 and sensitive to rounding: 0.7 to 1.3 by 0.01
     gives 61.
 
-    Source: ascend.md 3.3.
+    Source: docs/explanation/algorithms/ifmr.md.
     """
     n = math.ceil((end - start) / step)
     return (start + np.arange(n) * step).astype(np.float32)
@@ -61,6 +61,6 @@ def within(stats: TensorStats, threshold: float, spec: QuantSpec) -> QuantParams
 def constant(value: float, spec: QuantSpec) -> QuantParams:
     """Return the parameters for data that is all one value; it lies on the grid.
 
-    Source: ascend.md 3.5.
+    Source: docs/explanation/algorithms/ifmr.md.
     """
     return QuantParams.from_range(min(value, 0.0), max(value, 0.0), spec)

@@ -39,7 +39,7 @@ __all__ = [
     "options",
 ]
 
-#: Share of the values that stays in the range; ascend.md 12 and horizon.md 2.3 agree on the limits.
+#: Share of the values that stays in the range; Ascend's and Horizon's tools agree on the limits.
 Percent = Annotated[float, Field(gt=0.5, le=1)]
 #: Part of something.
 Ratio = Annotated[float, Field(gt=0, lt=1)]

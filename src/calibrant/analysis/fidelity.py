@@ -1,6 +1,6 @@
 """Look at a quantized model node by node: types, thresholds, and how near each output is to the float one.
 
-Source: horizon.md 11 (the two tables).
+Source: the tables of nodes and outputs that Horizon's tools print.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The metric of several samples is the mean over them; of several outputs the wors
 that are not floating point numbers, that no input changes, or that hold one value throughout say nothing and
 are left out. An output behind a selection (boxes that are left) is replaced by what is selected from.
 
-Source: horizon.md 1.5, 4.3.
+Source: docs/explanation/decisions.md, "Metrics by name".
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The float model runs once; a layer costs what lies behind it (`runtime.downstream`).
 
-Source: horizon.md 10.3 (kind `node`).
+Source: docs/how-to/rank-layers.md.
 """
 
 from __future__ import annotations

@@ -300,7 +300,7 @@ def _details(summary: Mapping[str, Any]) -> Iterator[Table]:
 
 
 def _by_node(summary: Mapping[str, Any]) -> Iterator[Table]:
-    """Yield the two tables of horizon.md 11."""
+    """Yield the table of nodes and that of outputs, as Horizon's tools print them."""
     if summary["nodes"]:
         nodes = _table("Node", "Type", "Cosine", "Threshold", "DataType", title="Nodes")
         for n in summary["nodes"]:

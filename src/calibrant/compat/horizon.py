@@ -8,7 +8,7 @@ The range stays; the scale follows the width:
 A symmetric grid of 16 bits then holds every point of that of 8, its lowest too, which T / (2**15 - 1) would clip
 (the lowest weight of a channel stands there). So one sees what 16 bits at one operand would bring before asking for them.
 
-Source: horizon.md 6.2 (`set_calib_qtype`), 1.4.
+Source: docs/how-to/layers-and-precision.md, "See what another width would bring".
 """
 
 from __future__ import annotations

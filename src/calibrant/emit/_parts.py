@@ -8,7 +8,7 @@ The bias stays with the first copy, an Add brings both together under the name o
 With two operands in parts a MatMul becomes four. The grid of a GridSample, and a Resize that fills with a
 number of its own, are not linear: there the sum stands in front of the operator.
 
-Source: horizon.md 6.2.
+Source: docs/how-to/layers-and-precision.md, "Error compensation".
 """
 
 from __future__ import annotations

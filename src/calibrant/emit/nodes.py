@@ -1,6 +1,6 @@
 """What a quantized model makes of each node: its type, and the thresholds its inputs are clipped at.
 
-Source: horizon.md 11 (columns of the table by node), 1.4 (threshold = scale * qmax).
+Source: the table of nodes that Horizon's tools print; docs/reference/artefacts.md (threshold = scale * qmax).
 """
 
 from __future__ import annotations

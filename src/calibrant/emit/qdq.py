@@ -7,7 +7,7 @@ weights are int8 that use fewer values; 4 and 16 bits need opset 21. A weight of
 indices, which a Gather turns into int8 when the model is loaded. A compensated operand is two 8-bit values, and an
 operator that is linear in it becomes two (`_parts`).
 
-Source: ascend.md 15.5 ([OURS]: standard QDQ; the zero point equals the offset).
+Source: ONNX, QuantizeLinear and DequantizeLinear; docs/explanation/grid.md (the zero point equals a record's offset).
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Files:
 
 
 def named(prefix: str, name: str) -> str:
-    """Return a file's name with its prefix; without one there is no underscore (ascend.md 15.1).
+    """Return a file's name with its prefix; without one there is no underscore.
 
     Example:
         >>> named("run", "deploy_model.onnx"), named("", "deploy_model.onnx")

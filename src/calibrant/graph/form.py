@@ -2,7 +2,7 @@
 
     prepare → fold → float16 → balance as asked → equalize → balance
 
-Source: ascend.md 15.3 for what a record says of it (`skip_fusion`, `tensor_balance_factor`).
+Source: docs/how-to/records.md for what a record says of it (`skip_fusion`, `tensor_balance_factor`).
 """
 
 from __future__ import annotations

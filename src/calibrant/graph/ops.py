@@ -246,7 +246,7 @@ def bias_of(node: ir.Node) -> tuple[ir.Node, int] | None:
     """Return the node and input index that hold a layer's constant bias, or None.
 
     Conv, ConvTranspose and Gemm hold it themselves. A MatMul has it in an Add that alone reads its output
-    (ascend.md 10.1: MatMul + Add).
+    (docs/reference/ascend-configurations.md, "Fusion").
     """
     rule = rule_of(node)
     if rule.bias is not None:

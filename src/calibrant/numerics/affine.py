@@ -1,6 +1,6 @@
 """Quantize and dequantize arrays: the two lines everything else is about.
 
-Rounding is half to even (ascend.md 1.2, and ONNX QuantizeLinear).
+Rounding is half to even (docs/explanation/grid.md, and ONNX QuantizeLinear).
 """
 
 from __future__ import annotations

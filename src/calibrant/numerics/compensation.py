@@ -10,7 +10,7 @@ clipped of x is clipped of r again: half a step more, so compensation does not h
 With a zero point in the first grid, `q1` above is `q1 - zero_point`; the second grid always has zero point 0,
 since rounding errs to both sides.
 
-Source: horizon.md 6.2.
+Source: docs/how-to/layers-and-precision.md, "Error compensation".
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A grid is named by its bit width alone: it is signed, [-2**(bits-1), 2**(bits-1)
 stores unsigned numbers gets the same grid moved by 2**(bits-1); that is a matter of storage, decided
 when the model is written (`emit.qdq`), so nothing before it has two cases.
 
-Source: ascend.md 1.1 (grids of INT4, INT6, INT7, INT8, INT16).
+Source: docs/explanation/grid.md (grids of 4, 6, 7, 8 and 16 bits).
 """
 
 from __future__ import annotations

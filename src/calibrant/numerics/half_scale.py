@@ -3,7 +3,7 @@
     s' = float16(s)                  2**-14 <= s <= 65504
     s' = float16(sqrt(s))**2         elsewhere, computed in float32
 
-Source: ascend.md 10.6 (FORCE_FP16_QUANT).
+Source: docs/reference/ascend-configurations.md, "Scales through float16" (FORCE_FP16_QUANT).
 """
 
 from __future__ import annotations

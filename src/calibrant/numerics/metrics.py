@@ -3,7 +3,7 @@
 Arrays of one shape are flattened and summed in float64. NaN or Inf in either makes the result NaN, which
 `Metric.better` takes for the worst there is; nothing is dropped in silence.
 
-Source: horizon.md 1.5; ascend.md 18.2 (divergences).
+Source: docs/explanation/decisions.md, "Metrics by name"; docs/explanation/algorithms/kl.md (divergences).
 """
 
 from __future__ import annotations

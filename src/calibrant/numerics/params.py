@@ -6,7 +6,7 @@
 A scale is proportional to the unit of what it is the scale of. Vendors' kernels put a limit on that (`SCALE_EPS`),
 which a spec may ask for; without it the limits are those of float32 itself.
 
-Source: ascend.md 1.1 to 1.3 (grid, offset, guard) and 2 (min/max kernel).
+Source: docs/explanation/grid.md; the public code of AMCT for the rules of 128 steps and of small scales.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 
 FloatArray = npt.NDArray[np.floating]
 
-#: In vendors' kernels a scale below this becomes 1.0 (float32 epsilon; ascend.md 1.3).
+#: In vendors' kernels a scale below this becomes 1.0 (float32 epsilon; docs/explanation/grid.md).
 SCALE_EPS = np.float32(1.192092896e-07)
 
 #: The smallest normal float32: below it a scale would lose digits, and its inverse is no float32 any more.

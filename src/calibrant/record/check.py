@@ -1,6 +1,6 @@
 """Check an entry of a record by itself and against its layer.
 
-Source: ascend.md 15.1 (errors), 15.3 (validation on read).
+Source: docs/how-to/records.md, "What is checked".
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ with the fewest digits that read back to the same float32.
 What AMCT's record has no field for stands in comments, which its readers pass over and ours read back
 (`record.extras_write`), so that a model is built again from the float model and its record alone.
 
-Source: ascend.md 15.3 (fields, ranges, text form).
+Source: AMCT's record; docs/reference/artefacts.md, "record.txt and record.json".
 """
 
 from __future__ import annotations

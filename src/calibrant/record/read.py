@@ -8,7 +8,7 @@
 A field that stands twice counts as last written. Comments that begin with `# calibrant: ` hold what the
 record has no field for (`record.extras_write`).
 
-Source: ascend.md 15.3.
+Source: AMCT's record; docs/how-to/records.md.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ over them; else the bias stays. y is the output of the layer with its bias. A la
 Activations stay float because the correction is "after weight calibration" and y_wq is what quantized weights
 make of a layer: the error of a quantizer in front depends on the data, and `refine.bias_correction` takes it in.
 
-Source: horizon.md 5.
+Source: docs/explanation/bias-correction.md, "By a rule".
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ error changes by  delta**2 - 2 delta m  a value, so means are all that is needed
 is not finite are left out (`numerics.finite`).
 
 Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
-section 4.2 (empirical form); horizon.md 5 (accept only if better).
+section 4.2 (empirical form); docs/explanation/bias-correction.md (kept only where it helps).
 """
 
 from __future__ import annotations

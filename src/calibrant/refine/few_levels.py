@@ -11,7 +11,7 @@ float weight. Inputs are those that the layer gets in the quantized network. A f
 the codebooks of the last one, which change the inputs of the layers behind; it ends early when a round changes
 nothing.
 
-Source: ascend.md 7 [OURS] 3.
+Source: docs/explanation/algorithms/weight-nuq.md (`rounds`).
 """
 
 from __future__ import annotations

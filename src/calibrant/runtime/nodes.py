@@ -1,7 +1,7 @@
 """Compare two models node by node on one sample, and their outputs sample by sample.
 
-Source: horizon.md 11 (float node output against the fully quantized model's node output, on the first
-sample) and 1.5 (metrics; the mean of samples, and the worst one).
+Source: the table of nodes that Horizon's tools print (a node's output in the float and in the quantized model, on
+the first sample); the metrics are those of docs/explanation/decisions.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Count the values that a node in float16 could not hold, by what the float model computes.
 
-Source: horizon.md 1.3, 1.4 (float16 emulation: values beyond +-65504 are counted).
+Source: docs/explanation/grid.md, "Float16 beside it".
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 Nothing is folded, equalised or corrected: each would change what the scales were trained for.
 
-Source: horizon.md 3.2 (`load`), 12.
+Source: docs/how-to/other-tools.md, "Keep the scales of a trained model".
 """
 
 from __future__ import annotations

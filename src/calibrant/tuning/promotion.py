@@ -5,7 +5,7 @@ all at or beyond a threshold, or as many as fit into a share of the multiplicati
 a rule names with a type of their own are neither ranked nor raised. Nothing is calibrated again: widths and
 what stays in float change, the statistics are the same.
 
-Source: horizon.md 4.5.
+Source: docs/explanation/decisions.md, "Metrics by name"; docs/reference/horizon-configurations.md (`search.layer`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from calibrant.tuning.strategies.by_loss import by_loss
 
 __all__ = ["promoted"]
 
-#: A layer is judged on so many samples, or on those there are (horizon.md 10.3).
+#: A layer is judged on so many samples, or on those there are.
 SAMPLES = 8
 
 #: Fields by which a rule fixes the type of a layer.

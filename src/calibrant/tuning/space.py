@@ -4,7 +4,7 @@ A candidate of the model stands at every node whose own list has it; a node whos
 of its own. What no list speaks of is the same in all plans. A later rule that sets a field stands over what the
 candidates of an earlier one say of it, and so does what the device cannot do.
 
-Source: horizon.md 3.5, 4.2.
+Source: docs/reference/horizon-configurations.md (lists make candidates, and their order).
 """
 
 from __future__ import annotations

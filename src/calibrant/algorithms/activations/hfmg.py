@@ -11,7 +11,7 @@ The first candidate of least loss wins; scale and zero point follow from its end
 Several batches are one histogram here, that of all their values; the vendor redistributes counts when
 the range grows, which makes the result depend on the order of the batches.
 
-Source: ascend.md 4.
+Source: docs/explanation/algorithms/hfmg.md.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _histogram(stats: TensorStats, bins: int) -> FloatArray:
 
 
 def _candidates(histogram: FloatArray) -> tuple[IntArray, IntArray]:
-    """Return first and last bin of each range, two arrays (candidates,). Source: ascend.md 4.3."""
+    """Return first and last bin of each range, two arrays (candidates,)."""
     below = np.concatenate([[0.0], np.cumsum(histogram)])  # below[k]: values before bin k
     step = float(max(math.ceil(below[-1] / _SHARE), 1))
     left, right = np.empty((2, histogram.size), dtype=np.int64)

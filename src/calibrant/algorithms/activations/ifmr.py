@@ -9,7 +9,7 @@
 and the first r of least loss wins. On raw values every element is computed in float32, as the
 specification says, and squares and mean in float64, so that the order of the values does not matter.
 
-Source: ascend.md 3.
+Source: docs/explanation/algorithms/ifmr.md.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     A = (P + Q) / 2;  D = sum P ln(P / A) / 2 + sum Q ln(Q / A) / 2
 
-Source: ascend.md 18.2; the search is `_divergence.search`.
+Source: docs/explanation/algorithms/kl.md; the search is `_divergence.search`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     D = sum P ln(P / Q)
 
-Source: ascend.md 18.2; the search is `_divergence.search`.
+Source: docs/explanation/algorithms/kl.md; the search is `_divergence.search`.
 """
 
 from __future__ import annotations

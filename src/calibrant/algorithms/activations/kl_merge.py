@@ -14,7 +14,7 @@ of the batches. Here `bins` bins reach up to the 0.9999 quantile of |x|, as the 
 does; bins of the same width are appended up to the maximum, and pairs are merged while there are more than
 `max_bins`.
 
-Source: horizon.md 3.4.
+Source: docs/explanation/algorithms/kl-merge.md.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     [lo, hi] = [-T, T]                                symmetric
              = [max(min x, -T), min(max x, T)]        asymmetric: the part of it that occurs
 
-Source: horizon.md 3.2 and 3.3 (`max`); the asymmetric form is ours, and with max_percentile 1 it is
-`min-max`.
+Source: Horizon's `max` (docs/explanation/algorithms/max.md); the asymmetric form is ours, and with
+max_percentile 1 it is `min-max`.
 """
 
 from __future__ import annotations

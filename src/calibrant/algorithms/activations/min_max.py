@@ -2,7 +2,7 @@
 
     [lo, hi] = [min x, max x]
 
-Source: ascend.md 2 (kernel); horizon.md 3.2 (`min-max`).
+Source: docs/explanation/grid.md; Ascend's and Horizon's tools have it.
 """
 
 from __future__ import annotations

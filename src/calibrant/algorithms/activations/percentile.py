@@ -2,7 +2,7 @@
 
     [lo, hi] = [quantile(x, 1 - p), quantile(x, p)]        linear between two ranks
 
-Source: ONNX Runtime's percentile calibrator and horizon.md 3.2 for the idea; two ends here.
+Source: the percentile calibration of ONNX Runtime's and Horizon's tools for the idea; two ends here.
 """
 
 from __future__ import annotations

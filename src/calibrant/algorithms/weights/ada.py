@@ -10,7 +10,8 @@ The scale is that of the least divergence between the weights and what 2**bits -
 
 Equal divergences take the widest range. A weight that is zero has scale 1.
 
-Source: ascend.md 9.
+Source: Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization" (AdaRound), ICML 2020; the scale
+and the schedule as in docs/explanation/algorithms/weight-ada.md.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 A channel that is zero has scale 1. The weight of a grouped transposed convolution is brought to (out, …)
 by the caller.
 
-Source: ascend.md 5, with the kernel of 2.
+Source: docs/explanation/algorithms/weight-arq.md; docs/explanation/grid.md, "From a range to a grid".
 """
 
 from __future__ import annotations

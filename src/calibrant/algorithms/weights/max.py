@@ -4,7 +4,7 @@
 
 So the lowest integer of the grid is never used, other than by `arq`.
 
-Source: horizon.md 1.4.
+Source: docs/explanation/grid.md, "From a range to a grid".
 """
 
 from __future__ import annotations

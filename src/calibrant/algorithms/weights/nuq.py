@@ -8,7 +8,7 @@ One codebook serves all channels. 0 is a level wherever a weight is 0, since pru
 between two levels goes to the smaller magnitude. `refine.few_levels` then has the codebook reconstruct the
 layer's output instead of its weights, `rounds` times.
 
-Source: ascend.md 7 [OURS] 1, 2, 4 and 5 (the vendor's own clustering is not public).
+Source: docs/explanation/algorithms/weight-nuq.md (the vendor's own clustering is not public).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     headed:  int32 magic 510 · int32 count · int32 channels · int32 height · int32 width · float32 …
     bare:    the samples one after another, in the input's type (or `source_dtype`) and shape
 
-Source: ascend.md 18.1, BINARY input file (the byte order of the header is that specification's reading).
+Source: docs/reference/ascend-configurations.md, BINARY file (the byte order of the header is our reading).
 """
 
 from __future__ import annotations

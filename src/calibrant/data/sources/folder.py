@@ -1,7 +1,7 @@
 """Folders of samples.
 
-    calib/<input>/0.npy …               one sub-folder an input (horizon.md 3.1), any of the files below
-    calib/b0_<input>.npy …              flat, the index in front (horizon.md 3.1)
+    calib/<input>/0.npy …               one sub-folder an input, any of the files below
+    calib/b0_<input>.npy …              flat, the index in front
     calib/*.npz                         arrays by input name in each file; one feed, or samples on axis 0
     calib/*.npy | *.bin | *.jpg …       a model with one input
     calib/<class>/*.jpg …               a model with one input: one sub-folder a class (`sources.classes`)

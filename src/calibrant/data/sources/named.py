@@ -5,7 +5,8 @@
 
 A relative path is looked for beside the configuration first, then in the working directory.
 
-Source: ascend.md 18.1, 18.3 (preprocess_parameter); horizon.md 2.5 (cal_data_dir).
+Source: docs/reference/ascend-configurations.md (`preprocess_parameter`);
+docs/reference/horizon-configurations.md (`cal_data_dir`).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Floats are normal with mean 0 and deviation 1, integers and booleans 0 or 1 (which any table of embeddings
 has). Dimensions that the model leaves open are 1. The seed is fixed.
 
-Source: horizon.md 3.1 (`skip`, check mode).
+Source: docs/reference/horizon-configurations.md (`skip`).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ runs it; the fake-quant graph (`ascend_fake_quant`) says what it computes.
 The device subtracts the offset inside the layer. An entry of AscendDequant's second input holds the bits of
 the float32 scale (31:0), a shift (39:32) and the weight's offset (47:40), both 0.
 
-Source: ascend.md 15.5.
+Source: docs/reference/artefacts.md, "Files of --format ascend".
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@
 The layer's weight and bias are float tensors that hold integers. Any ONNX runtime runs it; it differs from the
 deployable model by the rounding of biases and by the sums' order.
 
-Source: ascend.md 15.4 (nodes and names), 1.2 (the reciprocal is stored).
+Source: docs/reference/artefacts.md, "Files of --format ascend" (nodes and names);
+docs/explanation/grid.md (the reciprocal is stored).
 """
 
 from __future__ import annotations

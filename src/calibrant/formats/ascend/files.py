@@ -6,7 +6,7 @@
 | `deploy_model.onnx` | AscendQuant, integer layers, AscendDequant: for the vendor's converter, no ONNX runtime |
 | `quant_info.json` | which nodes stand for which layer, with scales and offsets |
 
-Source: ascend.md 15.1 (names), 15.4 to 15.6.
+Source: docs/reference/artefacts.md, "Files of --format ascend".
 """
 
 from __future__ import annotations

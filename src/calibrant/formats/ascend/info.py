@@ -1,6 +1,6 @@
 """Say which nodes of the Ascend graphs stand for which layer: the quant-info file.
 
-Source: ascend.md 15.6.
+Source: docs/reference/artefacts.md, "Files of --format ascend" (every key).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Both graphs have one shape, and a `Style` says what their nodes are:
 A layer with a quantized weight and an average pooling run on integers. Any other reader of a quantized tensor
 (MaxPool, Add, a product of two activations) gets the float values back in front of it.
 
-Source: ascend.md 15.4, 15.5.
+Source: docs/reference/artefacts.md, "Files of --format ascend".
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ def _layer(walk: _Walk, node: ir.Node, w: WeightDecision, p: QuantParams) -> Non
 def _scale(plan: Plan, scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return scale_d * scale_w as the device keeps it: a float of 19 bits where scales are forced into float16.
 
-    Source: ascend.md 10.6.
+    Source: docs/reference/ascend-configurations.md, "Scales through float16".
     """
     if not plan.half_scales:
         return scale

@@ -8,7 +8,7 @@ levels, scales of channels that the weight took over) the floats that these inte
 
 The node with the name itself is the DequantizeLinear; the QuantizeLinear before it ends in `__quantize`.
 
-Source: horizon.md 1.2, 7.4, 11.
+Source: docs/reference/artefacts.md, "Files of --format horizon".
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@
 Channels that were rescaled, Muls that were put in and float16 belong to calibration; the optimized model
 computes what the original computes.
 
-Source: horizon.md 1.1, 11.
+Source: docs/reference/artefacts.md, "Files of --format horizon".
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
 `from` is the section of a `quant_config` (`model_config`, `op_config`, `subgraph_config`, `node_config`), the place
 of the rule where another dialect said it, or `default`. Zero points are on the signed grid.
 
-Source: horizon.md 1.2 (fields of a calibration node), 2.4 (effective configuration), 11.
+Source: docs/reference/artefacts.md, "Files of --format horizon" (every key).
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ Channels that are zero (below the float32 epsilon): with xo = max X_j / f_j and 
 X_j = W_j = 0 gives f_j = 1, X_j = 0 gives wo / W_j, W_j = 0 gives X_j / xo; all ones where the whole activation or
 weight is zero. Where every channel is zero on one of the two sides, xo = wo = 1 (the source does not say).
 
-Source: ascend.md 8 (DMQ balancer). Also known as: Xiao et al., "SmoothQuant", ICML 2023.
+Source: the DMQ balancer of Ascend's tools (docs/explanation/equalization.md, "Balancing"). Also
+known as: Xiao et al., "SmoothQuant", ICML 2023.
 """
 
 from __future__ import annotations

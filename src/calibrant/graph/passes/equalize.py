@@ -13,9 +13,9 @@ A channel is never made more than twice as large (f_j >= 1/2): channels that wer
 data are the ones that are louder in other data, and a channel blown up to the full range clips first. On
 a MobileNetV1 of width 0.25 a limit of 2 gives 22.3 dB, and one of 64 gives 20.0 dB.
 
-Sources: ascend.md 8 (factors, strength a); Nagel, van Baalen, Blankevoort, Welling, "Data-Free Quantization
-Through Weight Equalization and Bias Correction", ICCV 2019, section 4.1 (moving scale across a homogeneous
-function). The limit is ours.
+Sources: the DMQ balancer of Ascend's tools (factors, strength a; docs/explanation/equalization.md); Nagel, van
+Baalen, Blankevoort, Welling, "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
+section 4.1 (moving scale across a homogeneous function: cross-layer equalization). The limit is ours.
 """
 
 from __future__ import annotations

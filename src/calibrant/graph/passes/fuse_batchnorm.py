@@ -7,7 +7,7 @@ A node is left alone when (1) the layer is in the skip list, (2) something else 
 (3) the normalization is in training mode, (4) a parameter is not constant, (5) a Gemm scales its product or
 its bias, or (6) the folded numbers are not finite.
 
-Source: ascend.md 10.1.
+Source: docs/reference/ascend-configurations.md, "Fusion".
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ whoever reads it (a quantizer, an output, a float32 node) finds it as before. Co
 float16 are clipped to +-65504 and counted. A node whose values go beyond it saturates: a Clip stands in front of
 the Cast at its inputs, and behind its outputs.
 
-Source: horizon.md 1.3 and 7.2 (a float16 node does not spread to its neighbours).
+Source: docs/explanation/grid.md, "Float16 beside it".
 """
 
 from __future__ import annotations

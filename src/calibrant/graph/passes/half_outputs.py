@@ -1,6 +1,6 @@
 """Round the outputs of a model through float16; they stay float32, so that whoever reads them finds what they did.
 
-Source: horizon.md 2.3 (`model_output_type`: float16).
+Source: docs/reference/horizon-configurations.md (`model_output_type`: float16).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 The floats are the values that the integers stand for, so a constant that was rounded stays rounded. Layout
 operators between a weight and its reader are applied to the weight, and its scale's axis moves with them.
 
-Source: horizon.md 3.2 (`load`) and 12 (the scales of a trained model are authoritative).
+Source: docs/how-to/other-tools.md, "Keep the scales of a trained model".
 """
 
 from __future__ import annotations
