@@ -6,4 +6,6 @@ from hypothesis import settings
 
 settings.register_profile("calibrant", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
+#: `scripts/soak`: more examples, and none that an earlier round left, so that a seed says all.
+settings.register_profile("soak", deadline=None, max_examples=500, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "calibrant")
