@@ -191,7 +191,7 @@ def about(kind: Kind, name: str) -> str:
 
     Example:
         >>> about("weight", "max")
-        'The largest magnitude, in the same number of steps on either side.'
+        'Cover every weight, with a grid that is the same on either side of zero.'
     """
     return (inspect.getdoc(_find(kind, name)) or "").partition("\n")[0]
 
