@@ -2,10 +2,11 @@
 
 import os
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("calibrant", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True)
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("calibrant", patient)
+settings.register_profile("ci", patient, derandomize=True)
 #: `scripts/soak`: more examples, and none that an earlier round left, so that a seed says all.
-settings.register_profile("soak", deadline=None, max_examples=500, database=None)
+settings.register_profile("soak", patient, max_examples=500, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "calibrant")
