@@ -177,7 +177,7 @@ def _place(kind: str) -> int:
 
 @pytest.mark.parametrize("kind", ["matmul", "product", "resize", "sample"])
 def test_plain_onnxruntime_runs_it_and_equals_the_definition(kind: str) -> None:
-    """The acceptance test of horizon.md 14, item 19: within 1e-5 of the largest output."""
+    """Both models agree: within 1e-5 of the largest output."""
     result = made(kind, ec(OpType(OPERATOR[kind])))
     found = []
     for model in (result.deploy, result.fake_quant):

@@ -32,6 +32,7 @@ from calibrant.tuning import biases
 from calibrant.tuning import forms as variants
 from calibrant.tuning import ranges as decide
 from calibrant.tuning.strategies.ranges import ADDED_GAIN_DB, FIRST_SAMPLES
+from tests._page import commands
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -93,26 +94,46 @@ def pages_with(mark: str) -> list[Path]:
 @pytest.mark.parametrize("page", pages_with("runs"), ids=name_of)
 def test_code_runs_as_it_stands(page, tmp_path):
     """Blocks behind `<!-- runs -->` run in order; Python blocks of one page see each other's names."""
-    python = ""
-    for match in FENCE.finditer(text_of(page)):
-        if match[1] != "runs":
-            continue
-        if match[2] == "python":
-            python += match[3] + "\n"
-            command = [sys.executable, "-W", "error", "-c", python]
-        else:
-            command = ["bash", "-euo", "pipefail", "-c", match[3]]
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    blocks = [(m[2], m[3]) for m in FENCE.finditer(text_of(page)) if m[1] == "runs"]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(Path(__file__).with_name("_page.py"))],
+        input=json.dumps(blocks),
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_blocks_of_a_page_that_fail_are_seen(tmp_path):
+    """The runner of pages tells a command that fails, a shell that fails and Python that fails."""
+    for block in (
+        ("bash", "calibrant init missing.onnx -o a.yaml\n"),
+        ("bash", "cat missing.txt\n"),
+        ("python", "raise SystemExit('no')\n"),
+    ):
         done = subprocess.run(
-            command,
+            [sys.executable, str(Path(__file__).with_name("_page.py"))],
+            input=json.dumps([block]),
             cwd=tmp_path,
-            env={**os.environ, "PATH": path},
             capture_output=True,
             text=True,
             check=False,
             timeout=120,
         )
-        assert done.returncode == 0, f"{match[3]}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode != 0, block
+
+
+def test_commands_are_found_among_shell():
+    block = "calibrant init a.onnx -o 'b c.yaml'\ncat > r <<'END'\ncalibrant: 1\ncalibrant x\nEND\ncalibrant list | cat\n"
+    assert list(commands(block)) == [
+        ["init", "a.onnx", "-o", "b c.yaml"],
+        "cat > r <<'END'\ncalibrant: 1\ncalibrant x\nEND\ncalibrant list | cat\n",
+    ]
 
 
 @pytest.mark.parametrize("page", pages_with("recipe"), ids=name_of)

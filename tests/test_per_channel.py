@@ -240,7 +240,7 @@ def test_uneven_channels_gain_by_scales_of_their_own(
 
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_padding_of_a_convolution_is_zero_exactly(symmetric: bool) -> None:
-    """horizon.md 3.7: a padded value stands at the zero point, so borders see 0 and nothing else."""
+    """A padded value stands at the zero point, so borders see 0 and nothing else."""
     w = Weights(7)
     net = build(
         """net (float[N,6,H,W] x) => (float[N,8,H,W] y) { y = Conv <pads = [1,1,1,1]> (x, w, b) }""",

@@ -1,4 +1,4 @@
-"""What `-v` shows of nodes and outputs (horizon.md 11)."""
+"""What `-v` shows of nodes and outputs."""
 
 from __future__ import annotations
 

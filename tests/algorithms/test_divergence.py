@@ -1,4 +1,4 @@
-"""KL, SYMKL and JSD: against a literal reading of ascend.md 18.2, and what they are for."""
+"""KL, SYMKL and JSD: against a literal reading of docs/explanation/algorithms/kl.md, and what they are for."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_merged_bins_keep_uniform_data():
 
 
 def literal_merge(x, bins, groups=128):
-    """The formula of horizon.md 3.4 with arrays, candidate after candidate."""
+    """The formula of docs/explanation/algorithms/kl-merge.md with arrays, candidate after candidate."""
     magnitude = np.abs(x.astype(np.float64))
     width = np.quantile(magnitude, 0.9999) / bins
     n = math.ceil(magnitude.max() / width)

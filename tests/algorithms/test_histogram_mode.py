@@ -20,7 +20,7 @@ def squared_error(x, params, spec):
 
 
 def ifmr_loss(x, params, spec):
-    """Loss of ascend.md 3.4 for a scale: no offset and no integer clamp."""
+    """Loss of docs/explanation/algorithms/ifmr.md for a scale: no offset and no integer clamp."""
     s = np.float32(params.scale)
     low = min(x.min(), np.float32(0))
     if spec.symmetric:
@@ -46,7 +46,7 @@ def test_loss(name, loss, bits, symmetric):
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_loss_of_hfmg(bits):
-    """The loss of ascend.md 4.4 on the histogram of the values, for the range chosen from bins."""
+    """The loss of docs/explanation/algorithms/hfmg.md on the histogram of the values, for the range chosen from bins."""
     for shape, x in DATA.items():
         if shape == "constant":
             continue

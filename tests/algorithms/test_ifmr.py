@@ -78,7 +78,7 @@ def test_degenerate_inputs(x, symmetric, asymmetric, repeat):
 
 
 def literal(x, spec, start, end, step, percentile):
-    """Read ascend.md 3 aloud: unsorted values, float32, one candidate after the other."""
+    """Read docs/explanation/algorithms/ifmr.md aloud: unsorted values, float32, one candidate after the other."""
     n = x.size
     k = 1 if 1.0 - percentile < 1.192092896e-07 else n - int(percentile * n)
     ordered = np.sort(x)

@@ -77,7 +77,7 @@ def layer_inputs(model: onnx.ModelProto, feeds: dict[str, Any]) -> dict[str, np.
 def ifmr(
     x: np.ndarray, start: float, end: float, step: float, percentile: float, *, symmetric: bool
 ) -> tuple[float, int]:
-    """Scale and offset of 8 bits by ascend.md 3.2 to 3.4, written down a second time."""
+    """Scale and offset of 8 bits by docs/explanation/algorithms/ifmr.md, written down a second time."""
     f32 = np.float32
     x = x.ravel().astype(f32)
     top, bottom = np.sort(x)[::-1], np.sort(x)

@@ -104,7 +104,7 @@ def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
 
 
 def input_rows(node: onnx.NodeProto, w: Any) -> Any:
-    """Bring a weight into (input channels, rest), group by group (ascend.md 8)."""
+    """Bring a weight into (input channels, rest), group by group."""
     if node.op_type == "Conv":
         g = attribute(node, "group", 1)
         parts = np.split(w, g, axis=0)

@@ -142,7 +142,7 @@ def test_a_bare_bin_file_is_cut_into_samples(tmp_path: Path) -> None:
 
 
 def test_a_headed_bin_file_says_its_own_shape(tmp_path: Path) -> None:
-    """The form of ascend.md 18.1: five little-endian int32, then float32."""
+    """A BINARY file of the older converter: five little-endian int32, then float32."""
     x = numbers(2, 3, 4, 5)
     (tmp_path / "0.bin").write_bytes(struct.pack("<5i", 510, 2, 3, 4, 5) + x.tobytes())
     open_shape = InputInfo("x", ("N", 3, "h", "w"), np.dtype(np.float32))

@@ -161,7 +161,7 @@ def test_everything_is_quantized_but_what_the_vendor_leaves() -> None:
     assert dynamic == []
 
 
-# ----------------------------------------------------------------------- asymmetric (ascend.md 10.5)
+# ----------------------------------------------------------------------- asymmetric
 
 
 @pytest.mark.parametrize(

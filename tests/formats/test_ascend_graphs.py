@@ -1,4 +1,4 @@
-"""The graphs and the info file of the Ascend tools (ascend.md 15.1, 15.4 to 15.6)."""
+"""The graphs and the info file of the Ascend tools (docs/reference/artefacts.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--format horizon`: stage models, names of calibration nodes, quant_info.json (horizon.md 1.2, 2.4, 11)."""
+"""`--format horizon`: stage models, names of calibration nodes, quant_info.json (docs/reference/artefacts.md)."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_a_balanced_layer_computes_the_same_from_a_divided_input(name):
 
 
 def test_the_vendors_worked_example():
-    f = balance_factors([4.0, 0.0, 9.0], [0.5, 2.0, 4.0], 0.5)  # ascend.md 8
+    f = balance_factors([4.0, 0.0, 9.0], [0.5, 2.0, 4.0], 0.5)  # worked by hand
     np.testing.assert_allclose(f, [2.82842708, 3.0, 1.5], rtol=1e-7)
 
 
@@ -144,7 +144,7 @@ def test_the_inverse_has_the_shape_of_the_vendor(name, shape):
 
 
 def by_the_letter(x, w, a):
-    """ascend.md 8, channel by channel."""
+    """The factors of docs/explanation/equalization.md, channel by channel."""
     n = len(x)
     if all(v < EPS for v in x) or all(v < EPS for v in w):
         return [1.0] * n

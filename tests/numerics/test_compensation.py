@@ -24,7 +24,7 @@ def test_in_range_the_error_is_at_most_a_508th_of_a_step(bound: float, seed: int
 
 
 def test_compensation_lies_between_8_and_16_bits_and_close_to_16() -> None:
-    """The acceptance test of horizon.md 14, item 10."""
+    """The error is at most s / 508, and close to that of 16 bits."""
     x = np.random.default_rng(0).uniform(-3, 3, 200_000).astype(np.float32)
     eight, sixteen = (np.abs(x - fake_quantize(x, grid(3.0, b))).max() for b in (8, 16))
     both = np.abs(x - compensate(x, grid(3.0))).max()

@@ -30,7 +30,7 @@ def test_other_widths_do_not_exist(bits):
 
 @pytest.mark.parametrize(
     ("hi", "lo", "symmetric", "scale", "zero_point"),
-    [  # ascend.md 2, worked values
+    [  # docs/explanation/grid.md, worked values
         (3, -3, True, 3 / 127, 0),
         (1, -3, True, 3 / 128, 0),
         (127, -128, True, 1.0, 0),

@@ -79,12 +79,12 @@ def widths(found: Plan) -> dict[str, int]:
     return bits | {f"{w.layer}:{w.input_index}": w.spec.bits for w in found.weights}
 
 
-#: Operands that stay in 8 bits when all is to have 16 (horizon.md 7.3).
+#: Operands that stay in 8 bits when all is to have 16.
 LOWERED = {"conv:1", "up:1", "large:0", "picked:0", "picked:1", "square:1", "right:1"}
 
 
 def test_under_int16_everywhere_some_operands_keep_8_bits() -> None:
-    """The acceptance test of horizon.md 14, item 11."""
+    """All in 16 bits: what stays at 8 is said."""
     found = widths(plan(INT16))
     assert {operand for operand, bits in found.items() if bits == 8} == LOWERED
     assert {"conv:0", "up:0", "square:0", "right:0", "dense:0", "dense:1", "both:0", "more:0"} <= {
@@ -170,7 +170,7 @@ def test_a_node_in_float_is_not_lowered() -> None:
 
 
 def test_float_does_not_spread() -> None:
-    """The acceptance test of horizon.md 14, item 12, first half."""
+    """A node in float16 leaves the types of its neighbours."""
     before = widths(plan())
     for precision in ("float16", "float32"):
         after = widths(plan(Rule(Layer("right"), Settings.of_precision(precision))))
@@ -220,7 +220,7 @@ def test_int16_everywhere_runs(tmp_path: Path) -> None:
 
 
 def test_what_was_lowered_is_raised_without_calibrating_again() -> None:
-    """The acceptance test of horizon.md 14, item 11, second half."""
+    """What stayed at 8 is raised without calibrating again."""
     model, feeds = everything()
     plain = Recipe((INT16,), "horizon-like", equalize="off", bias_correction="off")
     before = quantize(model, batches(feeds), plain)

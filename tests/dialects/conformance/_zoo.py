@@ -54,7 +54,7 @@ GRAPH = """zoo (float[2,4,16,16] x, float[2,4,16] s, float[2,4,4,8,8] v, float[5
     big = MatMul (left, left)
 }"""
 
-#: Node -> its type as PyTorch calls it, for the layers that a configuration may name (ascend.md 10.8).
+#: Node -> its type as PyTorch calls it, for the layers that a configuration may name.
 LAYERS = {
     "conv": "Conv2d",
     "dw": "Conv2d",

@@ -1,4 +1,4 @@
-"""AMCT's simplified configuration, field by field (ascend.md 10 and 12)."""
+"""AMCT's simplified configuration, field by field (docs/reference/ascend-configurations.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AMCT's config.json, field by field (ascend.md 10 and 11)."""
+"""AMCT's config.json, field by field (docs/reference/ascend-configurations.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AMCT's configurations for training, field by field (ascend.md 13 and 14)."""
+"""AMCT's configurations for training, field by field (docs/reference/ascend-configurations.md)."""
 
 from __future__ import annotations
 

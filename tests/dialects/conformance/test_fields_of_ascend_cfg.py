@@ -1,4 +1,4 @@
-"""The calibration file of the older Ascend converter, field by field (ascend.md 18)."""
+"""The calibration file of the older Ascend converter, field by field (docs/reference/ascend-configurations.md)."""
 
 from __future__ import annotations
 

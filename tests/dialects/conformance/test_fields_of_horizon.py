@@ -1,4 +1,4 @@
-"""Horizon's quant_config, field by field (horizon.md 2, 3.2, 3.5, 4.1, 7.1, 7.5 and 14)."""
+"""Horizon's quant_config, field by field (docs/reference/horizon-configurations.md)."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_lists_make_candidates_cheap_ones_first(
 
 
 def test_the_size_of_the_grid() -> None:
-    """2 methods x 2 percentiles x 2 x 2: 8 of max and 4 of kl (horizon.md 14, item 7)."""
+    """2 methods x 2 percentiles x 2 x 2: 8 of max and 4 of kl."""
     lists = {"per_channel": [True, False], "asymmetric": [True, False]}
     found = candidates(act(calibration_type=["max", "kl"], max_percentile=[0.99995, 1.0], **lists))
     assert [sum(a.startswith(m) for a, *_ in found) for m in ("max", "kl")] == [8, 4]

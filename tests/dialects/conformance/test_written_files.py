@@ -19,7 +19,7 @@ from calibrant.dialects.amct.write import create_config
 from calibrant.errors import ConfigValueError, UnsupportedError
 from tests.dialects.conformance._zoo import LAYERS, zoo
 
-#: One layer as the vendor writes it, by hand from the table and the key order of ascend.md 11.
+#: One layer as the vendor writes it, by hand, with its keys in its order.
 LAYER = """    "{name}":{{
         "quant_enable":{enabled},
         "activation_quant_params":{{
