@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from calibrant.results import QuantizedModel
     from calibrant.solution import Solution
     from calibrant.stats import Statistics, TensorStats
+    from calibrant.tuner import Requirement, Runner, TuningResult, tune
     from calibrant.tuning.bench import Bench
 
 __all__ = [
@@ -80,7 +81,9 @@ __all__ = [
     "Quantizer",
     "Ranking",
     "Recipe",
+    "Requirement",
     "Rule",
+    "Runner",
     "Score",
     "Search",
     "Settings",
@@ -89,6 +92,7 @@ __all__ = [
     "Statistics",
     "Subgraph",
     "TensorStats",
+    "TuningResult",
     "__version__",
     "algorithms",
     "attribution",
@@ -101,6 +105,7 @@ __all__ = [
     "quantize_from_record",
     "sensitivity",
     "set_calib_qtype",
+    "tune",
 ]
 
 #: Where each public name lives.
@@ -146,7 +151,11 @@ _HOMES = {
     "observe": "calibrant.pipeline",
     "quantize": "calibrant.pipeline",
     "quantize_from_record": "calibrant.rebuild",
+    "Requirement": "calibrant.tuner",
+    "Runner": "calibrant.tuner",
+    "TuningResult": "calibrant.tuner",
     "sensitivity": "calibrant.diagnose",
+    "tune": "calibrant.tuner",
     "set_calib_qtype": "calibrant.compat.horizon",
 }
 

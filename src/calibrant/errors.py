@@ -95,7 +95,7 @@ class OutputError(CalibrantError):
 class MissingPackageError(CalibrantError):
     """An optional package is needed; the message says how to install it."""
 
-    exit_code = 8
+    exit_code = 9  # 8 is a run that ends with the best it found (`cli.tune`)
 
 
 _E = TypeVar("_E", bound=CalibrantError)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,7 +125,12 @@ class QuantizedModel:
         return bytes(self.to_proto().SerializeToString())
 
     def save(
-        self, directory: str | Path, *, formats: Sequence[str] = (), prefix: str = ""
+        self,
+        directory: str | Path,
+        *,
+        formats: Sequence[str] = (),
+        prefix: str = "",
+        texts: Mapping[str, str] | None = None,
     ) -> list[Path]:
         """Write every result into a folder.
 
@@ -138,6 +143,7 @@ class QuantizedModel:
             directory: The folder; it is made if it is not there.
             formats: Vendors whose files are written as well (`calibrant.formats`).
             prefix: What their names begin with, an underscore behind it; the names above have none.
+            texts: Further files by name, such as a report, that belong to the run.
 
         Returns:
             The files.
@@ -158,6 +164,8 @@ class QuantizedModel:
                 for name, model in files.models.items():
                     _save(model, temporary / name)
             for name, text in merged([files.texts for files in more]).items():
+                (temporary / name).write_text(text, encoding="utf-8")
+            for name, text in (texts or {}).items():
                 (temporary / name).write_text(text, encoding="utf-8")
             names = sorted({SUMMARY, *(p.name for p in temporary.iterdir())})
             summary = as_json(with_files(self.summary, names))

@@ -24,6 +24,8 @@ from calibrant.cli.quantize import EXAMPLES as QUANTIZE_EXAMPLES
 from calibrant.cli.quantize import quantize
 from calibrant.cli.sensitivity import EXAMPLES as SENSITIVITY_EXAMPLES
 from calibrant.cli.sensitivity import sensitivity
+from calibrant.cli.tune import EXAMPLES as TUNE_EXAMPLES
+from calibrant.cli.tune import tune
 
 __all__ = ["command"]
 
@@ -34,7 +36,7 @@ A first run, on data that comes with the package: **calibrant demo**
 Your own model: **calibrant quantize model.onnx --data calib.npz --out run/**
 """
 
-EPILOG = "Exit codes: 0 done, 1 below a limit that was set, 2 command line, 3 model, 4 data, 5 recipe or option, 6 not supported, 7 not writable, 8 package missing."
+EPILOG = "Exit codes: 0 done, 1 below a limit that was set, 2 command line, 3 model, 4 data, 5 recipe or option, 6 not supported, 7 not writable, 8 requirement not met (the best is written), 9 package missing."
 
 
 def _version(value: bool) -> None:
@@ -67,6 +69,7 @@ def command() -> Any:
             typer.echo(context.get_help())
 
     app.command(cls=NamedCommand, epilog=QUANTIZE_EXAMPLES)(quantize)
+    app.command(cls=NamedCommand, epilog=TUNE_EXAMPLES)(tune)
     app.command(cls=NamedCommand, epilog=EVALUATE_EXAMPLES)(evaluate)
     app.command(cls=NamedCommand, epilog=COMPARE_EXAMPLES)(compare)
     app.command(cls=NamedCommand, epilog=SENSITIVITY_EXAMPLES)(sensitivity)

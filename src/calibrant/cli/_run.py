@@ -4,7 +4,8 @@
   1  another error of calibrant's own, or a value below a limit that was set
   2  the command line itself is wrong
   3  the model      4  the data       5  the recipe or an option
-  6  not supported  7  not writable   8  a package is missing
+  6  not supported  7  not writable   8  a requirement is not met: the best that was found is written
+  9  a package is missing
  70  a fault in calibrant (`--debug` shows where)
 130  interrupted
 """

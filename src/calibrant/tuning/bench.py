@@ -119,6 +119,15 @@ class Bench:
             self._scores[solution] = self._score(solution)
         return self._scores[solution]
 
+    @property
+    def store(self) -> Store:
+        """What is known of the model and its data."""
+        return self._store
+
+    def found(self, recipe: RecipeLike | None = None) -> Solved:
+        """Return the solution of a recipe with what was found on the way; arguments and errors are those of `solve`."""
+        return self._solve(asked(recipe, None))
+
     def _solve(self, recipe: Recipe) -> Solved:
         key = essence(recipe)
         if key not in self._solved:

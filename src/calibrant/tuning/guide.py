@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from calibrant.recipe import Recipe, Rule
+from calibrant.recipe import AlgorithmChoice, AllNodes, Recipe, Rule, Settings
 from calibrant.tuning.forms import Form
 from calibrant.tuning.strategies.ranges import RangeOption
 
-__all__ = ["Guide", "essence", "without_widths"]
+__all__ = ["Guide", "as_decided", "essence", "without_widths"]
 
 #: Fields of the settings that say how wide numbers are, and nothing else.
 _WIDTHS = {"activation_bits": None, "weight_bits": None, "compute": None, "compensation": None}
@@ -49,3 +49,29 @@ def without_widths(recipe: Recipe) -> Recipe:
         if any(True for _ in settings.items()):
             found.append(replace(rule, settings=settings))
     return replace(essence(recipe), rules=tuple(found), promote=None)
+
+
+def as_decided(recipe: Recipe, guide: Guide | None) -> Recipe:
+    """Return a recipe that says what was decided of what it leaves open, as far as a recipe can say it.
+
+    Balanced layers and scales by channel that were found to help have no word of their own in a recipe: one that led to
+    them stays as it is.
+
+    Args:
+        recipe: A recipe.
+        guide: What was decided for it, or for the same with other widths; None where nothing was open.
+    """
+    if guide is None or guide.option.form == "balanced" or guide.option.channel_scales:
+        return recipe
+    option = guide.option
+    rules = recipe.rules
+    if option.algorithm:
+        choice = Settings(activation=AlgorithmChoice(option.algorithm))
+        rules = (Rule(AllNodes(), choice, "decided"), *rules)
+    return replace(
+        recipe,
+        rules=rules,
+        equalize="on" if option.form == "equalized" else "off",
+        calibration=replace(recipe.calibration, behind=option.behind),
+        bias_correction="off" if guide.way == "off" else recipe.bias_correction,
+    )

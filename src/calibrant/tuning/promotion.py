@@ -30,7 +30,7 @@ from calibrant.tuning.as_before import as_before
 from calibrant.tuning.driver import drive
 from calibrant.tuning.strategies.by_loss import by_loss
 
-__all__ = ["promoted"]
+__all__ = ["fixed_layers", "promoted"]
 
 #: A layer is judged on so many samples, or on those there are.
 SAMPLES = 8
@@ -61,7 +61,7 @@ def promoted(
     """
     promotion = recipe.promote
     assert promotion is not None
-    fixed = _fixed(recipe, model, plan)
+    fixed = fixed_layers(recipe, model, plan)
     names = {d.node for d in plan.layers if d.quantized} - fixed
     search = Search(metric=promotion.metric, samples=min(SAMPLES, max(1, probe.samples)))
     judge = Judge.of(search, model, probe, runtime)
@@ -94,8 +94,8 @@ def promoted(
     return as_before(raised, plan, chosen), half, report
 
 
-def _fixed(recipe: Recipe, model: ir.Model, plan: Plan) -> set[str]:
-    """Layers whose type a rule names."""
+def fixed_layers(recipe: Recipe, model: ir.Model, plan: Plan) -> set[str]:
+    """Return the layers whose type a rule names."""
     effective = Effective(recipe, model, plan.target, [])
     found = set()
     for rule, edges in effective.matched:

@@ -1,0 +1,58 @@
+"""A tuning run, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from calibrant.cli._tables import console, escaped, table
+
+if TYPE_CHECKING:
+    from calibrant.tuner import TuningResult
+
+__all__ = ["print_tuned"]
+
+#: Raised layers that are named in a row.
+_NAMED = 4
+
+
+def print_tuned(result: TuningResult, files: Sequence[Path]) -> None:
+    """Write what was tried, and what it led to.
+
+    Args:
+        result: What was found.
+        files: What was written.
+    """
+    out = console()
+    verdict = "[bold green]Met[/bold green]" if result.met else "[bold red]Not met[/bold red]"
+    out.print(
+        f"{verdict}: {escaped(result.metric)} {result.score:.6g} against {result.float_score:.6g} in float; required: "
+        f"{escaped(str(result.required))}"
+    )
+    rows = table("", "for", result.metric, "met", "cost", "raised", title="Trials")
+    highest = max(result.costs.values(), default=0.0) or 1.0
+    for i, t in enumerate(result.search.trials, 1):
+        raised = result.menu.raised(t.assignment)
+        shown = ", ".join(f"{n} ({p})" for n, p in list(raised.items())[:_NAMED])
+        more = f" and {len(raised) - _NAMED} more" if len(raised) > _NAMED else ""
+        rows.add_row(
+            f"[bold]{i}[/bold]" if t is result.best else str(i),
+            t.phase,
+            f"{t.reached.score:.6g}",
+            "yes" if t.reached.met else "no",
+            f"{100 * t.cost / highest:.1f} %",
+            escaped(f"{shown}{more}" or "none"),
+        )
+    out.print(rows)
+    counts = ", ".join(
+        f"{n} in {p}" for p, n in result.menu.counts(result.best.assignment).items()
+    )
+    out.print(f"Layers: {counts}. {escaped(result.search.reason)}")
+    out.print(
+        f"{result.counts.full} full evaluations, {result.counts.partial_samples} samples without labels, "
+        f"{result.seconds:.0f} s."
+    )
+    for note in result.notes:
+        out.print(f"Note: {escaped(note)}")
+    out.print(f"Written: {', '.join(escaped(f.name) for f in files)}")

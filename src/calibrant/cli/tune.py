@@ -1,0 +1,231 @@
+"""`calibrant tune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calibrant.cli._files import recipe_source
+from calibrant.cli._names import completing, metrics
+from calibrant.cli._options import (
+    DATA_PANEL,
+    HOW_PANEL,
+    BatchSize,
+    Data,
+    Debug,
+    Json,
+    Model,
+    Preprocess,
+    Provider,
+    Target,
+    Threads,
+    Verbose,
+)
+
+__all__ = ["BEST_EFFORT", "EXAMPLES", "tune"]
+
+#: Exit code where the requirement is not met; the best that was found is written.
+BEST_EFFORT = 8
+
+_PANEL = "Requirement"
+
+EXAMPLES = """Examples:
+
+`calibrant tune model.onnx --data calib.npz --eval eval.npz --metric top1 --max-drop 0.5% --out run`
+
+`calibrant tune model.onnx --data calib.npz --metric my_eval:accuracy --min 0.87 --allow int8,float16,float32 --out run`
+
+`calibrant tune model.onnx --data calib.npz --metric sqnr_db --min 25 --cost size --out run`
+"""
+
+
+def tune(
+    model: Model,
+    *,
+    data: Data,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="DIR",
+            help="Folder for the results: the files of quantize, recipe.yaml, tuning_report.md and .json, and journal.sqlite, "
+            "from which a run that was ended goes on.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ],
+    evaluation: Annotated[
+        str | None,
+        typer.Option(
+            "--eval",
+            metavar="DATA",
+            help="Evaluation data with references, as for 'calibrant evaluate'. Default: none; outputs are then compared with "
+            "the float model's on the calibration data, or --metric evaluates by itself.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            autocompletion=completing(metrics),
+            help="{metrics} (any number behind top), or module:function, with references in --eval; without --eval, "
+            "module:function gets a runner and returns a number. cosine_similarity and sqnr_db need no labels. Default: "
+            "cosine_similarity.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    at_least: Annotated[
+        float | None,
+        typer.Option(
+            "--min",
+            metavar="VALUE",
+            help="The least score.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    max_drop: Annotated[
+        str | None,
+        typer.Option(
+            "--max-drop",
+            metavar="VALUE|SHARE%",
+            help="How much less than the float model's the score may be: 0.005 in its own units, or 0.5% of it. "
+            "One of --min and --max-drop is needed; of both, both hold.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    target: Target = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe",
+            metavar="FILE",
+            help="What is wanted beside precisions, in any dialect; layers whose precision a rule names keep it. - for "
+            "standard input.",
+            rich_help_panel=HOW_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    allow: Annotated[
+        str | None,
+        typer.Option(
+            "--allow",
+            metavar="NAMES",
+            help="Precisions that layers may have: int8, int16, float16, float32, with commas. Default: int8, int16 where the "
+            "target has it, and float32.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    cost: Annotated[
+        str,
+        typer.Option(
+            "--cost",
+            metavar="macs|size|FILE.csv",
+            help="What is made small: multiplications times bits, bytes of weights, or a table of yours with a column 'layer' "
+            "(a name or a pattern) and one for each precision.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "macs",
+    strategy: Annotated[
+        str,
+        typer.Option(
+            "--strategy", metavar="NAME", help="How to search: auto.", rich_help_panel=_PANEL
+        ),
+    ] = "auto",
+    max_trials: Annotated[
+        int,
+        typer.Option(
+            "--max-trials",
+            metavar="N",
+            min=2,
+            help="Full evaluations, at most, the float model's among them.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = 8,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--max-minutes",
+            metavar="M",
+            help="End after so many minutes with the best so far.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    samples: Annotated[
+        int,
+        typer.Option(
+            "--samples-for-sensitivity",
+            metavar="N",
+            min=0,
+            help="Samples that layers are measured on alone; 0 for all.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = 16,
+    batch_size: BatchSize = None,
+    preprocess: Preprocess = None,
+    provider: Provider = "cpu",
+    threads: Threads = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Find the cheapest quantized model that meets an accuracy requirement.
+
+    Each layer gets one of the allowed precisions. Exit code 0: met; 8: not met, the best that was found is written.
+    Ctrl-C ends with the best so far.
+    """
+    from calibrant.cli._progress import progress_bars
+    from calibrant.cli._summary import check_folder, print_json, quiet_stdout
+    from calibrant.cli._tuned import print_tuned
+    from calibrant.data.imports import is_function_name
+    from calibrant.errors import ConfigValueError
+    from calibrant.tuner import Requirement
+    from calibrant.tuner import tune as run
+
+    if at_least is None and max_drop is None:
+        raise ConfigValueError("Nothing is required: give --min, --max-drop, or both.")
+    required = Requirement(min=at_least, max_drop=max_drop)
+    check_folder(out)
+    evaluate: object
+    if evaluation is None and metric is not None and is_function_name(metric):
+        evaluate = metric
+    else:
+        evaluate = (evaluation if evaluation is not None else data, metric or "cosine_similarity")
+    with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
+        result = run(
+            model,
+            data,
+            evaluate,
+            required,
+            recipe=recipe_source(recipe) if recipe is not None else None,
+            target=target,
+            allow=allow,
+            cost=cost,
+            strategy=strategy,
+            max_trials=max_trials,
+            max_minutes=max_minutes,
+            samples_for_sensitivity=samples or None,
+            out=out,
+            batch_size=batch_size,
+            preprocess=preprocess,
+            provider=provider,
+            threads=threads,
+            progress=progress,
+        )
+        files = result.save(out)
+    if as_json:
+        print_json(result.content(out))
+    else:
+        print_tuned(result, files)
+    if not result.met:
+        raise typer.Exit(BEST_EFFORT)

@@ -1,0 +1,140 @@
+"""What a layer costs in each precision.
+
+    macs    multiplications of one sample times the bits of the precision; a layer without any counts the values it gives
+    size    bytes of its weight
+    FILE    the user's own table
+
+With a cost of which many layers have none (size), multiplications decide between assignments that are equal in it.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from calibrant.analysis.probe import Probe
+from calibrant.errors import ConfigValueError, did_you_mean
+from calibrant.plan import Plan
+from calibrant.runtime.downstream import Whole
+from calibrant.runtime.runtime import Runtime
+from calibrant.tuning.menu import Floats, Menu
+
+__all__ = ["BITS", "COSTS", "menu_of"]
+
+#: Bits of a precision, the least first.
+BITS = {"int8": 8, "int16": 16, "float16": 16, "float32": 32}
+
+COSTS = ("macs", "size")
+
+
+def menu_of(
+    cost: str | Path,
+    layers: Sequence[str],
+    precisions: Sequence[str],
+    model: ir.Model,
+    plan: Plan,
+    probe: Probe,
+    runtime: Runtime,
+) -> Menu:
+    """Return what layers may be, and what each precision costs.
+
+    Args:
+        cost: `macs`, `size`, or a CSV file: a column `layer` (a name or a pattern), and one for each precision.
+        layers: Names, in graph order.
+        precisions: Precisions that are allowed.
+        model: The float model of the plan.
+        plan: Where quantizers stand.
+        probe: Samples; the first shows what layers take.
+        runtime: Where models run.
+
+    Raises:
+        ConfigValueError: An unknown cost model, or a table that lacks a layer or a precision.
+    """
+    bits = np.array([BITS[p] for p in precisions], dtype=float)
+    work = _work(model, layers, probe, runtime)[:, np.newaxis] * bits
+    if cost == "macs":
+        return Menu(tuple(layers), tuple(precisions), work)
+    if cost == "size":
+        sizes = _weights(model, plan)
+        table = np.array([sizes.get(n, 0) for n in layers])[:, np.newaxis] * bits / 8
+        return Menu(tuple(layers), tuple(precisions), table, work)
+    if not str(cost).lower().endswith(".csv"):
+        raise ConfigValueError(
+            f"Unknown cost '{cost}'. Known: {', '.join(COSTS)}, or a file that ends in .csv."
+            + did_you_mean(str(cost), COSTS)
+        )
+    return Menu(tuple(layers), tuple(precisions), _table(Path(cost), layers, precisions), work)
+
+
+def _work(model: ir.Model, layers: Sequence[str], probe: Probe, runtime: Runtime) -> Floats:
+    """Return the multiplications of layers for one sample, or the values that one without any gives."""
+    whole = Whole.of(model, probe.scored, [probe.first], runtime=runtime)
+    rows = 1 if probe.free else max(1, probe.small[0].size)
+    nodes = {n.name: n for n in model.graph}
+    found = []
+    for layer in layers:
+        macs = whole.macs_of(layer)
+        given = [whole.values[0].get(v.name or "") for v in nodes[layer].outputs]
+        values = sum(np.asarray(x).size for x in given if x is not None)
+        found.append((macs or values) / rows)
+    return np.array(found, dtype=float)
+
+
+def _weights(model: ir.Model, plan: Plan) -> Mapping[str, int]:
+    """Return the number of values in the weight of each layer."""
+    found = {}
+    for w in plan.weights:
+        const = model.graph.initializers[w.weight].const_value
+        assert const is not None
+        found[w.layer] = int(const.size)
+    return found
+
+
+def _table(path: Path, layers: Sequence[str], precisions: Sequence[str]) -> Floats:
+    """Read a table of costs; the first row whose name or pattern fits a layer says its costs."""
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        raise ConfigValueError(f"The table of costs '{path}' cannot be read: {e}.") from e
+    columns = list(rows[0]) if rows else []
+    for name in ("layer", *precisions):
+        if name not in columns:
+            raise ConfigValueError(
+                f"The table of costs '{path}' has no column '{name}'; it has {', '.join(map(str, columns)) or 'none'}."
+            )
+    found = []
+    for layer in layers:
+        index = next((i for i, r in enumerate(rows) if _fits(r["layer"], layer)), None)
+        if index is None:
+            raise ConfigValueError(
+                f"The table of costs '{path}' has no row for layer '{layer}'; a pattern such as * is for all the others."
+            )
+        place = f"{path}: row {index + 2}"
+        found.append([_cost(rows[index][p], place, p) for p in precisions])
+    return np.array(found, dtype=float)
+
+
+def _fits(pattern: str | None, layer: str) -> bool:
+    return pattern is not None and (pattern == layer or fnmatchcase(layer, pattern))
+
+
+def _cost(text: str | None, place: str, precision: str) -> float:
+    """Return one cost; an empty field says that the layer cannot have the precision."""
+    if text is None or not text.strip():
+        return math.inf
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not value >= 0 or math.isinf(value):
+        raise ConfigValueError(
+            f"{place}: {precision} is '{text}'; a cost is a number of 0 or more, or empty."
+        )
+    return value

@@ -1,0 +1,287 @@
+"""How a model is scored: a metric on labelled data, a function of the user's own, or the likeness of the outputs.
+
+(data, "top1")               a metric by name, with references beside the samples    (`analysis.evaluate`)
+(data, function)             a function (outputs, references) -> number              (`analysis.evaluate`)
+function                     a function (runner) -> number
+(data, "cosine_similarity")  without labels: outputs against the float model's, the part that is furthest off counts
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from calibrant.analysis.evaluate import evaluate
+from calibrant.data.batch import AnyArray
+from calibrant.data.imports import import_function, is_function_name
+from calibrant.errors import CalibrantError, ConfigTypeError, ConfigValueError
+from calibrant.runtime.runtime import Runtime
+from calibrant.runtime.saturation import kernels_are_exact
+from calibrant.runtime.session import infer, open_session
+from calibrant.tuner.digests import data_digest
+from calibrant.tuner.likeness import LIKENESSES, Likeness
+
+__all__ = ["Evaluator", "Runner", "Score", "evaluator_of"]
+
+#: Named metrics of which less is better.
+_ERRORS = ("mse", "mae")
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What an evaluation says.
+
+    Args:
+        value: The score.
+        samples: Samples it was measured on; 0 where only the user's function knows.
+        notes: What is to be said of it.
+    """
+
+    value: float
+    samples: int
+    notes: tuple[str, ...] = ()
+
+
+class Evaluator(Protocol):
+    """Scores models."""
+
+    @property
+    def name(self) -> str:
+        """Name of the score."""
+        ...
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Its direction."""
+        ...
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it knows what is right, or only what the float model says."""
+        ...
+
+    def digest(self) -> str:
+        """Return a text that is another one where scores may come out otherwise."""
+        ...
+
+    def score(self, model: ir.Model) -> Score:
+        """Score a model.
+
+        Raises:
+            CalibrantError: It cannot be scored; the message says why.
+        """
+        ...
+
+
+class Runner:
+    """A model that can be run: what a function of the user's own is given.
+
+        def evaluate(runner):
+            outputs = runner({"image": images})      # {"scores": array, …}
+            return accuracy(outputs["scores"], labels)
+
+    Args:
+        model: The model.
+        provider: Where it runs.
+        threads: Threads inside an operator.
+    """
+
+    def __init__(self, model: ir.Model, provider: str = "cpu", threads: int | None = None) -> None:
+        """Open it."""
+        runtime = Runtime(provider, threads)
+        self._model = model
+        self._session = open_session(model, runtime=runtime, integers=kernels_are_exact(runtime))
+        self.inputs: tuple[str, ...] = tuple(i.name for i in self._session.get_inputs())
+        self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
+        self.samples = 0
+
+    def __call__(self, feeds: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+        """Return the outputs by name.
+
+        Args:
+            feeds: An array for each input of the model; others are passed over.
+
+        Raises:
+            ModelError: The model cannot be run on them.
+        """
+        missing = [n for n in self.inputs if n not in feeds]
+        if missing:
+            raise ConfigValueError(
+                f"The runner is fed without '{missing[0]}', which the model reads."
+            )
+        used = {n: np.asarray(feeds[n]) for n in self.inputs}
+        sizes = [x.shape[0] for x in used.values() if x.ndim]
+        self.samples += sizes[0] if sizes else 1
+        return dict(zip(self.outputs, infer(self._session, list(self.outputs), used), strict=True))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model as an ONNX file, for an evaluation that runs it elsewhere."""
+        ir.save(self._model, path)
+        return Path(path)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ByMetric:
+    """A metric on data with references."""
+
+    data: Any
+    metric: Any
+    name: str
+    higher_is_better: bool
+    reading: Mapping[str, Any]
+    runtime: Runtime
+    labelled: bool = True
+
+    def digest(self) -> str:
+        said = repr((self.name, sorted(self.reading.items()), self.runtime.provider))
+        return f"{said} {data_digest(self.data)} {_code(self.metric)}"
+
+    def score(self, model: ir.Model) -> Score:
+        found = evaluate(
+            model,
+            self.data,
+            self.metric,
+            provider=self.runtime.provider,
+            threads=self.runtime.threads,
+            **self.reading,
+        )
+        return Score(found.value, found.samples, found.notes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ByFunction:
+    """A function of the user's own that runs the model."""
+
+    function: Callable[[Runner], Any]
+    name: str
+    higher_is_better: bool
+    runtime: Runtime
+    labelled: bool = True
+
+    def digest(self) -> str:
+        return f"{self.name} {self.runtime.provider} {_code(self.function)}"
+
+    def score(self, model: ir.Model) -> Score:
+        runner = Runner(model, self.runtime.provider, self.runtime.threads)
+        try:
+            value = self.function(runner)
+        except CalibrantError:
+            raise
+        except Exception as e:  # the user's code may raise anything
+            raise ConfigValueError(
+                f"Evaluation '{self.name}' failed: {type(e).__name__}: {e}."
+            ) from e
+        if np.ndim(value) != 0 or isinstance(value, str | bytes | bool):
+            raise ConfigTypeError(
+                f"Evaluation '{self.name}' returns a {type(value).__name__}; it returns a number."
+            )
+        try:
+            return Score(float(value), runner.samples)
+        except (TypeError, ValueError) as e:
+            raise ConfigTypeError(
+                f"Evaluation '{self.name}' returns a {type(value).__name__}; it returns a number."
+            ) from e
+
+
+@dataclass(slots=True, eq=False)
+class _ByLikeness:
+    """Outputs against those of the float model."""
+
+    likeness: Likeness
+    reading: Mapping[str, Any]
+    data: Any
+    name: str
+    higher_is_better: bool = True
+    labelled: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+    def digest(self) -> str:
+        said = repr((self.name, sorted(self.reading.items()), self.likeness.runtime.provider))
+        return f"{said} {data_digest(self.data)}"
+
+    def score(self, model: ir.Model) -> Score:
+        value, samples = self.likeness.of(model)
+        return Score(value, samples)
+
+
+def evaluator_of(
+    asked: Any,
+    original: ir.Model,
+    calibration: Any,
+    *,
+    batch_size: int | None = None,
+    preprocess: str | Path | None = None,
+    provider: str = "cpu",
+    threads: int | None = None,
+) -> Evaluator:
+    """Return how models are scored.
+
+    Args:
+        asked: A function (runner) -> number, or its name as `module:function`; a pair (data, metric); or None, which
+            scores without labels on the calibration data.
+        original: The float model.
+        calibration: The calibration data.
+        batch_size: Samples in a batch.
+        preprocess: File that says how stored samples become inputs.
+        provider: Where models run.
+        threads: Threads inside an operator.
+
+    Raises:
+        ConfigValueError: A metric or a function that does not exist.
+        ConfigTypeError: None of these.
+    """
+    runtime = Runtime(provider, threads)
+    if isinstance(asked, str) and is_function_name(asked):
+        function = import_function(asked, what="Evaluation", error=ConfigValueError)
+        return _ByFunction(function, asked, _direction(function), runtime)
+    if callable(asked):
+        return _ByFunction(asked, _name(asked), _direction(asked), runtime)
+    if asked is None:
+        asked = (calibration, LIKENESSES[0])
+    if not isinstance(asked, tuple) or len(asked) != 2:
+        raise ConfigTypeError(
+            f"evaluate is a {type(asked).__name__}; it is a function (runner) -> number, its name as module:function, "
+            "a pair (data, metric), or None to compare outputs with the float model's."
+        )
+    data, metric = asked
+    reading = {"batch_size": batch_size, "preprocess": preprocess}
+    if isinstance(metric, str) and metric in LIKENESSES:
+        likeness = Likeness(original, data, metric, runtime, reading)
+        return _ByLikeness(likeness, reading, data, metric)
+    if isinstance(metric, str):
+        if is_function_name(metric):
+            function = import_function(metric, what="Metric", error=ConfigValueError)
+            return _ByMetric(data, function, metric, _direction(function), reading, runtime)
+        from calibrant.analysis.task_metrics import batch_metric
+
+        batch_metric(metric)
+        return _ByMetric(data, metric, metric, metric not in _ERRORS, reading, runtime)
+    if callable(metric):
+        return _ByMetric(data, metric, _name(metric), _direction(metric), reading, runtime)
+    raise ConfigTypeError(f"metric is a {type(metric).__name__}; it is a name or a function.")
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _direction(function: Any) -> bool:
+    return bool(getattr(function, "higher_is_better", True))
+
+
+def _code(function: Any) -> str:
+    """Return a digest of the file that a function stands in; empty where there is none."""
+    if isinstance(function, str):
+        return ""
+    try:
+        path = inspect.getsourcefile(inspect.unwrap(function))
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+    except (TypeError, OSError):
+        return ""

@@ -1,0 +1,146 @@
+"""How like the float model's outputs those of another model are, where there are no labels.
+
+    cosine_similarity    x . y / (|x| |y|), the mean over samples; 1 for equal outputs
+    sqnr_db              10 log10(sum y^2 / sum (x - y)^2) over all samples [dB]; inf for equal outputs
+
+Outputs are compared part by part (`analysis.parts`), and the part that is furthest off counts. Both models are run on the
+same data; the float one once, and what it answers is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant.analysis.judge import says_something
+from calibrant.analysis.metrics import cosine_similarity
+from calibrant.analysis.parts import Part, parts_of
+from calibrant.data.batch import Batch, InputInfo
+from calibrant.data.open import open_data
+from calibrant.errors import ConfigRuntimeError
+from calibrant.graph.load import prepare
+from calibrant.numerics.finite import finite_pairs
+from calibrant.runtime.inputs import input_infos
+from calibrant.runtime.runtime import Runtime
+from calibrant.runtime.saturation import kernels_are_exact
+from calibrant.runtime.session import infer, open_session
+
+__all__ = ["LIKENESSES", "Likeness"]
+
+Array = npt.NDArray[Any]
+
+LIKENESSES = ("cosine_similarity", "sqnr_db")
+
+#: Samples that the parts of outputs are found from.
+_FIRST = 8
+
+
+@dataclass(slots=True, eq=False)
+class Likeness:
+    """Compares models with the float model.
+
+    Args:
+        original: The float model.
+        data: Samples, as `open_data` takes them; references beside them are not read.
+        measure: One of `LIKENESSES`.
+        runtime: Where models run.
+        reading: `batch_size` and `preprocess`, as `open_data` takes them.
+    """
+
+    original: ir.Model
+    data: Any
+    measure: str
+    runtime: Runtime
+    reading: Mapping[str, Any]
+    _truth: list[dict[str, Array]] = field(default_factory=list)
+    _parts: dict[str, tuple[Part, ...]] = field(default_factory=dict)
+    _inputs: list[InputInfo] = field(default_factory=list)
+
+    def of(self, model: ir.Model) -> tuple[float, int]:
+        """Return how like a model's outputs are, and on how many samples.
+
+        Raises:
+            ConfigRuntimeError: No output says anything.
+            ModelError: A model does not run.
+        """
+        if not self._truth:
+            self._open()
+        session = open_session(
+            model, runtime=self.runtime, integers=kernels_are_exact(self.runtime)
+        )
+        used = [i.name for i in session.get_inputs()]
+        names = list(self._parts)
+        sums: dict[str, _Sums] = {p.name: _Sums() for parts in self._parts.values() for p in parts}
+        samples = 0
+        for batch, truth in zip(self._batches(), self._truth, strict=True):
+            samples += batch.size
+            mine = infer(session, names, {n: batch.feeds[n] for n in used})
+            for name, x in zip(names, mine, strict=True):
+                for part in self._parts[name]:
+                    sums[part.name].add(part, np.asarray(x), truth[name], batch.size)
+        return min(s.value(self.measure) for s in sums.values()), samples
+
+    def _batches(self) -> Iterator[Batch]:
+        return iter(open_data(self.data, self._inputs, **self.reading))
+
+    def _open(self) -> None:
+        session = open_session(self.original, runtime=self.runtime)
+        self._inputs = input_infos(session, self.original)
+        names = [o.name for o in session.get_outputs() if o.type.startswith("tensor(")]
+        for batch in self._batches():
+            values = infer(session, names, {i.name: batch.feeds[i.name] for i in self._inputs})
+            self._truth.append(dict(zip(names, map(np.asarray, values), strict=True)))
+        reference = self._truth[:_FIRST]
+        said = [n for n in names if says_something([r[n] for r in reference])]
+        if not said:
+            raise ConfigRuntimeError(
+                "Without labels outputs are compared, and none says anything: they are integers, or the same for every "
+                "input. Give labelled data and a metric, or a function that evaluates."
+            )
+        model = prepare(self.original)
+        self._parts = {n: parts_of(model, n, [r[n] for r in reference]) for n in said}
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What one part is off by, added up."""
+
+    signal: float = 0.0
+    error: float = 0.0
+    cosine: float = 0.0
+    count: int = 0
+
+    def add(self, part: Part, mine: Array, truth: Array, samples: int) -> None:
+        """Add one batch; an output of another shape is as bad as can be."""
+        if mine.shape != truth.shape:
+            self.error = math.inf
+            self.cosine, self.count = self.cosine - samples, self.count + samples
+            return
+        x, y = part.take(mine), part.take(truth)
+        rows = samples if y.shape[:1] == (samples,) else 1
+        for a, b in zip(x.reshape(rows, -1), y.reshape(rows, -1), strict=True):
+            right, own = finite_pairs(b, a)
+            right, own = np.asarray(right, np.float64), np.asarray(own, np.float64)
+            with np.errstate(invalid="ignore", over="ignore"):
+                error = float(((own - right) ** 2).sum())
+            self.error += error if math.isfinite(error) else math.inf
+            self.signal += float((right**2).sum())
+            cosine = float(cosine_similarity(own, right)) if right.size else 1.0
+            self.cosine += cosine if math.isfinite(cosine) else -1.0
+            self.count += 1
+
+    def value(self, measure: str) -> float:
+        """Return the measure."""
+        if measure == "cosine_similarity":
+            return self.cosine / max(1, self.count)
+        if self.error == 0:
+            return math.inf
+        if not math.isfinite(self.error) or self.signal == 0:
+            return -math.inf
+        return 10 * math.log10(self.signal / self.error)

@@ -1,0 +1,138 @@
+"""The report of a tuning run, as Markdown, from its plain values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+__all__ = ["as_markdown"]
+
+#: What the score is where there are no labels.
+UNLABELLED = (
+    "There are no labels: the score says how like the float model's outputs those of the quantized model are, in the part "
+    "that is furthest off. It does not say how often the model is right."
+)
+
+
+def as_markdown(report: Mapping[str, Any]) -> str:
+    """Return the report.
+
+    Args:
+        report: Content of `tuning_report.json`.
+    """
+    parts = [
+        "# Tuning report",
+        *_verdict(report),
+        "## Trials",
+        "Every assignment that was evaluated on all evaluation data, in order. Error is that of the outputs on calibration "
+        "samples, without labels: energy of the error over energy of the signal, predicted from single layers and measured "
+        "for all together.",
+        _table(
+            ("", "for", report["metric"], "met", "cost", "error", "predicted", "layers", "raised"),
+            (_trial(i, t, report) for i, t in enumerate(report["trials"], 1)),
+        ),
+        "## Layers",
+        *_layers(report),
+        "## What it took",
+        _took(report),
+    ]
+    if report["notes"]:
+        parts += ["## Notes", "\n".join(f"- {n}" for n in report["notes"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _verdict(report: Mapping[str, Any]) -> list[str]:
+    met = report["met"]
+    first = (
+        f"**{'Met' if met else 'Not met'}**: {report['metric']} {_number(report['score'])} against "
+        f"{_number(report['float'])} in float; required: {report['required']}."
+    )
+    highest = max(report["costs"].values(), default=0.0)
+    share = (
+        f", {100 * report['cost'] / highest:.1f} % of all layers in the dearest precision"
+        if highest
+        else ""
+    )
+    counts = ", ".join(f"{n} in {p}" for p, n in report["layers"].items())
+    lines = [first]
+    if not report["labelled"]:
+        lines.append(UNLABELLED)
+    lines += [
+        f"Cost {report['cost']:.6g} ({report['cost_unit']}{share}). Layers: {counts}.",
+        report["reason"],
+    ]
+    if report["interrupted"]:
+        lines.append(
+            f"The run was ended early ({report['interrupted']}); this is the best so far."
+        )
+    if not met:
+        lines.append(
+            "What to try next: allow a wider precision (`--allow`), more or other calibration data, more evaluations "
+            "(`--max-trials`), or a larger drop. If float32 was allowed and nothing helped, look at the layers that stay in "
+            "float with `calibrant explain`, and at the evaluation itself."
+        )
+    return lines
+
+
+def _trial(index: int, t: Mapping[str, Any], report: Mapping[str, Any]) -> Sequence[str]:
+    raised = ", ".join(f"{n} ({p})" for n, p in t["raised"].items())
+    counts = ", ".join(f"{n} {p}" for p, n in t["layers"].items() if n)
+    return (
+        f"**{index}**" if t["best"] else str(index),
+        t["phase"],
+        _number(t["score"]),
+        "yes" if t["met"] else "no",
+        f"{t['cost']:.6g}",
+        _number(t["error"]),
+        _number(t["predicted_error"]),
+        counts,
+        raised or "none",
+    )
+
+
+def _layers(report: Mapping[str, Any]) -> list[str]:
+    rows = report["by_layer"]
+    precisions = list(next((r["errors"] for r in rows if r["errors"]), {}))
+    if not precisions:
+        return ["The cheapest assignment met the requirement, so layers were not measured alone."]
+    first = precisions[0]
+    ordered = sorted(rows, key=lambda r: -r["errors"][first])
+    return [
+        "What the outputs lose when one layer alone is quantized; those that lose most first. A layer is raised where this "
+        "saves most error for what it costs.",
+        _table(
+            ("layer", "ends in", *(f"alone in {p}" for p in precisions), f"cost in {first}"),
+            (
+                (
+                    r["name"],
+                    r["precision"],
+                    *(_number(r["errors"][p]) for p in precisions),
+                    f"{r['costs'].get(first, 0.0):.6g}",
+                )
+                for r in ordered
+            ),
+        ),
+    ]
+
+
+def _took(report: Mapping[str, Any]) -> str:
+    counted = report["evaluations"]
+    return (
+        f"{counted['full']} full evaluations, the float model's among them; {counted['partial_samples']} samples without "
+        f"labels through single layers and whole models; {report['seconds']:.0f} s. {report['reused']} answers came from the "
+        "journal of an earlier run."
+    )
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
+    )
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.5g}" if math.isfinite(value) else str(value)

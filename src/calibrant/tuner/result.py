@@ -1,0 +1,187 @@
+"""What a tuning run ends with: the best model, what it costs and scores, and all that was tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calibrant.dialects import dump_recipe
+from calibrant.recipe import Recipe
+from calibrant.results import QuantizedModel
+from calibrant.text.json_out import json_of
+from calibrant.tuner.report import as_markdown
+from calibrant.tuner.requirement import Requirement
+from calibrant.tuner.trials import Counts
+from calibrant.tuning.menu import Menu
+from calibrant.tuning.strategies.auto import Found, Trial
+
+__all__ = ["RECIPE", "TuningResult"]
+
+#: Names of the files that come beside those of `quantize`.
+RECIPE, REPORT, REPORT_JSON = "recipe.yaml", "tuning_report.md", "tuning_report.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TuningResult:
+    """The result of `calibrant.tune`.
+
+    Args:
+        result: The best model, as `calibrant.quantize` returns it.
+        recipe: The recipe that it comes from.
+        met: It meets the requirement.
+        required: What was required.
+        metric: Name of the score.
+        labelled: The score knows what is right; otherwise it is the likeness to the float model's outputs.
+        float_score: What the float model scores.
+        allowed: How much worse a score may be, in its units.
+        menu: The layers, their precisions, and what each costs.
+        search: What was tried, and why it ended.
+        unit: What `cost` counts: `macs` (multiplications times bits), `size` (bytes of weights), or a table's file.
+        counts: Evaluations, those that an earlier run with the same journal had made among them.
+        reused: Answers that came from the journal.
+        errors: Precision -> layer -> what it loses alone (energy of the error over energy of the signal).
+        seconds: Wall time of the run.
+        interrupted: What ended it early: `Ctrl-C`, `time`; empty where it ended by itself.
+        notes: What is to be said of it.
+    """
+
+    result: QuantizedModel
+    recipe: Recipe
+    met: bool
+    required: Requirement
+    metric: str
+    labelled: bool
+    float_score: float
+    allowed: float
+    menu: Menu
+    search: Found
+    unit: str
+    counts: Counts
+    reused: int
+    errors: Mapping[str, Mapping[str, float]]
+    seconds: float
+    interrupted: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def best(self) -> Trial:
+        """The trial that the model comes from."""
+        return self.search.best
+
+    @property
+    def score(self) -> float:
+        """Its score."""
+        return self.best.reached.score
+
+    @property
+    def cost(self) -> float:
+        """What it costs, in units of the cost model."""
+        return self.best.cost
+
+    @property
+    def precisions(self) -> dict[str, str]:
+        """Layer -> its precision, in graph order."""
+        return dict(zip(self.menu.layers, self.best.assignment, strict=True))
+
+    @property
+    def raised(self) -> tuple[str, ...]:
+        """The layers that are not in their cheapest precision, in graph order."""
+        return tuple(self.menu.raised(self.best.assignment))
+
+    def __repr__(self) -> str:
+        verdict = "meets" if self.met else "does not meet"
+        counts = ", ".join(
+            f"{n} in {p}" for p, n in self.menu.counts(self.best.assignment).items()
+        )
+        return (
+            f"{self.metric} {self.score:.6g} ({self.float_score:.6g} in float) {verdict} {self.required}; layers: {counts}; "
+            f"{self.counts.full} full evaluations."
+        )
+
+    def content(self, folder: str | Path | None = None) -> dict[str, Any]:
+        """Return what `calibrant tune --json` prints, as plain values.
+
+        Args:
+            folder: Where it was saved, for the paths; None leaves them null.
+        """
+        place = Path(folder) if folder is not None else None
+        return {
+            "met": self.met,
+            "score": self.score,
+            "float": self.float_score,
+            "cost": self.cost,
+            "evaluations": {
+                "full": self.counts.full,
+                "partial_samples": self.counts.partial_samples,
+                "precheck_samples": self.counts.precheck_samples,
+            },
+            "layers": dict(self.menu.counts(self.best.assignment)),
+            "raised": list(self.raised),
+            "recipe": str(place / RECIPE) if place is not None else None,
+            "deploy": str(place / "deploy.onnx") if place is not None else None,
+            "metric": self.metric,
+            "labelled": self.labelled,
+            "required": str(self.required),
+            "allowed_loss": self.allowed,
+            "cost_unit": self.unit,
+            "costs": self.costs,
+            "reason": self.search.reason,
+            "interrupted": self.interrupted or None,
+            "reused": self.reused,
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+        }
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """What all layers cost in one precision, by precision."""
+        return {p: self.menu.cost_of((p,) * len(self.menu.layers)) for p in self.menu.precisions}
+
+    def report(self) -> dict[str, Any]:
+        """Return the content of `tuning_report.json`: what `content` has, every trial, and every layer."""
+        return {**self.content(), "trials": self._trials(), "by_layer": self._layers()}
+
+    def markdown(self) -> str:
+        """Return the content of `tuning_report.md`."""
+        return as_markdown(self.report())
+
+    def save(self, directory: str | Path, *, formats: Sequence[str] = ()) -> list[Path]:
+        """Write the files of `quantize`, the recipe and the report into a folder; errors are those of `QuantizedModel.save`.
+
+        Args:
+            directory: The folder.
+            formats: Vendors whose files are written as well.
+        """
+        texts = {
+            RECIPE: dump_recipe(self.recipe),
+            REPORT: self.markdown(),
+            REPORT_JSON: json_of(self.report()) + "\n",
+        }
+        return self.result.save(directory, formats=formats, texts=texts)
+
+    def _trials(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "phase": t.phase,
+                "score": t.reached.score,
+                "loss": t.reached.loss,
+                "met": t.reached.met,
+                "cost": t.cost,
+                "error": t.error,
+                "predicted_error": t.predicted,
+                "layers": dict(self.menu.counts(t.assignment)),
+                "raised": self.menu.raised(t.assignment),
+                "best": t is self.best,
+            }
+            for t in self.search.trials
+        ]
+
+    def _layers(self) -> list[dict[str, Any]]:
+        found = []
+        for row, (layer, precision) in enumerate(self.precisions.items()):
+            costs = dict(zip(self.menu.precisions, self.menu.cost[row].tolist(), strict=True))
+            losses = {p: e[layer] for p, e in self.errors.items()}
+            found.append({"name": layer, "precision": precision, "costs": costs, "errors": losses})
+        return found

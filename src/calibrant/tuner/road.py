@@ -1,0 +1,357 @@
+"""The road of a tuning run: score the float model, let the strategy ask, and write what was best.
+
+    model, data ─► Bench ◄─── trials ◄─── strategy (`tuning.strategies.auto`)
+    evaluation  ─► Evaluator ◄──┘  └──► journal
+
+The strategy knows no model. A run that is resumed is the same run: its answers come from the journal.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from calibrant._version import __version__
+from calibrant.dialects.asked import RecipeLike, asked
+from calibrant.errors import ConfigValueError, ModelError, did_you_mean
+from calibrant.graph import targets
+from calibrant.graph.digest import digest
+from calibrant.graph.load import ModelLike
+from calibrant.graph.targets import Target
+from calibrant.pipeline import finished
+from calibrant.plan.loaded import keeps_scales
+from calibrant.progress import Callback
+from calibrant.recipe import Recipe
+from calibrant.tuner.costs import BITS, menu_of
+from calibrant.tuner.digests import data_digest, text_digest
+from calibrant.tuner.evaluator import Evaluator, evaluator_of
+from calibrant.tuner.journal import Journal
+from calibrant.tuner.requirement import Requirement
+from calibrant.tuner.result import TuningResult
+from calibrant.tuner.trials import TimeIsUp, Trials
+from calibrant.tuning.bench import Bench
+from calibrant.tuning.driver import Strategy, drive
+from calibrant.tuning.guide import as_decided, essence
+from calibrant.tuning.menu import Menu
+from calibrant.tuning.promotion import fixed_layers
+from calibrant.tuning.strategies.auto import Found, Question, Trial, auto
+from calibrant.tuning.unseen import unseen_outputs
+
+__all__ = ["PRECISIONS", "SAMPLES", "STRATEGIES", "TRIALS", "tune"]
+
+#: Precisions that layers may have, the one of least bits first.
+PRECISIONS = tuple(BITS)
+
+#: Full evaluations, at most, the float model's among them.
+TRIALS = 8
+
+#: Samples that layers are measured on alone.
+SAMPLES = 16
+
+#: Ways to search: (menu, allowed loss, evaluations) -> what asks.
+STRATEGIES: Mapping[str, Callable[[Menu, float, int], Strategy[Question, Any, Found]]] = {
+    "auto": auto
+}
+
+
+def tune(
+    model: ModelLike,
+    data: Any,
+    evaluate: Any = None,
+    require: Requirement | str | Mapping[str, Any] = "max-drop 1%",
+    *,
+    recipe: RecipeLike | None = None,
+    target: str | Path | None = None,
+    allow: str | Sequence[str] | None = None,
+    cost: str | Path = "macs",
+    strategy: str = "auto",
+    max_trials: int = TRIALS,
+    max_minutes: float | None = None,
+    samples_for_sensitivity: int | None = SAMPLES,
+    out: str | Path | None = None,
+    batch_size: int | None = None,
+    preprocess: str | Path | None = None,
+    provider: str = "cpu",
+    threads: int | None = None,
+    progress: Callback | None = None,
+) -> TuningResult:
+    """Find the cheapest quantized model that meets a requirement.
+
+    Each layer gets one of the allowed precisions. A run ends by itself, when evaluations or minutes are spent, or at
+    Ctrl-C; the best that was found is returned, and says whether it meets the requirement.
+
+    Args:
+        model: The float model, as `calibrant.quantize` takes it.
+        data: Calibration data, as `calibrant.quantize` takes it.
+        evaluate: How models are scored: a pair (data, metric), the metric one of `calibrant.evaluate`'s, or
+            `cosine_similarity` or `sqnr_db`, which compare outputs with the float model's and need no labels; a function
+            (runner) -> number, or its name as `module:function`; None for the cosine similarity on the calibration data. A
+            runner is called with feeds by input name and returns outputs by name. A function of whose score less is
+            better has `higher_is_better = False`.
+        require: What the score has to reach: `"max-drop 0.5%"`, `"max-drop 0.005"`, `"min 0.87"`, a mapping with
+            `max_drop`, `min` or both, or a `Requirement`.
+        recipe: What is wanted beside precisions; layers whose precision a rule names keep it.
+        target: What the model will run on; over the recipe's.
+        allow: Precisions that layers may have, among `int8`, `int16`, `float16` and `float32`; None for int8, int16 where
+            the target has it, and float32.
+        cost: What a layer costs: `macs` (multiplications times bits), `size` (bytes of its weight), or a CSV file with a
+            column `layer` (a name or a pattern) and one for each precision.
+        strategy: How to search: `auto`.
+        max_trials: Full evaluations, at most, the float model's among them; 2 or more.
+        max_minutes: Minutes, at most; what runs is finished.
+        samples_for_sensitivity: Samples that layers are measured on alone; None for all.
+        out: Folder of the journal (`journal.sqlite`); a run that was ended goes on from there. None keeps none.
+        batch_size: Samples in a batch, of calibration and evaluation.
+        preprocess: File that says how stored samples become inputs, of both.
+        provider: Where models run.
+        threads: Threads inside an operator.
+        progress: Called with a stage, what is done of it, and how much there is.
+
+    Raises:
+        ModelError: The model cannot be read, quantized or run.
+        DataError: Data is empty or does not fit.
+        ConfigError: A metric, precision, cost or option that does not exist; or the float model cannot be scored.
+        OutputError: The journal cannot be used.
+    """
+    start = time.perf_counter()
+    required = Requirement.of(require)
+    wanted = asked(recipe, target)
+    precisions = _precisions(allow, targets.get(wanted.target))
+    _check(wanted, strategy, max_trials, max_minutes, samples_for_sensitivity)
+    deadline = time.monotonic() + 60 * max_minutes if max_minutes is not None else None
+    if isinstance(data, Iterator):
+        data = list(data)
+    how = {"batch_size": batch_size, "preprocess": preprocess}
+    bench = Bench(model, data, provider=provider, threads=threads, progress=progress, **how)  # type: ignore[arg-type]
+    store = bench.store
+    original = store.original(wanted)
+    evaluator = evaluator_of(
+        evaluate,
+        original,
+        data,
+        provider=provider,
+        threads=threads,
+        **how,  # type: ignore[arg-type]
+    )
+    journal = Journal(out)
+    try:
+        context = text_digest(
+            __version__,
+            digest(original),
+            repr(essence(wanted)),
+            data_digest(data),
+            repr(how),
+            provider,
+        )
+        scoring = text_digest(evaluator.digest())
+        with store.progress.stage("float model"):
+            reference = _float_score(evaluator, original, journal, context, scoring)
+        allowed = required.allowed(reference, higher_is_better=evaluator.higher_is_better)
+        menu = _menu(bench, wanted, precisions, cost)
+        trials = Trials(
+            bench,
+            wanted,
+            menu,
+            evaluator,
+            reference,
+            allowed,
+            samples_for_sensitivity,
+            journal,
+            context,
+            scoring,
+            deadline,
+        )
+        trials.counts.full = 1
+        search, interrupted = _searched(strategy, trials, max_trials - 1)
+        if trials.failed is not None and not any(
+            math.isfinite(t.reached.loss) for t in search.trials
+        ):
+            raise trials.failed
+        return _result(
+            model, trials, search, required, str(cost), interrupted=interrupted, start=start
+        )
+    finally:
+        journal.close()
+
+
+def _searched(strategy: str, trials: Trials, evaluations: int) -> tuple[Found, str]:
+    """Run the strategy; where it is ended early, return the best so far, and what ended it.
+
+    Raises:
+        KeyboardInterrupt: Nothing was evaluated yet.
+    """
+    asking = STRATEGIES[strategy](trials.menu, trials.allowed, evaluations)
+    try:
+        return drive(asking, trials.answer), ""
+    except (KeyboardInterrupt, TimeIsUp) as e:
+        if not trials.reached:
+            raise
+        ended = "Ctrl-C" if isinstance(e, KeyboardInterrupt) else "time"
+    done = [
+        Trial(a, trials.menu.cost_of(a), None, None, reached, "")
+        for a, reached in trials.reached.items()
+    ]
+    met = [t for t in done if t.reached.met]
+    best = (
+        min(met, key=lambda t: (t.cost, t.reached.loss))
+        if met
+        else min(done, key=lambda t: (t.reached.loss, t.cost))
+    )
+    return Found(best, tuple(done), f"The run was ended early ({ended})."), ended
+
+
+def _float_score(
+    evaluator: Evaluator, original: ir.Model, journal: Journal, context: str, scoring: str
+) -> float:
+    """Return what the float model scores."""
+    key = text_digest(context, scoring, "float")
+    known = journal.get(key)
+    if known is None:
+        start = time.perf_counter()
+        known = evaluator.score(original).value
+        if not math.isnan(known):
+            seconds = time.perf_counter() - start
+            journal.put(key, "full", "the float model", known, seconds)
+    if math.isnan(known):
+        raise ConfigValueError(
+            f"The float model's {evaluator.name} is NaN, so no other model can be compared with it."
+        )
+    return float(known)
+
+
+def _menu(bench: Bench, wanted: Recipe, precisions: Sequence[str], cost: str | Path) -> Menu:
+    """Return the layers that are free to have any of the precisions, with what each costs."""
+    found = bench.found(wanted)
+    solution = found.solution
+    assert found.probe is not None
+    fixed = fixed_layers(wanted, solution.model, solution.plan)
+    names = {d.node for d in solution.plan.layers if d.quantized} - fixed
+    layers = [n.name or "" for n in solution.model.graph if n.name in names]
+    if not layers:
+        raise ModelError("No layer of the model is quantized and free to have another precision.")
+    return menu_of(
+        cost,
+        layers,
+        precisions,
+        solution.model,
+        solution.plan,
+        found.probe,
+        bench.store.runtime,
+    )
+
+
+def _result(
+    source: ModelLike,
+    trials: Trials,
+    search: Found,
+    required: Requirement,
+    unit: str,
+    *,
+    interrupted: str,
+    start: float,
+) -> TuningResult:
+    bench, store = trials.bench, trials.bench.store
+    recipe = trials.recipe_of(search.best.assignment)
+    found = bench.found(recipe)
+    result = finished(
+        source,
+        found.solution,
+        found.findings,
+        found.probe,
+        store.progress,
+        store.runtime,
+        statistics=found.statistics,
+        unseen=unseen_outputs(found, store.known),
+        start=start,
+    )
+    notes = (
+        []
+        if trials.evaluator.labelled
+        else [
+            f"There are no labels: {trials.evaluator.name} compares outputs with the float model's, and says nothing of how "
+            "often the model is right."
+        ]
+    )
+    if trials.allowed < 0:
+        notes.append(
+            f"The float model itself does not meet the requirement: it scores {trials.reference:.6g}."
+        )
+    if search.best.reached.loss < 0:
+        notes.append(
+            "The quantized model scores better than the float model, which is chance on this data."
+        )
+    return TuningResult(
+        result,
+        as_decided(recipe, found.guide),
+        search.best.reached.met,
+        required,
+        trials.evaluator.name,
+        trials.evaluator.labelled,
+        trials.reference,
+        trials.allowed,
+        trials.menu,
+        search,
+        unit,
+        trials.counts,
+        trials.journal.reused,
+        trials.errors,
+        time.perf_counter() - start,
+        interrupted,
+        (*notes, *dict.fromkeys(trials.notes)),
+    )
+
+
+def _precisions(allow: str | Sequence[str] | None, target: Target) -> list[str]:
+    """Return the precisions that layers may have, the one of least bits first.
+
+    Where the local runtime is the device, its integer kernels have 8 bits, and int16 would be float arithmetic with
+    rounding on top.
+    """
+    wide = 16 in target.activation_bits and 16 in target.weight_bits
+    if allow is None:
+        return ["int8", *(["int16"] if wide and not target.measures_latency else []), "float32"]
+    named = [p.strip() for p in allow.split(",")] if isinstance(allow, str) else list(allow)
+    for name in named:
+        if name not in PRECISIONS:
+            raise ConfigValueError(
+                f"Unknown precision '{name}'. Known: {', '.join(PRECISIONS)}."
+                + did_you_mean(str(name), PRECISIONS)
+            )
+    if not named:
+        raise ConfigValueError(f"No precision is allowed. Known: {', '.join(PRECISIONS)}.")
+    if "int16" in named and not wide:
+        raise ConfigValueError(f"int16 is allowed, and target '{target.name}' has 8 bits alone.")
+    if set(named) == {"float32"}:
+        raise ConfigValueError("float32 alone is allowed, so there is nothing to quantize.")
+    return [p for p in PRECISIONS if p in named]
+
+
+def _check(
+    wanted: Recipe, strategy: str, trials: int, minutes: float | None, samples: int | None
+) -> None:
+    if strategy not in STRATEGIES:
+        raise ConfigValueError(
+            f"Unknown strategy '{strategy}'. Known: {', '.join(STRATEGIES)}."
+            + did_you_mean(strategy, STRATEGIES)
+        )
+    if trials < 2:
+        raise ConfigValueError(
+            f"max_trials is {trials}; it is 2 or more: the float model, and one quantized model."
+        )
+    if minutes is not None and not minutes > 0:
+        raise ConfigValueError(f"max_minutes is {minutes}; it is above 0.")
+    if samples is not None and samples < 1:
+        raise ConfigValueError(f"samples_for_sensitivity is {samples}; it is 1 or more.")
+    if keeps_scales(wanted):
+        raise ConfigValueError(
+            "The recipe keeps the scales that the model has; precisions are tuned with scales that are chosen from data."
+        )
+    if wanted.promote is not None or wanted.search is not None:
+        raise ConfigValueError(
+            "The recipe raises layers or searches between candidates itself; tune decides of each layer's precision."
+        )

@@ -1,0 +1,54 @@
+"""How much score is lost at how much output error: learned from the trials of one model.
+
+    loss = a * error**b,    b = 1/2 until two trials say otherwise
+
+Error is energy of the error over energy of the signal, so its square root is the size of the error. What is decided by
+margins (the largest of several scores) changes its mind for a share of samples that grows with that size; measures that
+are smooth in the outputs have b = 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Point", "error_for"]
+
+#: The exponent before anything is known, and between which values it is believed.
+EXPONENT, EXPONENTS = 0.5, (0.25, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One trial: its output error, and the score it lost against the float model."""
+
+    error: float
+    loss: float
+
+
+def error_for(points: Sequence[Point], loss: float) -> float | None:
+    """Return the error at which so much is lost; None where no trial has lost anything.
+
+    Args:
+        points: What trials have shown.
+        loss: Of score, in its own units; 0 or less asks for an error at which a tenth of the least loss so far is left.
+
+    Example:
+        >>> round(error_for([Point(0.04, 0.2)], 0.1), 6)
+        0.01
+        >>> round(error_for([Point(0.04, 0.2), Point(0.02, 0.1)], 0.05), 6)
+        0.01
+    """
+    known = [p for p in points if 0 < p.error < math.inf and 0 < p.loss < math.inf]
+    if not known:
+        return None
+    wanted = loss if loss > 0 else min(p.loss for p in known) / 10
+    near = min(known, key=lambda p: abs(math.log(p.loss / wanted)))
+    others = [p for p in known if p.error != near.error]
+    exponent = EXPONENT
+    if others:
+        other = min(others, key=lambda p: abs(math.log(p.loss / wanted)))
+        slope = math.log(other.loss / near.loss) / math.log(other.error / near.error)
+        exponent = min(max(slope, EXPONENTS[0]), EXPONENTS[1])
+    return float(near.error * (wanted / near.loss) ** (1 / exponent))

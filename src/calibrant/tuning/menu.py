@@ -1,0 +1,87 @@
+"""What each layer may be, and what that costs: the space that assignments of precisions come from.
+
+An assignment names one precision a layer, in the order of the layers. With c the costs and e the errors that layers make
+alone, an assignment a has
+
+    cost(a)  = sum over layers of c[layer, a[layer]]
+    error(a) ~ sum over layers of e[layer, a[layer]]        [energy of the error over energy of the signal]
+
+since errors of different layers have little to do with each other, so that their energies add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Assignment", "Floats", "Menu"]
+
+Floats = npt.NDArray[np.float64]
+
+#: One precision a layer, in the order of the menu's layers.
+Assignment = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Menu:
+    """What each layer may be.
+
+    Args:
+        layers: Names, in graph order.
+        precisions: Precisions that are allowed, the one of least bits first.
+        cost: What a layer costs in a precision (layers, precisions), in units of the cost model; inf where it may not
+            have that precision.
+        ties: Decides between assignments of equal cost (layers, precisions): the smaller sum is taken.
+
+    Example:
+        >>> menu = Menu(("a", "b"), ("int8", "int16"), np.array([[8.0, 16.0], [80.0, 160.0]]))
+        >>> menu.lowest, menu.cost_of(("int16", "int8"))
+        (('int8', 'int8'), 96.0)
+    """
+
+    layers: tuple[str, ...]
+    precisions: tuple[str, ...]
+    cost: Floats
+    ties: Floats | None = None
+
+    @property
+    def lowest(self) -> Assignment:
+        """The cheapest assignment; of equal precisions the one of least bits."""
+        return self.named(np.argmin(self.weighed, axis=1))
+
+    @property
+    def weighed(self) -> Floats:
+        """Costs over those of all layers in their dearest precision, with a millionth of the ties (layers, precisions)."""
+        total = np.where(np.isfinite(self.cost), self.cost, 0).max(axis=1).sum()
+        found = self.cost / (total or 1.0)
+        if self.ties is not None:
+            found = found + 1e-6 * self.ties / (self.ties.max(axis=1).sum() or 1.0)
+        return np.asarray(found)
+
+    def named(self, chosen: npt.ArrayLike) -> Assignment:
+        """Return the assignment of these columns, one a layer."""
+        return tuple(self.precisions[int(i)] for i in np.asarray(chosen))
+
+    def columns(self, assignment: Assignment) -> npt.NDArray[np.intp]:
+        """Return the column of each layer."""
+        return np.array([self.precisions.index(p) for p in assignment], dtype=np.intp)
+
+    def cost_of(self, assignment: Assignment) -> float:
+        """Return what an assignment costs."""
+        return float(self.of(self.cost, assignment).sum())
+
+    def of(self, table: Floats, assignment: Assignment) -> Floats:
+        """Return the entries of a table (layers, precisions) that an assignment takes (layers,)."""
+        return np.asarray(table[np.arange(len(self.layers)), self.columns(assignment)])
+
+    def raised(self, assignment: Assignment) -> dict[str, str]:
+        """Return the layers that are not in their cheapest precision, and what they are in."""
+        pairs = zip(self.layers, assignment, self.lowest, strict=True)
+        return {layer: mine for layer, mine, least in pairs if mine != least}
+
+    def counts(self, assignment: Assignment) -> Mapping[str, int]:
+        """Return how many layers have each precision."""
+        return {p: assignment.count(p) for p in self.precisions}
