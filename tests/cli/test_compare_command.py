@@ -48,7 +48,12 @@ def test_json_has_the_worst_layer_first(folder: Path, capsys: pytest.CaptureFixt
     assert content["samples"] == 4
     scores = [float(x["metrics"]["sqnr_db"]) for x in content["layers"]]
     assert scores == sorted(scores)
-    assert {"share", "arrived", "sqnr_db"} == set(content["layers"][0]["born"])
+    born = content["layers"][0]["born"]
+    assert born["share"] + born["arrived"] == pytest.approx(1)
+    assert born["clipping"] + born["rounding"] + born["bias"] + born["other"] == pytest.approx(
+        born["share"]
+    )
+    assert content["at_fault"]
     assert "y" in content["outputs"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ __all__ = ["print_report"]
 
 #: Layers that are shown without `--verbose`.
 _SHOWN = 10
+
+#: Channels that are named.
+_CHANNELS = 3
 
 _COLUMNS = ("SQNR, dB", "cosine", "distance", "divergence")
 
@@ -46,6 +50,9 @@ def print_report(report: Report, files: Sequence[Path], *, verbose: bool) -> Non
     worst = report.worst_first if verbose else report.worst_first[:_SHOWN]
     if worst:
         out.print(_layers(worst, f"Layers, worst {report.metric} first"))
+    faults = report.at_fault if verbose else report.at_fault[:_SHOWN]
+    if faults:
+        out.print(_births(faults))
     out.print(_counts(report))
     missing = report.unmapped if verbose else report.unmapped[:_SHOWN]
     for node in missing:
@@ -63,6 +70,20 @@ def _layers(rows: Iterable[LayerRow], title: str) -> object:
     for row in rows:
         share = "-" if row.born is None else f"{row.born.share:.0%}"
         found.add_row(escaped(row.name), row.op_type, *_figures(row.metrics), share, _verdict(row))
+    return found
+
+
+def _births(rows: Iterable[LayerRow]) -> object:
+    """Return where most is born, for what the layer gives, and of what."""
+    title = "Where the error is born, most first"
+    found = table("layer", "type", "alone, dB", "of its error", "cause", "channels", title=title)
+    for row in rows:
+        b = row.born
+        assert b is not None
+        worst = ", ".join(f"{c} ({share:.0%})" for c, share in b.channels[:_CHANNELS])
+        level = f"{-10 * math.log10(b.energy):.1f}" if math.isfinite(b.energy) else "-inf"
+        cause = b.cause.replace("_", " ")
+        found.add_row(escaped(row.name), row.op_type, level, f"{b.share:.0%}", cause, worst or "-")
     return found
 
 

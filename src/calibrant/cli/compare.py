@@ -115,7 +115,7 @@ def compare(
         bool,
         typer.Option(
             "--born/--no-born",
-            help="Say which part of each layer's error is its own.",
+            help="Say how much of each layer's error arrived, how much is its own, and where that comes from.",
             rich_help_panel=HOW_PANEL.split(" (")[0],
         ),
     ] = True,

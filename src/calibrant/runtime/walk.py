@@ -19,7 +19,7 @@ from calibrant.graph.values import values_by_name
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
 
-__all__ = ["piece", "reads", "walk"]
+__all__ = ["alone", "piece", "reads", "walk"]
 
 Array = npt.NDArray[Any]
 
@@ -119,6 +119,34 @@ def piece(
         value.shape = None
     functions = tuple(model.functions.values())
     return ir.Model(part, ir_version=model.ir_version, functions=functions), needed
+
+
+def alone(model: ir.Model, node: ir.Node, output: str) -> tuple[ir.Model, dict[int, str]]:
+    """Return one node as a model of its own whose every input is fed, and the names of these inputs by index.
+
+    Args:
+        model: The model.
+        node: One of its nodes.
+        output: The output of the node that is wanted.
+    """
+    part, _ = piece(model, [node], [output])
+    graph = part.graph
+    inner = next(n for n in graph if n.name == node.name)
+    own = {}
+    for index, source in enumerate(inner.inputs):
+        if source is None or not source.name:
+            continue
+        kind = source.type or ir.TensorType(ir.DataType.FLOAT)
+        value = ir.Value(name=f"read__{index}", type=kind)
+        graph.inputs.append(value)
+        inner.replace_input_with(index, value)
+        own[index] = value.name or ""
+    for value in [v for v in graph.inputs if not v.uses()]:
+        graph.inputs.remove(value)
+    for unused, value in list(graph.initializers.items()):
+        if not value.uses():
+            del graph.initializers[unused]
+    return part, own
 
 
 def reads(node: ir.Node) -> list[str]:

@@ -24,7 +24,7 @@ import onnx_ir as ir
 
 from calibrant.analysis.compare.sides import Side
 
-__all__ = ["Mapped", "Mapping", "Unmapped", "map_layers"]
+__all__ = ["COMMUTATIVE", "Mapped", "Mapping", "Unmapped", "map_layers"]
 
 How = Literal["name", "structure", "position"]
 
@@ -40,7 +40,8 @@ _OTHER = 0.75
 #: Functions that a quantizer can stand for, since it clips.
 _CLIPPING = frozenset({"Clip", "Relu"})
 
-_COMMUTATIVE = frozenset({"Add", "Max", "Min", "Mul", "Sum"})
+#: Operators whose inputs may stand in any order.
+COMMUTATIVE = frozenset({"Add", "Max", "Min", "Mul", "Sum"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +283,7 @@ class _Matching:
         here, there = self.truth.data_inputs(node), self.mine.data_inputs(maker)
         if len(here) != len(there):
             return
-        if node.op_type in _COMMUTATIVE:  # in any order: what is known is taken out first
+        if node.op_type in COMMUTATIVE:  # in any order: what is known is taken out first
             known = {self.found[v] for v in here if v in self.found}
             here = [v for v in here if v not in self.found]
             there = [v for v in there if v not in known]

@@ -131,6 +131,12 @@ class Report:
         return tuple(self.layers[i] for i in indices)
 
     @property
+    def at_fault(self) -> tuple[LayerRow, ...]:
+        """Layers in which something is born, those first in which most is, for what they give."""
+        found = [row for row in self.layers if row.born is not None and row.born.energy > 0]
+        return tuple(sorted(found, key=lambda row: -row.born.energy if row.born else 0.0))
+
+    @property
     def below(self) -> tuple[LayerRow, ...]:
         """Layers with a metric beyond its limit, worst first."""
         return tuple(row for row in self.worst_first if not row.passed)
@@ -158,6 +164,7 @@ class Report:
                 }
                 for o in self.outputs
             },
+            "at_fault": [row.name for row in self.at_fault],
             "below": [row.name for row in self.below],
             "unmapped": [asdict(u) for u in self.unmapped],
             "only_mine": [asdict(u) for u in self.only_mine],

@@ -9,6 +9,7 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.analysis.compare.births import Births
 from calibrant.analysis.compare.forms import float_forms
 from calibrant.analysis.compare.info import Surroundings, read_info
 from calibrant.analysis.compare.mapping import Mapped, map_layers
@@ -75,7 +76,8 @@ def compare(
         limits: Limit by metric, over the published ones (cosine similarity above 0.99, relative Euclidean distance below
             0.05, divergence below 0.005); None for no limit.
         digits: Demand that values agree to so many decimal digits, and count those that do not.
-        born: Say what each layer loses by itself; costs one more run.
+        born: Say how much of each layer's error arrived, how much is born in it, and of what; costs one more run, and
+            each layer some times more by itself.
         batch_size: Samples in a run; None takes 1 where the model allows it.
         preprocess: File that says how stored samples become inputs.
         provider: Where the first model runs.
@@ -111,7 +113,11 @@ def compare(
         size = batch_size if batch_size is not None else 1 if free else None
         batches = open_data(data, model_inputs(original), batch_size=size, preprocess=preprocess)
     tallies = {layer: Tally(metric, digits) for layer in layers.layers}
-    streams = Streams(pair, layers.layers, born=born)
+    births = None
+    if born:
+        sides = Side(truth), Side(mine, around.in_front, around.behind)
+        births = Births(*sides, layers.layers, runtimes[1])
+    streams = Streams(pair, layers.layers, births=births)
     outputs = Outputs(original, other, pair, layers.outputs, lambda: Tally(metric, digits))
     with stages.stage("compare"):
 
@@ -128,7 +134,7 @@ def compare(
     compared = tuple(outputs.rows(bounds))
     notes += outputs.beside({x.truth: tallies[x].metrics["sqnr_db"] for x in layers.layers})
     order = {n.name: i for i, n in enumerate(truth.graph)}
-    rows = [_layer(order.get(x.name, 0), x, tallies[x], bounds) for x in layers.layers]
+    rows = [_layer(order.get(x.name, 0), x, tallies[x], bounds, births) for x in layers.layers]
     return Report(
         _name(float_model),
         _name(quantized),
@@ -215,7 +221,11 @@ def _check_inputs(pair: Pair) -> None:
 
 
 def _layer(
-    index: int, layer: Mapped, tally: Tally, limits: Mapping[str, float | None]
+    index: int,
+    layer: Mapped,
+    tally: Tally,
+    limits: Mapping[str, float | None],
+    births: Births | None,
 ) -> LayerRow:
     failed = tally.failed(limits)
     return LayerRow(
@@ -233,7 +243,7 @@ def _layer(
         not failed,
         failed,
         tally.reason,
-        tally.born,
+        tally.born_by(births.tally(layer)) if births is not None else None,
         tally.agreement,
     )
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
+from calibrant.analysis.compare.births import Births
 from calibrant.analysis.compare.mapping import Mapped
 from calibrant.data.batch import Batch
 from calibrant.data.open import Batches
@@ -74,13 +75,15 @@ class Streams:
     Args:
         pair: Two models.
         layers: What belongs together.
-        born: Run the cut model as well.
+        births: Run the cut model as well, and walk each layer; None for neither.
     """
 
-    def __init__(self, pair: Pair, layers: Sequence[Mapped], *, born: bool = True) -> None:
+    def __init__(
+        self, pair: Pair, layers: Sequence[Mapped], *, births: Births | None = None
+    ) -> None:
         """Cut the second model, where that is asked for."""
-        self.pair, self.layers = pair, layers
-        self.cut = Cut(pair.mine, layers) if born else None
+        self.pair, self.layers, self.births = pair, layers, births
+        self.cut = Cut(pair.mine, layers) if births is not None else None
         self.notes: list[str] = []
 
     def run(
@@ -97,7 +100,8 @@ class Streams:
         Raises:
             ModelError: A model does not run.
         """
-        groups = list(_groups(self.pair.truth, self.layers, batches.batch_size or 1))
+        factor = 1 if self.births is None else 2  # what layers read is asked for as well
+        groups = list(_groups(self.pair.truth, self.layers, factor * (batches.batch_size or 1)))
         if batches.once or len(groups) < 2:
             sessions = [_Group(self, g) for g in groups] if len(groups) < 2 else None
             for batch in taken(batches, samples):
@@ -128,8 +132,12 @@ class _Group:
             except ModelError as e:
                 self._leave_out(e)
         wanted = dict.fromkeys([x.truth for x in layers] + list(self._given.values()))
+        other = dict.fromkeys(x.mine for x in layers)
+        for here, there in map(streams.births.needs, layers) if streams.births is not None else ():
+            wanted |= dict.fromkeys(here)
+            other |= dict.fromkeys(there)
         self._truth = _Tensors(pair.truth, list(wanted), first)
-        self._mine = _Tensors(pair.mine, [x.mine for x in layers], second)
+        self._mine = _Tensors(pair.mine, list(other), second)
 
     def run(self, batch: Batch, use: Use) -> None:
         """Run a batch, and hand out its tensors."""
@@ -137,6 +145,8 @@ class _Group:
         truth, mine = self._truth.run(feeds), self._mine.run(other)
         alone = self._alone(truth, other)
         for layer in self._layers:
+            if self._streams.births is not None:
+                self._streams.births.add(layer, truth, mine)
             x, y, z = mine[layer.mine], truth[layer.truth], alone.get(layer.mine)
             for offset in range(batch.size if _has_rows(batch, x, y) else 1):
                 if _has_rows(batch, x, y):

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calibrant.analysis.metrics import MEASURES, measure_all, why_not
+from calibrant.analysis.origin import Tally as Walked
 
 __all__ = ["Born", "Digits", "Tally"]
 
@@ -32,17 +33,49 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Born:
-    """Which part of a layer's error is its own.
+    """Which part of a layer's error is its own, and where that comes from.
+
+    All but the last four are shares of the error's energy: they are 0 where there is no error, and else add up,
+
+        arrived + share = 1         activations + weights + bias + other = clipping + rounding + bias + other = share
+
+    and a share below 0 is of a cause that cancels what others do.
 
     Args:
-        share: Part of the error's energy that is born in the layer; 0 where there is no error.
-        arrived: The rest, which came with what it reads.
+        share: Is born in the layer.
+        arrived: Came with what it reads.
+        activations: Quantizers of activations: the one behind the layer, or those in front that stand there for it alone.
+        weights: The quantized weight.
+        bias: The bias as it is added: rounded, or corrected.
+        other: None of these; all of `share` where the quantizers of the layer could not be read.
+        clipping: Of activations and weights, values beyond the ends of their grid.
+        rounding: Of activations and weights, the steps of the grid.
+        activation_clipping: Of activations, by clipping.
+        activation_rounding: Of activations, by rounding.
+        weight_clipping: Of weights, by clipping.
+        weight_rounding: Of weights, by rounding.
+        cause: The largest of the last four, `bias` and `other`; empty where nothing is born.
+        energy: Energy of what is born, over that of the true tensor.
         sqnr_db: SQNR of the layer alone, reading the true model's tensors [dB].
+        channels: Channels that most of what is born is born in, and the share of each, largest first.
     """
 
     share: float
     arrived: float
+    activations: float
+    weights: float
+    bias: float
+    other: float
+    clipping: float
+    rounding: float
+    activation_clipping: float
+    activation_rounding: float
+    weight_clipping: float
+    weight_rounding: float
+    cause: str
+    energy: float
     sqnr_db: float
+    channels: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +205,48 @@ class Tally:
             texts.append(f"({mean:.3f};{math.sqrt(max(0.0, squares / n - mean * mean)):.3f})")
         return ",".join(texts)
 
-    @property
-    def born(self) -> Born | None:
-        """Which part of the error is the layer's own; None where that was not looked at."""
+    def born_by(self, walk: Walked | None) -> Born | None:
+        """Return which part of the error is the layer's own; None where that was not looked at.
+
+        Args:
+            walk: The walk of the layer, where its quantizers could be read.
+        """
         signal, error, own, both = self._energies.tolist()
-        if not self._energies.any():
+        if not self._energies.any() and (walk is None or not walk.signal):
             return None
-        share = both / error if error else 0.0
-        return Born(share, 1 - share if error else 0.0, _sqnr_db(signal, own))
+        alone = _sqnr_db(signal, own) if self._energies.any() else math.nan
+        if walk is not None:
+            arrived, a_clip, a_round, w_clip, w_round, bias, other = walk.shares
+            energy = walk.error / walk.signal if walk.signal > 0 else math.inf
+            channels = tuple(walk.channels.items())
+        else:
+            other = both / error if error else 0.0
+            arrived, energy = 1 - other if error else 0.0, error / signal if signal else math.inf
+            a_clip = a_round = w_clip = w_round = bias = 0.0
+            channels = ()
+        parts = {
+            "activation_clipping": a_clip,
+            "activation_rounding": a_round,
+            "weight_clipping": w_clip,
+            "weight_rounding": w_round,
+            "bias": bias,
+            "other": other,
+        }
+        share = sum(parts.values())
+        cause = max(parts, key=lambda name: parts[name])
+        return Born(
+            share=share,
+            arrived=arrived,
+            activations=a_clip + a_round,
+            weights=w_clip + w_round,
+            clipping=a_clip + w_clip,
+            rounding=a_round + w_round,
+            cause=cause if parts[cause] > 0 else "",
+            energy=share * energy if share else 0.0,
+            sqnr_db=alone,
+            channels=channels,
+            **parts,
+        )
 
     @property
     def agreement(self) -> Digits | None:

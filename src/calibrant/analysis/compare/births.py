@@ -1,0 +1,357 @@
+"""What is born in each layer of a quantized graph, and of what: a walk from the float layer to the quantized one.
+
+A layer f gives y = f(x, w, b). In the other model x' arrives; where a quantizer stands in front of this layer alone, it reads
+q(x'), else what arrives is read as it is. Its weight is q(w), its bias q(b). What it gives, y', is what its own quantizer Q
+behind it makes of it. With c for what is clipped to the ends of a grid and not rounded, the walk is
+
+    y = f(x, w, b) -> f(x', w, b) -> f(c(x'), w, b) -> f(q(x'), w, b) -> f(q(x'), c(w), b) -> f(q(x'), q(w), b)
+      -> f(q(x'), q(w), q(b)) -> C(y') -> Q(y')
+
+and each step belongs to one cause (`analysis.origin`). So all that is off by the tensor that readers find is told, and the
+shares add up to 1. What no step explains, such as a constant that is another one without being on a grid, is `other`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant.analysis.compare.grids import Constant, Grid, constant_of, grid_behind
+from calibrant.analysis.compare.mapping import COMMUTATIVE, Mapped
+from calibrant.analysis.compare.sides import Side
+from calibrant.analysis.origin import CAUSES, Tally
+from calibrant.errors import ModelError
+from calibrant.graph.bodies import bodies
+from calibrant.graph.ops import bias_of
+from calibrant.runtime.runtime import CPU, Runtime
+from calibrant.runtime.session import infer, open_session
+from calibrant.runtime.walk import alone
+
+__all__ = ["OTHER", "Births"]
+
+Array = npt.NDArray[Any]
+
+#: What none of the causes explains.
+OTHER = "other"
+_STEPS = (*CAUSES, OTHER)
+_PLACE = {name: i for i, name in enumerate(_STEPS)}
+
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+_PRODUCTS = ("Gemm", "MatMul")
+_CLIPPING = ("Clip", "Relu")
+
+#: Constants that are off by more than this, relative to their norm, are other constants: 2 bits lose less.
+_OTHER_CONSTANT = 0.75
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """One input of a layer: what it is in the float model, and in the other one.
+
+    Args:
+        truth: Tensor of the float model, or its values where they are constant.
+        arrives: Tensor of the other model in front of the quantizer, or None for a constant.
+        found: What the layer finds there; for a constant its values.
+        grid: The grid in between; None where there is none, or none that can be read.
+        is_bias: It is the bias.
+    """
+
+    truth: str | Array
+    arrives: str | None
+    found: str | Array
+    grid: Grid | None
+    is_bias: bool = False
+
+    @property
+    def is_constant(self) -> bool:
+        return self.arrives is None
+
+    @property
+    def changes(self) -> bool:
+        """Whether reading it changes more than what arrives."""
+        if not self.is_constant:
+            return self.arrives != self.found
+        return not np.array_equal(np.asarray(self.truth), np.asarray(self.found))
+
+
+@dataclass(slots=True, eq=False)
+class _Layer:
+    """One layer that can be walked.
+
+    Args:
+        model: The model that its node is taken from.
+        node: The node; None for an input of the model.
+        reads: Its inputs by index.
+        raw: What the other model's layer gives, in front of the quantizer behind it.
+        tail: The grid of that quantizer.
+        axis: Axis of the channels.
+        function: The node is a function that the other model has in the quantizer alone.
+    """
+
+    model: ir.Model
+    node: ir.Node | None
+    reads: dict[int, _Read]
+    raw: str
+    tail: Grid | None
+    axis: int | None = None
+    function: bool = False
+    tally: Tally = field(default_factory=Tally)
+    seen: bool = False
+    session: Any = None
+    own: dict[int, str] = field(default_factory=dict)
+
+
+class Births:
+    """The walks of all layers that can be read, and what they add up to.
+
+    Args:
+        truth: The float model.
+        mine: The other one.
+        layers: What belongs together.
+        runtime: Where single layers run.
+    """
+
+    def __init__(
+        self, truth: Side, mine: Side, layers: Sequence[Mapped], runtime: Runtime = CPU
+    ) -> None:
+        """Read the quantizers around each layer."""
+        self._truth, self._mine, self._runtime = truth, mine, runtime
+        self._pairs = {
+            truth.source(truth.values[x.truth]): mine.source(mine.values[x.mine]) for x in layers
+        }
+        self._ends = {mine.source(mine.values[x.mine]): x for x in layers}
+        self._layers = {x: found for x in layers if (found := self._layer(x)) is not None}
+
+    def needs(self, layer: Mapped) -> tuple[list[str], list[str]]:
+        """Return the tensors of both models that the walk of a layer reads."""
+        found = self._layers.get(layer)
+        if found is None:
+            return [], []
+        here = [r.truth for r in found.reads.values() if isinstance(r.truth, str)]
+        there = [found.raw]
+        for r in found.reads.values():
+            if r.arrives is not None and isinstance(r.found, str):
+                there += [r.arrives, r.found]
+        return here if self._runs(found) else [], there
+
+    def add(self, layer: Mapped, truth: Mapping[str, Array], mine: Mapping[str, Array]) -> None:
+        """Walk a layer on one batch.
+
+        Args:
+            layer: Which.
+            truth: Tensors of the float model.
+            mine: Tensors of the other model.
+        """
+        found = self._layers.get(layer)
+        if found is None:
+            return
+        y, end = truth[layer.truth], mine[layer.mine]
+        if y.shape != end.shape or mine[found.raw].shape != y.shape:
+            del self._layers[layer]
+            return
+        try:
+            gives = list(self._gives(found, y, truth, mine))
+        except ModelError as e:
+            logger.info("What is born in layer '%s' is not told by cause: %s", layer.name, e)
+            del self._layers[layer]
+            return
+        if found.tail is not None:
+            gives.append((_PLACE["activation_clipping"], found.tail.clip(gives[-1][1])))
+        gives.append((_PLACE["activation_rounding"], end))
+        steps = np.zeros((len(_STEPS), *y.shape))
+        before = y.astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            for place, value in gives:
+                after = value.astype(np.float64)
+                steps[place] += after - before
+                before = after
+        found.tally.add(y, list(steps))
+        found.seen = True
+
+    def tally(self, layer: Mapped) -> Tally | None:
+        """Return what a layer's walk adds up to; None where it could not be walked."""
+        found = self._layers.get(layer)
+        return found.tally if found is not None and found.seen else None
+
+    # ----------------------------------------------------------------------------------- the walk
+
+    def _gives(
+        self, layer: _Layer, y: Array, truth: Mapping[str, Array], mine: Mapping[str, Array]
+    ) -> Iterator[tuple[int, Array]]:
+        """Yield what the layer gives after each step, up to what it gives in the other model."""
+        raw = mine[layer.raw]
+        if not self._runs(layer):
+            yield _PLACE["arrived"], raw
+            return
+        reads = layer.reads
+        now: dict[int, Array] = {
+            i: np.asarray(truth[r.truth] if isinstance(r.truth, str) else r.truth)
+            for i, r in reads.items()
+        }
+        steps: list[tuple[str, dict[int, Array]]] = [
+            ("arrived", {i: mine[r.arrives] for i, r in reads.items() if r.arrives is not None})
+        ]
+        changed = {i: r for i, r in reads.items() if r.changes}
+        data = {i: r for i, r in changed.items() if not r.is_constant}
+        steps += [
+            (
+                "activation_clipping",
+                {i: r.grid.clip(mine[r.arrives or ""]) for i, r in data.items() if r.grid},
+            ),
+            ("activation_rounding", {i: mine[str(r.found)] for i, r in data.items()}),
+        ]
+        weights = {i: r for i, r in changed.items() if r.is_constant and r.grid and not r.is_bias}
+        steps += [
+            (
+                "weight_clipping",
+                {i: r.grid.clip(np.asarray(r.truth)) for i, r in weights.items() if r.grid},
+            ),
+            ("weight_rounding", {i: np.asarray(r.found) for i, r in weights.items()}),
+            ("bias", {i: np.asarray(r.found) for i, r in changed.items() if r.is_bias}),
+            (OTHER, {i: np.asarray(r.found) for i, r in changed.items() if r.is_constant}),
+        ]
+        value = y
+        for name, change in steps:
+            news = {i: x for i, x in change.items() if x is not now[i]}
+            now |= news
+            if news:
+                value = self._run(layer, now)
+            yield _PLACE[name], value
+        if not layer.function:
+            yield _PLACE[OTHER], raw
+
+    def _runs(self, layer: _Layer) -> bool:
+        """Whether the walk has steps between the layer's own answers in both models."""
+        return layer.node is not None and (
+            layer.function or any(r.changes for r in layer.reads.values())
+        )
+
+    def _run(self, layer: _Layer, reads: Mapping[int, Array]) -> Array:
+        assert layer.node is not None
+        if layer.session is None:
+            output = next(v.name or "" for v in layer.node.outputs if v.name)
+            part, layer.own = alone(layer.model, layer.node, output)
+            layer.session = open_session(
+                part, runtime=self._runtime, optimize=False, spinning=False
+            )
+        session = layer.session
+        asked = {i.name for i in session.get_inputs()}
+        fed = {n: reads[i] for i, n in layer.own.items() if n in asked}
+        return infer(session, [o.name for o in session.get_outputs()], fed)[0]
+
+    # ----------------------------------------------------------------------------------- reading
+
+    def _layer(self, layer: Mapped) -> _Layer | None:
+        here = self._truth.source(self._truth.values[layer.truth])
+        end = self._mine.values[layer.mine]
+        raw = self._mine.source(end)
+        tail = None if end is raw else grid_behind(raw, end)
+        name = raw.name or ""
+        node, other = here.producer(), raw.producer()
+        if node is None or other is None:
+            same = node is None and other is None
+            return _Layer(self._truth.model, None, {}, name, tail) if same else None
+        if layer.output != 0 or any(True for _ in bodies(other)):
+            return None
+        axis = 1 if node.op_type in _CONVOLUTIONS else -1 if node.op_type in _PRODUCTS else None
+        if node.op_type in _CLIPPING and other.op_type != node.op_type:
+            source = self._truth.data_inputs(node)
+            if len(source) != 1 or self._pairs.get(source[0]) is not raw:
+                return None
+            reads = {0: _Read(source[0].name or "", name, name, None)}
+            reads |= {
+                i: _Read(c.values, None, c.values, None)
+                for i, v in enumerate(node.inputs)
+                if i and v is not None and (c := constant_of(v)) is not None
+            }
+            found = _Layer(self._truth.model, node, reads, name, tail, function=True)
+        elif node.op_type == other.op_type and node.domain == other.domain:
+            read = self._reads(node.inputs, other)
+            if read is None and node.op_type in COMMUTATIVE:
+                read = self._reads(node.inputs[::-1], other)
+            if read is None:
+                return None
+            found = _Layer(self._mine.model, other, read, name, tail)
+        else:
+            return None
+        found.tally = Tally(axis=axis)
+        return found
+
+    def _reads(self, inputs: Sequence[ir.Value | None], other: ir.Node) -> dict[int, _Read] | None:
+        """Return the inputs of a layer side by side; None where they do not belong together."""
+        place = bias_of(other)
+        bias = place[1] if place is not None and place[0] is other else None
+        found: dict[int, _Read] = {}
+        for index, value in enumerate(other.inputs):
+            here = inputs[index] if index < len(inputs) else None
+            if value is None:
+                if here is not None:
+                    return None
+                continue
+            read = (
+                self._data(here, value)
+                if self._mine.is_data(value)
+                else _constant(here, value, is_bias=index == bias)
+            )
+            if read is None:
+                return None
+            found[index] = read
+        if len([v for v in inputs if v is not None]) > len(found):
+            return None
+        return found
+
+    def _data(self, here: ir.Value | None, value: ir.Value) -> _Read | None:
+        source = self._mine.source(value)
+        if here is None or not self._truth.is_data(here):
+            return None
+        truth = self._truth.source(here)
+        there = self._pairs.get(truth)
+        if there is not None and there is not source:
+            return None
+        if there is None and not (truth.producer() is None and source.producer() is None):
+            return None
+        row = self._ends.get(source)
+        ends = (row.mine, *row.copies) if row is not None else ()
+        if value is source or value.name in ends:
+            return _Read(here.name or "", value.name or "", value.name or "", None)
+        grid = grid_behind(source, value)
+        return _Read(here.name or "", source.name or "", value.name or "", grid)
+
+
+def _constant(here: ir.Value | None, value: ir.Value, *, is_bias: bool) -> _Read | None:
+    there = constant_of(value)
+    if there is None:
+        return None
+    if here is None:
+        return _added(there) if is_bias else None
+    mine = constant_of(here)
+    if mine is None or mine.values.shape != there.values.shape:
+        return None
+    if mine.values.dtype.kind != "f":
+        same = np.array_equal(mine.values, there.values)
+        return _Read(mine.values, None, mine.values, None) if same else None
+    found = there.values.astype(mine.values.dtype)
+    if not is_bias and there.grid is not None and _far(mine.values, found):
+        return None
+    return _Read(mine.values, None, found, there.grid, is_bias)
+
+
+def _added(there: Constant) -> _Read:
+    """Return the bias of a layer that has none in the float model."""
+    return _Read(np.zeros_like(there.values), None, there.values, there.grid, is_bias=True)
+
+
+def _far(truth: Array, mine: Array) -> bool:
+    """Whether a weight is another one, by more than quantization explains."""
+    norm = float(np.linalg.norm(truth.astype(np.float64)))
+    return norm > 0 and float(np.linalg.norm(mine.astype(np.float64) - truth)) > (
+        _OTHER_CONSTANT * norm
+    )
