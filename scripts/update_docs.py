@@ -22,7 +22,7 @@ from _api import class_text, docstring_text, member_text
 from _marked import ROOT, table, update
 
 import calibrant
-from calibrant import algorithms, recipe
+from calibrant import algorithms, debug, recipe
 from calibrant.graph.targets import WidthLimit
 
 DOCS = ROOT / "docs"
@@ -39,7 +39,7 @@ def cli() -> str:
 
     root = command()
     parts = [_plain(root.epilog)]
-    for name, sub in root.commands.items():
+    for name, sub in _commands(root):
         rows = [tuple(map(filled, row)) for p in sub.params if (row := _option(p)) is not None]
         parts += [
             f"## `calibrant {name}`",
@@ -50,6 +50,14 @@ def cli() -> str:
             examples = re.findall(r"`([^`]+)`", sub.epilog)
             parts.append("```text\n" + "\n".join(examples) + "\n```")
     return "\n\n".join(parts)
+
+
+def _commands(root: Any) -> Iterator[tuple[str, Any]]:
+    """Yield each command, those of a group behind it."""
+    for name, sub in root.commands.items():
+        yield name, sub
+        if hasattr(sub, "commands"):
+            yield from ((f"{name} {inner}", command) for inner, command in _commands(sub))
 
 
 def _option(param: Any) -> tuple[str, str, str] | None:
@@ -85,6 +93,13 @@ def functions() -> str:
         if inspect.isfunction(f)
     ]
     return "\n\n".join(parts)
+
+
+def debug_functions() -> str:
+    """Return the functions of the debug tool, in the order of its page."""
+    return "\n\n".join(
+        f"## `calibrant.debug.{n}`\n\n{member_text(getattr(debug, n))}" for n in debug.__all__
+    )
 
 
 def results() -> str:
@@ -283,6 +298,7 @@ def layers() -> str:
 WRITERS = {
     "command line": cli,
     "public functions": functions,
+    "debug functions": debug_functions,
     "results and values": results,
     "parts of recipes": recipes,
     "further names": names,

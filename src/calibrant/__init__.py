@@ -17,7 +17,7 @@ TYPE_CHECKING = False  # importing `typing` would be most of the time that this 
 if TYPE_CHECKING:
     import typing
 
-    from calibrant import algorithms
+    from calibrant import algorithms, debug
     from calibrant.analysis.compare import compare
     from calibrant.analysis.evaluate import Evaluation, evaluate
     from calibrant.analysis.score import Score
@@ -97,6 +97,7 @@ __all__ = [
     "algorithms",
     "attribution",
     "compare",
+    "debug",
     "dump_recipe",
     "evaluate",
     "load_recipe",
@@ -164,8 +165,8 @@ def __getattr__(name: str) -> typing.Any:
     """Load a public name on first use."""
     import importlib
 
-    if name == "algorithms":
-        return importlib.import_module("calibrant.algorithms")
+    if name in ("algorithms", "debug"):
+        return importlib.import_module(f"calibrant.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'calibrant' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

@@ -11,6 +11,7 @@ from calibrant.cli.compare import EXAMPLES as COMPARE_EXAMPLES
 from calibrant.cli.compare import compare
 from calibrant.cli.convert_config import EXAMPLES as CONVERT_EXAMPLES
 from calibrant.cli.convert_config import convert_config
+from calibrant.cli.debug import group as debug_group
 from calibrant.cli.demo import demo
 from calibrant.cli.evaluate import EXAMPLES as EVALUATE_EXAMPLES
 from calibrant.cli.evaluate import evaluate
@@ -78,4 +79,5 @@ def command() -> Any:
     app.command("list", cls=NamedCommand, epilog=LIST_EXAMPLES)(list_names)
     app.command("convert-config", cls=NamedCommand, epilog=CONVERT_EXAMPLES)(convert_config)
     app.command(cls=NamedCommand)(demo)
+    app.add_typer(debug_group(), name="debug")
     return typer.main.get_command(app)

@@ -28,16 +28,17 @@ class Journal:
     """Figures by key, kept in a file where there is one.
 
     Args:
-        folder: Where `sensitivity.jsonl` is; None keeps nothing.
+        folder: Where the file is; None keeps nothing.
+        file: Its name.
     """
 
-    def __init__(self, folder: str | Path | None = None) -> None:
+    def __init__(self, folder: str | Path | None = None, file: str = JOURNAL_FILE) -> None:
         """Read what is there.
 
         Raises:
             OutputError: The file cannot be read or written.
         """
-        self.path = Path(folder) / JOURNAL_FILE if folder is not None else None
+        self.path = Path(folder) / file if folder is not None else None
         self._known: dict[str, Sums] = {}
         self._file: TextIO | None = None
         self._earlier: frozenset[str] = frozenset()

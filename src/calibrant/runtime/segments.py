@@ -10,7 +10,7 @@ of its nodes that is run. Threads of a session do not spin while they wait: the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -97,17 +97,30 @@ class Segments:
         made = (v.name for n in nodes for v in n.outputs if v.name)
         return tuple(m for m in made if self._last_read.get(m, -1) > place or m in self.outputs)
 
-    def link(self, nodes: Sequence[ir.Node]) -> Link:
-        """Return some nodes of one segment, ready to run; they stay open as long as others do not need the room."""
+    def link(
+        self, nodes: Sequence[ir.Node], edit: Callable[[ir.Model], None] | None = None
+    ) -> Link:
+        """Return some nodes of one segment, ready to run; they stay open as long as others do not need the room.
+
+        Args:
+            nodes: The nodes.
+            edit: Changes their model before it is opened; what was changed does not stay open.
+        """
+        if edit is not None:
+            gives = self.gives(nodes)
+            part = self.cut(nodes, gives)
+            edit(part)
+            return Link(self._open(part), gives)
         key = tuple(n.name or "" for n in nodes)
         if key not in self._links:
             if len(self._links) >= KEPT * (1 + max(self._place.values())):
                 del self._links[next(iter(self._links))]
             gives = self.gives(nodes)
-            part = self.cut(nodes, gives)
-            session = open_session(part, runtime=self.runtime, optimize=False, spinning=False)
-            self._links[key] = Link(session, gives)
+            self._links[key] = Link(self._open(self.cut(nodes, gives)), gives)
         return self._links[key]
+
+    def _open(self, part: ir.Model) -> ort.InferenceSession:
+        return open_session(part, runtime=self.runtime, optimize=False, spinning=False)
 
     def cut(self, nodes: Sequence[ir.Node], gives: Sequence[str]) -> ir.Model:
         """Return some nodes as a model of their own."""

@@ -25,7 +25,7 @@ from calibrant.graph.values import Names, add_constant, drop_unused_initializers
 from calibrant.numerics import QuantParams
 from calibrant.numerics.dtype import IntType
 
-__all__ = ["LiftedQuantizer", "lift_quantizers"]
+__all__ = ["LiftedQuantizer", "lift_quantizers", "params_of"]
 
 #: Storage type -> width, and how far its grid lies above the signed one.
 _TYPES = {
@@ -179,6 +179,15 @@ def _bypass(
 
 
 # ------------------------------------------------------------------------------------------ parameters
+
+
+def params_of(quantize: ir.Node) -> QuantParams:
+    """Return scale and zero point of a QuantizeLinear, on the signed grid.
+
+    Raises:
+        ModelError: They are computed, in blocks, or of a type that is not quantized to here.
+    """
+    return _params(quantize, _zero_type(quantize))
 
 
 def _zero_type(node: ir.Node) -> ir.DataType:

@@ -1,0 +1,62 @@
+"""Options that the debug commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["LISTS", "CalibratedData", "CalibratedModel", "Interested", "Metrics", "OutputNode"]
+
+#: How lists are written, for helps.
+LISTS = "[a,b], an option given several times, or @file with one a line"
+
+METRICS = "cosine-similarity, mse, mae, mre, sqnr, chebyshev"
+
+CalibratedModel = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        help="The calibrated model: calibrated_model.onnx, or another QDQ model with float weights.",
+        show_default=False,
+    ),
+]
+CalibratedData = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="Calibration data: a folder with a sub-folder of .npy files for each input, a .npz file, or module:function.",
+        show_default=False,
+    ),
+]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-m",
+        "--metrics",
+        metavar="NAMES",
+        help=f"Of {METRICS}: one or several ({LISTS}); the first one orders. Default: cosine-similarity.",
+        show_default=False,
+    ),
+]
+OutputNode = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output-node",
+        metavar="NODE",
+        help="Compare at what this ordinary node gives, and not at the outputs of the model.",
+        show_default=False,
+    ),
+]
+Interested = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-i",
+        "--interested-nodes",
+        metavar="NODES",
+        help=f"Only these nodes: {LISTS}. [[a,b],[c]] quantizes a and b together.",
+        show_default=False,
+    ),
+]

@@ -1,0 +1,99 @@
+"""The commands of the debug tool."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from calibrant.cli import main
+from calibrant.cli._lists import names_of
+from calibrant.errors import ConfigValueError
+from tests.debug.nets import NODES, chain, samples
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, str]:
+    onnx.save(chain(v1=0.1), tmp_path / "calibrated_model.onnx")
+    folder = tmp_path / "calibration_data" / "x"
+    folder.mkdir(parents=True)
+    for i, x in enumerate(samples()["x"]):
+        np.save(folder / f"{i}.npy", x[None])
+    return str(tmp_path / "calibrated_model.onnx"), str(folder.parent)
+
+
+def test_nodes_are_ranked(
+    files: tuple[str, str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert (
+        main(
+            [
+                "debug",
+                "get-sensitivity-of-nodes",
+                *files,
+                "-m",
+                "[mse,sqnr]",
+                "-s",
+                str(out),
+                "--json",
+            ]
+        )
+        == 0
+    )
+    content = json.loads(capsys.readouterr().out)
+    assert content["nodes"][0]["name"] == "second"
+    assert {n["name"] for n in content["nodes"]} == set(NODES)
+    assert list(content["nodes"][0]["metrics"]) == ["mse", "sqnr"]
+    assert (out / "sensitivity_of_node.log").exists()
+
+
+def test_nested_lists_reach_the_function(
+    files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["debug", "get-sensitivity-of-nodes", *files, "-i", "[['first',second],[third]]"])
+        == 0
+    )
+    told = capsys.readouterr().out
+    assert "first,second " in told
+    assert "rounding" in told
+
+
+def test_a_typing_mistake_is_told(
+    files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["debug", "get-sensitivity-of-nodes", *files, "-i", "secnd"]) == 5
+    assert "Did you mean 'second'?" in capsys.readouterr().err
+
+
+LISTS = [
+    (["a"], ["a"]),
+    (["[a,b]"], ["a", "b"]),
+    (["['a','b']"], ["a", "b"]),
+    (['["a", "b c"]'], ["a", "b c"]),
+    (["[[/a/Conv.1,b:0],[c]]"], [["/a/Conv.1", "b:0"], ["c"]]),
+    (["[['a,[x]'],'c']"], [["a,[x]"], "c"]),
+    (["a", "[b,c]"], ["a", "b", "c"]),
+    (["[]"], []),
+]
+
+
+@pytest.mark.parametrize(("given", "found"), LISTS)
+def test_lists_are_read(given: list[str], found: list[object]) -> None:
+    assert names_of(given, "-n") == found
+
+
+def test_lists_come_from_files(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("# the worst\n/a/Conv\n[b,c]\n\n")
+    assert names_of([f"@{path}", "d"], "-n") == ["/a/Conv", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("text", ["[a,b", "[a] b", "['a,b]", "[[[a]]]", "@nowhere.txt"])
+def test_faulty_lists_are_told(text: str) -> None:
+    with pytest.raises(ConfigValueError, match="-n"):
+        names_of([text], "-n")
