@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import json
 import pkgutil
@@ -36,8 +37,12 @@ HEAVY = {
 
 
 def modules() -> list[str]:
+    """Return all modules; those of training only where torch is installed."""
     found = pkgutil.walk_packages(calibrant.__path__, "calibrant.")
-    return ["calibrant", *(m.name for m in found if not m.name.endswith("__main__"))]
+    names = [m.name for m in found if not m.name.endswith("__main__")]
+    if importlib.util.find_spec("torch") is None:
+        names = [n for n in names if not n.startswith("calibrant.qat")]
+    return ["calibrant", *names]
 
 
 def declared(module: ModuleType) -> list[str]:

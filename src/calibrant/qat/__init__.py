@@ -1,0 +1,36 @@
+"""Train a network with its quantizers: the very graph that is deployed.
+
+Everything here needs torch (`pip install "calibrant[torch]"`) and loads on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from calibrant.errors import MissingPackageError
+
+__all__ = ["functional"]
+
+#: Where each public name lives; a module stands for itself.
+_HOMES: dict[str, str] = {"functional": "calibrant.qat.functional"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'calibrant.qat' has no attribute {name!r}")
+    try:
+        module = importlib.import_module(_HOMES[name])
+    except ModuleNotFoundError as e:
+        if e.name != "torch":
+            raise
+        raise MissingPackageError(
+            'Training needs the package torch, which is not installed: pip install "calibrant[torch]".'
+        ) from e
+    return module if _HOMES[name].endswith(f".{name}") else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

@@ -1,0 +1,26 @@
+"""Operators of ONNX as functions of torch, one a row: `OPERATORS` has them by name."""
+
+from calibrant.qat.operators import (
+    activations,
+    arithmetic,
+    conv,
+    normalize,
+    pool,
+    reduce,
+    resize,
+    shape,
+)
+from calibrant.qat.operators.registry import OPERATORS, Operator
+
+__all__ = [
+    "OPERATORS",
+    "Operator",
+    "activations",
+    "arithmetic",
+    "conv",
+    "normalize",
+    "pool",
+    "reduce",
+    "resize",
+    "shape",
+]
