@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from calibrant.tuning.cheapest import cheapest, least_cost, nearest_below
 from calibrant.tuning.driver import drive
 from calibrant.tuning.menu import Assignment, Menu
 from calibrant.tuning.strategies.auto import Found, Full, Losses, Question, Reached, Together, auto
@@ -80,7 +84,7 @@ def test_what_meets_the_requirement_at_once_takes_one_evaluation() -> None:
     net = Invented(network())
     found, raised = net.tuned()
     assert raised == {}
-    assert net.asked == [Full(net.menu().lowest)]
+    assert net.asked == [Full(net.menu().narrowest)]
     assert found.reason == "The cheapest assignment meets the requirement."
 
 
@@ -164,7 +168,7 @@ def test_seven_evaluations_come_near_the_best_there_is(seed: int) -> None:
     macs = {n: float(10 ** rng.uniform(2, 4)) for n in names}
     net = Invented(losses, macs=macs, slope=float(rng.uniform(0.4, 1.0)))
     menu = net.menu()
-    net.allowed = 0.3 * net.loss(menu.lowest)
+    net.allowed = 0.3 * net.loss(menu.narrowest)
     found, _ = net.tuned()
     assert found.best.reached.met
     assert net.full <= 7
@@ -175,8 +179,6 @@ def test_seven_evaluations_come_near_the_best_there_is(seed: int) -> None:
 
 def _optimum(net: Invented, menu: Menu) -> float:
     """Return the least cost at which the requirement is met, knowing all."""
-    from calibrant.tuning.cheapest import cheapest
-
     errors = np.stack([list(net.alone(p).values()) for p in menu.precisions], axis=1)
     budget = (net.allowed / 0.5) ** (1 / net.slope) / net.gain
     found = cheapest(menu, errors, budget)
@@ -195,3 +197,53 @@ def test_trials_that_say_nothing_end_in_the_most_precise_assignment() -> None:
     found = drive(auto(net.menu(), 0.01, 5), answer)
     assert len(found.trials) == 5
     assert not found.best.reached.met or "int8" not in found.best.assignment
+
+
+# ------------------------------------------------------------------------------- what layers have together
+
+
+def test_a_reader_of_integers_loses_what_they_lose() -> None:
+    """On devices whose kernels give integers, a layer in float behind one in int8 reads 8-bit numbers all the same."""
+    cost = np.array([[8.0, 32.0], [8.0, 32.0], [8.0, 32.0]])
+    menu = Menu(("a", "b", "c"), ("int8", "float32"), cost, feeds=((0, 1), (1, 2)))
+    errors = np.array([[0.01, 0.0], [0.5, 0.0], [0.01, 0.0]])
+    assert menu.errors_of(errors, ("int8", "float32", "int8")).tolist() == [0.01, 0.5, 0.01]
+    assert cheapest(menu, errors, 0.05) == ("float32", "float32", "int8")
+    assert cheapest(menu, errors, 0.6) == ("int8", "int8", "int8")
+    assert nearest_below(menu, errors, 72.1) == ("float32", "float32", "int8")
+
+
+def test_a_border_is_paid_once_and_on_one_side_alone() -> None:
+    """An int8 kernel that saves less than the conversions around it cost is not used."""
+    cost = np.array([[5.0, 6.0], [1.0, 9.0], [5.0, 6.0]])
+    menu = Menu(("a", "b", "c"), ("int8", "float32"), cost, borders=((0, 1, 5.0), (1, 2, 5.0)))
+    assert menu.cost_of(("float32", "int8", "float32")) == 23.0
+    assert least_cost(menu) == ("int8", "int8", "int8")
+    alone = Menu(
+        ("a", "b"), ("int8", "float32"), np.array([[8.0, 9.0], [9.0, 1.0]]), borders=((0, 1, 2.0),)
+    )
+    assert least_cost(alone) == ("float32", "float32")
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=40, deadline=None)
+def test_no_assignment_is_cheaper_within_the_budget(seed: int) -> None:
+    """Beside every assignment there is, of a few layers with feeds and borders."""
+    rng = np.random.default_rng(seed)
+    layers, precisions = 5, ("int8", "int16", "float32")[: int(rng.integers(2, 4))]
+    pairs = [(a, b) for a in range(layers) for b in range(a + 1, layers) if rng.random() < 0.4]
+    cost = np.sort(rng.uniform(1, 10, (layers, len(precisions))), axis=1)
+    errors = -np.sort(-rng.uniform(0, 1, (layers, len(precisions))), axis=1)
+    borders = tuple((a, b, float(rng.uniform(0, 5))) for a, b in pairs if rng.random() < 0.5)
+    names = tuple(f"l{i}" for i in range(layers))
+    menu = Menu(names, precisions, cost, feeds=tuple(pairs), borders=borders)
+    budget = float(rng.uniform(0.2, layers))
+    every = list(itertools.product(precisions, repeat=layers))
+    fit = [
+        menu.cost_of(a) for a in every if menu.errors_of(errors, a).sum() <= budget * (1 + 1e-9)
+    ]
+    found = cheapest(menu, errors, budget)
+    if found is None:
+        assert not [a for a in every if menu.errors_of(errors, a).sum() < budget * (1 - 1e-6)]
+        return
+    assert menu.cost_of(found) <= min(fit, default=math.inf) * (1 + 1e-5)

@@ -58,18 +58,20 @@ def menu_of(
     """
     bits = np.array([BITS[p] for p in precisions], dtype=float)
     work = _work(model, layers, probe, runtime)[:, np.newaxis] * bits
+    feeds = _feeds(layers, plan)
     if cost == "macs":
-        return Menu(tuple(layers), tuple(precisions), work)
+        return Menu(tuple(layers), tuple(precisions), work, feeds=feeds)
     if cost == "size":
         sizes = _weights(model, plan)
         table = np.array([sizes.get(n, 0) for n in layers])[:, np.newaxis] * bits / 8
-        return Menu(tuple(layers), tuple(precisions), table, work)
+        return Menu(tuple(layers), tuple(precisions), table, work, feeds)
     if not str(cost).lower().endswith(".csv"):
         raise ConfigValueError(
             f"Unknown cost '{cost}'. Known: {', '.join(COSTS)}, or a file that ends in .csv."
             + did_you_mean(str(cost), COSTS)
         )
-    return Menu(tuple(layers), tuple(precisions), _table(Path(cost), layers, precisions), work)
+    table = _table(Path(cost), layers, precisions)
+    return Menu(tuple(layers), tuple(precisions), table, work, feeds)
 
 
 def _work(model: ir.Model, layers: Sequence[str], probe: Probe, runtime: Runtime) -> Floats:
@@ -84,6 +86,27 @@ def _work(model: ir.Model, layers: Sequence[str], probe: Probe, runtime: Runtime
         values = sum(np.asarray(x).size for x in given if x is not None)
         found.append((macs or values) / rows)
     return np.array(found, dtype=float)
+
+
+def _feeds(layers: Sequence[str], plan: Plan) -> tuple[tuple[int, int], ...]:
+    """Return pairs (feeder, reader) of layers: the reader reads a tensor that the feeder's kernel gives as integers."""
+    place = {n: i for i, n in enumerate(layers)}
+    producers: dict[str, set[str]] = {}  # node -> nodes that give the integers it reads
+    for d in plan.activations:
+        if d.producer is not None:
+            for reader, _ in d.users:
+                producers.setdefault(reader, set()).add(d.producer)
+    found = set()
+    for reader in layers:
+        stack, seen = list(producers.get(reader, ())), set[str]()
+        while stack:
+            node = stack.pop()
+            if node in place:
+                found.add((place[node], place[reader]))
+            elif node not in seen:  # it moves or joins integers of others
+                seen.add(node)
+                stack.extend(producers.get(node, ()))
+    return tuple(sorted(found))
 
 
 def _weights(model: ir.Model, plan: Plan) -> Mapping[str, int]:

@@ -133,8 +133,12 @@ class Trials:
     # ----------------------------------------------------------------------------------------- answers
 
     def _full(self, question: Full) -> Reached:
-        self.counts.full += 1
         recipe = self.recipe_of(question.assignment)
+        if self._is_float(question.assignment, recipe):
+            reached = Reached(self.reference, 0.0, self.allowed >= 0, free=True)
+            self.reached[question.assignment] = reached
+            return reached
+        self.counts.full += 1
         key = text_digest(self.context, self.scoring, "full", repr(essence(recipe)))
         known = self.journal.get(key)
         start = time.perf_counter()
@@ -166,6 +170,12 @@ class Trials:
         self.seconds[question.assignment] = seconds
         self.said(f"{self.evaluator.name} {value:.6g}, {'met' if reached.met else 'not met'}")
         return reached
+
+    def _is_float(self, assignment: Assignment, recipe: Recipe) -> bool:
+        """Whether nothing is quantized, so that the model is the float one."""
+        if any(p != "float32" for p in assignment):
+            return False
+        return not any(d.quantized for d in self.bench.solve(recipe).plan.layers)
 
     def _together(self, assignment: Assignment) -> float:
         recipe = self.recipe_of(assignment)
@@ -204,7 +214,7 @@ class Trials:
     def _measured(self, precision: str, recipe: Recipe) -> dict[str, Any]:
         """Measure each layer alone in a precision."""
         if precision == "float16":
-            recipe = self.recipe_of(self.menu.lowest)
+            recipe = self.recipe_of(self.menu.narrowest)
         solution = self.bench.solve(recipe)
         probe, store = self.bench.found(recipe).probe, self.bench.store
         assert probe is not None
@@ -243,7 +253,7 @@ class Trials:
     def _shown(self, assignment: Assignment) -> str:
         raised = self.menu.raised(assignment)
         said = ", ".join(f"{n}: {p}" for n, p in raised.items())
-        return f"{self.menu.lowest[0]}{f', {said}' if said else ''}"
+        return f"{self.menu.narrowest[0]}{f', {said}' if said else ''}"
 
 
 def _energy(values: Any) -> float:

@@ -2,8 +2,10 @@
 
 With x[l, p] = 1 where layer l has precision p:
 
-    minimize    sum c[l, p] x[l, p]
-    subject to  sum over p of x[l, p] = 1 for each l,    sum e[l, p] x[l, p] <= budget
+    minimize    sum c[l, p] x[l, p] + sum over borders of c[b] y[b]
+    subject to  sum over p of x[l, p] = 1 for each l,    sum e[l, p] x[l, p] + sum over readers of e[r, 0] z[r] <= budget
+                y[b] >= |x[l, 0] - x[m, 0]| for the two layers of a border
+                z[r] >= x[l, 0] for each layer l that feeds r, and for r itself (whose e[r, 0] x[r, 0] is left out)
 
 a multiple-choice knapsack, solved exactly as a mixed-integer program (HiGHS, by `scipy.optimize.milp`). The other
 question has c and e exchanged.
@@ -14,15 +16,44 @@ Yao et al., "HAWQ-V3: Dyadic Neural Network Quantization", ICML 2021.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from calibrant.tuning.menu import Assignment, Floats, Menu
 
-__all__ = ["cheapest", "most_precise", "nearest_below"]
+__all__ = ["cheapest", "least_cost", "most_precise", "nearest_below"]
 
 #: Part of the cost that decides between assignments which are equal in it: the less error, the better.
 _TIE = 1e-9
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _More:
+    """A variable that is as large as sums of others ask for: costs and errors that two layers have together.
+
+    Args:
+        cost: What it costs where it is 1.
+        error: The error where it is 1.
+        least: Lower bounds, each a sum of (layer, sign) over x[layer, 0].
+    """
+
+    cost: float
+    error: float
+    least: tuple[tuple[tuple[int, int], ...], ...]
+
+
+def least_cost(menu: Menu) -> Assignment:
+    """Return the cheapest assignment of all; of equal precisions those of least bits."""
+    if not menu.borders:
+        return menu.named(np.argmin(menu.weighed, axis=1))
+    bits = np.arange(len(menu.precisions), dtype=float) + np.zeros_like(menu.cost)
+    found = cheapest(menu, bits, math.inf)
+    assert found is not None
+    return found
 
 
 def cheapest(menu: Menu, error: Floats, budget: float) -> Assignment | None:
@@ -38,7 +69,8 @@ def cheapest(menu: Menu, error: Floats, budget: float) -> Assignment | None:
         >>> cheapest(menu, np.array([[0.5, 0.0], [0.1, 0.0]]), 0.2)
         ('int16', 'int8')
     """
-    found = _least(menu.weighed, error, budget)
+    cost, error, more = _terms(menu, menu.weighed, error, 1 / menu.scale)
+    found = _least(cost, error, budget, [(m.cost, m.error, m.least) for m in more])
     return menu.named(found) if found is not None else None
 
 
@@ -50,65 +82,103 @@ def nearest_below(menu: Menu, error: Floats, cost: float) -> Assignment | None:
         error: What each layer loses in each precision (layers, precisions).
         cost: What all layers together have to stay below.
     """
-    below = cost - 1e-9 * abs(cost)
-    found = _least(np.where(np.isfinite(menu.cost), error, np.inf), menu.cost, below)
+    below = cost - 1e-5 * abs(cost)  # the solver's own tolerance is a tenth of this
+    costs, error, more = _terms(menu, menu.cost, error, 1.0)
+    error = np.where(np.isfinite(menu.cost), error, np.inf)
+    found = _least(error, costs, below, [(m.error, m.cost, m.least) for m in more])
     if found is None or menu.cost_of(menu.named(found)) >= cost:
         return None
     return menu.named(found)
 
 
 def most_precise(menu: Menu, error: Floats) -> Assignment:
-    """Return the assignment of least error, of equal ones the cheapest; one layer at least is left quantized.
-
-    Where all layers would be in float32, the one that loses least is not.
-    """
+    """Return the assignment of least error, of equal ones the cheapest."""
     allowed = np.where(np.isfinite(menu.cost), error, np.inf)
     least = allowed.min(axis=1, keepdims=True)
     columns = np.where(allowed <= least, menu.weighed, np.inf).argmin(axis=1)
-    if "float32" in menu.precisions:
-        plain = menu.precisions.index("float32")
-        others = allowed.copy()
-        others[:, plain] = np.inf
-        if (columns == plain).all() and np.isfinite(others).any():
-            layer = int(np.argmin(others.min(axis=1)))
-            columns[layer] = int(np.argmin(others[layer]))
     return menu.named(columns)
 
 
-def _least(value: Floats, weight: Floats, budget: float) -> npt.NDArray[np.intp] | None:
-    """Return the columns of least value, one a row, whose weights add up to no more than a budget."""
+def _terms(
+    menu: Menu, cost: Floats, error: Floats, unit: float
+) -> tuple[Floats, Floats, list[_More]]:
+    """Return costs and errors of layers alone, and those that they have together."""
+    more = [
+        _More(c * unit, 0.0, (((a, 1), (b, -1)), ((b, 1), (a, -1)))) for a, b, c in menu.borders
+    ]
+    readers: dict[int, list[int]] = {}
+    for feeder, reader in menu.feeds:
+        readers.setdefault(reader, [reader]).append(feeder)
+    error = error.copy()
+    for reader, sources in readers.items():
+        more.append(_More(0.0, float(error[reader, 0]), tuple(((l, 1),) for l in sources)))
+        error[reader, 0] = 0.0
+    return cost, error, more
+
+
+def _least(
+    value: Floats,
+    weight: Floats,
+    budget: float,
+    more: Sequence[tuple[float, float, tuple[tuple[tuple[int, int], ...], ...]]],
+) -> npt.NDArray[np.intp] | None:
+    """Return the columns of least value, one a row, whose weights add up to no more than a budget.
+
+    Args:
+        value: (rows, columns).
+        weight: The same.
+        budget: Of the weights; may be inf.
+        more: (value, weight, lower bounds) of further variables.
+    """
     from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import csr_array
 
     rows, columns = value.shape
-    usable = np.isfinite(value) & np.isfinite(weight) & ~_dominated(value, weight)
+    usable = np.isfinite(value) & np.isfinite(weight)
+    if not more:
+        usable &= ~_dominated(value, weight)
     if budget < 0 or not usable.any(axis=1).all():
         return None
     lightest = np.where(usable, weight, np.inf).min(axis=1)
     if lightest.sum() > budget:
         return None
-    free = np.where(usable, value, np.inf).argmin(axis=1)
-    if weight[np.arange(rows), free].sum() <= budget:
-        return np.asarray(free)
+    if not more:
+        free = np.where(usable, value, np.inf).argmin(axis=1)
+        if weight[np.arange(rows), free].sum() <= budget:
+            return np.asarray(free)
     slack = budget - (lightest.sum() - lightest)
     usable &= weight <= slack[:, np.newaxis]
-    scale = budget if budget > 0 else 1.0
-    v = np.where(usable, value, 0.0)
-    w = np.where(usable, weight, 0.0) / scale
-    v = v / (v.max() or 1.0) + _TIE * w
-    one_each = np.kron(np.eye(rows), np.ones(columns))
+    scale = budget if 0 < budget < math.inf else 1.0
+    v, w = np.where(usable, value, 0.0).ravel(), np.where(usable, weight, 0.0).ravel() / scale
+    v = np.concatenate([v, [m[0] for m in more]])
+    w = np.concatenate([w, [m[1] / scale for m in more]])
+    v = v / (v.max() or 1.0) + _TIE * np.minimum(w, 1.0)
+    count, n = rows * columns, len(v)
+    one_each = csr_array(
+        (np.ones(count), (np.repeat(np.arange(rows), columns), np.arange(count))), shape=(rows, n)
+    )
+    constraints = [LinearConstraint(one_each, 1, 1)]
+    if math.isfinite(budget):
+        constraints.append(LinearConstraint(csr_array(w.reshape(1, -1)), -np.inf, budget / scale))
+    entries = [
+        (row, place, sign)
+        for row, (k, terms) in enumerate((k, terms) for k, m in enumerate(more) for terms in m[2])
+        for place, sign in [(count + k, 1), *((layer * columns, -s) for layer, s in terms)]
+    ]
+    if entries:
+        r, c, data = (np.array(x) for x in zip(*entries, strict=True))
+        bounds = csr_array((data.astype(float), (r, c)), shape=(r.max() + 1, n))
+        constraints.append(LinearConstraint(bounds, 0, np.inf))
     found = milp(
-        v.ravel(),
-        integrality=np.ones(rows * columns),
-        bounds=Bounds(0, usable.ravel().astype(float)),
-        constraints=[
-            LinearConstraint(one_each, 1, 1),
-            LinearConstraint(w.reshape(1, -1), -np.inf, budget / scale),
-        ],
+        v,
+        integrality=np.concatenate([np.ones(count), np.zeros(len(more))]),
+        bounds=Bounds(0, np.concatenate([usable.ravel().astype(float), np.ones(len(more))])),
+        constraints=constraints,
         options={"mip_rel_gap": 0.0},
     )
     if found.x is None:
         return None
-    return np.asarray(found.x.reshape(rows, columns).argmax(axis=1))
+    return np.asarray(found.x[:count].reshape(rows, columns).argmax(axis=1))
 
 
 def _dominated(value: Floats, weight: Floats) -> npt.NDArray[np.bool_]:

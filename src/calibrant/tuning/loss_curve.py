@@ -1,10 +1,10 @@
 """How much score is lost at how much output error: learned from the trials of one model.
 
-    loss = a * error**b,    b = 1/2 until two trials say otherwise
+    loss = a * error**b,    b = 3/4 until two trials say otherwise
 
 Error is energy of the error over energy of the signal, so its square root is the size of the error. What is decided by
-margins (the largest of several scores) changes its mind for a share of samples that grows with that size; measures that
-are smooth in the outputs have b = 1.
+margins (the largest of several scores) changes its mind for a share of samples that grows with that size, some of them for
+the better; measures that are smooth in the outputs have b = 1.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 __all__ = ["Point", "error_for"]
 
 #: The exponent before anything is known, and between which values it is believed.
-EXPONENT, EXPONENTS = 0.5, (0.25, 2.0)
+EXPONENT, EXPONENTS = 0.75, (0.25, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ def error_for(points: Sequence[Point], loss: float) -> float | None:
         loss: Of score, in its own units; 0 or less asks for an error at which a tenth of the least loss so far is left.
 
     Example:
-        >>> round(error_for([Point(0.04, 0.2)], 0.1), 6)
-        0.01
+        >>> round(error_for([Point(0.04, 0.2)], 0.025), 6)
+        0.0025
         >>> round(error_for([Point(0.04, 0.2), Point(0.02, 0.1)], 0.05), 6)
         0.01
     """

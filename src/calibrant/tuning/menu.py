@@ -3,10 +3,12 @@
 An assignment names one precision a layer, in the order of the layers. With c the costs and e the errors that layers make
 alone, an assignment a has
 
-    cost(a)  = sum over layers of c[layer, a[layer]]
-    error(a) ~ sum over layers of e[layer, a[layer]]        [energy of the error over energy of the signal]
+    cost(a)  = sum over layers of c[layer, a[layer]]  +  sum over borders between integers and floats of what they cost
+    error(a) ~ sum over layers of e[layer, a[layer]]  +  sum over readers of e[reader, narrowest]
+                                                            [energy of the error over energy of the signal]
 
-since errors of different layers have little to do with each other, so that their energies add up.
+since errors of different layers have little to do with each other, so that their energies add up. A reader is a layer in a
+wider precision that reads what an integer kernel gives: these numbers are on the kernel's grid, whatever it does with them.
 """
 
 from __future__ import annotations
@@ -35,10 +37,13 @@ class Menu:
         cost: What a layer costs in a precision (layers, precisions), in units of the cost model; inf where it may not
             have that precision.
         ties: Decides between assignments of equal cost (layers, precisions): the smaller sum is taken.
+        feeds: Pairs (feeder, reader) of layers: where the feeder is in the first precision, the reader reads numbers of it.
+        borders: (one layer, another, cost): what it costs more where one of them is in the first precision and the other
+            is not.
 
     Example:
         >>> menu = Menu(("a", "b"), ("int8", "int16"), np.array([[8.0, 16.0], [80.0, 160.0]]))
-        >>> menu.lowest, menu.cost_of(("int16", "int8"))
+        >>> menu.narrowest, menu.cost_of(("int16", "int8"))
         (('int8', 'int8'), 96.0)
     """
 
@@ -46,17 +51,23 @@ class Menu:
     precisions: tuple[str, ...]
     cost: Floats
     ties: Floats | None = None
+    feeds: tuple[tuple[int, int], ...] = ()
+    borders: tuple[tuple[int, int, float], ...] = ()
 
     @property
-    def lowest(self) -> Assignment:
-        """The cheapest assignment; of equal precisions the one of least bits."""
-        return self.named(np.argmin(self.weighed, axis=1))
+    def narrowest(self) -> Assignment:
+        """Each layer in the precision of least bits that it may have."""
+        return self.named(np.isfinite(self.cost).argmax(axis=1))
+
+    @property
+    def scale(self) -> float:
+        """What all layers cost in their dearest precision; 1 where that is nothing."""
+        return float(np.where(np.isfinite(self.cost), self.cost, 0).max(axis=1).sum()) or 1.0
 
     @property
     def weighed(self) -> Floats:
         """Costs over those of all layers in their dearest precision, with a millionth of the ties (layers, precisions)."""
-        total = np.where(np.isfinite(self.cost), self.cost, 0).max(axis=1).sum()
-        found = self.cost / (total or 1.0)
+        found = self.cost / self.scale
         if self.ties is not None:
             found = found + 1e-6 * self.ties / (self.ties.max(axis=1).sum() or 1.0)
         return np.asarray(found)
@@ -71,15 +82,23 @@ class Menu:
 
     def cost_of(self, assignment: Assignment) -> float:
         """Return what an assignment costs."""
-        return float(self.of(self.cost, assignment).sum())
+        columns = self.columns(assignment)
+        found = self.cost[np.arange(len(self.layers)), columns].sum()
+        more = sum(c for a, b, c in self.borders if (columns[a] == 0) != (columns[b] == 0))
+        return float(found + more)
 
-    def of(self, table: Floats, assignment: Assignment) -> Floats:
-        """Return the entries of a table (layers, precisions) that an assignment takes (layers,)."""
-        return np.asarray(table[np.arange(len(self.layers)), self.columns(assignment)])
+    def errors_of(self, errors: Floats, assignment: Assignment) -> Floats:
+        """Return the error that each layer adds, from those it makes alone (layers, precisions)."""
+        columns = self.columns(assignment)
+        found = errors[np.arange(len(self.layers)), columns]
+        narrow = {r for f, r in self.feeds if columns[f] == 0 and columns[r] != 0}
+        rows = sorted(narrow)
+        found[rows] += errors[rows, 0]
+        return np.asarray(found)
 
     def raised(self, assignment: Assignment) -> dict[str, str]:
-        """Return the layers that are not in their cheapest precision, and what they are in."""
-        pairs = zip(self.layers, assignment, self.lowest, strict=True)
+        """Return the layers that are not in the precision of least bits they may have, and what they are in."""
+        pairs = zip(self.layers, assignment, self.narrowest, strict=True)
         return {layer: mine for layer, mine, least in pairs if mine != least}
 
     def counts(self, assignment: Assignment) -> Mapping[str, int]:

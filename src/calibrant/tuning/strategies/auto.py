@@ -2,6 +2,7 @@
 
 1. The cheapest assignment is evaluated: where it does, nothing is left to do.
 2. Layers are measured alone, without labels, on a few samples; what the most precise assignment loses is known from there on.
+   Where that is the float model itself, its score is known, too, and costs no evaluation.
 3. Down to the requirement: the cheapest assignment within a budget of error is solved for (`tuning.cheapest`), its true
    error measured without labels and the budget corrected by it, and it is evaluated. The budget comes from what trials have
    lost so far (`tuning.loss_curve`), and is at most a quarter of the smallest error that was too large. The last evaluation
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from calibrant.tuning.cheapest import cheapest, most_precise, nearest_below
+from calibrant.tuning.cheapest import cheapest, least_cost, most_precise, nearest_below
 from calibrant.tuning.driver import Strategy
 from calibrant.tuning.loss_curve import Point, error_for
 from calibrant.tuning.menu import Assignment, Floats, Menu
@@ -33,7 +34,7 @@ __all__ = ["Found", "Full", "Losses", "Question", "Reached", "Together", "Trial"
 _STEP = 4.0
 
 #: How often a budget is corrected by the true error of what it led to.
-_CORRECTIONS = 3
+_CORRECTIONS = 5
 
 #: How near to either end of what is known the next budget may lie, as a share of the way on a logarithmic scale.
 _MARGIN = 0.15
@@ -72,11 +73,13 @@ class Reached:
         score: The score.
         loss: What it lost against the float model; below 0 where it is better.
         met: It meets the requirement.
+        free: It was known without an evaluation.
     """
 
     score: float
     loss: float
     met: bool
+    free: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +128,8 @@ def auto(menu: Menu, allowed: float, evaluations: int) -> Strategy[Question, Any
         allowed: Loss of score that is allowed, in its own units.
         evaluations: Full evaluations, at most; 1 or more.
     """
-    search = _Search(menu, allowed, evaluations)
-    yield from search.evaluate(menu.lowest, "cheapest")
+    search = _Search(menu, allowed, evaluations, least_cost(menu))
+    yield from search.evaluate(search.lowest, "cheapest")
     if search.best is not None:
         return search.found("The cheapest assignment meets the requirement.")
     if np.isfinite(menu.cost).sum() == len(menu.layers):
@@ -146,6 +149,10 @@ def auto(menu: Menu, allowed: float, evaluations: int) -> Strategy[Question, Any
         )
     yield from search.between()
     yield from search.give_back()
+    if search.best.reached.free:
+        return search.found(
+            "Nothing but the float model itself was found to meet the requirement."
+        )
     return search.found(
         "Nothing more can be given up: what is cheaper failed, or is further off than what failed."
         if search.left
@@ -160,6 +167,7 @@ class _Search:
     menu: Menu
     allowed: float
     evaluations: int
+    lowest: Assignment
     trials: list[Trial] = field(default_factory=list)
     errors: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     top: Assignment = ()
@@ -171,7 +179,7 @@ class _Search:
     @property
     def left(self) -> int:
         """Full evaluations that are left."""
-        return self.evaluations - len(self.trials)
+        return self.evaluations - sum(not t.reached.free for t in self.trials)
 
     @property
     def spent(self) -> str:
@@ -198,7 +206,7 @@ class _Search:
 
     def predicted(self, assignment: Assignment) -> float:
         """Return what the layers' own errors add up to."""
-        return float(self.menu.of(self.errors, assignment).sum())
+        return float(self.menu.errors_of(self.errors, assignment).sum())
 
     def off_by(self, budget: float) -> float:
         """Return how many times as large true errors are as predicted ones, by the trial nearest to a budget."""
@@ -214,9 +222,9 @@ class _Search:
 
     def fails_for_sure(self, assignment: Assignment) -> bool:
         """Whether some assignment failed, or was too far off, in which no layer is less precise."""
-        mine = self.menu.of(self.errors, assignment)
+        mine = self.menu.errors_of(self.errors, assignment)
         return any(
-            not t.reached.met and (self.menu.of(self.errors, t.assignment) <= mine).all()
+            not t.reached.met and (self.menu.errors_of(self.errors, t.assignment) <= mine).all()
             for t in self.trials
         )
 
@@ -258,10 +266,9 @@ class _Search:
             losses: Mapping[str, float] = yield Losses(precision)
             columns.append(np.array([losses[layer] for layer in self.menu.layers]))
         self.errors = np.stack(columns, axis=1)
-        lowest = self.menu.lowest
-        error = yield from self.error(lowest)
+        error = yield from self.error(self.lowest)
         self.trials = [
-            replace(t, error=error, predicted=self.predicted(lowest)) for t in self.trials
+            replace(t, error=error, predicted=self.predicted(self.lowest)) for t in self.trials
         ]
         self.top = most_precise(self.menu, self.errors)
         self.reachable = yield from self.error(self.top)
@@ -275,20 +282,34 @@ class _Search:
         """
         budget = error / self.off_by(error)
         tried = {t.assignment for t in self.trials}
+        small = large = math.nan
+        near: Assignment | None = None
         for _ in range(_CORRECTIONS):
             found = cheapest(self.menu, self.errors, budget)
             if found is None:
-                return None
-            true = yield from self.error(found)
-            if found not in tried and true < below and true <= 2 * error:
-                return found
-            budget *= min(0.5, error / true if true > 0 else 0.5)
-        return found if found not in tried and true < below else None
+                return near
+            if found in tried:
+                small = budget
+            else:
+                true = yield from self.error(found)
+                if true < below and true <= 2 * error:
+                    return found
+                near = found if true < below else near
+                large = budget
+            if not math.isnan(small) and not math.isnan(large):
+                budget = math.sqrt(small * large)
+            elif found in tried:
+                budget *= 2
+            else:
+                budget *= min(0.5, error / true)
+        return near
 
     # -------------------------------------------------------------------------------------------- phases
 
     def reach(self) -> Strategy[Question, Any, None]:
         """Find an assignment that meets the requirement."""
+        if all(p == "float32" for p in self.top):
+            yield from self.evaluate(self.top, "the float model")
         while self.best is None and self.left:
             limit = self.too_much
             wanted = error_for(self.points, self.allowed)
@@ -317,6 +338,8 @@ class _Search:
                 return
             wanted = error_for(self.points, self.allowed) or math.sqrt(low * high)
             share = math.log(wanted / low) / math.log(high / low)
+            if not best.reached.free and best.reached.loss <= 0:
+                share = max(share, 0.5)  # nothing is lost yet, so the curve says too little
             share = min(max(share, _MARGIN), 1 - _MARGIN)
             error = low * (high / low) ** share
             assignment = yield from self.fitting(error, high)
@@ -368,16 +391,24 @@ class _Search:
     def moves(self, assignment: Assignment, stays: set[int]) -> Sequence[tuple[int, str]]:
         """Return layers with the next cheaper precision they may have, those first that save most for their error."""
         found = []
-        for layer, now in enumerate(self.menu.columns(assignment)):
-            cost, error = self.menu.weighed[layer], self.errors[layer]
-            cheaper = [c for c in range(len(cost)) if cost[c] < cost[now]]
-            if layer in stays or not cheaper:
+        cost, error = self.menu.cost_of(assignment), self.predicted(assignment)
+        for layer, now in enumerate(assignment):
+            if layer in stays:
                 continue
-            to = max(
-                cheaper, key=lambda c: (cost[now] - cost[c]) / max(error[c] - error[now], 1e-15)
-            )
-            worth = (cost[now] - cost[to]) / max(error[to] - error[now], 1e-15)
-            found.append((worth, layer, self.menu.precisions[to]))
+            worths = []
+            for to in self.menu.precisions:
+                if (
+                    to == now
+                    or not self.menu.cost[layer, self.menu.precisions.index(to)] < math.inf
+                ):
+                    continue
+                changed = _with(assignment, [(layer, to)])
+                saved = cost - self.menu.cost_of(changed)
+                if saved > 0:
+                    worths.append((saved / max(self.predicted(changed) - error, 1e-15), to))
+            if worths:
+                worth, to = max(worths)
+                found.append((worth, layer, to))
         return [(layer, to) for _, layer, to in sorted(found, key=lambda m: (-m[0], m[1]))]
 
 
