@@ -129,8 +129,8 @@ def tune(
         str,
         typer.Option(
             "--cost",
-            metavar="macs|size|FILE.csv",
-            help="What is made small: multiplications times bits, bytes of weights, or a table of yours with a column 'layer' "
+            metavar="macs|size|latency|FILE.csv",
+            help="What is made small: multiplications times bits, bytes of weights, milliseconds on this machine, or a table of yours with a column 'layer' "
             "(a name or a pattern) and one for each precision.",
             rich_help_panel=_PANEL,
         ),

@@ -46,6 +46,7 @@ def open_session(
     optimize: bool = True,
     spinning: bool = False,
     integers: bool = True,
+    profile: Path | None = None,
 ) -> ort.InferenceSession:
     """Open a session.
 
@@ -57,6 +58,7 @@ def open_session(
             processor time of small operators, and from other threads that have work; on for timings.
         integers: Let ONNX Runtime turn QDQ patterns into integer kernels and move Q and DQ about; off, each
             stands where the graph has it.
+        profile: Begin of the name of the file that `session.end_profiling()` writes; None for none.
 
     Raises:
         ConfigValueError: The provider is unknown or not in the installed ONNX Runtime, or the number of
@@ -74,6 +76,9 @@ def open_session(
         options.inter_op_num_threads = 1
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     if not integers:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     if not optimize:

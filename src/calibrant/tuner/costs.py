@@ -2,6 +2,7 @@
 
     macs    multiplications of one sample times the bits of the precision; a layer without any counts the values it gives
     size    bytes of its weight
+    latency milliseconds on this machine (`tuner.latency`)
     FILE    the user's own table
 
 With a cost of which many layers have none (size), multiplications decide between assignments that are equal in it.
@@ -11,7 +12,10 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -23,6 +27,9 @@ from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.plan import Plan
 from calibrant.runtime.downstream import Whole
 from calibrant.runtime.runtime import Runtime
+from calibrant.tuner.digests import text_digest
+from calibrant.tuner.journal import Journal
+from calibrant.tuner.latency import Latencies, measured_latencies
 from calibrant.tuning.menu import Floats, Menu
 
 __all__ = ["BITS", "COSTS", "menu_of"]
@@ -30,7 +37,7 @@ __all__ = ["BITS", "COSTS", "menu_of"]
 #: Bits of a precision, the least first.
 BITS = {"int8": 8, "int16": 16, "float16": 16, "float32": 32}
 
-COSTS = ("macs", "size")
+COSTS = ("macs", "size", "latency")
 
 
 def menu_of(
@@ -41,17 +48,23 @@ def menu_of(
     plan: Plan,
     probe: Probe,
     runtime: Runtime,
+    deployed: Callable[[str], ir.Model],
+    journal: Journal,
+    context: str,
 ) -> Menu:
     """Return what layers may be, and what each precision costs.
 
     Args:
-        cost: `macs`, `size`, or a CSV file: a column `layer` (a name or a pattern), and one for each precision.
+        cost: `macs`, `size`, `latency`, or a CSV file: a column `layer` (a name or a pattern), and one for each precision.
         layers: Names, in graph order.
         precisions: Precisions that are allowed.
         model: The float model of the plan.
         plan: Where quantizers stand.
         probe: Samples; the first shows what layers take.
         runtime: Where models run.
+        deployed: Returns the model to deploy with all layers in a precision.
+        journal: Where measured times are kept.
+        context: Digest of the model, the recipe and the data.
 
     Raises:
         ConfigValueError: An unknown cost model, or a table that lacks a layer or a precision.
@@ -65,6 +78,9 @@ def menu_of(
         sizes = _weights(model, plan)
         table = np.array([sizes.get(n, 0) for n in layers])[:, np.newaxis] * bits / 8
         return Menu(tuple(layers), tuple(precisions), table, work, feeds)
+    if cost == "latency":
+        found = _latencies(layers, precisions, model, probe, runtime, deployed, journal, context)
+        return Menu(tuple(layers), tuple(precisions), found.cost, work, feeds, found.borders)
     if not str(cost).lower().endswith(".csv"):
         raise ConfigValueError(
             f"Unknown cost '{cost}'. Known: {', '.join(COSTS)}, or a file that ends in .csv."
@@ -72,6 +88,32 @@ def menu_of(
         )
     table = _table(Path(cost), layers, precisions)
     return Menu(tuple(layers), tuple(precisions), table, work, feeds)
+
+
+def _latencies(
+    layers: Sequence[str],
+    precisions: Sequence[str],
+    model: ir.Model,
+    probe: Probe,
+    runtime: Runtime,
+    deployed: Callable[[str], ir.Model],
+    journal: Journal,
+    context: str,
+) -> Latencies:
+    """Return measured times; those that a run of before measured are taken again."""
+    machine = platform.machine(), platform.processor(), os.cpu_count()
+    said = repr((layers, precisions, runtime, machine))
+    key = text_digest(context, "latency", said)
+    known = journal.get(key)
+    if known is None:
+        start = time.perf_counter()
+        models = {p: model if p == "float32" else deployed(p) for p in precisions}
+        found = measured_latencies(models, model, layers, precisions, probe.first, runtime)
+        answer = {"cost": found.cost.tolist(), "borders": found.borders, "whole": found.whole}
+        journal.put(key, "latency", ", ".join(precisions), answer, time.perf_counter() - start)
+        return found
+    borders = tuple((int(a), int(b), float(c)) for a, b, c in known["borders"])
+    return Latencies(np.array(known["cost"]), borders, known["whole"])
 
 
 def _work(model: ir.Model, layers: Sequence[str], probe: Probe, runtime: Runtime) -> Floats:

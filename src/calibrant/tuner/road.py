@@ -8,6 +8,7 @@ The strategy knows no model. A run that is resumed is the same run: its answers 
 
 from __future__ import annotations
 
+import glob
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +27,8 @@ from calibrant.graph.targets import Target
 from calibrant.pipeline import finished
 from calibrant.plan.loaded import keeps_scales
 from calibrant.progress import Callback
-from calibrant.recipe import Recipe
+from calibrant.recipe import Layer, Recipe, Rule, Settings
+from calibrant.solution import build
 from calibrant.tuner.costs import BITS, menu_of
 from calibrant.tuner.digests import data_digest, text_digest
 from calibrant.tuner.evaluator import Evaluator, evaluator_of
@@ -99,8 +101,9 @@ def tune(
         target: What the model will run on; over the recipe's.
         allow: Precisions that layers may have, among `int8`, `int16`, `float16` and `float32`; None for int8, int16 where
             the target has it, and float32.
-        cost: What a layer costs: `macs` (multiplications times bits), `size` (bytes of its weight), or a CSV file with a
-            column `layer` (a name or a pattern) and one for each precision.
+        cost: What a layer costs: `macs` (multiplications times bits), `size` (bytes of its weight), `latency` (milliseconds
+            of ONNX Runtime on this machine, conversions between integers and floats included), or a CSV file with a column
+            `layer` (a name or a pattern) and one for each precision.
         strategy: How to search: `auto`.
         max_trials: Full evaluations, at most, the float model's among them; 2 or more.
         max_minutes: Minutes, at most; what runs is finished.
@@ -152,7 +155,7 @@ def tune(
         with store.progress.stage("float model"):
             reference = _float_score(evaluator, original, journal, context, scoring)
         allowed = required.allowed(reference, higher_is_better=evaluator.higher_is_better)
-        menu = _menu(bench, wanted, precisions, cost)
+        menu = _menu(bench, wanted, precisions, cost, journal, context)
         trials = Trials(
             bench,
             wanted,
@@ -165,6 +168,7 @@ def tune(
             context,
             scoring,
             deadline,
+            timed=str(cost) == "latency",
         )
         trials.counts.full = 1
         search, interrupted = _searched(strategy, trials, max_trials - 1)
@@ -193,7 +197,14 @@ def _searched(strategy: str, trials: Trials, evaluations: int) -> tuple[Found, s
             raise
         ended = "Ctrl-C" if isinstance(e, KeyboardInterrupt) else "time"
     done = [
-        Trial(a, trials.menu.cost_of(a), None, None, reached, "")
+        Trial(
+            a,
+            trials.menu.cost_of(a) if reached.cost is None else reached.cost,
+            None,
+            None,
+            reached,
+            "",
+        )
         for a, reached in trials.reached.items()
     ]
     met = [t for t in done if t.reached.met]
@@ -224,7 +235,14 @@ def _float_score(
     return float(known)
 
 
-def _menu(bench: Bench, wanted: Recipe, precisions: Sequence[str], cost: str | Path) -> Menu:
+def _menu(
+    bench: Bench,
+    wanted: Recipe,
+    precisions: Sequence[str],
+    cost: str | Path,
+    journal: Journal,
+    context: str,
+) -> Menu:
     """Return the layers that are free to have any of the precisions, with what each costs."""
     found = bench.found(wanted)
     solution = found.solution
@@ -234,6 +252,13 @@ def _menu(bench: Bench, wanted: Recipe, precisions: Sequence[str], cost: str | P
     layers = [n.name or "" for n in solution.model.graph if n.name in names]
     if not layers:
         raise ModelError("No layer of the model is quantized and free to have another precision.")
+
+    def deployed(precision: str) -> ir.Model:
+        rules = [
+            Rule(Layer(glob.escape(n)), Settings.of_precision(precision), "tune") for n in layers
+        ]
+        return build(bench.solve(wanted.with_rules(*rules))).deploy
+
     return menu_of(
         cost,
         layers,
@@ -242,6 +267,9 @@ def _menu(bench: Bench, wanted: Recipe, precisions: Sequence[str], cost: str | P
         solution.plan,
         found.probe,
         bench.store.runtime,
+        deployed,
+        journal,
+        context,
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from calibrant.analysis.probe import rows_are_free
 from calibrant.analysis.readings import HalfAlone, QuantizedAlone, Reading
@@ -23,6 +24,7 @@ from calibrant.diagnose.measuring import measure
 from calibrant.diagnose.metric import ranked_by
 from calibrant.errors import CalibrantError, ConfigError, ModelError
 from calibrant.recipe import AllNodes, Layer, Recipe, Rule, Settings
+from calibrant.runtime.measure import measure_latency
 from calibrant.solution import build
 from calibrant.tuner.digests import text_digest
 from calibrant.tuner.evaluator import Evaluator
@@ -77,6 +79,7 @@ class Trials:
         samples: Samples that layers are measured on; None for all.
         journal: What is known already.
         context: Digest of all that answers depend on beside the recipe and the evaluation.
+        timed: Each trial is timed beside the float model, and that is its cost.
         deadline: When to stop, by `time.monotonic`; None for never.
         said: Told what is going on.
     """
@@ -92,6 +95,7 @@ class Trials:
     context: str
     scoring: str
     deadline: float | None = None
+    timed: bool = False
     said: Callable[[str], None] = lambda _: None
     counts: Counts = field(default_factory=Counts)
     reached: dict[Assignment, Reached] = field(default_factory=dict)
@@ -135,7 +139,8 @@ class Trials:
     def _full(self, question: Full) -> Reached:
         recipe = self.recipe_of(question.assignment)
         if self._is_float(question.assignment, recipe):
-            reached = Reached(self.reference, 0.0, self.allowed >= 0, free=True)
+            cost = self._milliseconds(None)
+            reached = Reached(self.reference, 0.0, self.allowed >= 0, free=True, cost=cost)
             self.reached[question.assignment] = reached
             return reached
         self.counts.full += 1
@@ -144,8 +149,9 @@ class Trials:
         start = time.perf_counter()
         if known is None:
             solution = self.bench.solve(recipe)
+            deploy = build(solution).deploy
             try:
-                found = self.evaluator.score(build(solution).deploy)
+                found = self.evaluator.score(deploy)
                 value, notes = found.value, found.notes
             except (ConfigError, ModelError) as e:
                 self.failed = e
@@ -157,15 +163,18 @@ class Trials:
             seconds = time.perf_counter() - start
             if math.isnan(value):
                 self.notes.append("An evaluation returned NaN, and its trial counts as not met.")
-            answer = {"score": value, "seconds": seconds}
+            cost = self._milliseconds(deploy)
+            answer = {"score": value, "seconds": seconds, "cost": cost}
             self.journal.put(key, "full", self._shown(question.assignment), answer, seconds)
         else:
             value, seconds = float(known["score"]), float(known["seconds"])
+            cost = known["cost"]
         loss = (
             self.reference - value if self.evaluator.higher_is_better else value - self.reference
         )
         loss = math.inf if math.isnan(loss) else loss
-        reached = Reached(value, loss, loss <= self.allowed + _rounding(self.reference))
+        met = loss <= self.allowed + _rounding(self.reference)
+        reached = Reached(value, loss, met, cost=cost)
         self.reached[question.assignment] = reached
         self.seconds[question.assignment] = seconds
         self.said(f"{self.evaluator.name} {value:.6g}, {'met' if reached.met else 'not met'}")
@@ -176,6 +185,23 @@ class Trials:
         if any(p != "float32" for p in assignment):
             return False
         return not any(d.quantized for d in self.bench.solve(recipe).plan.layers)
+
+    def _milliseconds(self, deploy: ir.Model | None) -> float | None:
+        """Return what a model takes, in units of the table; None where costs are not measured.
+
+        Args:
+            deploy: The model; None for the float one, which all are timed beside.
+        """
+        if not self.timed:
+            return None
+        base = self.menu.cost_of(("float32",) * len(self.menu.layers))
+        if deploy is None:
+            return base
+        found = self.bench.found(self.recipe)
+        assert found.probe is not None
+        runtime = self.bench.store.runtime
+        timed = measure_latency(found.solution.model, deploy, found.probe.first, runtime=runtime)
+        return base / timed.speedup
 
     def _together(self, assignment: Assignment) -> float:
         recipe = self.recipe_of(assignment)

@@ -111,7 +111,7 @@ def _terms(
         readers.setdefault(reader, [reader]).append(feeder)
     error = error.copy()
     for reader, sources in readers.items():
-        more.append(_More(0.0, float(error[reader, 0]), tuple(((l, 1),) for l in sources)))
+        more.append(_More(0.0, float(error[reader, 0]), tuple(((s, 1),) for s in sources)))
         error[reader, 0] = 0.0
     return cost, error, more
 

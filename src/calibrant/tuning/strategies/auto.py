@@ -74,12 +74,14 @@ class Reached:
         loss: What it lost against the float model; below 0 where it is better.
         met: It meets the requirement.
         free: It was known without an evaluation.
+        cost: What it costs, where that was measured of the whole model; None where the menu says it.
     """
 
     score: float
     loss: float
     met: bool
     free: bool = False
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +132,14 @@ def auto(menu: Menu, allowed: float, evaluations: int) -> Strategy[Question, Any
     """
     search = _Search(menu, allowed, evaluations, least_cost(menu))
     yield from search.evaluate(search.lowest, "cheapest")
+    if search.best is not None and search.best.reached.cost is not None:
+        yield from search.beside_float()
     if search.best is not None:
-        return search.found("The cheapest assignment meets the requirement.")
+        return search.found(
+            "The cheapest assignment meets the requirement."
+            if not search.best.reached.free
+            else "Nothing that was measured is faster than the float model."
+        )
     if np.isfinite(menu.cost).sum() == len(menu.layers):
         return search.found("There is one assignment only.")
     if not search.left:
@@ -241,7 +249,7 @@ class _Search:
         known = len(self.errors) > 0
         trial = Trial(
             assignment,
-            self.menu.cost_of(assignment),
+            self.menu.cost_of(assignment) if reached.cost is None else reached.cost,
             self._true.get(assignment),
             self.predicted(assignment) if known else None,
             reached,
@@ -249,6 +257,12 @@ class _Search:
         )
         self.trials.append(trial)
         return trial
+
+    def beside_float(self) -> Strategy[Question, Any, None]:
+        """Where costs are measured, ask what the float model costs: what is slower than it is not worth having."""
+        plain = ("float32",) * len(self.menu.layers)
+        if "float32" in self.menu.precisions and math.isfinite(self.menu.cost_of(plain)):
+            yield from self.evaluate(plain, "the float model")
 
     def error(self, assignment: Assignment) -> Strategy[Question, Any, float]:
         """Return the true error of an assignment."""
@@ -343,7 +357,8 @@ class _Search:
             share = min(max(share, _MARGIN), 1 - _MARGIN)
             error = low * (high / low) ** share
             assignment = yield from self.fitting(error, high)
-            if assignment is None or self.menu.cost_of(assignment) >= best.cost:
+            known = self.menu.cost_of(best.assignment)
+            if assignment is None or self.menu.cost_of(assignment) >= known:
                 assignment = yield from self.just_cheaper(best, high)
             if assignment is None:
                 return
@@ -353,7 +368,7 @@ class _Search:
         self, best: Trial, below: float
     ) -> Strategy[Question, Any, Assignment | None]:
         """Return the assignment of least error that costs less than the best; None where it is too far off."""
-        found = nearest_below(self.menu, self.errors, best.cost)
+        found = nearest_below(self.menu, self.errors, self.menu.cost_of(best.assignment))
         if found is None or any(t.assignment == found for t in self.trials):
             return None
         true = yield from self.error(found)
