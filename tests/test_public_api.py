@@ -18,6 +18,7 @@ import pytest
 import calibrant
 
 HEAVY = {
+    "jinja2",
     "matplotlib",
     "ml_dtypes",
     "numba",
@@ -27,6 +28,7 @@ HEAVY = {
     "onnxruntime",
     "onnxscript",
     "PIL",
+    "plotly",
     "plotly",
     "pydantic",
     "rich",

@@ -18,6 +18,7 @@ from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
 from calibrant.record.recording import Recording
 from calibrant.report import as_html, as_text
+from calibrant.report.page import PAGE_FILE, check_packages, page_of, read_run
 from calibrant.save.folder import written_together
 from calibrant.save.manifest import SUMMARY, files_of_before, with_files
 from calibrant.save.size import weight_bytes
@@ -131,6 +132,7 @@ class QuantizedModel:
         formats: Sequence[str] = (),
         prefix: str = "",
         texts: Mapping[str, str] | None = None,
+        report: bool = False,
     ) -> list[Path]:
         """Write every result into a folder.
 
@@ -144,6 +146,8 @@ class QuantizedModel:
             formats: Vendors whose files are written as well (`calibrant.formats`).
             prefix: What their names begin with, an underscore behind it; the names above have none.
             texts: Further files by name, such as a report, that belong to the run.
+            report: Write `report.html`, too: one page of all of it, and of what `texts` holds for it
+                (`calibrant.diagnose.evidence`). Needs the extra `report`.
 
         Returns:
             The files.
@@ -151,8 +155,11 @@ class QuantizedModel:
         Raises:
             ConfigValueError: There is no such format, or the prefix is no part of a file's name.
             OutputError: The folder cannot be made or written.
+            MissingPackageError: A report is asked for, and a package that makes it is not installed.
         """
         check_formats(formats, prefix)
+        if report:
+            check_packages()
         folder = Path(directory)
         more = [
             artefacts(self.solution, self.built, self.findings, name, prefix)
@@ -167,9 +174,13 @@ class QuantizedModel:
                 (temporary / name).write_text(text, encoding="utf-8")
             for name, text in (texts or {}).items():
                 (temporary / name).write_text(text, encoding="utf-8")
-            names = sorted({SUMMARY, *(p.name for p in temporary.iterdir())})
+            pages = [PAGE_FILE] if report else []
+            names = sorted({SUMMARY, *pages, *(p.name for p in temporary.iterdir())})
             summary = as_json(with_files(self.summary, names))
             (temporary / SUMMARY).write_text(summary, encoding="utf-8")
+            if report:
+                page = page_of(read_run(temporary, str(folder)))
+                (temporary / PAGE_FILE).write_text(page, encoding="utf-8")
         return [folder / name for name in names]
 
     def _write(self, folder: Path) -> None:

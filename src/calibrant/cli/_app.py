@@ -23,6 +23,8 @@ from calibrant.cli.list import EXAMPLES as LIST_EXAMPLES
 from calibrant.cli.list import list_names
 from calibrant.cli.quantize import EXAMPLES as QUANTIZE_EXAMPLES
 from calibrant.cli.quantize import quantize
+from calibrant.cli.report import EXAMPLES as REPORT_EXAMPLES
+from calibrant.cli.report import report
 from calibrant.cli.sensitivity import EXAMPLES as SENSITIVITY_EXAMPLES
 from calibrant.cli.sensitivity import sensitivity
 from calibrant.cli.tune import EXAMPLES as TUNE_EXAMPLES
@@ -74,6 +76,7 @@ def command() -> Any:
     app.command(cls=NamedCommand, epilog=EVALUATE_EXAMPLES)(evaluate)
     app.command(cls=NamedCommand, epilog=COMPARE_EXAMPLES)(compare)
     app.command(cls=NamedCommand, epilog=SENSITIVITY_EXAMPLES)(sensitivity)
+    app.command(cls=NamedCommand, epilog=REPORT_EXAMPLES)(report)
     app.command(cls=NamedCommand, epilog=INIT_EXAMPLES)(init)
     app.command(cls=NamedCommand, epilog=EXPLAIN_EXAMPLES)(explain)
     app.command("list", cls=NamedCommand, epilog=LIST_EXAMPLES)(list_names)

@@ -24,6 +24,7 @@ __all__ = [
     "Preprocess",
     "Provider",
     "Quiet",
+    "Report",
     "Strict",
     "Target",
     "Threads",
@@ -120,6 +121,15 @@ Json = Annotated[
     typer.Option(
         "--json",
         help="Print the result, or the error, as JSON on stdout.",
+        rich_help_panel=OUTPUT_PANEL,
+    ),
+]
+Report = Annotated[
+    bool,
+    typer.Option(
+        "--report",
+        help="Write report.html into the folder of --out as well, one page that opens offline, with the measurements that "
+        'it shows. Needs pip install "calibrant[report]".',
         rich_help_panel=OUTPUT_PANEL,
     ),
 ]

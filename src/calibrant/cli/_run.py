@@ -60,9 +60,11 @@ def _run(args: list[str], *, as_json: bool) -> int:
     import typer
 
     from calibrant.cli._app import command
+    from calibrant.cli._called import set_called
     from calibrant.errors import CalibrantError
 
     debug = "--debug" in args or os.environ.get("CALIBRANT_DEBUG", "") not in ("", "0")
+    set_called(args)
     _configure_log(verbose="-v" in args or "--verbose" in args)
     try:
         code = command().main(args=args, prog_name="calibrant", standalone_mode=False)

@@ -22,6 +22,7 @@ from calibrant.cli._options import (
     Preprocess,
     Provider,
     Quiet,
+    Report,
     Strict,
     Target,
     Threads,
@@ -46,6 +47,8 @@ EXAMPLES = """Examples:
 `calibrant quantize model.onnx --data calib.npz --out run --fix sr=16000`
 
 `calibrant quantize model.onnx --record run/record.txt --out again`
+
+`calibrant quantize model.onnx --data calib.npz --out run --report`
 
 `calibrant quantize model.onnx --data calib.npz --out run --format horizon --prefix resnet`
 """
@@ -225,6 +228,7 @@ def quantize(
             rich_help_panel=HOW_PANEL,
         ),
     ] = False,
+    report: Report = False,
     latency: Annotated[
         bool,
         typer.Option(
@@ -246,6 +250,7 @@ def quantize(
     its outputs are to the float model's is always measured and shown. Some 32 to 500 samples that look
     like what the model will see are enough.
     """
+    from calibrant.cli._called import called
     from calibrant.cli._overrides import with_options
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._summary import (
@@ -255,12 +260,15 @@ def quantize(
         print_warnings,
         quiet_stdout,
     )
+    from calibrant.diagnose.evidence import evidence_of
     from calibrant.dialects import load_recipe
     from calibrant.errors import ConfigValueError
     from calibrant.formats import check_formats
     from calibrant.pipeline import quantize as run
     from calibrant.rebuild import quantize_from_record
     from calibrant.recipe import Recipe
+    from calibrant.report.evidence import COMMANDS_FILE, Commands, text_of
+    from calibrant.report.page import check_packages
 
     if quiet and verbose:
         raise ConfigValueError("--quiet and --verbose are given; one of them can be.")
@@ -283,6 +291,8 @@ def quantize(
     )
     check_formats(formats or (), prefix)
     check_folder(out)
+    if report:
+        check_packages()
     per_node = verbose or "horizon" in (formats or ())  # quant_info.json says it, too
     with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose or quiet)) as progress:
         if record is not None:
@@ -313,7 +323,19 @@ def quantize(
                 per_node=per_node,
                 latency=latency,
             )
-        files = result.save(out, formats=formats or (), prefix=prefix)
+        shown = {}
+        if report:
+            shown = {COMMANDS_FILE: text_of(Commands().with_line(called()))} | evidence_of(
+                result,
+                data,
+                wanted,
+                batch_size=batch_size,
+                preprocess=preprocess,
+                provider=provider,
+                threads=threads,
+                progress=progress,
+            )
+        files = result.save(out, formats=formats or (), prefix=prefix, texts=shown, report=report)
     if as_json:
         print_json({**result.summary, "files": [str(f) for f in files]})
     elif quiet:

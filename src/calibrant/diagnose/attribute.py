@@ -13,6 +13,7 @@ import onnx_ir as ir
 from calibrant.analysis.parts import Part, parts_of
 from calibrant.analysis.probe import rows_are_free
 from calibrant.analysis.readings import LeftInFloat, QuantizedAlone
+from calibrant.data.batch import Batch
 from calibrant.diagnose.feeds import Feeds, take_feeds
 from calibrant.diagnose.measuring import MEMORY_BYTES
 from calibrant.diagnose.origins import Origin, Tally, Walk
@@ -30,7 +31,7 @@ from calibrant.text.json_out import json_of
 from calibrant.tuning.road import solve
 from calibrant.tuning.store import Store
 
-__all__ = ["Attribution", "LayerOrigin", "attribution"]
+__all__ = ["Attribution", "LayerOrigin", "attribution", "attribution_of"]
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _PRODUCTS = ("Gemm", "MatMul")
@@ -152,13 +153,42 @@ def attribution(
         progress=Progress(progress),
     )
     solution = solve(store, wanted).solution
+    stream = store.samples(wanted).first()
+    return attribution_of(
+        solution,
+        stream,
+        samples=samples,
+        memory_bytes=memory_bytes,
+        progress=store.progress,
+        runtime=runtime,
+    )
+
+
+def attribution_of(
+    solution: Solution,
+    stream: Iterator[Batch],
+    *,
+    samples: int | None = SAMPLES,
+    memory_bytes: int = MEMORY_BYTES,
+    progress: Progress,
+    runtime: Runtime,
+) -> Attribution:
+    """Say it of a solution that is there already; see `attribution`.
+
+    Args:
+        solution: What was decided.
+        stream: Samples; no more of it is read than is looked at.
+        samples: How many samples to look at; None for all.
+        memory_bytes: Activations that are kept at a time, at most.
+        progress: Told what is going on.
+        runtime: Where models run.
+    """
     names = [d.node for d in solution.plan.layers if d.quantized]
     if not names:
         raise ModelError("No layer of the model is quantized, so no error is born in one.")
-    free = rows_are_free(solution.model)
-    feeds = take_feeds(store.samples(wanted).first(), samples, free=free)
-    with store.progress.stage("origins"):
-        layers = _layers(solution, names, feeds, memory_bytes, store.progress, runtime)
+    feeds = take_feeds(stream, samples, free=rows_are_free(solution.model))
+    with progress.stage("origins"):
+        layers = _layers(solution, names, feeds, memory_bytes, progress, runtime)
     return Attribution(feeds.samples, layers)
 
 

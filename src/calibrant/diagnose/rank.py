@@ -6,15 +6,16 @@ Two questions are answered: what is lost when one layer alone is quantized, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import onnx_ir as ir
 
-from calibrant.analysis.probe import rows_are_free
+from calibrant.analysis.probe import rows_are_free, take_probe
 from calibrant.analysis.readings import HalfAlone, LeftInFloat, QuantizedAlone, Reading
+from calibrant.data.batch import Batch
 from calibrant.diagnose.feeds import take_feeds
 from calibrant.diagnose.journal import Journal
 from calibrant.diagnose.losses import Loss, Losses
@@ -33,10 +34,13 @@ from calibrant.solution import Solution
 from calibrant.tuning.road import solve
 from calibrant.tuning.store import Store
 
-__all__ = ["PRECISIONS", "SAMPLES", "Mode", "sensitivity"]
+__all__ = ["PLANNED", "PRECISIONS", "SAMPLES", "Mode", "ranking_of", "sensitivity"]
 
 #: Precisions that layers can be measured in.
 PRECISIONS = ("int8", "int16", "int4", "float16")
+
+#: What the precision is called where each layer has the one that its plan gives it.
+PLANNED = "as planned"
 
 #: Samples that layers are measured on where nothing else is asked for.
 SAMPLES = 16
@@ -133,7 +137,55 @@ def sensitivity(
         ]
     finally:
         journal.close()
-    return _ranking(model, bouts, by, mode, cost, budget, store, journal)
+    return _ranking(model, bouts, by, mode, cost, budget, journal.reused)
+
+
+def ranking_of(
+    solution: Solution,
+    stream: Iterator[Batch],
+    *,
+    name: str,
+    samples: int | None = SAMPLES,
+    metric: MetricLike = "sqnr_db",
+    budget: float | None = BUDGET,
+    memory_bytes: int = MEMORY_BYTES,
+    progress: Progress,
+    runtime: Runtime,
+) -> Ranking:
+    """Rank the layers of a solution that is there already, each quantized alone as its plan has it; see `sensitivity`.
+
+    Args:
+        solution: What was decided.
+        stream: Samples; no more of it is read than layers are ranked on.
+        name: What the ranking calls the model.
+        samples: How many samples layers are ranked on; None for all.
+        metric: What layers are ranked by.
+        budget: Passes of these samples through the model that a layer may cost on average.
+        memory_bytes: Activations that are kept at a time, at most.
+        progress: Told what is going on.
+        runtime: Where models run.
+    """
+    by = ranked_by(metric)
+    model = solution.model
+    feeds = take_feeds(stream, samples, free=rows_are_free(model))
+    scored = take_probe(model, iter(feeds.batches), 1, runtime).scored
+    reading = QuantizedAlone(model, solution.plan, solution.params)
+    losses = Losses(by, regained=False)
+    journal = Journal(None)
+    with progress.stage("layers"):
+        measured = measure(
+            Question(model, model, reading, _layers(solution, None), scored),
+            feeds,
+            by,
+            losses.worst,
+            budget=budget,
+            journal=journal,
+            memory=memory_bytes,
+            progress=progress,
+            runtime=runtime,
+        )
+    bout = _Bout(PLANNED, solution, measured, losses.all(measured), losses.base(measured), 0.0)
+    return _ranking(name, [bout], by, "alone", "macs", budget, journal.reused)
 
 
 # ------------------------------------------------------------------------------------------ one precision
@@ -270,8 +322,7 @@ def _ranking(
     mode: Mode,
     unit: Unit,
     budget: float | None,
-    store: Store,
-    journal: Journal,
+    reused: int,
 ) -> Ranking:
     rows = [row for bout in bouts for row in _rows(bout, unit)]
     rows.sort(key=lambda r: -r.loss)
@@ -291,7 +342,7 @@ def _ranking(
         "passes": sum(b.measured.passes for b in bouts),
         "allowed": None if budget is None else budget * len(rows),
         "node_passes": sum(b.measured.node_passes for b in bouts),
-        "reused": journal.reused,
+        "reused": reused,
         "solving": sum(b.solving for b in bouts) / samples,
     }
     baseline = {b.precision: b.baseline for b in bouts} if mode == "all-but" else {}

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["json_of"]
+__all__ = ["json_of", "plain"]
 
 
 def json_of(content: Mapping[str, Any]) -> str:
@@ -17,12 +17,13 @@ def json_of(content: Mapping[str, Any]) -> str:
         >>> json_of({"sqnr_db": float("inf"), "shape": (1, 3)}).split()
         ['{', '"sqnr_db":', '"inf",', '"shape":', '[', '1,', '3', ']', '}']
     """
-    return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a value in which numbers that JSON does not have are texts."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+        return {str(k): plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, list | tuple) else value

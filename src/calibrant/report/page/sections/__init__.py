@@ -1,0 +1,36 @@
+"""The sections of a page, in their order: each is a function from a run to a section, or to None where it has nothing to show.
+
+A new section is one file here with `section(run)`, its template, and its name in the list below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from calibrant.report.page.run import Run
+from calibrant.report.page.section import Section
+from calibrant.report.page.sections import (
+    accumulated,
+    candidates,
+    commands,
+    compared,
+    graph,
+    origins,
+    plan,
+    sensitivity,
+    verdict,
+)
+
+__all__ = ["SECTIONS"]
+
+SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
+    verdict.section,
+    compared.section,
+    graph.section,
+    origins.section,
+    accumulated.section,
+    sensitivity.section,
+    candidates.section,
+    plan.section,
+    commands.section,
+)

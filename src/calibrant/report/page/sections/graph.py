@@ -1,0 +1,94 @@
+"""The network as a graph in miniature, and the card of each of its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from calibrant.report.evidence.network import Network, NetworkNode
+from calibrant.report.page.cards import card_of, facts_of
+from calibrant.report.page.colours import Colouring, colourings
+from calibrant.report.page.layout import draw
+from calibrant.report.page.layout.ranks import Edge
+from calibrant.report.page.run import Run
+from calibrant.report.page.section import Section
+from calibrant.report.page.svg import svg_of
+
+__all__ = ["section"]
+
+INPUT, OUTPUT = "Input", "Output"
+
+
+def section(run: Run) -> Section | None:
+    """Return the graph, coloured by what layers lose, with their cards."""
+    if run.network is None:
+        return None
+    nodes, edges = _with_ends(run.network)
+    facts = facts_of(run)
+    ways = colourings(run)
+    first = ways[0] if ways else None
+    quantized = {n for n, d in facts.layers.items() if d["quantized"]}
+    kinds = [_kind(n, quantized, set(facts.layers)) for n in nodes]
+    before: list[list[int]] = [[] for _ in nodes]
+    behind: list[list[int]] = [[] for _ in nodes]
+    for a, b in edges:
+        behind[a].append(b)
+        before[b].append(a)
+    cards = [card_of(facts, n.name, n.op_type, n.outputs) for n in nodes]
+    for i, card in enumerate(cards):
+        card["before"], card["behind"] = before[i], behind[i]
+    index = {n.name: i for i, n in enumerate(nodes)}
+    return Section(
+        "network",
+        "Network",
+        "graph.html",
+        {
+            "svg": svg_of(nodes, edges, draw(len(nodes), edges), kinds, first),
+            "ways": ways,
+            "nodes": len(run.network.nodes),
+            "layers": len(quantized) or (len(first.steps) if first is not None else 0),
+            "first": next((index[n] for n in first.order if n in index), None) if first else None,
+        },
+        {
+            "cards": cards,
+            "seen": facts.seen,
+            "ways": [_way(w, index) for w in ways],
+            "samples": run.distributions.samples if run.distributions is not None else 0,
+        },
+    )
+
+
+def _with_ends(network: Network) -> tuple[list[NetworkNode], list[Edge]]:
+    """Return the nodes with one more for each input and output of the model, and who is read by whom."""
+    nodes = [NetworkNode(n, INPUT, (), (n,)) for n in network.inputs]
+    nodes += network.nodes
+    nodes += [NetworkNode(n, OUTPUT, (n,), ()) for n in network.outputs]
+    makers: dict[str, int] = {}
+    edges: dict[Edge, None] = {}
+    for i, node in enumerate(nodes):
+        for tensor in node.inputs:
+            if tensor in makers:
+                edges[makers[tensor], i] = None
+        for tensor in node.outputs:
+            makers[tensor] = i
+    return nodes, list(edges)
+
+
+def _kind(node: NetworkNode, quantized: set[str], layers: set[str]) -> str:
+    if node.op_type in (INPUT, OUTPUT):
+        return "end"
+    if node.name in quantized:
+        return "layer"
+    return "float" if node.name in layers else "small"
+
+
+def _way(way: Colouring, index: Mapping[str, int]) -> dict[str, Any]:
+    known = [n for n in way.order if n in index]
+    return {
+        "key": way.key,
+        "label": way.label,
+        "legend": list(way.legend),
+        "steps": {index[n]: way.steps[n] for n in known},
+        "texts": {index[n]: way.texts[n] for n in known},
+        "order": [index[n] for n in known],
+    }
