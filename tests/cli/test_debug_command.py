@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+from calibrant import debug
 from calibrant.cli import main
 from calibrant.cli._lists import names_of
 from calibrant.errors import ConfigValueError
@@ -97,3 +98,43 @@ def test_lists_come_from_files(tmp_path: Path) -> None:
 def test_faulty_lists_are_told(text: str) -> None:
     with pytest.raises(ConfigValueError, match="-n"):
         names_of([text], "-n")
+
+
+def test_every_command_does_its_work(files: tuple[str, str], tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    runs = [
+        ["list-nodes", *files, "--csv"],
+        ["plot-acc-error", *files, "-q", "[weight,activation]", "-m", "mse", "-a", "-s", out],
+        ["plot-acc-error", *files, "-nq", "[[first],[first,second]]", "-s", out],
+        ["plot-distribution", *files, "-n", "[w1__calib,second]", "-s", out],
+        ["get-channelwise-data-distribution", *files, "-n", "x__calib", "-a", "1", "-s", out],
+        ["sensitivity-analysis", *files, "-m", "sqnr", "-p", "40", "-q", "int16", "-sd", out],
+        ["tensor-analysis", *files, "-n", "second", "-np", "2", "-s", out],
+        ["collapse-check", *files, "-v", "-s", out],
+        [
+            "runall",
+            *files,
+            "-nt",
+            "node",
+            "-nm",
+            "[sqnr]",
+            "-dn",
+            "2",
+            "-pt",
+            "40",
+            "-avm",
+            "-s",
+            f"{out}/all",
+        ],
+    ]
+    for arguments in runs:
+        assert main(["debug", *arguments]) == 0, arguments
+    names = {p.name for p in Path(out).iterdir()}
+    assert {"w1__calib.png", "second.png", "x__calib.png", "sensitivity_analysis.csv"} <= names
+    assert (Path(out) / "all" / "index.html").exists()
+
+
+@pytest.mark.parametrize("name", debug.__all__)
+def test_every_function_is_a_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["debug", name.replace("_", "-"), "--help"]) == 0
+    assert "calibrated_model.onnx" in capsys.readouterr().out

@@ -124,7 +124,7 @@ class Calibrated:
 
     def switched(self, name: str) -> frozenset[str]:
         """Return the calibration nodes that a name stands for: itself, or those in front of an ordinary node."""
-        return frozenset((name,) if name in self.nodes else self.feeders[name])
+        return frozenset((name,) if name in self.nodes else self.feeders.get(name, ()))
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["LISTS", "CalibratedData", "CalibratedModel", "Interested", "Metrics", "OutputNode"]
+__all__ = [
+    "LISTS",
+    "METRICS",
+    "CalibratedData",
+    "CalibratedModel",
+    "DataNum",
+    "Interested",
+    "Metrics",
+    "NodesList",
+    "OutputNode",
+    "ResultDir",
+]
 
 #: How lists are written, for helps.
 LISTS = "[a,b], an option given several times, or @file with one a line"
@@ -59,4 +70,28 @@ Interested = Annotated[
         help=f"Only these nodes: {LISTS}. [[a,b],[c]] quantizes a and b together.",
         show_default=False,
     ),
+]
+DataNum = Annotated[
+    int | None,
+    typer.Option(
+        "-d",
+        "--data-num",
+        metavar="N",
+        min=1,
+        help="Samples. Default: 8, or all where there are fewer.",
+        show_default=False,
+    ),
+]
+NodesList = Annotated[
+    list[str],
+    typer.Option(
+        "-n",
+        "--nodes-list",
+        metavar="NODES",
+        help=f"Nodes to look at: {LISTS}. 'calibrant debug list-nodes' says what there is.",
+        show_default=False,
+    ),
+]
+ResultDir = Annotated[
+    Path, typer.Option("-s", "--save-dir", metavar="DIR", help="Folder of the results.")
 ]
