@@ -29,7 +29,6 @@ HEAVY = {
     "onnxscript",
     "PIL",
     "plotly",
-    "plotly",
     "pydantic",
     "rich",
     "torch",
