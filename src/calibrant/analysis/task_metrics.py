@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from calibrant.data.batch import AnyArray
 from calibrant.errors import ConfigValueError, DataError, ModelError, did_you_mean
@@ -26,6 +27,7 @@ __all__ = ["METRICS", "BatchMetric", "batch_metric"]
 METRICS = ("top1", "top5", "mse", "mae")
 
 Outputs = Mapping[str, AnyArray]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +36,27 @@ class BatchMetric:
 
     Args:
         name: As asked for.
-        add: (scores or output, reference) of one batch to (sum, count).
+        each: (scores or output, reference) of one batch to (sum of each sample, terms in each).
+        higher_is_better: Its direction.
+        bounds: Between which values the mean of a sample always lies; None where nobody knows.
     """
 
     name: str
-    add: Callable[[AnyArray, AnyArray], tuple[float, int]]
+    each: Callable[[AnyArray, AnyArray], tuple[Floats, int]]
+    higher_is_better: bool = True
+    bounds: tuple[float, float] | None = None
 
     def of_batch(
         self, outputs: Outputs, references: Mapping[str, AnyArray], where: str
     ) -> tuple[float, int]:
-        """Return sum and count of one batch.
+        """Return sum and count of one batch; errors are those of `of_samples`."""
+        sums, terms = self.of_samples(outputs, references, where)
+        return float(sums.sum()), terms * len(sums)
+
+    def of_samples(
+        self, outputs: Outputs, references: Mapping[str, AnyArray], where: str
+    ) -> tuple[Floats, int]:
+        """Return the sum of each sample of one batch (samples,), and how many terms each of them has.
 
         Raises:
             DataError: The data has no reference, or one that does not fit the output.
@@ -56,7 +69,7 @@ class BatchMetric:
                 f"Output '{name}' of the model is NaN at {where}; {self.name} means nothing."
             )
         try:
-            return self.add(values, reference[1])
+            return self.each(values, reference[1])
         except DataError as e:
             raise DataError(
                 f"{where}: {self.name} of output '{name}' and '{reference[0]}': {e}"
@@ -71,11 +84,13 @@ def batch_metric(name: str) -> BatchMetric:
     """
     if match := re.fullmatch(r"top([1-9]\d*)", name):
         k = int(match[1])
-        return BatchMetric(name, lambda scores, labels: top_k(scores, labels, k))
+        return BatchMetric(
+            name, lambda scores, labels: _hits(scores, labels, k), bounds=(0.0, 1.0)
+        )
     if name == "mse":
-        return BatchMetric(name, lambda y, r: _differences(y, r, np.square))
+        return BatchMetric(name, lambda y, r: _differences(y, r, np.square), False)
     if name == "mae":
-        return BatchMetric(name, lambda y, r: _differences(y, r, np.abs))
+        return BatchMetric(name, lambda y, r: _differences(y, r, np.abs), False)
     raise ConfigValueError(
         f"Unknown metric '{name}'. Known: {', '.join(METRICS)} (any top<k>), or module:function."
         + did_you_mean(name, METRICS)
@@ -102,6 +117,12 @@ def top_k(scores: AnyArray, labels: AnyArray, k: int) -> tuple[int, int]:
         >>> top_k(np.array([[0.1, 0.7, 0.2], [0.5, 0.5, 0.0]]), np.array([2, 0]), 1)
         (1, 2)
     """
+    hits, terms = _hits(scores, labels, k)
+    return int(hits.sum()), terms * len(hits)
+
+
+def _hits(scores: AnyArray, labels: AnyArray, k: int) -> tuple[Floats, int]:
+    """Return the labels of each sample that are among the k largest scores, and how many each has."""
     labels = labels.reshape(len(labels), *(d for d in labels.shape[1:] if d != 1))
     if labels.ndim == 1:
         scores = scores.reshape(len(scores), -1)
@@ -123,12 +144,13 @@ def top_k(scores: AnyArray, labels: AnyArray, k: int) -> tuple[int, int]:
     own = np.take_along_axis(scores, index, axis=1)
     earlier = np.arange(classes).reshape(1, -1, *[1] * (scores.ndim - 2)) < index
     rank = ((scores > own) | ((scores == own) & earlier)).sum(axis=1)  # (samples, …)
-    return int((rank < k).sum()), int(whole.size)
+    hits = (rank < k).reshape(len(rank), -1)
+    return hits.sum(axis=1).astype(np.float64), int(hits.shape[1])
 
 
 def _differences(
     value: AnyArray, reference: AnyArray, loss: Callable[[AnyArray], AnyArray]
-) -> tuple[float, int]:
+) -> tuple[Floats, int]:
     if value.shape != reference.shape:
         if value.size != reference.size or len(value) != len(reference):
             raise DataError(f"shapes {value.shape} and {reference.shape} differ.")
@@ -136,7 +158,8 @@ def _differences(
     if reference.dtype.kind not in "iufb":
         raise DataError(f"the reference is {reference.dtype}, not numbers.")
     difference = value.astype(np.float64) - reference.astype(np.float64)
-    return float(loss(difference).sum()), int(value.size)
+    found = loss(difference).reshape(len(difference), -1)
+    return np.asarray(found.sum(axis=1)), int(found.shape[1])
 
 
 def _pair(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calibrant.cli._tables import console, escaped, table
+from calibrant.tuner.report import said_of_samples
 
 if TYPE_CHECKING:
     from calibrant.tuner import TuningResult
@@ -49,9 +50,11 @@ def print_tuned(result: TuningResult, files: Sequence[Path]) -> None:
         f"{n} in {p}" for p, n in result.menu.counts(result.best.assignment).items()
     )
     out.print(f"Layers: {counts}. {escaped(result.search.reason)}")
+    for line in said_of_samples(result.content()):
+        out.print(line)
     out.print(
-        f"{result.counts.full} full evaluations, {result.counts.partial_samples} samples without labels, "
-        f"{result.seconds:.0f} s."
+        f"{result.counts.full} full evaluations, {result.counts.partial_samples} samples in shorter runs, "
+        f"{result.counts.precheck_samples} in trials that were hopeless at once, {result.seconds:.0f} s."
     )
     for note in result.notes:
         out.print(f"Note: {escaped(note)}")

@@ -161,6 +161,25 @@ def tune(
             show_default=False,
         ),
     ] = None,
+    holdout: Annotated[
+        float,
+        typer.Option(
+            "--holdout",
+            metavar="SHARE",
+            help="Share of the evaluation samples that the search does not see; the chosen model is run on them, too. For "
+            "scores that are means over samples.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = 0.2,
+    confidence: Annotated[
+        float,
+        typer.Option(
+            "--confidence",
+            metavar="P",
+            help="An evaluation ends early once it is so certain whether the requirement is met; 1 for no chance at all.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = 0.99,
     samples: Annotated[
         int,
         typer.Option(
@@ -214,6 +233,8 @@ def tune(
             strategy=strategy,
             max_trials=max_trials,
             max_minutes=max_minutes,
+            holdout=holdout,
+            confidence=confidence,
             samples_for_sensitivity=samples or None,
             out=out,
             batch_size=batch_size,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,11 +27,9 @@ from calibrant.runtime.saturation import kernels_are_exact
 from calibrant.runtime.session import infer, open_session
 from calibrant.tuner.digests import data_digest
 from calibrant.tuner.likeness import LIKENESSES, Likeness
+from calibrant.tuner.paired import Paired
 
 __all__ = ["Evaluator", "Runner", "Score", "evaluator_of"]
-
-#: Named metrics of which less is better.
-_ERRORS = ("mse", "mae")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +63,11 @@ class Evaluator(Protocol):
     @property
     def labelled(self) -> bool:
         """Whether it knows what is right, or only what the float model says."""
+        ...
+
+    @property
+    def paired(self) -> Paired | None:
+        """Scores sample by sample, where the score is a mean over samples."""
         ...
 
     def digest(self) -> str:
@@ -138,6 +141,7 @@ class _ByMetric:
     reading: Mapping[str, Any]
     runtime: Runtime
     labelled: bool = True
+    paired: Paired | None = None
 
     def digest(self) -> str:
         said = repr((self.name, sorted(self.reading.items()), self.runtime.provider))
@@ -164,6 +168,7 @@ class _ByFunction:
     higher_is_better: bool
     runtime: Runtime
     labelled: bool = True
+    paired: Paired | None = None
 
     def digest(self) -> str:
         return f"{self.name} {self.runtime.provider} {_code(self.function)}"
@@ -200,6 +205,7 @@ class _ByLikeness:
     name: str
     higher_is_better: bool = True
     labelled: bool = False
+    paired: Paired | None = None
     notes: tuple[str, ...] = field(default=())
 
     def digest(self) -> str:
@@ -220,6 +226,8 @@ def evaluator_of(
     preprocess: str | Path | None = None,
     provider: str = "cpu",
     threads: int | None = None,
+    holdout: float = 0.0,
+    confidence: float | None = 0.99,
 ) -> Evaluator:
     """Return how models are scored.
 
@@ -232,6 +240,8 @@ def evaluator_of(
         preprocess: File that says how stored samples become inputs.
         provider: Where models run.
         threads: Threads inside an operator.
+        holdout: Share of the samples that the search does not see, where the score is a mean over samples.
+        confidence: That an evaluation which ends early is right; None for certain ends alone.
 
     Raises:
         ConfigValueError: A metric or a function that does not exist.
@@ -251,6 +261,7 @@ def evaluator_of(
             "a pair (data, metric), or None to compare outputs with the float model's."
         )
     data, metric = asked
+    data = list(data) if isinstance(data, Iterator) else data
     reading = {"batch_size": batch_size, "preprocess": preprocess}
     if isinstance(metric, str) and metric in LIKENESSES:
         likeness = Likeness(original, data, metric, runtime, reading)
@@ -261,8 +272,10 @@ def evaluator_of(
             return _ByMetric(data, function, metric, _direction(function), reading, runtime)
         from calibrant.analysis.task_metrics import batch_metric
 
-        batch_metric(metric)
-        return _ByMetric(data, metric, metric, metric not in _ERRORS, reading, runtime)
+        mean = batch_metric(metric)
+        paired = Paired(data, mean, original, runtime, batch_size, preprocess, holdout, confidence)
+        better = mean.higher_is_better
+        return _ByMetric(data, metric, metric, better, reading, runtime, paired=paired)
     if callable(metric):
         return _ByMetric(data, metric, _name(metric), _direction(metric), reading, runtime)
     raise ConfigTypeError(f"metric is a {type(metric).__name__}; it is a name or a function.")

@@ -27,7 +27,7 @@ def as_markdown(report: Mapping[str, Any]) -> str:
         "## Trials",
         "Every assignment that was evaluated on all evaluation data, in order. Error is that of the outputs on calibration "
         "samples, without labels: energy of the error over energy of the signal, predicted from single layers and measured "
-        "for all together.",
+        "for all together. The front of score against cost is marked with *.",
         _table(
             ("", "for", report["metric"], "met", "cost", "error", "predicted", "layers", "raised"),
             (_trial(i, t, report) for i, t in enumerate(report["trials"], 1)),
@@ -62,6 +62,7 @@ def _verdict(report: Mapping[str, Any]) -> list[str]:
         f"Cost {report['cost']:.6g} ({report['cost_unit']}{share}). Layers: {counts}.",
         report["reason"],
     ]
+    lines += said_of_samples(report)
     if report["interrupted"]:
         lines.append(
             f"The run was ended early ({report['interrupted']}); this is the best so far."
@@ -75,6 +76,25 @@ def _verdict(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def said_of_samples(report: Mapping[str, Any]) -> list[str]:
+    """Return what is known of samples that were not seen: the interval of the loss, and what the held out ones say."""
+    lines = []
+    if report["loss_interval"]:
+        low, high = report["loss_interval"]
+        lines.append(
+            f"Against the float model it loses {_number(report['float'] - report['score'] if report['higher_is_better'] else report['score'] - report['float'])} on these samples, and "
+            f"between {_number(low)} and {_number(high)} on all such samples (95 %, sample by sample)."
+        )
+    held = report["held_out"]
+    if held:
+        low, high = held["interval"]
+        lines.append(
+            f"{held['samples']} samples were held out of the search; there it loses {_number(held['loss'])} "
+            f"({_number(low)} to {_number(high)})."
+        )
+    return lines
+
+
 def _trial(index: int, t: Mapping[str, Any], report: Mapping[str, Any]) -> Sequence[str]:
     raised = ", ".join(f"{n} ({p})" for n, p in t["raised"].items())
     counts = ", ".join(f"{n} {p}" for p, n in t["layers"].items() if n)
@@ -83,7 +103,7 @@ def _trial(index: int, t: Mapping[str, Any], report: Mapping[str, Any]) -> Seque
         t["phase"],
         _number(t["score"]),
         "yes" if t["met"] else "no",
-        f"{t['cost']:.6g}",
+        f"{t['cost']:.6g}{' *' if t['front'] else ''}",
         _number(t["error"]),
         _number(t["predicted_error"]),
         counts,
@@ -119,8 +139,8 @@ def _layers(report: Mapping[str, Any]) -> list[str]:
 def _took(report: Mapping[str, Any]) -> str:
     counted = report["evaluations"]
     return (
-        f"{counted['full']} full evaluations, the float model's among them; {counted['partial_samples']} samples without "
-        f"labels through single layers and whole models; {report['seconds']:.0f} s. {report['reused']} answers came from the "
+        f"{counted['full']} full evaluations, the float model's among them; {counted['partial_samples']} samples in "
+        f"evaluations that ended early, held out, or without labels; {counted['precheck_samples']} in trials that were hopeless at once; {report['seconds']:.0f} s. {report['reused']} answers came from the "
         "journal of an earlier run."
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from calibrant.dialects import dump_recipe
 from calibrant.recipe import Recipe
 from calibrant.results import QuantizedModel
 from calibrant.text.json_out import json_of
+from calibrant.tuner.evaluations import Counts, Verdict
 from calibrant.tuner.report import as_markdown
 from calibrant.tuner.requirement import Requirement
-from calibrant.tuner.trials import Counts
 from calibrant.tuning.menu import Menu
 from calibrant.tuning.strategies.auto import Found, Trial
 
@@ -34,10 +34,12 @@ class TuningResult:
         required: What was required.
         metric: Name of the score.
         labelled: The score knows what is right; otherwise it is the likeness to the float model's outputs.
+        higher_is_better: Of the score.
         float_score: What the float model scores.
         allowed: How much worse a score may be, in its units.
         menu: The layers, their precisions, and what each costs.
         search: What was tried, and why it ended.
+        verdict: What the best model reaches on all evaluation samples, those held out too.
         unit: What `cost` counts: `macs` (multiplications times bits), `size` (bytes of weights), or a table's file.
         counts: Evaluations, those that an earlier run with the same journal had made among them.
         reused: Answers that came from the journal.
@@ -53,10 +55,12 @@ class TuningResult:
     required: Requirement
     metric: str
     labelled: bool
+    higher_is_better: bool
     float_score: float
     allowed: float
     menu: Menu
     search: Found
+    verdict: Verdict
     unit: str
     counts: Counts
     reused: int
@@ -89,6 +93,15 @@ class TuningResult:
     def raised(self) -> tuple[str, ...]:
         """The layers that are not in their cheapest precision, in graph order."""
         return tuple(self.menu.raised(self.best.assignment))
+
+    @property
+    def front(self) -> tuple[Trial, ...]:
+        """Trials that no other one beats in both score and cost, the cheapest first."""
+        found: list[Trial] = []
+        for trial in sorted(self.search.trials, key=lambda t: (t.cost, t.reached.loss)):
+            if not found or trial.reached.loss < found[-1].reached.loss:
+                found.append(trial)
+        return tuple(found)
 
     def __repr__(self) -> str:
         verdict = "meets" if self.met else "does not meet"
@@ -123,8 +136,11 @@ class TuningResult:
             "deploy": str(place / "deploy.onnx") if place is not None else None,
             "metric": self.metric,
             "labelled": self.labelled,
+            "higher_is_better": self.higher_is_better,
             "required": str(self.required),
             "allowed_loss": self.allowed,
+            "loss_interval": list(self.verdict.interval) if self.verdict.interval else None,
+            "held_out": asdict(self.verdict.held_out) if self.verdict.held_out else None,
             "cost_unit": self.unit,
             "costs": self.costs,
             "reason": self.search.reason,
@@ -174,6 +190,7 @@ class TuningResult:
                 "layers": dict(self.menu.counts(t.assignment)),
                 "raised": self.menu.raised(t.assignment),
                 "best": t is self.best,
+                "front": any(t is f for f in self.front),
             }
             for t in self.search.trials
         ]

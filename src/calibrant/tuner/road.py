@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from calibrant._version import __version__
@@ -31,6 +32,7 @@ from calibrant.recipe import Layer, Recipe, Rule, Settings
 from calibrant.solution import build
 from calibrant.tuner.costs import BITS, menu_of
 from calibrant.tuner.digests import data_digest, text_digest
+from calibrant.tuner.evaluations import Evaluations, Verdict
 from calibrant.tuner.evaluator import Evaluator, evaluator_of
 from calibrant.tuner.journal import Journal
 from calibrant.tuner.requirement import Requirement
@@ -44,7 +46,7 @@ from calibrant.tuning.promotion import fixed_layers
 from calibrant.tuning.strategies.auto import Found, Question, Trial, auto
 from calibrant.tuning.unseen import unseen_outputs
 
-__all__ = ["PRECISIONS", "SAMPLES", "STRATEGIES", "TRIALS", "tune"]
+__all__ = ["CONFIDENCE", "HOLDOUT", "PRECISIONS", "SAMPLES", "STRATEGIES", "TRIALS", "tune"]
 
 #: Precisions that layers may have, the one of least bits first.
 PRECISIONS = tuple(BITS)
@@ -54,6 +56,12 @@ TRIALS = 8
 
 #: Samples that layers are measured on alone.
 SAMPLES = 16
+
+#: Share of the evaluation samples that the search does not see.
+HOLDOUT = 0.2
+
+#: Of an evaluation that ends early.
+CONFIDENCE = 0.99
 
 #: Ways to search: (menu, allowed loss, evaluations) -> what asks.
 STRATEGIES: Mapping[str, Callable[[Menu, float, int], Strategy[Question, Any, Found]]] = {
@@ -74,6 +82,8 @@ def tune(
     strategy: str = "auto",
     max_trials: int = TRIALS,
     max_minutes: float | None = None,
+    holdout: float = HOLDOUT,
+    confidence: float = CONFIDENCE,
     samples_for_sensitivity: int | None = SAMPLES,
     out: str | Path | None = None,
     batch_size: int | None = None,
@@ -107,6 +117,10 @@ def tune(
         strategy: How to search: `auto`.
         max_trials: Full evaluations, at most, the float model's among them; 2 or more.
         max_minutes: Minutes, at most; what runs is finished.
+        holdout: Share of the evaluation samples that the search does not see, in [0, 1). The model that is chosen is run on
+            them, too, and meets the requirement on all. For scores that are means over samples.
+        confidence: An evaluation ends before all samples are seen once it is certain, with this probability, whether the
+            requirement is met; 1 for no chance at all. For `top<k>`.
         samples_for_sensitivity: Samples that layers are measured on alone; None for all.
         out: Folder of the journal (`journal.sqlite`); a run that was ended goes on from there. None keeps none.
         batch_size: Samples in a batch, of calibration and evaluation.
@@ -126,6 +140,7 @@ def tune(
     wanted = asked(recipe, target)
     precisions = _precisions(allow, targets.get(wanted.target))
     _check(wanted, strategy, max_trials, max_minutes, samples_for_sensitivity)
+    _check_shares(holdout, confidence)
     deadline = time.monotonic() + 60 * max_minutes if max_minutes is not None else None
     if isinstance(data, Iterator):
         data = list(data)
@@ -139,6 +154,8 @@ def tune(
         data,
         provider=provider,
         threads=threads,
+        holdout=holdout,
+        confidence=confidence if confidence < 1 else None,
         **how,  # type: ignore[arg-type]
     )
     journal = Journal(out)
@@ -160,9 +177,7 @@ def tune(
             bench,
             wanted,
             menu,
-            evaluator,
-            reference,
-            allowed,
+            Evaluations(evaluator, journal, reference, allowed),
             samples_for_sensitivity,
             journal,
             context,
@@ -172,12 +187,20 @@ def tune(
         )
         trials.counts.full = 1
         search, interrupted = _searched(strategy, trials, max_trials - 1)
-        if trials.failed is not None and not any(
-            math.isfinite(t.reached.loss) for t in search.trials
-        ):
-            raise trials.failed
+        failed = trials.evaluations.failed
+        if failed is not None and not any(math.isfinite(t.reached.loss) for t in search.trials):
+            raise failed
+        with store.progress.stage("all evaluation samples"):
+            search, verdict = trials.settled(search)
         return _result(
-            model, trials, search, required, str(cost), interrupted=interrupted, start=start
+            model,
+            trials,
+            search,
+            verdict,
+            required,
+            str(cost),
+            interrupted=interrupted,
+            start=start,
         )
     finally:
         journal.close()
@@ -189,7 +212,7 @@ def _searched(strategy: str, trials: Trials, evaluations: int) -> tuple[Found, s
     Raises:
         KeyboardInterrupt: Nothing was evaluated yet.
     """
-    asking = STRATEGIES[strategy](trials.menu, trials.allowed, evaluations)
+    asking = STRATEGIES[strategy](trials.menu, trials.evaluations.allowed, evaluations)
     try:
         return drive(asking, trials.answer), ""
     except (KeyboardInterrupt, TimeIsUp) as e:
@@ -221,18 +244,22 @@ def _float_score(
 ) -> float:
     """Return what the float model scores."""
     key = text_digest(context, scoring, "float")
-    known = journal.get(key)
-    if known is None:
-        start = time.perf_counter()
-        known = evaluator.score(original).value
-        if not math.isnan(known):
-            seconds = time.perf_counter() - start
-            journal.put(key, "full", "the float model", known, seconds)
+    found = journal.get(key)
+    start = time.perf_counter()
+    if evaluator.paired is not None:
+        values = np.array(found["values"]) if found is not None else None
+        reference = evaluator.paired.open(values)
+        answer = {"score": float(reference.mean()), "values": reference.tolist()}
+    else:
+        answer = found if found is not None else {"score": evaluator.score(original).value}
+    known = float(answer["score"])
+    if found is None and not math.isnan(known):
+        journal.put(key, "full", "the float model", answer, time.perf_counter() - start)
     if math.isnan(known):
         raise ConfigValueError(
             f"The float model's {evaluator.name} is NaN, so no other model can be compared with it."
         )
-    return float(known)
+    return known
 
 
 def _menu(
@@ -277,6 +304,7 @@ def _result(
     source: ModelLike,
     trials: Trials,
     search: Found,
+    verdict: Verdict,
     required: Requirement,
     unit: str,
     *,
@@ -284,6 +312,7 @@ def _result(
     start: float,
 ) -> TuningResult:
     bench, store = trials.bench, trials.bench.store
+    evaluator = trials.evaluations.evaluator
     recipe = trials.recipe_of(search.best.assignment)
     found = bench.found(recipe)
     result = finished(
@@ -299,17 +328,17 @@ def _result(
     )
     notes = (
         []
-        if trials.evaluator.labelled
+        if evaluator.labelled
         else [
-            f"There are no labels: {trials.evaluator.name} compares outputs with the float model's, and says nothing of how "
+            f"There are no labels: {evaluator.name} compares outputs with the float model's, and says nothing of how "
             "often the model is right."
         ]
     )
-    if trials.allowed < 0:
+    if trials.evaluations.allowed < 0:
         notes.append(
-            f"The float model itself does not meet the requirement: it scores {trials.reference:.6g}."
+            f"The float model itself does not meet the requirement: it scores {trials.evaluations.reference:.6g}."
         )
-    if search.best.reached.loss < 0:
+    if search.best.reached.loss < 0 and not search.best.reached.free:
         notes.append(
             "The quantized model scores better than the float model, which is chance on this data."
         )
@@ -318,12 +347,14 @@ def _result(
         as_decided(recipe, found.guide),
         search.best.reached.met,
         required,
-        trials.evaluator.name,
-        trials.evaluator.labelled,
-        trials.reference,
-        trials.allowed,
+        evaluator.name,
+        evaluator.labelled,
+        evaluator.higher_is_better,
+        trials.evaluations.reference,
+        trials.evaluations.allowed,
         trials.menu,
         search,
+        verdict,
         unit,
         trials.counts,
         trials.journal.reused,
@@ -357,6 +388,13 @@ def _precisions(allow: str | Sequence[str] | None, target: Target) -> list[str]:
     if set(named) == {"float32"}:
         raise ConfigValueError("float32 alone is allowed, so there is nothing to quantize.")
     return [p for p in PRECISIONS if p in named]
+
+
+def _check_shares(holdout: float, confidence: float) -> None:
+    if not 0 <= holdout < 1:
+        raise ConfigValueError(f"holdout is {holdout}; it is a share, from 0 to below 1.")
+    if not 0.5 <= confidence <= 1:
+        raise ConfigValueError(f"confidence is {confidence}; it is from 0.5 to 1.")
 
 
 def _check(

@@ -8,8 +8,8 @@ from __future__ import annotations
 import glob
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,19 +22,26 @@ from calibrant.diagnose.losses import Losses as LossesOf
 from calibrant.diagnose.measuring import Question as LayersOf
 from calibrant.diagnose.measuring import measure
 from calibrant.diagnose.metric import ranked_by
-from calibrant.errors import CalibrantError, ConfigError, ModelError
 from calibrant.recipe import AllNodes, Layer, Recipe, Rule, Settings
 from calibrant.runtime.measure import measure_latency
 from calibrant.solution import build
 from calibrant.tuner.digests import text_digest
-from calibrant.tuner.evaluator import Evaluator
+from calibrant.tuner.evaluations import Counts, Evaluations, Verdict
 from calibrant.tuner.journal import Journal, LayerFigures
 from calibrant.tuning.bench import Bench
 from calibrant.tuning.guide import essence, without_widths
 from calibrant.tuning.menu import Assignment, Menu
-from calibrant.tuning.strategies.auto import Full, Losses, Question, Reached, Together
+from calibrant.tuning.strategies.auto import (
+    Found,
+    Full,
+    Losses,
+    Question,
+    Reached,
+    Together,
+    Trial,
+)
 
-__all__ = ["Counts", "TimeIsUp", "Trials"]
+__all__ = ["TimeIsUp", "Trials"]
 
 #: Energy of the error over energy of the signal where outputs are not finite, or worse than this.
 WORST = 1e3
@@ -47,24 +54,6 @@ class TimeIsUp(Exception):  # noqa: N818  it ends a run as asked, and is no erro
     """The time that was allowed is over."""
 
 
-@dataclass(slots=True)
-class Counts:
-    """What was evaluated, answers of earlier runs with the same journal among it.
-
-    Args:
-        full: Passes over all evaluation samples; the float model's counts as one.
-        partial_samples: Samples that some quantized model, or a layer alone, was run on without labels.
-        precheck_samples: Samples on which a trial was looked at before its evaluation; the joint error of an assignment
-            stands in for that, and is counted as partial.
-        passes: What the partial runs amount to, in samples through the whole model.
-    """
-
-    full: int = 0
-    partial_samples: int = 0
-    precheck_samples: int = 0
-    passes: float = 0.0
-
-
 @dataclass(slots=True, eq=False)
 class Trials:
     """Answers the questions of a strategy.
@@ -73,36 +62,37 @@ class Trials:
         bench: Where recipes are solved.
         recipe: What is wanted but for precisions.
         menu: What layers may be.
-        evaluator: Scores models.
-        reference: The float model's score.
-        allowed: How much worse a score may be.
+        evaluations: Scores models.
         samples: Samples that layers are measured on; None for all.
         journal: What is known already.
         context: Digest of all that answers depend on beside the recipe and the evaluation.
+        scoring: Digest of how models are scored.
         timed: Each trial is timed beside the float model, and that is its cost.
         deadline: When to stop, by `time.monotonic`; None for never.
-        said: Told what is going on.
     """
 
     bench: Bench
     recipe: Recipe
     menu: Menu
-    evaluator: Evaluator
-    reference: float
-    allowed: float
+    evaluations: Evaluations
     samples: int | None
     journal: Journal
     context: str
     scoring: str
     deadline: float | None = None
     timed: bool = False
-    said: Callable[[str], None] = lambda _: None
-    counts: Counts = field(default_factory=Counts)
     reached: dict[Assignment, Reached] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    seconds: dict[Assignment, float] = field(default_factory=dict)
     errors: dict[str, dict[str, float]] = field(default_factory=dict)
-    failed: CalibrantError | None = None
+
+    @property
+    def counts(self) -> Counts:
+        """What was evaluated."""
+        return self.evaluations.counts
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of the run."""
+        return self.evaluations.notes
 
     def answer(self, question: Question) -> Any:
         """Answer a question.
@@ -140,45 +130,56 @@ class Trials:
         recipe = self.recipe_of(question.assignment)
         if self._is_float(question.assignment, recipe):
             cost = self._milliseconds(None)
-            reached = Reached(self.reference, 0.0, self.allowed >= 0, free=True, cost=cost)
+            known = self.evaluations
+            reached = Reached(known.reference, 0.0, known.allowed >= 0, free=True, cost=cost)
             self.reached[question.assignment] = reached
             return reached
-        self.counts.full += 1
-        key = text_digest(self.context, self.scoring, "full", repr(essence(recipe)))
-        known = self.journal.get(key)
-        start = time.perf_counter()
-        if known is None:
-            solution = self.bench.solve(recipe)
-            deploy = build(solution).deploy
-            try:
-                found = self.evaluator.score(deploy)
-                value, notes = found.value, found.notes
-            except (ConfigError, ModelError) as e:
-                self.failed = e
-                self.notes.append(f"An evaluation failed, and its trial counts as not met: {e}")
-                reached = Reached(math.nan, math.inf, False)
-                self.reached[question.assignment] = reached
-                return reached
-            self.notes += [n for n in notes if n not in self.notes]
-            seconds = time.perf_counter() - start
-            if math.isnan(value):
-                self.notes.append("An evaluation returned NaN, and its trial counts as not met.")
-            cost = self._milliseconds(deploy)
-            answer = {"score": value, "seconds": seconds, "cost": cost}
-            self.journal.put(key, "full", self._shown(question.assignment), answer, seconds)
-        else:
-            value, seconds = float(known["score"]), float(known["seconds"])
-            cost = known["cost"]
-        loss = (
-            self.reference - value if self.evaluator.higher_is_better else value - self.reference
+        reached = self.evaluations.reach(
+            self._key(recipe),
+            self._shown(question.assignment),
+            lambda: build(self.bench.solve(recipe)).deploy,
+            self._milliseconds,
         )
-        loss = math.inf if math.isnan(loss) else loss
-        met = loss <= self.allowed + _rounding(self.reference)
-        reached = Reached(value, loss, met, cost=cost)
         self.reached[question.assignment] = reached
-        self.seconds[question.assignment] = seconds
-        self.said(f"{self.evaluator.name} {value:.6g}, {'met' if reached.met else 'not met'}")
         return reached
+
+    def settled(self, found: Found) -> tuple[Found, Verdict]:
+        """Run what was found on all samples; where it does not meet the requirement there, the next cheapest that does.
+
+        Args:
+            found: What a strategy found.
+        """
+        met = sorted(
+            (t for t in found.trials if t.reached.met), key=lambda t: (t.cost, t.reached.loss)
+        )
+        first: tuple[Trial, Verdict] | None = None
+        for trial in met or [found.best]:
+            verdict = self._verdict(trial)
+            first = first if first is not None else (trial, verdict)
+            if verdict.reached.met:
+                break
+        else:
+            assert first is not None
+            trial, verdict = first
+        if met and trial is not met[0]:
+            self.notes.append(
+                "What is cheaper met the requirement on the samples that the search saw, and not on all: it was passed over."
+            )
+        best = replace(trial, reached=verdict.reached)
+        trials = tuple(best if t is trial else t for t in found.trials)
+        return replace(found, best=best, trials=trials), verdict
+
+    def _verdict(self, trial: Trial) -> Verdict:
+        recipe = self.recipe_of(trial.assignment)
+        return self.evaluations.settle(
+            self._key(recipe),
+            self._shown(trial.assignment),
+            trial.reached,
+            lambda: build(self.bench.solve(recipe)).deploy,
+        )
+
+    def _key(self, recipe: Recipe) -> str:
+        return text_digest(self.context, self.scoring, "full", repr(essence(recipe)))
 
     def _is_float(self, assignment: Assignment, recipe: Recipe) -> bool:
         """Whether nothing is quantized, so that the model is the float one."""
@@ -289,8 +290,3 @@ def _energy(values: Any) -> float:
         for v in values
     ]
     return float(np.mean(found)) if found else 0.0
-
-
-def _rounding(reference: float) -> float:
-    """What two equal scores may differ by, written in float64 [units of the score]."""
-    return 1e-12 * max(1.0, abs(reference)) if math.isfinite(reference) else 0.0

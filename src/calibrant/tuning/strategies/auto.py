@@ -39,6 +39,9 @@ _CORRECTIONS = 5
 #: How near to either end of what is known the next budget may lie, as a share of the way on a logarithmic scale.
 _MARGIN = 0.15
 
+#: A trial gives up so much of what the best costs more than what failed, where its error allows it.
+_GAP = 0.35
+
 
 @dataclass(frozen=True, slots=True)
 class Losses:
@@ -358,17 +361,28 @@ class _Search:
             error = low * (high / low) ** share
             assignment = yield from self.fitting(error, high)
             known = self.menu.cost_of(best.assignment)
+            if assignment is None or self.menu.cost_of(assignment) > known - _GAP * self.gap:
+                bolder = yield from self.cheaper_than(known - _GAP * self.gap, high)
+                assignment = assignment if bolder is None else bolder
             if assignment is None or self.menu.cost_of(assignment) >= known:
-                assignment = yield from self.just_cheaper(best, high)
+                assignment = yield from self.cheaper_than(known, high)
             if assignment is None:
                 return
             yield from self.evaluate(assignment, "back up")
 
-    def just_cheaper(
-        self, best: Trial, below: float
+    @property
+    def gap(self) -> float:
+        """How much more the best costs than the trial that was least off; 0 where there is none."""
+        assert self.best is not None
+        known = self.menu.cost_of(self.best.assignment)
+        costs = [self.menu.cost_of(t.assignment) for t in self.trials if t.error == self.too_much]
+        return max(0.0, known - max(costs, default=known))
+
+    def cheaper_than(
+        self, cost: float, below: float
     ) -> Strategy[Question, Any, Assignment | None]:
-        """Return the assignment of least error that costs less than the best; None where it is too far off."""
-        found = nearest_below(self.menu, self.errors, self.menu.cost_of(best.assignment))
+        """Return the assignment of least error that costs less than so much; None where it is too far off."""
+        found = nearest_below(self.menu, self.errors, cost)
         if found is None or any(t.assignment == found for t in self.trials):
             return None
         true = yield from self.error(found)

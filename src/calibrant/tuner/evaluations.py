@@ -1,0 +1,224 @@
+"""Evaluate models against a requirement: as few samples as it takes to be certain, each answer kept in the journal.
+
+Where a score is a mean over samples, a trial is looked at beside the float model, sample by sample: a few samples first, then
+the rest of those that the search may see, until it is certain whether the requirement is met. The model that is chosen is run
+on all samples, those held out too.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from calibrant.errors import CalibrantError, ConfigError, ModelError
+from calibrant.tuner.evaluator import Evaluator
+from calibrant.tuner.journal import Journal
+from calibrant.tuner.paired import PRECHECK, Paired, Seen, interval
+from calibrant.tuning.strategies.auto import Reached
+
+__all__ = ["Counts", "Evaluations", "HeldOut", "Verdict"]
+
+Deploy = Callable[[], ir.Model]
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was evaluated, answers of earlier runs with the same journal among it.
+
+    Args:
+        full: Passes over all evaluation samples that the search sees; the float model's counts as one.
+        partial_samples: Samples of evaluations that ended early, of those held out, and samples that some quantized model, or
+            a layer alone, was run on without labels.
+        precheck_samples: First samples of trials that ended with them.
+        passes: What the runs without labels amount to, in samples through the whole model.
+    """
+
+    full: int = 0
+    partial_samples: int = 0
+    precheck_samples: int = 0
+    passes: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What the chosen model lost on the samples that the search did not see.
+
+    Args:
+        samples: How many.
+        loss: Mean loss of score.
+        interval: Between which values the loss on all such samples lies, with 95 % confidence.
+    """
+
+    samples: int
+    loss: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the chosen model reaches on all samples.
+
+    Args:
+        reached: Score, loss, and whether the requirement is met.
+        interval: Between which values its loss on all such samples lies, with 95 % confidence; None where scores are no
+            means over samples.
+        held_out: What it lost on samples that the search did not see; None where there are none.
+    """
+
+    reached: Reached
+    interval: tuple[float, float] | None = None
+    held_out: HeldOut | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Evaluations:
+    """Evaluates models.
+
+    Args:
+        evaluator: Scores models.
+        journal: What is known already.
+        reference: The float model's score.
+        allowed: How much worse a score may be.
+    """
+
+    evaluator: Evaluator
+    journal: Journal
+    reference: float
+    allowed: float
+    counts: Counts = field(default_factory=Counts)
+    notes: list[str] = field(default_factory=list)
+    failed: CalibrantError | None = None
+
+    def reach(
+        self,
+        key: str,
+        shown: str,
+        deploy: Deploy,
+        cost: Callable[[ir.Model], float | None] = lambda _: None,
+    ) -> Reached:
+        """Return what a model reaches; one that cannot be scored does not meet the requirement, which is noted.
+
+        Args:
+            key: Digest of all that the answer depends on.
+            shown: What is evaluated, for people who read the journal.
+            deploy: Returns the model.
+            cost: Returns what it costs, where that is measured.
+        """
+        known = self.journal.get(key)
+        paired = self.evaluator.paired
+        start = time.perf_counter()
+        try:
+            if known is not None and paired is None:
+                self.counts.full += 1
+                return self._reached(float(known["score"]), known["cost"])
+            if paired is None:
+                self.counts.full += 1
+                model = deploy()
+                found = self.evaluator.score(model)
+                self._note(found.notes)
+                spent, answer = cost(model), {"score": found.value}
+                reached = self._reached(found.value, spent)
+            else:
+                model_or_none, seen = self._seen(paired, known, deploy)
+                reached = self._of_pairs(paired, seen, known["cost"] if known else None)
+                if model_or_none is None:
+                    return reached
+                spent = cost(model_or_none) if known is None else known["cost"]
+                reached = self._of_pairs(paired, seen, spent)
+                answer = {"score": reached.score, "values": seen.values.tolist()}
+        except (ConfigError, ModelError) as e:
+            self.failed = e
+            self._note([f"An evaluation failed, and its trial counts as not met: {e}"])
+            return Reached(math.nan, math.inf, False)
+        taken = time.perf_counter() - start
+        self.journal.put(key, "full", shown, {**answer, "cost": spent, "seconds": taken}, taken)
+        return reached
+
+    def settle(self, key: str, shown: str, reached: Reached, deploy: Deploy) -> Verdict:
+        """Return what a model reaches on all samples, those held out too.
+
+        Args:
+            key: As for `reach`.
+            shown: As for `reach`.
+            reached: What `reach` said.
+            deploy: Returns the model.
+        """
+        paired = self.evaluator.paired
+        if paired is None or math.isnan(reached.score):
+            return Verdict(reached)
+        if reached.free:
+            none = np.zeros(paired.count)
+            return Verdict(reached, interval(none), self._held_out(paired, none))
+        known = self.journal.get(key)
+        seen = Seen(np.array(known["values"])) if known is not None else Seen(np.zeros(0))
+        before = len(seen.values)
+        if before < paired.count:
+            seen = paired.run(deploy(), known=seen)
+            self.counts.partial_samples += paired.count - before
+            self._note(seen.notes)
+            answer = {**(known or {"cost": reached.cost}), "values": seen.values.tolist()}
+            self.journal.put(key, "full", shown, answer, 0.0)
+        losses = paired.losses(seen.values)
+        whole = self._reached(self._score(float(losses.mean())), reached.cost)
+        return Verdict(whole, interval(losses), self._held_out(paired, losses))
+
+    def _seen(
+        self, paired: Paired, known: dict[str, Any] | None, deploy: Deploy
+    ) -> tuple[ir.Model | None, Seen]:
+        """Look at samples until it is certain; return the model where it was run, and what was seen."""
+        seen = Seen(np.array(known["values"])[: paired.tuned] if known else np.zeros(0))
+        test = paired.certainty(self.allowed)
+        if len(seen.values) and test is not None:
+            said = test.add(paired.gains(seen.values))
+            seen = Seen(seen.values[: test.seen], said)
+        model: ir.Model | None = None
+        first = min(PRECHECK, paired.tuned)
+        for end in (first, paired.tuned):
+            if seen.answer is None and len(seen.values) < end:
+                model = model if model is not None else deploy()
+                seen = paired.run(model, known=seen, until=end, test=test)
+        self._note(seen.notes)
+        looked = len(seen.values)
+        if looked >= paired.tuned:
+            self.counts.full += 1
+        elif looked <= first:
+            self.counts.precheck_samples += looked
+        else:
+            self.counts.partial_samples += looked
+        return model, seen
+
+    def _of_pairs(self, paired: Paired, seen: Seen, cost: float | None) -> Reached:
+        loss = float(paired.losses(seen.values).mean())
+        if len(seen.values) >= paired.tuned or seen.answer is None:
+            return self._reached(self._score(loss), cost)
+        return Reached(self._score(loss), loss, seen.answer, cost=cost)
+
+    def _held_out(self, paired: Paired, losses: Any) -> HeldOut | None:
+        rest = losses[paired.tuned :]
+        return HeldOut(len(rest), float(rest.mean()), interval(rest)) if len(rest) else None
+
+    def _score(self, loss: float) -> float:
+        return self.reference - loss if self.evaluator.higher_is_better else self.reference + loss
+
+    def _reached(self, value: float, cost: float | None) -> Reached:
+        if math.isnan(value):
+            self._note(["An evaluation returned NaN, and its trial counts as not met."])
+        better = self.evaluator.higher_is_better
+        loss = self.reference - value if better else value - self.reference
+        loss = math.inf if math.isnan(loss) else loss
+        return Reached(value, loss, loss <= self.allowed + self._rounding, cost=cost)
+
+    @property
+    def _rounding(self) -> float:
+        """What two equal scores may differ by, written in float64 [units of the score]."""
+        size = abs(self.reference)
+        return 1e-12 * max(1.0, size) if math.isfinite(size) else 0.0
+
+    def _note(self, notes: Any) -> None:
+        self.notes += [n for n in notes if n not in self.notes]

@@ -1,0 +1,135 @@
+"""Models are scored beside the float model, sample by sample, on no more samples than it takes; some are held out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import calibrant
+from calibrant.analysis.task_metrics import batch_metric
+from calibrant.demo import digits
+from calibrant.graph.load import load
+from calibrant.recipe import AllNodes, Recipe, Rule, Settings
+from calibrant.runtime.runtime import Runtime
+from calibrant.tuner.paired import Paired, Seen, interval
+from tests.models.rescaled import rescaled
+from tests.road import quantize
+
+
+def evaluation() -> dict[str, Any]:
+    found = digits.evaluation()
+    return {"image": found.image, "labels": found.labels}
+
+
+def paired(**options: Any) -> Paired:
+    found = Paired(evaluation(), batch_metric("top1"), load(digits.MODEL), Runtime(), **options)
+    found.open()
+    return found
+
+
+def quantized(bits: int = 8) -> ir.Model:
+    recipe = Recipe((Rule(AllNodes(), Settings(weight_bits=bits)),))
+    return quantize(digits.MODEL, {"image": digits.calibration().image}, recipe).deploy
+
+
+def test_scores_are_those_of_evaluate() -> None:
+    found = paired()
+    told = calibrant.evaluate(digits.MODEL, evaluation(), "top1").value
+    assert found.reference.mean() == pytest.approx(told, abs=1e-12)
+    model = quantized(4)
+    told = calibrant.evaluate(model, evaluation(), "top1").value
+    assert found.run(model).values.mean() == pytest.approx(told, abs=1e-12)
+
+
+def test_a_run_goes_on_where_it_ended() -> None:
+    found, model = paired(), quantized(4)
+    first = found.run(model, until=50)
+    assert len(first.values) == 50
+    whole = found.run(model, known=first)
+    assert whole.values.tolist() == found.run(model).values.tolist()
+
+
+def test_held_out_samples_are_never_seen_by_the_search() -> None:
+    found = paired(holdout=0.25)
+    assert 0.7 * found.count < found.tuned < 0.8 * found.count
+    assert paired().tuned == found.count
+    data = evaluation()
+    result = calibrant.tune(
+        digits.MODEL,
+        {"image": digits.calibration().image},
+        (data, "top1"),
+        "max-drop 5%",
+        holdout=0.25,
+    )
+    held = result.verdict.held_out
+    assert held is not None
+    assert held.samples == found.count - found.tuned
+    told = calibrant.evaluate(result.result, data, "top1").value
+    assert result.score == pytest.approx(told, abs=1e-12)
+    assert result.verdict.interval is not None
+    low, high = result.verdict.interval
+    assert low <= result.float_score - result.score <= high
+
+
+def test_a_hopeless_trial_ends_with_the_first_samples() -> None:
+    """A network whose output is noise once it is quantized is given up after the precheck."""
+    wrong = dict(evaluation())
+    result = calibrant.tune(
+        digits.MODEL,
+        {
+            "image": digits.calibration().image * 0
+            + np.linspace(0, 1e-3, 96)[:, None, None, None].astype(np.float32)
+        },
+        (wrong, "top1"),
+        "max-drop 1%",
+        allow="int8",
+    )
+    assert not result.met
+    assert result.counts.full <= 2
+
+
+def test_early_ends_spare_samples_and_change_no_verdict() -> None:
+    data = {"image": digits.calibration().image}
+    recipe = Recipe((Rule(AllNodes(), Settings(weight_bits=4)),))
+    options: dict[str, Any] = {"recipe": recipe, "allow": "int8,float32"}
+    sure = calibrant.tune(
+        digits.MODEL, data, (evaluation(), "top1"), "max-drop 40%", confidence=1, **options
+    )
+    early = calibrant.tune(digits.MODEL, data, (evaluation(), "top1"), "max-drop 40%", **options)
+    assert sure.met
+    assert early.met
+    assert early.score == sure.score
+
+
+def test_differences_of_equal_models_are_nothing() -> None:
+    found = paired()
+    assert (found.losses(found.reference) == 0).all()
+    assert interval(np.zeros(10)) == (0.0, 0.0)
+    assert interval(np.zeros(1)) == (-np.inf, np.inf)
+
+
+def test_less_is_better_for_errors() -> None:
+    data = {"image": evaluation()["image"], "logits": np.zeros((600, 10), np.float32)}
+    found = Paired(data, batch_metric("mse"), load(digits.MODEL), Runtime())
+    found.open()
+    assert np.allclose(found.losses(found.reference + 1), 1)
+    assert found.certainty(0.1) is None  # an error has no largest value
+
+
+def test_what_was_seen_is_kept_in_order() -> None:
+    found = paired()
+    known = Seen(found.reference[:100])
+    assert found.run(load(digits.MODEL), known=known).values.tolist() == found.reference.tolist()
+
+
+def test_rescaled_networks_compute_the_same() -> None:
+    from tests.models import convolution
+    from tests.road import outputs
+
+    model, feeds = convolution.residual()
+    x = feeds(batch=2, seed=5)
+    mine, other = outputs(model, x)[0], outputs(rescaled(model, "w1", "w2"), x)[0]
+    assert np.allclose(mine, other, rtol=1e-3, atol=1e-4)
