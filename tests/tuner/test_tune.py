@@ -42,7 +42,8 @@ def evaluation() -> dict[str, Any]:
 
 
 def test_what_passes_in_int8_stays_there() -> None:
-    result = tuned(digits.MODEL, calibration(), (evaluation(), "top1"), "max-drop 2%")
+    options = {"holdout": 0, "confidence": 1}
+    result = tuned(digits.MODEL, calibration(), (evaluation(), "top1"), "max-drop 2%", **options)
     assert result.met
     assert result.raised == ()
     assert result.counts.full == 2  # the float model, and one quantized model
