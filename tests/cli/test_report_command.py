@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -66,3 +67,39 @@ def test_a_record_without_data_has_a_page_without_measurements(folder: Path) -> 
     there = {p.name for p in (folder / "again").iterdir()}
     assert {"report.html", "graph.json", "distributions.json"} <= there
     assert "attribution.json" not in there
+
+
+def test_a_comparison_and_a_ranking_have_pages(folder: Path) -> None:
+    assert run("quantize", folder, "--no-latency", "-q") == 0
+    model, data = str(folder / "float.onnx"), str(folder / "calib.npz")
+    for command, more in (("compare", [str(folder / "run" / "deploy.onnx")]), ("sensitivity", [])):
+        out = folder / command
+        assert main([command, model, *more, "--data", data, "--out", str(out), "--report"]) == 0
+        assert {"report.html", "graph.json", "commands.json"} <= {p.name for p in out.iterdir()}
+    page = (folder / "compare" / "report.html").read_text(encoding="utf-8")
+    assert sections(page) == ["comparison", "network", "origins", "accumulated", "again"]
+    page = (folder / "sensitivity" / "report.html").read_text(encoding="utf-8")
+    assert sections(page) == ["verdict", "network", "sensitivity", "again"]
+
+
+def test_one_folder_shows_all_that_was_done_in_it(folder: Path) -> None:
+    assert run("quantize", folder, "--no-latency", "-q", "--report") == 0
+    graph = (folder / "run" / "graph.json").read_text(encoding="utf-8")
+    assert run("compare", folder, str(folder / "run" / "deploy.onnx"), "--report") == 0
+    page = (folder / "run" / "report.html").read_text(encoding="utf-8")
+    assert sections(page)[:3] == ["verdict", "comparison", "network"]
+    assert "calibrant quantize " in page
+    assert "calibrant compare " in page
+    assert (folder / "run" / "graph.json").read_text(encoding="utf-8") == graph
+
+
+def test_report_without_a_folder_is_refused_before_the_work(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data", str(folder / "missing.npz"), "--report"]
+    assert main(["sensitivity", str(folder / "float.onnx"), *data]) == 5
+    assert "--report is given without --out" in capsys.readouterr().err
+
+
+def sections(page: str) -> list[str]:
+    return re.findall(r'<section id="(\w+)"', page)

@@ -14,6 +14,8 @@ import pytest
 
 from calibrant.errors import ConfigValueError, MissingPackageError
 from calibrant.report.page import Run, page_of, read_run
+from calibrant.report.page.measured import Loss, Rank
+from calibrant.report.page.sections.ranked import sentence
 from calibrant.report.page.sections.verdict import verdict
 from tests.report.runs import HOSTILE, hostile, saved
 from tests.road import quantized
@@ -176,3 +178,25 @@ def test_a_page_takes_a_run_with_numbers_that_json_does_not_have(folder: Path) -
     rows = (replace(worst, energy=float("nan"), shares=shares), *run.origins.layers[1:])
     page = page_of(replace(run, origins=replace(run.origins, layers=rows)))
     assert "NaN" not in without_plotly(page).replace("Number.isNaN", "")
+
+
+def rank(*losses: float) -> Rank:
+    rows = tuple(
+        Loss(f"layer{i}", "Conv", "int8", 0.0, loss, 1.0, i + 1, i + 1, False)
+        for i, loss in enumerate(losses)
+    )
+    return Rank("m.onnx", "alone", "sqnr_db", "macs", 4, rows)
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        ((0.9, 0.1), "Layer 'layer0' has 90 % of the loss of all 2 layers"),
+        ((0.3, 0.3, 0.2, 0.2), "Layers 'layer0', 'layer1' have 60 %"),
+        ((0.125,) * 16, "The loss is spread: it takes 8 of 16 layers"),
+        ((0.0, 0.0), "No layer loses anything"),
+        ((float("inf"), 0.1), "'layer0' loses everything"),
+    ],
+)
+def test_a_ranking_says_where_to_look(losses: tuple[float, ...], said: str) -> None:
+    assert said in sentence(rank(*losses))

@@ -16,6 +16,7 @@ from calibrant.cli._options import (
     Json,
     Preprocess,
     Provider,
+    Report,
     Threads,
     Verbose,
 )
@@ -27,6 +28,8 @@ EXAMPLES = """Examples:
 `calibrant compare model.onnx run/deploy.onnx --data calib.npz`
 
 `calibrant compare model.onnx other_tool.onnx --data calib.npz --out comparison/`
+
+`calibrant compare model.onnx run/deploy.onnx --data calib.npz --out run --report`
 
 `calibrant compare old.onnx new.onnx --data calib.npz --digits 5`
 """
@@ -132,6 +135,7 @@ def compare(
     ] = None,
     threads: Threads = None,
     as_json: Json = False,
+    page: Report = False,
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
@@ -143,8 +147,10 @@ def compare(
     from calibrant.analysis.compare import compare as run
     from calibrant.cli._compared import print_report
     from calibrant.cli._progress import progress_bars
+    from calibrant.cli._reported import add_report, check_report
     from calibrant.cli._summary import check_folder, print_json, quiet_stdout
 
+    check_report(out, report=page)
     if out is not None:
         check_folder(out)
     with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
@@ -165,6 +171,8 @@ def compare(
             progress=progress,
         )
     files = report.save(out) if out is not None else []
+    if page and out is not None:
+        files += add_report(out, report.network)
     if as_json:
         print_json(report.content())
     else:

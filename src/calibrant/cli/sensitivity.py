@@ -18,6 +18,7 @@ from calibrant.cli._options import (
     Model,
     Preprocess,
     Provider,
+    Report,
     Threads,
     Verbose,
 )
@@ -31,6 +32,8 @@ EXAMPLES = """Examples:
 `calibrant sensitivity model.onnx --data calib.npz --precision int8,int16 --out layers/`
 
 `calibrant sensitivity model.onnx --data calib.npz --mode all-but --metric cosine_similarity --json`
+
+`calibrant sensitivity model.onnx --data calib.npz --out layers/ --report`
 """
 
 _PANEL = HOW_PANEL.split(" (")[0]
@@ -142,6 +145,7 @@ def sensitivity(
     provider: Provider = "cpu",
     threads: Threads = None,
     as_json: Json = False,
+    page: Report = False,
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
@@ -151,9 +155,11 @@ def sensitivity(
     """
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._ranked import print_ranking
+    from calibrant.cli._reported import add_report, check_report
     from calibrant.cli._summary import check_folder, print_json, quiet_stdout
     from calibrant.diagnose import sensitivity as run
 
+    check_report(out, report=page)
     if out is not None:
         check_folder(out)
     with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
@@ -176,6 +182,8 @@ def sensitivity(
             progress=progress,
         )
     files = ranking.save(out) if out is not None else []
+    if page and out is not None:
+        files += add_report(out, ranking.network)
     if as_json:
         print_json(ranking.content())
     else:

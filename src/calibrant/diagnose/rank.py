@@ -29,6 +29,7 @@ from calibrant.graph.load import ModelLike
 from calibrant.plan.loaded import keeps_scales
 from calibrant.progress import Callback, Progress
 from calibrant.recipe import AlgorithmChoice, AllNodes, Recipe, Rule, Settings
+from calibrant.report.evidence import network_of
 from calibrant.runtime.runtime import Runtime
 from calibrant.solution import Solution
 from calibrant.tuning.road import solve
@@ -348,7 +349,10 @@ def _ranking(
     baseline = {b.precision: b.baseline for b in bouts} if mode == "all-but" else {}
     name = str(model) if isinstance(model, str | Path) else "(in memory)"
     said = (*dict.fromkeys(n for b in bouts for n in _notes(b)), *notes)
-    return Ranking(name, mode, metric.name, unit, samples, tuple(rows), baseline, work, said)
+    network = network_of(bouts[0].solution.model)
+    return Ranking(
+        name, mode, metric.name, unit, samples, tuple(rows), baseline, work, said, network
+    )
 
 
 def _notes(bout: _Bout) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from calibrant.report.evidence import Network
 from calibrant.save.folder import written_together
 from calibrant.text.json_out import json_of
 
@@ -69,6 +70,7 @@ class Ranking:
             nodes that were run, what the budget `allowed`, how many figures of an earlier run were `reused`, and the
             passes that choosing the scales took (`solving`).
         notes: What was left out, or done in another way, and why.
+        network: The float model as a graph; it is not part of the content.
     """
 
     model: str
@@ -80,6 +82,7 @@ class Ranking:
     baseline: dict[str, float]
     work: dict[str, float | int | None]
     notes: tuple[str, ...] = ()
+    network: Network | None = field(default=None, repr=False)
 
     @property
     def per_cost(self) -> tuple[LayerLoss, ...]:

@@ -6,13 +6,14 @@ import csv
 import io
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from calibrant.analysis.compare.mapping import Unmapped
 from calibrant.analysis.compare.tally import Born, Digits
 from calibrant.analysis.metrics import MEASURES
+from calibrant.report.evidence import Network
 from calibrant.save.folder import written_together
 from calibrant.text.json_out import json_of
 
@@ -110,6 +111,7 @@ class Report:
         unmapped: Nodes of the first model without a counterpart, with the reason.
         only_mine: Nodes of the second model that are none of the first one's.
         notes: What could not be done, or was left out.
+        network: The first model as a graph, in the form in which its layers were found; it is not part of the content.
     """
 
     truth: str
@@ -122,6 +124,7 @@ class Report:
     unmapped: tuple[Unmapped, ...] = ()
     only_mine: tuple[Unmapped, ...] = ()
     notes: tuple[str, ...] = ()
+    network: Network | None = field(default=None, repr=False)
 
     @property
     def worst_first(self) -> tuple[LayerRow, ...]:

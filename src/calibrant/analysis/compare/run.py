@@ -27,6 +27,7 @@ from calibrant.errors import ConfigError, ConfigValueError, DataError, ModelErro
 from calibrant.graph.load import ModelLike, load
 from calibrant.progress import Callback, Progress
 from calibrant.record.read import Record, read_record
+from calibrant.report.evidence import network_of
 from calibrant.runtime.inputs import model_inputs
 from calibrant.runtime.runtime import Runtime
 
@@ -146,6 +147,7 @@ def compare(
         layers.unmapped,
         layers.only_mine,
         (*notes, *batches.notes, *streams.notes, *outputs.notes),
+        network_of(truth),
     )
 
 

@@ -8,16 +8,18 @@ commands.json        what was called                                          (`
 from calibrant.report.evidence.commands import COMMANDS_FILE, Commands
 from calibrant.report.evidence.distributions import Distributions, TensorSeen, WeightSeen
 from calibrant.report.evidence.files import read_value, text_of
-from calibrant.report.evidence.network import Network, NetworkNode
+from calibrant.report.evidence.network import GRAPH_FILE, Network, NetworkNode, network_of
 
 __all__ = [
     "COMMANDS_FILE",
+    "GRAPH_FILE",
     "Commands",
     "Distributions",
     "Network",
     "NetworkNode",
     "TensorSeen",
     "WeightSeen",
+    "network_of",
     "read_value",
     "text_of",
 ]

@@ -35,7 +35,7 @@ const CHARTS = {
         type: places.length > 400 ? "scattergl" : "scatter", mode: places.length > 120 ? "lines" : "lines+markers", name: c.name, x: places, y: c.values, customdata: d.names, connectgaps: false,
         line: { color: p.series[i], dash: i ? "dot" : "solid", width: 2 }, hovertemplate: "%{customdata}<br>" + c.name + ": %{y:.1f}<extra></extra>",
       })),
-      layout: { xaxis: { title: { text: "layer, in order of execution" } }, yaxis: { title: { text: d.unit } }, legend: { orientation: "h", y: 1.02, yanchor: "bottom" } },
+      layout: { xaxis: { title: { text: "layer, in order of execution" } }, yaxis: { title: { text: d.unit }, ...curveRange(d) }, legend: { orientation: "h", y: 1.02, yanchor: "bottom" } },
       height: 360, layers: d.names,
     };
   },
@@ -100,6 +100,12 @@ const CHARTS = {
     };
   },
 };
+
+/** Cut off what is nearly exact: it would press all else together. */
+function curveRange(d) {
+  const known = d.curves.flatMap((c) => c.values).filter((v) => v !== null), high = Math.max(...known), low = Math.min(...known);
+  return high > 90 && low < 70 ? { range: [low - 3, 80] } : {};
+}
 
 /** The end of a long name. */
 function tail(name) {

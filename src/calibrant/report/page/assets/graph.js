@@ -195,10 +195,35 @@ function titleOf(event) {
   found.prepend(title);
 }
 
+// ------------------------------------------------------------------------ wide and narrow drawings
+
+const drawings = {};
+let arranged = "wide";
+
+/** Take the drawing that fits the screen: lines of a few nodes on a phone. */
+function arrange() {
+  const wanted = window.innerWidth < 640 && !printing ? "narrow" : "wide", drawing = drawings[wanted];
+  if (wanted !== arranged) {
+    drawing.at.forEach(([x, y], id) => node(id).setAttribute("transform", `translate(${x} ${y})`));
+    graph.querySelectorAll(".ways path").forEach((path, i) => path.setAttribute("d", drawing.paths[i]));
+    arranged = wanted;
+  }
+  if (full[0] !== drawing.size[0] || full[1] !== drawing.size[1]) {
+    full = drawing.size;
+    graph.style.aspectRatio = `${full[0]} / ${full[1]}`;
+    fit();
+  } else show();
+}
+
 if (graph) {
-  full = graph.dataset.size.split(" ").map(Number);
-  fit();
-  window.addEventListener("resize", show);
+  drawings.wide = {
+    size: graph.dataset.size.split(" ").map(Number),
+    at: DATA.cards.map((_, id) => centre(id)),
+    paths: [...graph.querySelectorAll(".ways path")].map((path) => path.getAttribute("d")),
+  };
+  drawings.narrow = DATA.narrow;
+  arrange();
+  window.addEventListener("resize", arrange);
   listenToPointers();
   graph.addEventListener("keydown", onKey);
   graph.addEventListener("pointerover", titleOf);

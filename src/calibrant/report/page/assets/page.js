@@ -50,9 +50,11 @@ window.addEventListener("beforeprint", () => {
   printing = true;
   document.querySelectorAll("main > section > details").forEach((d) => { if (!d.open) { d.open = true; d.dataset.folded = "yes"; } });
   redraw(true);
+  if (graph) arrange();
 });
 window.addEventListener("afterprint", () => {
   printing = false;
   document.querySelectorAll("details[data-folded]").forEach((d) => { d.open = false; delete d.dataset.folded; });
   redraw(false);
+  if (graph) arrange();
 });

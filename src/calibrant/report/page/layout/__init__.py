@@ -9,6 +9,6 @@ Source: Sugiyama, Tagawa, Toda, "Methods for Visual Understanding of Hierarchica
 Systems, Man, and Cybernetics 11(2), 1981; the folding is our own.
 """
 
-from calibrant.report.page.layout.drawing import Drawing, draw
+from calibrant.report.page.layout.drawing import NARROW, WIDE, Drawing, draw
 
-__all__ = ["Drawing", "draw"]
+__all__ = ["NARROW", "WIDE", "Drawing", "draw"]

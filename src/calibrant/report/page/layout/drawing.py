@@ -11,11 +11,14 @@ from calibrant.report.page.layout.order import ordered
 from calibrant.report.page.layout.place import placed
 from calibrant.report.page.layout.ranks import Edge, ranks_of
 
-__all__ = ["Drawing", "draw"]
+__all__ = ["NARROW", "WIDE", "Drawing", "draw"]
 
 #: Sizes [px]: of a node, of the cell around it, of the gap between two lines, and of the margin.
 NODE_WIDTH, NODE_HEIGHT = 48, 20
 COLUMN, ROW, GAP, MARGIN = 66, 34, 26, 24
+
+#: Width over height of a drawing for a desk, and for a phone.
+WIDE, NARROW = 2.0, 0.7
 
 #: An edge over more columns than this, in a network with many of them, is drawn without a place in each.
 FAR, MANY = 10, 10_000
@@ -41,15 +44,19 @@ class Drawing:
     ways: tuple[str, ...]
 
 
-def draw(count: int, edges: Sequence[Edge]) -> Drawing:
+def draw(count: int, edges: Sequence[Edge], aspects: Sequence[float] = (WIDE,)) -> list[Drawing]:
     """Lay out a network.
 
     Args:
         count: Nodes, each behind all that it reads.
         edges: Who is read by whom.
+        aspects: Widths over heights that are wanted.
+
+    Returns:
+        A drawing for each of them.
     """
     if not count:
-        return Drawing(2 * MARGIN, 2 * MARGIN, (), ())
+        return [Drawing(2 * MARGIN, 2 * MARGIN, (), ()) for _ in aspects]
     ranks = ranks_of(count, edges)
     chains, ranks = _chains(ranks, edges)
     columns: list[list[int]] = [[] for _ in range(max(ranks) + 1)]
@@ -67,8 +74,17 @@ def draw(count: int, edges: Sequence[Edge]) -> Drawing:
     y = placed(columns, before, behind, weights)
     passing = [sum(len(before[n]) for n in column) for column in columns]
     heights = [y[c[-1]] - y[c[0]] + 1 for c in columns]
-    starts = folded(passing, heights, column=COLUMN, row=ROW, gap=GAP)
-    return _on_paper(count, ranks, y, columns, chains, starts)
+    return [
+        _on_paper(
+            count,
+            ranks,
+            y,
+            columns,
+            chains,
+            folded(passing, heights, aspect=aspect, column=COLUMN, row=ROW, gap=GAP),
+        )
+        for aspect in aspects
+    ]
 
 
 def _chains(ranks: list[int], edges: Sequence[Edge]) -> tuple[list[list[int]], list[int]]:

@@ -7,28 +7,32 @@ from collections.abc import Sequence
 
 __all__ = ["folded"]
 
-#: Width of a drawing over its height.
-ASPECT = 2.0
-
 #: How far from an even cut a better one is looked for, as a share of a line.
 SLACK = 0.2
 
 
 def folded(
-    passing: Sequence[int], heights: Sequence[float], *, column: float, row: float, gap: float
+    passing: Sequence[int],
+    heights: Sequence[float],
+    *,
+    aspect: float,
+    column: float,
+    row: float,
+    gap: float,
 ) -> list[int]:
     """Return where each line begins, the first at 0.
 
     Args:
         passing: For each column, the edges that pass from the one before it.
         heights: For each column, how many rows it takes.
+        aspect: Width of the drawing over its height.
         column: Width of a column.
         row: Height of a row.
         gap: Height between two lines.
     """
     count = len(heights)
     tall = sum(heights) / max(1, count) * row + gap
-    length = max(6, round(math.sqrt(ASPECT * count * tall / column)))
+    length = max(4, round(math.sqrt(aspect * count * tall / column)))
     lines = max(1, round(count / length))
     if lines == 1:
         return [0]

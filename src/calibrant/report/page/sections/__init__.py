@@ -17,6 +17,7 @@ from calibrant.report.page.sections import (
     graph,
     origins,
     plan,
+    ranked,
     sensitivity,
     verdict,
 )
@@ -26,6 +27,7 @@ __all__ = ["SECTIONS"]
 SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     verdict.section,
     compared.section,
+    ranked.section,
     graph.section,
     origins.section,
     accumulated.section,

@@ -8,7 +8,7 @@ from typing import Any
 from calibrant.report.evidence.network import Network, NetworkNode
 from calibrant.report.page.cards import card_of, facts_of
 from calibrant.report.page.colours import Colouring, colourings
-from calibrant.report.page.layout import draw
+from calibrant.report.page.layout import NARROW, WIDE, Drawing, draw
 from calibrant.report.page.layout.ranks import Edge
 from calibrant.report.page.run import Run
 from calibrant.report.page.section import Section
@@ -38,24 +38,47 @@ def section(run: Run) -> Section | None:
     for i, card in enumerate(cards):
         card["before"], card["behind"] = before[i], behind[i]
     index = {n.name: i for i, n in enumerate(nodes)}
+    wide, narrow = draw(len(nodes), edges, (WIDE, NARROW))
     return Section(
         "network",
         "Network",
         "graph.html",
         {
-            "svg": svg_of(nodes, edges, draw(len(nodes), edges), kinds, first),
+            "svg": svg_of(nodes, edges, wide, kinds, first),
             "ways": ways,
-            "nodes": len(run.network.nodes),
-            "layers": len(quantized) or (len(first.steps) if first is not None else 0),
+            "counted": _counted(run, len(quantized)),
             "first": next((index[n] for n in first.order if n in index), None) if first else None,
         },
         {
             "cards": cards,
             "seen": facts.seen,
             "ways": [_way(w, index) for w in ways],
+            "narrow": _drawn(narrow),
             "samples": run.distributions.samples if run.distributions is not None else 0,
         },
     )
+
+
+def _counted(run: Run, quantized: int) -> str:
+    """Say how large the network is."""
+    assert run.network is not None
+    said = [f"{len(run.network.nodes)} nodes"]
+    if run.plan is not None:
+        said.append(f"{quantized} quantized layers")
+    if run.comparison is not None:
+        said.append(f"{len(run.comparison.layers)} tensors compared")
+    if run.plan is None and run.rank is not None:
+        said.append(f"{len(run.rank.by_name())} layers ranked")
+    return ", ".join(said)
+
+
+def _drawn(drawing: Drawing) -> dict[str, Any]:
+    """Return another drawing of the same nodes and edges, which the scripts can change to."""
+    return {
+        "size": [drawing.width, drawing.height],
+        "at": [list(at) for at in drawing.centres],
+        "paths": list(drawing.ways),
+    }
 
 
 def _with_ends(network: Network) -> tuple[list[NetworkNode], list[Edge]]:
