@@ -71,7 +71,7 @@ def test_held_out_samples_are_never_seen_by_the_search() -> None:
     assert result.score == pytest.approx(told, abs=1e-12)
     assert result.verdict.interval is not None
     low, high = result.verdict.interval
-    assert low <= result.float_score - result.score <= high
+    assert low <= result.best.reached.loss <= high
 
 
 def test_a_hopeless_trial_ends_with_the_first_samples() -> None:

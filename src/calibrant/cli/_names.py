@@ -98,7 +98,9 @@ def filled(text: str | None) -> str:
         >>> filled("One of {metrics}.")
         'One of top1, top5, mse, mae.'
     """
-    return re.sub(r"\{(\w+)\}", lambda match: ", ".join(NAMES[match[1]]()), text or "")
+    return re.sub(
+        r"\{(\w+)\}", lambda m: ", ".join(NAMES[m[1]]()) if m[1] in NAMES else m[0], text or ""
+    )
 
 
 def completing(names: Callable[[], list[str]]) -> Callable[[str], list[str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calibrant.cli._tables import console, escaped, table
-from calibrant.tuner.report import said_of_samples
+from calibrant.tuner.report import said_of_samples, shown
 
 if TYPE_CHECKING:
     from calibrant.tuner import TuningResult
@@ -28,22 +28,22 @@ def print_tuned(result: TuningResult, files: Sequence[Path]) -> None:
     out = console()
     verdict = "[bold green]Met[/bold green]" if result.met else "[bold red]Not met[/bold red]"
     out.print(
-        f"{verdict}: {escaped(result.metric)} {result.score:.6g} against {result.float_score:.6g} in float; required: "
+        f"{verdict}: {escaped(result.metric)} {shown(result.score)} against {shown(result.float_score)} in float; required: "
         f"{escaped(str(result.required))}"
     )
     rows = table("", "for", result.metric, "met", "cost", "raised", title="Trials")
     highest = max(result.costs.values(), default=0.0) or 1.0
     for i, t in enumerate(result.search.trials, 1):
         raised = result.menu.raised(t.assignment)
-        shown = ", ".join(f"{n} ({p})" for n, p in list(raised.items())[:_NAMED])
+        named = ", ".join(f"{n} ({p})" for n, p in list(raised.items())[:_NAMED])
         more = f" and {len(raised) - _NAMED} more" if len(raised) > _NAMED else ""
         rows.add_row(
             f"[bold]{i}[/bold]" if t is result.best else str(i),
             t.phase,
-            f"{t.reached.score:.6g}",
+            shown(t.reached.scores or t.reached.score),
             "yes" if t.reached.met else "no",
             f"{100 * t.cost / highest:.1f} %",
-            escaped(f"{shown}{more}" or "none"),
+            escaped(f"{named}{more}" or "none"),
         )
     out.print(rows)
     counts = ", ".join(

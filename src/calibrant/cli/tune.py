@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -81,23 +82,34 @@ def tune(
             show_default=False,
         ),
     ] = None,
+    command: Annotated[
+        str | None,
+        typer.Option(
+            "--eval-command",
+            metavar="'CMD {model}'",
+            help="A command that scores a model, on a device or in another stack: {model} stands for the file, and the last "
+            "line it prints is JSON, a number or an object of scores by name.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ] = None,
     at_least: Annotated[
-        float | None,
+        list[str] | None,
         typer.Option(
             "--min",
-            metavar="VALUE",
-            help="The least score.",
+            metavar="VALUE|NAME=VALUE",
+            help="The least score; of several scores, with its name, as often as there are.",
             rich_help_panel=_PANEL,
             show_default=False,
         ),
     ] = None,
     max_drop: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--max-drop",
-            metavar="VALUE|SHARE%",
+            metavar="VALUE|SHARE%|NAME=…",
             help="How much less than the float model's the score may be: 0.005 in its own units, or 0.5% of it. "
-            "One of --min and --max-drop is needed; of both, both hold.",
+            "Of several scores, with its name, as often as there are. One of --min and --max-drop is needed; of both, both hold.",
             rich_help_panel=_PANEL,
             show_default=False,
         ),
@@ -208,15 +220,19 @@ def tune(
     from calibrant.cli._tuned import print_tuned
     from calibrant.data.imports import is_function_name
     from calibrant.errors import ConfigValueError
-    from calibrant.tuner import Requirement
+    from calibrant.tuner import Command, Requirement
     from calibrant.tuner import tune as run
 
-    if at_least is None and max_drop is None:
-        raise ConfigValueError("Nothing is required: give --min, --max-drop, or both.")
-    required = Requirement(min=at_least, max_drop=max_drop)
+    required = Requirement.of(_required(at_least or [], max_drop or []))
     check_folder(out)
     evaluate: object
-    if evaluation is None and metric is not None and is_function_name(metric):
+    if command is not None and (evaluation is not None or metric is not None):
+        raise ConfigValueError(
+            "--eval-command scores models by itself; --eval and --metric are not read beside it."
+        )
+    if command is not None:
+        evaluate = Command(command)
+    elif evaluation is None and metric is not None and is_function_name(metric):
         evaluate = metric
     else:
         evaluate = (evaluation if evaluation is not None else data, metric or "cosine_similarity")
@@ -250,3 +266,27 @@ def tune(
         print_tuned(result, files)
     if not result.met:
         raise typer.Exit(BEST_EFFORT)
+
+
+def _required(least: Sequence[str], drops: Sequence[str]) -> Mapping[str, Any]:
+    """Return what is required, of one score or of several by name."""
+    from calibrant.errors import ConfigValueError
+
+    plain: dict[str, str] = {}
+    named: dict[str, dict[str, str]] = {}
+    for key, texts in (("min", least), ("max_drop", drops)):
+        for text in texts:
+            name, equals, value = text.rpartition("=")
+            place = named.setdefault(name, {}) if equals else plain
+            if key in place:
+                raise ConfigValueError(
+                    f"--{key.replace('_', '-')} is given twice{f' of {name}' if equals else ''}."
+                )
+            place[key] = value
+    if plain and named:
+        raise ConfigValueError(
+            "Some requirements name their score and some do not; of several scores all are named."
+        )
+    if not plain and not named:
+        raise ConfigValueError("Nothing is required: give --min, --max-drop, or both.")
+    return plain or named

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from calibrant.errors import CalibrantError, ConfigError, ModelError
-from calibrant.tuner.evaluator import Evaluator
+from calibrant.errors import CalibrantError, ConfigError, ConfigValueError, ModelError
+from calibrant.tuner.evaluator import Evaluator, Score
 from calibrant.tuner.journal import Journal
 from calibrant.tuner.paired import PRECHECK, Paired, Seen, interval
 from calibrant.tuning.strategies.auto import Reached
@@ -25,6 +25,8 @@ from calibrant.tuning.strategies.auto import Reached
 __all__ = ["Counts", "Evaluations", "HeldOut", "Verdict"]
 
 Deploy = Callable[[], ir.Model]
+
+NAN = "An evaluation returned NaN, and its trial counts as not met."
 
 
 @dataclass(slots=True)
@@ -85,12 +87,15 @@ class Evaluations:
         journal: What is known already.
         reference: The float model's score.
         allowed: How much worse a score may be.
+        several: Name -> (the float model's score, how much worse it may be), where there are several scores. A loss is then the
+            largest of each score's own loss over what is allowed of it, `reference` is 0 and `allowed` 1.
     """
 
     evaluator: Evaluator
     journal: Journal
     reference: float
     allowed: float
+    several: Mapping[str, tuple[float, float]] | None = None
     counts: Counts = field(default_factory=Counts)
     notes: list[str] = field(default_factory=list)
     failed: CalibrantError | None = None
@@ -116,14 +121,16 @@ class Evaluations:
         try:
             if known is not None and paired is None:
                 self.counts.full += 1
-                return self._reached(float(known["score"]), known["cost"])
+                found = Score(float(known["score"]), 0, several=known.get("several"))
+                return self._reached(found, known["cost"])
             if paired is None:
                 self.counts.full += 1
                 model = deploy()
                 found = self.evaluator.score(model)
                 self._note(found.notes)
-                spent, answer = cost(model), {"score": found.value}
-                reached = self._reached(found.value, spent)
+                spent = cost(model)
+                answer = {"score": found.value, "several": found.several}
+                reached = self._reached(found, spent)
             else:
                 model_or_none, seen = self._seen(paired, known, deploy)
                 reached = self._of_pairs(paired, seen, known["cost"] if known else None)
@@ -165,7 +172,7 @@ class Evaluations:
             answer = {**(known or {"cost": reached.cost}), "values": seen.values.tolist()}
             self.journal.put(key, "full", shown, answer, 0.0)
         losses = paired.losses(seen.values)
-        whole = self._reached(self._score(float(losses.mean())), reached.cost)
+        whole = self._reached(Score(self._score(float(losses.mean())), len(losses)), reached.cost)
         return Verdict(whole, interval(losses), self._held_out(paired, losses))
 
     def _seen(
@@ -196,7 +203,7 @@ class Evaluations:
     def _of_pairs(self, paired: Paired, seen: Seen, cost: float | None) -> Reached:
         loss = float(paired.losses(seen.values).mean())
         if len(seen.values) >= paired.tuned or seen.answer is None:
-            return self._reached(self._score(loss), cost)
+            return self._reached(Score(self._score(loss), len(seen.values)), cost)
         return Reached(self._score(loss), loss, seen.answer, cost=cost)
 
     def _held_out(self, paired: Paired, losses: Any) -> HeldOut | None:
@@ -206,13 +213,40 @@ class Evaluations:
     def _score(self, loss: float) -> float:
         return self.reference - loss if self.evaluator.higher_is_better else self.reference + loss
 
-    def _reached(self, value: float, cost: float | None) -> Reached:
+    def _reached(self, found: Score, cost: float | None) -> Reached:
+        if found.several is not None or self.several is not None:
+            return self._of_several(found.several or {}, cost)
+        value = found.value
         if math.isnan(value):
-            self._note(["An evaluation returned NaN, and its trial counts as not met."])
+            self._note([NAN])
         better = self.evaluator.higher_is_better
         loss = self.reference - value if better else value - self.reference
         loss = math.inf if math.isnan(loss) else loss
         return Reached(value, loss, loss <= self.allowed + self._rounding, cost=cost)
+
+    def _of_several(self, scores: Mapping[str, float], cost: float | None) -> Reached:
+        """Return what is reached where each of several scores has a limit of its own."""
+        wanted = self.several or {}
+        if set(scores) != set(wanted):
+            raise ConfigValueError(
+                f"The evaluation gives {', '.join(scores) or 'one score'} for a quantized model, and "
+                f"{', '.join(wanted) or 'one score'} for the float model; each evaluation gives the same scores."
+            )
+        if any(math.isnan(v) for v in scores.values()):
+            self._note([NAN])
+        sign = 1 if self.evaluator.higher_is_better else -1
+        shares = {}
+        for name, (reference, allowed) in wanted.items():
+            loss = sign * (reference - scores[name])
+            least = max(
+                abs(allowed), 1e-6 * max(abs(reference), 1e-6)
+            )  # of a drop of 0, something is a share
+            share = (loss - allowed) / least + 1
+            shares[name] = math.inf if math.isnan(share) else share
+        worst = max(shares, key=lambda n: shares[n])
+        return Reached(
+            scores[worst], shares[worst], shares[worst] <= 1 + 1e-9, cost=cost, scores=dict(scores)
+        )
 
     @property
     def _rounding(self) -> float:

@@ -2,7 +2,8 @@
 
 (data, "top1")               a metric by name, with references beside the samples    (`analysis.evaluate`)
 (data, function)             a function (outputs, references) -> number              (`analysis.evaluate`)
-function                     a function (runner) -> number
+function                     a function (runner) -> number, several by name, or one for each sample
+Command("… {model}")         a command that is given the file and prints JSON
 (data, "cosine_similarity")  without labels: outputs against the float model's, the part that is furthest off counts
 """
 
@@ -10,9 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
+import math
+import shlex
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,7 +35,7 @@ from calibrant.tuner.digests import data_digest
 from calibrant.tuner.likeness import LIKENESSES, Likeness
 from calibrant.tuner.paired import Paired
 
-__all__ = ["Evaluator", "Runner", "Score", "evaluator_of"]
+__all__ = ["Command", "Evaluator", "Runner", "Score", "evaluator_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +43,16 @@ class Score:
     """What an evaluation says.
 
     Args:
-        value: The score.
+        value: The score; NaN where there are several.
         samples: Samples it was measured on; 0 where only the user's function knows.
         notes: What is to be said of it.
+        several: Scores by name, where there are several.
     """
 
     value: float
     samples: int
     notes: tuple[str, ...] = ()
+    several: Mapping[str, float] | None = None
 
 
 class Evaluator(Protocol):
@@ -183,16 +191,93 @@ class _ByFunction:
             raise ConfigValueError(
                 f"Evaluation '{self.name}' failed: {type(e).__name__}: {e}."
             ) from e
-        if np.ndim(value) != 0 or isinstance(value, str | bytes | bool):
-            raise ConfigTypeError(
-                f"Evaluation '{self.name}' returns a {type(value).__name__}; it returns a number."
+        return _score(value, f"Evaluation '{self.name}'", runner.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command that scores a model: for scores that are taken on a device, or in another stack.
+
+    Args:
+        line: The command, with `{model}` where the path of the ONNX file belongs. Its last line on stdout is JSON: a number, or
+            an object of scores by name.
+
+    Raises:
+        ConfigValueError: It is empty, or does not say `{model}`.
+    """
+
+    line: str
+
+    def __post_init__(self) -> None:
+        """Check it."""
+        if "{model}" not in self.line:
+            raise ConfigValueError(
+                f"The evaluation command is '{self.line}'; it says {{model}} where the path of the model belongs."
             )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ByCommand:
+    """A command of the user's own."""
+
+    command: Command
+    name: str = "score"
+    higher_is_better: bool = True
+    labelled: bool = True
+    paired: Paired | None = None
+
+    def digest(self) -> str:
+        return repr(self.command)
+
+    def score(self, model: ir.Model) -> Score:
+        with TemporaryDirectory(prefix="calibrant-") as folder:
+            path = Path(folder) / "deploy.onnx"
+            ir.save(model, path)
+            words = [w.replace("{model}", str(path)) for w in shlex.split(self.command.line)]
+            try:
+                done = subprocess.run(words, capture_output=True, text=True, check=False)
+            except OSError as e:
+                raise ConfigValueError(
+                    f"The evaluation command cannot be run: {e.strerror}: {words[0]}"
+                ) from e
+        if done.returncode != 0:
+            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            raise ConfigValueError(
+                f"The evaluation command ended with {done.returncode}{f': {said[-1]}' if said else '.'}"
+            )
+        lines = done.stdout.strip().splitlines()
         try:
-            return Score(float(value), runner.samples)
-        except (TypeError, ValueError) as e:
-            raise ConfigTypeError(
-                f"Evaluation '{self.name}' returns a {type(value).__name__}; it returns a number."
-            ) from e
+            value = json.loads(lines[-1]) if lines else None
+        except ValueError:
+            value = lines[-1]
+        return _score(value, "The evaluation command", 0)
+
+
+def _score(value: Any, who: str, samples: int) -> Score:
+    """Return what an evaluation of the user's own said, as a score.
+
+    Raises:
+        ConfigTypeError: It is no number, no mapping of numbers, and no array of one number a sample.
+    """
+    if isinstance(value, Mapping) and value:
+        return Score(
+            math.nan, samples, several={str(n): _number(v, who) for n, v in value.items()}
+        )
+    if np.ndim(value) == 1 and not isinstance(value, str | bytes) and len(value):
+        return Score(float(np.mean([_number(v, who) for v in value])), len(value))
+    return Score(_number(value, who), samples)
+
+
+def _number(value: Any, who: str) -> float:
+    if np.ndim(value) == 0 and not isinstance(value, str | bytes | bool) and value is not None:
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            pass
+    raise ConfigTypeError(
+        f"{who} gives a {type(value).__name__} ({value!r:.60}); it gives a number, a mapping of numbers by name, or one number "
+        "a sample."
+    )
 
 
 @dataclass(slots=True, eq=False)
@@ -232,7 +317,7 @@ def evaluator_of(
     """Return how models are scored.
 
     Args:
-        asked: A function (runner) -> number, or its name as `module:function`; a pair (data, metric); or None, which
+        asked: A function (runner) -> number, or its name as `module:function`; a `Command`; a pair (data, metric); or None, which
             scores without labels on the calibration data.
         original: The float model.
         calibration: The calibration data.
@@ -248,6 +333,8 @@ def evaluator_of(
         ConfigTypeError: None of these.
     """
     runtime = Runtime(provider, threads)
+    if isinstance(asked, Command):
+        return _ByCommand(asked)
     if isinstance(asked, str) and is_function_name(asked):
         function = import_function(asked, what="Evaluation", error=ConfigValueError)
         return _ByFunction(function, asked, _direction(function), runtime)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["as_markdown"]
+__all__ = ["as_markdown", "said_of_samples", "shown"]
 
 #: What the score is where there are no labels.
 UNLABELLED = (
@@ -45,8 +45,8 @@ def as_markdown(report: Mapping[str, Any]) -> str:
 def _verdict(report: Mapping[str, Any]) -> list[str]:
     met = report["met"]
     first = (
-        f"**{'Met' if met else 'Not met'}**: {report['metric']} {_number(report['score'])} against "
-        f"{_number(report['float'])} in float; required: {report['required']}."
+        f"**{'Met' if met else 'Not met'}**: {report['metric']} {shown(report['score'])} against "
+        f"{shown(report['float'])} in float; required: {report['required']}."
     )
     highest = max(report["costs"].values(), default=0.0)
     share = (
@@ -101,7 +101,7 @@ def _trial(index: int, t: Mapping[str, Any], report: Mapping[str, Any]) -> Seque
     return (
         f"**{index}**" if t["best"] else str(index),
         t["phase"],
-        _number(t["score"]),
+        shown(t["scores"] or t["score"]),
         "yes" if t["met"] else "no",
         f"{t['cost']:.6g}{' *' if t['front'] else ''}",
         _number(t["error"]),
@@ -150,6 +150,13 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(
         f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
     )
+
+
+def shown(score: float | Mapping[str, float]) -> str:
+    """Return a score, or several by name, as text."""
+    if isinstance(score, Mapping):
+        return ", ".join(f"{n} {_number(v)}" for n, v in score.items())
+    return _number(score)
 
 
 def _number(value: float | None) -> str:

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from calibrant.errors import ConfigTypeError, ConfigValueError, did_you_mean
@@ -32,6 +32,7 @@ class Requirement:
         min: The least score.
         max_drop: How much less than the float model's score it may be: a number in units of the score, or a text such as
             `0.5%`, a share of the float model's score.
+        scores: What each of several scores has to reach, by name; then the other two say nothing.
 
     Raises:
         ConfigValueError: Nothing is required, or a value is no number, or a drop is negative.
@@ -45,8 +46,11 @@ class Requirement:
 
     min: float | None = None
     max_drop: float | str | None = None
+    scores: Mapping[str, Requirement] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.scores:
+            return
         if self.min is None and self.max_drop is None:
             raise ConfigValueError(
                 "Nothing is required: give the least score (min), or how much it may drop (max_drop), or both."
@@ -79,6 +83,12 @@ class Requirement:
                 f"The requirement is a {type(required).__name__}; it is a Requirement, a text such as 'max-drop 0.5%', "
                 "or a mapping such as {'min': 0.87}."
             )
+        if (
+            required
+            and not any(k in _KEYS for k in required)
+            and all(map(_says, required.values()))
+        ):
+            return cls(scores={str(n): cls.of(v) for n, v in required.items()})
         for key in required:
             if key not in _KEYS:
                 raise ConfigValueError(
@@ -91,6 +101,34 @@ class Requirement:
             max_drop=required.get("max_drop"),
         )
 
+    def of_score(self, name: str) -> Requirement:
+        """Return what one of several scores has to reach.
+
+        Raises:
+            ConfigValueError: Scores are named, and this one is not.
+        """
+        if not self.scores:
+            return self
+        if name not in self.scores:
+            raise ConfigValueError(
+                f"The evaluation gives a score '{name}', of which nothing is required; required are "
+                f"{', '.join(self.scores)}."
+            )
+        return self.scores[name]
+
+    def check_scores(self, given: Collection[str]) -> None:
+        """Check that scores which are named are given.
+
+        Raises:
+            ConfigValueError: One is not.
+        """
+        for name in self.scores:
+            if name not in given:
+                raise ConfigValueError(
+                    f"Something is required of a score '{name}', and the evaluation gives {', '.join(given)}."
+                    + did_you_mean(name, given)
+                )
+
     def allowed(self, reference: float, *, higher_is_better: bool = True) -> float:
         """Return how much worse than the float model's a score may be; below 0 where that one does not meet it either.
 
@@ -101,6 +139,10 @@ class Requirement:
         Raises:
             ConfigValueError: A floor for a score of which less is better, or a drop from a score that is not finite.
         """
+        if self.scores:
+            raise ConfigValueError(
+                f"Scores are required by name ({', '.join(self.scores)}), and the evaluation gives one without a name."
+            )
         found = []
         if self.min is not None:
             if not higher_is_better:
@@ -127,11 +169,18 @@ class Requirement:
         return (value / 100 if relative else value), relative
 
     def __str__(self) -> str:
+        if self.scores:
+            return ", ".join(f"{n}: {r}" for n, r in self.scores.items())
         said = [f"at least {self.min:g}"] if self.min is not None else []
         if self.max_drop is not None:
             drop, relative = self._drop()
             said.append(f"a drop of at most {f'{100 * drop:g} %' if relative else f'{drop:g}'}")
         return " and ".join(said)
+
+
+def _says(value: Any) -> bool:
+    """Whether a value may be a requirement."""
+    return isinstance(value, str | Mapping | Requirement)
 
 
 def _is_number(value: Any) -> bool:

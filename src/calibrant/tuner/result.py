@@ -12,7 +12,7 @@ from calibrant.recipe import Recipe
 from calibrant.results import QuantizedModel
 from calibrant.text.json_out import json_of
 from calibrant.tuner.evaluations import Counts, Verdict
-from calibrant.tuner.report import as_markdown
+from calibrant.tuner.report import as_markdown, shown
 from calibrant.tuner.requirement import Requirement
 from calibrant.tuning.menu import Menu
 from calibrant.tuning.strategies.auto import Found, Trial
@@ -56,7 +56,7 @@ class TuningResult:
     metric: str
     labelled: bool
     higher_is_better: bool
-    float_score: float
+    float_score: float | Mapping[str, float]
     allowed: float
     menu: Menu
     search: Found
@@ -75,9 +75,10 @@ class TuningResult:
         return self.search.best
 
     @property
-    def score(self) -> float:
-        """Its score."""
-        return self.best.reached.score
+    def score(self) -> float | Mapping[str, float]:
+        """Its score, or several by name."""
+        scores = self.best.reached.scores
+        return self.best.reached.score if scores is None else scores
 
     @property
     def cost(self) -> float:
@@ -109,7 +110,7 @@ class TuningResult:
             f"{n} in {p}" for p, n in self.menu.counts(self.best.assignment).items()
         )
         return (
-            f"{self.metric} {self.score:.6g} ({self.float_score:.6g} in float) {verdict} {self.required}; layers: {counts}; "
+            f"{self.metric} {shown(self.score)} ({shown(self.float_score)} in float) {verdict} {self.required}; layers: {counts}; "
             f"{self.counts.full} full evaluations."
         )
 
@@ -122,8 +123,8 @@ class TuningResult:
         place = Path(folder) if folder is not None else None
         return {
             "met": self.met,
-            "score": self.score,
-            "float": self.float_score,
+            "score": _plain(self.score),
+            "float": _plain(self.float_score),
             "cost": self.cost,
             "evaluations": {
                 "full": self.counts.full,
@@ -182,6 +183,7 @@ class TuningResult:
             {
                 "phase": t.phase,
                 "score": t.reached.score,
+                "scores": t.reached.scores,
                 "loss": t.reached.loss,
                 "met": t.reached.met,
                 "cost": t.cost,
@@ -202,3 +204,7 @@ class TuningResult:
             losses = {p: e[layer] for p, e in self.errors.items()}
             found.append({"name": layer, "precision": precision, "costs": costs, "errors": losses})
         return found
+
+
+def _plain(score: float | Mapping[str, float]) -> float | dict[str, float]:
+    return dict(score) if isinstance(score, Mapping) else score

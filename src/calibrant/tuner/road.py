@@ -35,6 +35,7 @@ from calibrant.tuner.digests import data_digest, text_digest
 from calibrant.tuner.evaluations import Evaluations, Verdict
 from calibrant.tuner.evaluator import Evaluator, evaluator_of
 from calibrant.tuner.journal import Journal
+from calibrant.tuner.report import shown
 from calibrant.tuner.requirement import Requirement
 from calibrant.tuner.result import TuningResult
 from calibrant.tuner.trials import TimeIsUp, Trials
@@ -102,11 +103,13 @@ def tune(
         data: Calibration data, as `calibrant.quantize` takes it.
         evaluate: How models are scored: a pair (data, metric), the metric one of `calibrant.evaluate`'s, or
             `cosine_similarity` or `sqnr_db`, which compare outputs with the float model's and need no labels; a function
-            (runner) -> number, or its name as `module:function`; None for the cosine similarity on the calibration data. A
+            (runner) -> number, several numbers by name, or one for each sample; its name as `module:function`; a
+            `calibrant.tuner.Command`; None for the cosine similarity on the calibration data. A
             runner is called with feeds by input name and returns outputs by name. A function of whose score less is
             better has `higher_is_better = False`.
         require: What the score has to reach: `"max-drop 0.5%"`, `"max-drop 0.005"`, `"min 0.87"`, a mapping with
-            `max_drop`, `min` or both, or a `Requirement`.
+            `max_drop`, `min` or both, or a `Requirement`. Of several scores each has to reach it; `{"box": {"max_drop": "1%"}, …}`
+            says what each has to reach by itself.
         recipe: What is wanted beside precisions; layers whose precision a rule names keep it.
         target: What the model will run on; over the recipe's.
         allow: Precisions that layers may have, among `int8`, `int16`, `float16` and `float32`; None for int8, int16 where
@@ -170,14 +173,14 @@ def tune(
         )
         scoring = text_digest(evaluator.digest())
         with store.progress.stage("float model"):
-            reference = _float_score(evaluator, original, journal, context, scoring)
-        allowed = required.allowed(reference, higher_is_better=evaluator.higher_is_better)
+            reference = _of_float(evaluator, original, journal, context, scoring)
+        evaluations = _evaluations(evaluator, journal, required, reference)
         menu = _menu(bench, wanted, precisions, cost, journal, context)
         trials = Trials(
             bench,
             wanted,
             menu,
-            Evaluations(evaluator, journal, reference, allowed),
+            evaluations,
             samples_for_sensitivity,
             journal,
             context,
@@ -198,6 +201,7 @@ def tune(
             search,
             verdict,
             required,
+            reference,
             str(cost),
             interrupted=interrupted,
             start=start,
@@ -239,10 +243,10 @@ def _searched(strategy: str, trials: Trials, evaluations: int) -> tuple[Found, s
     return Found(best, tuple(done), f"The run was ended early ({ended})."), ended
 
 
-def _float_score(
+def _of_float(
     evaluator: Evaluator, original: ir.Model, journal: Journal, context: str, scoring: str
-) -> float:
-    """Return what the float model scores."""
+) -> float | dict[str, float]:
+    """Return what the float model scores: one number, or several by name."""
     key = text_digest(context, scoring, "float")
     found = journal.get(key)
     start = time.perf_counter()
@@ -250,16 +254,39 @@ def _float_score(
         values = np.array(found["values"]) if found is not None else None
         reference = evaluator.paired.open(values)
         answer = {"score": float(reference.mean()), "values": reference.tolist()}
+    elif found is not None:
+        answer = found
     else:
-        answer = found if found is not None else {"score": evaluator.score(original).value}
-    known = float(answer["score"])
-    if found is None and not math.isnan(known):
+        scored = evaluator.score(original)
+        answer = {"score": scored.value, "several": scored.several}
+    several: dict[str, float] | None = answer.get("several")
+    for name, value in (several or {evaluator.name: float(answer["score"])}).items():
+        if math.isnan(value):
+            raise ConfigValueError(
+                f"The float model's {name} is NaN, so no other model can be compared with it."
+            )
+    if found is None:
         journal.put(key, "full", "the float model", answer, time.perf_counter() - start)
-    if math.isnan(known):
-        raise ConfigValueError(
-            f"The float model's {evaluator.name} is NaN, so no other model can be compared with it."
-        )
-    return known
+    return several if several is not None else float(answer["score"])
+
+
+def _evaluations(
+    evaluator: Evaluator,
+    journal: Journal,
+    required: Requirement,
+    reference: float | Mapping[str, float],
+) -> Evaluations:
+    """Return what evaluates, with how much each score may lose."""
+    better = evaluator.higher_is_better
+    if not isinstance(reference, Mapping):
+        allowed = required.allowed(reference, higher_is_better=better)
+        return Evaluations(evaluator, journal, reference, allowed)
+    several = {
+        n: (v, required.of_score(n).allowed(v, higher_is_better=better))
+        for n, v in reference.items()
+    }
+    required.check_scores(reference)
+    return Evaluations(evaluator, journal, 0.0, 1.0, several)
 
 
 def _menu(
@@ -306,6 +333,7 @@ def _result(
     search: Found,
     verdict: Verdict,
     required: Requirement,
+    reference: float | Mapping[str, float],
     unit: str,
     *,
     interrupted: str,
@@ -336,7 +364,7 @@ def _result(
     )
     if trials.evaluations.allowed < 0:
         notes.append(
-            f"The float model itself does not meet the requirement: it scores {trials.evaluations.reference:.6g}."
+            f"The float model itself does not meet the requirement: it scores {shown(reference)}."
         )
     if search.best.reached.loss < 0 and not search.best.reached.free:
         notes.append(
@@ -350,7 +378,7 @@ def _result(
         evaluator.name,
         evaluator.labelled,
         evaluator.higher_is_better,
-        trials.evaluations.reference,
+        reference,
         trials.evaluations.allowed,
         trials.menu,
         search,

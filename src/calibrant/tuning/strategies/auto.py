@@ -78,6 +78,7 @@ class Reached:
         met: It meets the requirement.
         free: It was known without an evaluation.
         cost: What it costs, where that was measured of the whole model; None where the menu says it.
+        scores: Scores by name, where there are several; `score` is then the one that is nearest to its limit.
     """
 
     score: float
@@ -85,6 +86,7 @@ class Reached:
     met: bool
     free: bool = False
     cost: float | None = None
+    scores: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,124 @@
+"""Scores of every kind: several by name, one a sample, and those of a command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import calibrant
+from calibrant.demo import digits
+from calibrant.errors import ConfigError, ConfigTypeError, ConfigValueError
+from calibrant.tuner import Command, Requirement, Runner
+from tests.models import convolution
+from tests.road import batches
+
+DATA = {"image": digits.calibration().image}
+
+
+def accuracy(runner: Runner, keep: slice = slice(None)) -> Any:
+    found = digits.evaluation()
+    scores = runner({"image": found.image[keep]})[runner.outputs[0]]
+    return scores.argmax(-1) == found.labels[keep]
+
+
+def test_each_of_several_scores_has_its_limit() -> None:
+    def evaluate(runner: Runner) -> dict[str, float]:
+        return {
+            "first": accuracy(runner, slice(300)).mean(),
+            "second": accuracy(runner, slice(300, 600)).mean(),
+        }
+
+    result = calibrant.tune(
+        digits.MODEL, DATA, evaluate, {"first": "max-drop 2%", "second": {"min": 0.9}}
+    )
+    assert result.met
+    assert isinstance(result.score, dict)
+    assert set(result.score) == {"first", "second"}
+    assert "first" in result.markdown()
+
+
+def test_one_score_below_its_limit_is_enough_to_fail() -> None:
+    def evaluate(runner: Runner) -> dict[str, float]:
+        calls.append(1)
+        return {"good": 1.0, "bad": 1.0 if len(calls) == 1 else 0.5}
+
+    calls: list[int] = []
+    result = calibrant.tune(digits.MODEL, DATA, evaluate, "max-drop 10%", allow="int8,int16")
+    assert not result.met
+    assert result.search.best.reached.scores == {"good": 1.0, "bad": 0.5}
+
+
+def test_scores_that_are_required_and_not_given_are_named() -> None:
+    with pytest.raises(ConfigValueError, match=r"'thrid'.*first"):
+        calibrant.tune(
+            digits.MODEL, DATA, lambda _: {"first": 1.0}, {"first": "min 0.5", "thrid": "min 0.5"}
+        )
+    with pytest.raises(ConfigValueError, match="nothing is required"):
+        calibrant.tune(digits.MODEL, DATA, lambda _: {"first": 1.0}, {"second": "min 0.5"})
+    with pytest.raises(ConfigValueError, match="without a name"):
+        calibrant.tune(digits.MODEL, DATA, lambda _: 1.0, {"second": "min 0.5"})
+    assert str(Requirement.of({"a": "min 1"})) == "a: at least 1"
+
+
+def test_one_number_a_sample_counts_as_their_mean() -> None:
+    result = calibrant.tune(digits.MODEL, DATA, accuracy_by_sample, "max-drop 2%")
+    assert result.score == pytest.approx(accuracy(Runner(result.result.deploy)).mean())
+
+
+def accuracy_by_sample(runner: Runner) -> Any:
+    return accuracy(runner).astype(float)
+
+
+@pytest.mark.parametrize("value", ["0.5", None, True, np.zeros((2, 2)), {"a": "b"}, {}, object()])
+def test_what_is_no_score_is_said(value: Any) -> None:
+    with pytest.raises(ConfigTypeError, match="gives a"):
+        calibrant.tune(digits.MODEL, DATA, lambda _: value, "max-drop 1%")
+
+
+SCRIPT = """
+import sys, json
+import numpy as np, onnxruntime as ort
+from calibrant.demo import digits
+session = ort.InferenceSession(sys.argv[1])
+found = digits.evaluation()
+scores = session.run(None, {"image": found.image})[0]
+print("some words before it")
+print(json.dumps({"top1": float((scores.argmax(-1) == found.labels).mean())}))
+"""
+
+
+def test_a_command_scores_models(tmp_path: Path) -> None:
+    script = tmp_path / "score.py"
+    script.write_text(SCRIPT)
+    command = Command(f"{sys.executable} {script} {{model}}")
+    result = calibrant.tune(digits.MODEL, DATA, command, "max-drop 5%")
+    assert result.met
+    assert isinstance(result.score, dict)
+    assert result.score["top1"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("no-such-program {model}", "cannot be run.*no-such-program"),
+        (
+            f"{sys.executable} -c 'import sys; sys.exit(\"no device\")' {{model}}",
+            "ended with 1: no device",
+        ),
+        (f"{sys.executable} -c 'print(\"fine\")' {{model}}", "gives a str"),
+        (f"{sys.executable} -c '' {{model}}", "gives a NoneType"),
+    ],
+)
+def test_a_command_that_fails_says_so(line: str, text: str) -> None:
+    model, feeds = convolution.conv_bn_relu()
+    with pytest.raises(ConfigError, match=text):
+        calibrant.tune(model, batches(feeds), Command(line), "max-drop 5%")
+
+
+def test_a_command_says_where_the_model_belongs() -> None:
+    with pytest.raises(ConfigValueError, match=r"\{model\}"):
+        Command("./evaluate")
