@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -55,7 +56,7 @@ class Parametric:
             values = pair_values(p, unsigned=unsigned, folded=d.folded, compact=False)
             if d.compensation:
                 values |= residual_values(p, unsigned=unsigned)
-            found |= {self.names[d.id, key]: np.asarray(v) for key, v in values.items()}
+            found |= {self.names[d.id, key]: _fed(np.asarray(v)) for key, v in values.items()}
         for layer in self.free:
             chosen = params.layers[layer]
             found[self.names[layer, WEIGHT]] = chosen.floats
@@ -65,6 +66,24 @@ class Parametric:
                 assert bias is not None
                 found[self.names[w.layer, BIAS]] = bias.floats
         return found
+
+
+_INT4 = np.dtype(ml_dtypes.int4)
+
+
+def _fed(data: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """Return numbers in a type that ONNX Runtime takes from numpy: 4 bits become 8."""
+    return data.astype(np.int8) if data.dtype == _INT4 else data
+
+
+def _as_int4(graph: ir.Graph, value: ir.Value, name: str) -> ir.Value:
+    """Return a value of 8 bits as one of 4 bits."""
+    to = ir.AttrInt64("to", int(ir.DataType.INT4))
+    cast = ir.Node("", "Cast", [value], [to], name=f"{name}__cast")
+    cast.outputs[0].name = name
+    cast.outputs[0].type = ir.TensorType(ir.DataType.INT4)
+    graph.append(cast)
+    return cast.outputs[0]
 
 
 def visible_biases(model: ir.Model, plan: Plan, params: Parameters) -> frozenset[str]:
@@ -115,12 +134,14 @@ def emit_parametric(
         if kept is not None and of[0] not in kept:
             bias = final[of[0]] if of[1] == BIAS else None
             return add_constant(graph, name, data if bias is None else bias.given)
-        tensor = ir.tensor(data)
+        narrow = data.dtype == _INT4
+        given = f"{name}__int8" if narrow else name
+        tensor = ir.tensor(_fed(data))
         shape = ir.Shape([None] * data.ndim)
-        value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype))
+        value = ir.Value(name=given, shape=shape, type=ir.TensorType(tensor.dtype))
         graph.inputs.append(value)
-        names[of] = name
-        return value
+        names[of] = given
+        return _as_int4(graph, value, name) if narrow else value
 
     made = emit_with(model, plan, params, put)
     return Parametric(made, plan, frozenset(free), biases, model, names)

@@ -10,10 +10,14 @@ from typing import Any
 
 from calibrant.errors import MissingPackageError
 
-__all__ = ["functional"]
+__all__ = ["Trainable", "functional", "prepare"]
 
 #: Where each public name lives; a module stands for itself.
-_HOMES: dict[str, str] = {"functional": "calibrant.qat.functional"}
+_HOMES: dict[str, str] = {
+    "Trainable": "calibrant.qat.trainable",
+    "functional": "calibrant.qat.functional",
+    "prepare": "calibrant.qat.trainable",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -115,9 +115,9 @@ class _Converter:
             self._convert(node)
         found = [self._tensor(v) for v in self.model.graph.outputs]
         self.graph.output(found[0] if len(found) == 1 else tuple(found))
-        self.graph.lint()
-        self.graph.eliminate_dead_code()
-        return GraphModule(self.root, self.graph, class_name="QuantizedGraph")
+        module = GraphModule(self.root, self.graph, class_name="QuantizedGraph")
+        module.graph.lint()
+        return module
 
     # ------------------------------------------------------------------------------------------ checks
 

@@ -1,0 +1,329 @@
+"""A network with its quantizers, ready to be trained, and the way back to files.
+
+    prepare  ─► Trainable ─► .module trains in a loop of your own, or in `fit`
+                          ─► .convert() ─► QuantizedModel, as from `calibrant.quantize`
+
+Calibration comes first, always: training begins with the best ranges that calibration finds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from calibrant.analysis.probe import Probe
+from calibrant.dialects.asked import RecipeLike, asked
+from calibrant.errors import ConfigValueError
+from calibrant.graph.load import ModelLike
+from calibrant.pipeline import finished
+from calibrant.plan import resolve
+from calibrant.plan.folding import folded_scales
+from calibrant.plan.loaded import keeps_scales
+from calibrant.plan.parameters import LayerParameters, Parameters
+from calibrant.progress import Callback, Progress
+from calibrant.qat.agreement import Agreement, agreement_of
+from calibrant.qat.build import Trained, build_module
+from calibrant.qat.graph import explained, key_of, to_torch
+from calibrant.qat.recipe import asked_of_training, for_calibration
+from calibrant.results import QuantizedModel
+from calibrant.runtime.runtime import Runtime
+from calibrant.solution import Solution
+from calibrant.tuning.lifted import lifted
+from calibrant.tuning.road import solve
+from calibrant.tuning.store import Store
+
+__all__ = ["Trainable", "prepare"]
+
+#: Feeds of the probe that the module and the deployed model are compared on.
+HELD_FEEDS = 16
+
+
+@dataclass(slots=True, eq=False)
+class Trainable:
+    """A network that trains with its quantizers.
+
+    Args:
+        calibrated: What calibration alone gives: the result that training has to beat.
+        trained: The module, and which part of it is what.
+        teacher: The float network as a module; it is not trained.
+        probe: Samples that the deployed model is measured and checked on.
+        runtime: Where models run.
+        source: The model as it was given.
+        progress: Told what is going on.
+    """
+
+    calibrated: QuantizedModel
+    trained: Trained
+    teacher: GraphModule
+    probe: Probe
+    runtime: Runtime
+    source: Any
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def module(self) -> GraphModule:
+        """The network with its quantizers; it is called with the inputs of the model in their order."""
+        return self.trained.module
+
+    @property
+    def solution(self) -> Solution:
+        """What calibration decided."""
+        return self.calibrated.solution
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs, in the order in which the module takes them."""
+        graph = self.solution.model.graph
+        return tuple(v.name or "" for v in graph.inputs if v.name not in graph.initializers)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs, in the order in which the module returns them."""
+        return tuple(v.name or "" for v in self.solution.model.graph.outputs)
+
+    def parameter_groups(
+        self, lr: float = 1e-3, *, weight_decay: float = 0.0
+    ) -> list[dict[str, Any]]:
+        """Return the parameters for an optimizer, in groups.
+
+        | Group | Holds | Rate | Decay |
+        |---|---|---|---|
+        | `weights` | weights over their size | lr | as asked |
+        | `offsets` | biases, gains of channels, normalizations | lr | none |
+        | `scales` | scales (as logarithms) and ranges (as shares) | lr | none |
+
+        All are shares of what they were at the start, so one rate fits a whole network.
+
+        Args:
+            lr: Learning rate.
+            weight_decay: Decay of the weights.
+        """
+        groups: dict[str, list[nn.Parameter]] = {"weights": [], "offsets": [], "scales": []}
+        for name, p in self.module.named_parameters():
+            groups[_group(name)].append(p)
+        return [
+            {
+                "params": ps,
+                "lr": lr,
+                "weight_decay": weight_decay if n == "weights" else 0.0,
+                "name": n,
+            }
+            for n, ps in groups.items()
+            if ps
+        ]
+
+    def freeze(self, *, bn: bool = False, ranges: bool = False) -> None:
+        """Stop parts from learning.
+
+        Args:
+            bn: Gains of channels, biases, and normalizations that stand in the graph.
+            ranges: Ranges of activations and scales of weights.
+        """
+        for name, p in self.module.named_parameters():
+            group = _group(name)
+            if (bn and group == "offsets") or (ranges and group == "scales"):
+                p.requires_grad_(False)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the state of the module, as torch has it."""
+        found: dict[str, Tensor] = self.module.state_dict()
+        return found
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take the state of a module of the same network and recipe."""
+        self.module.load_state_dict(dict(state))
+
+    def to_solution(self) -> Solution:
+        """Return what was trained as a solution: the float model with trained weights, and all parameters."""
+        solution, trained = self.solution, self.trained
+        plan = solution.plan
+        activations = {d.id: trained.activation(d.id).params() for d in plan.activations}
+        layers = {}
+        for w in plan.weights:
+            p, values = trained.weight(w.layer).params()
+            bias = trained.bias(w.layer).floats() if w.layer in trained.biases else None
+            layers[w.layer] = LayerParameters(p, values, bias)
+        params = Parameters(activations, layers, solution.params.balance)
+        return replace(solution, model=self._float_model(), params=params, source="training")
+
+    def _float_model(self) -> ir.Model:
+        """Return the float model with the weights that were trained."""
+        model = self.solution.model.clone()
+        constants = model.graph.initializers
+        plan, given = self.solution.plan, self.solution.params.activations
+        for w in plan.weights:
+            folded = folded_scales(self.solution.model, plan, w, given)
+            floats = self.trained.weight(w.layer).floats()
+            _set(
+                constants[w.weight],
+                floats if folded is None else (floats / folded).astype(np.float32),
+            )
+            if w.bias is not None and w.layer in self.trained.biases:
+                _set(constants[w.bias], self.trained.bias(w.layer).floats())
+        learned = getattr(self.module, "learned", None)
+        if learned is not None:
+            held = dict(learned.named_parameters())
+            for name, value in constants.items():
+                p = held.get(key_of(name))
+                if p is not None and tuple(p.shape) == _shape(value):
+                    _set(value, p.detach().cpu().numpy())
+        return model
+
+    def convert(self, *, latency: bool = False, check: bool = True) -> QuantizedModel:
+        """Return the trained network as files have it, compared with the module on held samples.
+
+        Args:
+            latency: Time one inference of both models.
+            check: Refuse a model that is not what was trained.
+
+        Raises:
+            ModelError: The deployed model does not compute what the module does.
+        """
+        start = time.perf_counter()
+        findings = replace(self.calibrated.findings, trials=(), nodes=(), distances=())
+        result = finished(
+            self.source,
+            self.to_solution(),
+            findings,
+            self.probe,
+            self.progress,
+            self.runtime,
+            statistics=self.calibrated.statistics,
+            latency=latency,
+            start=start,
+        )
+        agreement = self.agreement(result)
+        if check:
+            agreement.check()
+        training = {
+            "agreement": {
+                "samples": agreement.samples,
+                "sqnr_db": agreement.sqnr_db,
+                "top1": agreement.top1,
+                "float32_db": agreement.float32_db,
+            }
+        }
+        return replace(result, summary={**result.summary, "training": training})
+
+    def agreement(self, result: QuantizedModel, feeds: Sequence[Any] = ()) -> Agreement:
+        """Say how far the module and a deployed model agree.
+
+        Args:
+            result: What `convert` made.
+            feeds: Samples; those of the probe where there are none.
+        """
+        held = list(feeds) or self.probe.feeds[:HELD_FEEDS]
+        return agreement_of(self.module, result.deploy, self.inputs, held, self.runtime)
+
+
+def prepare(
+    model: ModelLike,
+    data: Any,
+    recipe: RecipeLike | None = None,
+    *,
+    target: str | Path | None = None,
+    fix: Mapping[str, Any] | None = None,
+    provider: str = "cpu",
+    threads: int | None = None,
+    batch_size: int | None = None,
+    batch_num: int | None = None,
+    preprocess: str | Path | None = None,
+    progress: Callback | None = None,
+) -> Trainable:
+    """Calibrate a float model, and return it with its quantizers as a network that trains.
+
+    Args:
+        model: Path of an ONNX file, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not changed.
+        data: Calibration data, as `calibrant.quantize` takes it: some 100 samples are enough.
+        recipe: What is wanted: any recipe, one for training (AMCT's retrain configurations) or not.
+        target: What the model will run on, over the recipe's.
+        fix: Inputs of the model that are the same in every use.
+        provider: Execution provider for runs of the deployed model.
+        threads: Threads inside an operator, there.
+        batch_size: Samples in a batch of calibration.
+        batch_num: Batches of calibration.
+        preprocess: File that says how raw samples become inputs.
+        progress: Called with a stage, what is done of it, and how much there is.
+
+    Raises:
+        ModelError: The model cannot be read, checked or quantized.
+        DataError: The data is empty, does not fit the inputs, or is not finite.
+        ConfigError: The recipe names what the model does not have, or asks for what does not exist.
+        UnsupportedError: A node or a setting that cannot be trained.
+    """
+    start = time.perf_counter()
+    wanted = asked(recipe, target, fix)
+    calibration = for_calibration(wanted)
+    store = Store(
+        model,
+        data,
+        runtime=Runtime(provider, threads),
+        batch_size=batch_size,
+        batch_num=batch_num,
+        preprocess=preprocess,
+        progress=Progress(progress),
+    )
+    if keeps_scales(calibration):
+        solved = lifted(store, calibration)
+    else:
+        solved = solve(store, calibration)
+    if solved.probe is None:
+        raise ConfigValueError("Training needs data: samples that the network is measured on.")
+    calibrated = finished(
+        model,
+        solved.solution,
+        solved.findings,
+        solved.probe,
+        store.progress,
+        store.runtime,
+        statistics=solved.statistics,
+        latency=False,
+        start=start,
+    )
+    plan = solved.solution.plan
+    as_written = resolve(wanted, solved.solution.model, check=False) if wanted.training else None
+    training = asked_of_training(wanted, as_written, plan)
+    with store.progress.stage("build"):
+        trained = build_module(solved.solution, training)
+        teacher = to_torch(solved.solution.model).eval()
+        teacher.requires_grad_(False)
+    found = Trainable(
+        calibrated, trained, teacher, solved.probe, store.runtime, model, store.progress
+    )
+    for module in (teacher, trained.module):
+        explained(module, *_tensors(solved.probe.feeds[0], found.inputs))
+    return found
+
+
+def _tensors(feed: Mapping[str, npt.NDArray[Any]], names: Sequence[str]) -> Iterator[Tensor]:
+    from torch import from_numpy
+
+    return (from_numpy(np.asarray(feed[n])) for n in names)
+
+
+def _group(name: str) -> str:
+    """Return the group of a parameter, by its path."""
+    folder, last = name.split(".")[0], name.rsplit(".", 1)[-1]
+    if folder == "weights":
+        return {"weight": "weights", "log_gain": "offsets"}.get(last, "scales")
+    if folder == "activations":
+        return "scales"
+    return "offsets"
+
+
+def _set(value: ir.Value, array: npt.NDArray[Any]) -> None:
+    value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)
+
+
+def _shape(value: ir.Value) -> tuple[int, ...]:
+    assert value.const_value is not None
+    return tuple(int(n) for n in value.const_value.shape.numpy())
