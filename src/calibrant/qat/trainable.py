@@ -272,10 +272,7 @@ def prepare(
         preprocess=preprocess,
         progress=Progress(progress),
     )
-    if keeps_scales(calibration):
-        solved = lifted(store, calibration)
-    else:
-        solved = solve(store, calibration)
+    solved = lifted(store, calibration) if keeps_scales(calibration) else solve(store, calibration)
     if solved.probe is None:
         raise ConfigValueError("Training needs data: samples that the network is measured on.")
     calibrated = finished(
