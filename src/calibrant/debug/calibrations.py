@@ -159,13 +159,18 @@ def read_calibrated(model_or_file: ModelLike) -> Calibrated:
             "The model has no calibration nodes: pairs of QuantizeLinear and DequantizeLinear that read a float tensor. "
             "'calibrant quantize … --format horizon' writes a calibrated_model.onnx."
         )
-    order = {n.name or "": i for i, n in enumerate(graph)}
+    every_node = {n.name or "": n for n in graph}
+    order = {name: i for i, name in enumerate(every_node)}
     found.sort(key=lambda c: min((order.get(n, len(order)) for n, _ in c.readers), default=-1))
     nodes = {c.name: c for c in found}
     hidden = identities.names
-    ordinary = [n for n in order if n not in hidden and graph.node(n).op_type not in _HIDDEN]
-    feeders = {n: tuple(c.name for c in found if n in dict(c.readers)) for n in _readers(found)}
-    kept = {n: f for n, f in feeders.items() if n in set(ordinary)}
+    ordinary = [n for n, x in every_node.items() if n not in hidden and x.op_type not in _HIDDEN]
+    feeders: dict[str, tuple[str, ...]] = {}
+    for c in found:
+        for reader in dict.fromkeys(r for r, _ in c.readers):
+            feeders[reader] = (*feeders.get(reader, ()), c.name)
+    known = set(ordinary)
+    kept = {n: f for n, f in feeders.items() if n in known}
     return Calibrated(model, nodes, tuple(ordinary), kept, tuple(frozen), frozenset(hidden))
 
 
@@ -183,10 +188,6 @@ def _calibrated_form(model: Any) -> Any:
 
     solution = model.solution
     return emit_calibrated(solution.model, solution.plan, solution.params)
-
-
-def _readers(found: Iterable[Calibration]) -> list[str]:
-    return list(dict.fromkeys(n for c in found for n, _ in c.readers))
 
 
 # ------------------------------------------------------------------------------------------ finding them

@@ -233,7 +233,8 @@ def look_for_collapse(subject: Subject, *, progress: Callback | None = None) -> 
 def _watches(calibrated: Calibrated, tensors: dict[str, str]) -> Iterator[_Watch]:
     """Yield what is looked at, in the order in which values pass it."""
     behind: dict[str, list[str]] = {}
-    made = {v.name for n in calibrated.model.graph for v in n.outputs}
+    nodes = {n.name: n for n in calibrated.model.graph}
+    made = {v.name for n in nodes.values() for v in n.outputs}
     moving = {n: c for n, c in calibrated.nodes.items() if c.kind == "activation"}
     for name, c in moving.items():
         behind.setdefault(c.tensor, []).append(name)
@@ -242,7 +243,7 @@ def _watches(calibrated: Calibrated, tensors: dict[str, str]) -> Iterator[_Watch
             yield _Watch(name, "activation", c.tensor)
     for node, tensor in tensors.items():
         yield _Watch(node, "node", tensor)
-        for v in calibrated.model.graph.node(node).outputs:
+        for v in nodes[node].outputs:
             for name in behind.get(v.name or "", ()):
                 yield _Watch(name, "activation", calibrated.nodes[name].tensor)
     for name in calibrated.outputs:

@@ -172,6 +172,7 @@ def insert(model: ir.Model, calibrations: Sequence[Calibration]) -> None:
     graph = model.graph
     names = Names(graph)
     outer = {n.name or "": n for n in graph}
+    place = {n: i for i, n in enumerate(graph)}
     inner = {m.name or "": (m, n) for n in graph for m in _inside(n)}
     for c in calibrations:
         edges = []
@@ -184,9 +185,7 @@ def insert(model: ir.Model, calibrations: Sequence[Calibration]) -> None:
             continue
         source = edges[0][0].inputs[edges[0][1]]
         assert source is not None
-        first = (
-            min((e[2] for e in edges), key=list(graph).index) if len(edges) > 1 else edges[0][2]
-        )
+        first = min((e[2] for e in edges), key=place.__getitem__)
         built = _built(graph, names, c, source)
         graph.insert_before(first, built)
         for node, index, _ in edges:

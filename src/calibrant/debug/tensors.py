@@ -77,9 +77,10 @@ def _run(
 def tensors_of(partial: Partial | Subject) -> dict[str, str]:
     """Return the first output of each ordinary node that holds floating point numbers, in graph order."""
     calibrated = partial.calibrated
+    nodes = {n.name: n for n in calibrated.model.graph}
     found = {}
     for name in calibrated.ordinary:
-        first = next((v for v in calibrated.model.graph.node(name).outputs if v.name), None)
+        first = next((v for v in nodes[name].outputs if v.name), None)
         if first is not None and first.name and first.dtype in _FLOATS:
             found[name] = first.name
     return found

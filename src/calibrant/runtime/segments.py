@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.graph.values import values_by_name
 from calibrant.runtime.runtime import Runtime
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.walk import piece, reads
@@ -74,10 +75,12 @@ class Segments:
     _place: dict[str, int] = field(default_factory=dict)
     _last_read: dict[str, int] = field(default_factory=dict)
     _links: dict[tuple[str, ...], Link] = field(default_factory=dict)
+    _values: dict[str, ir.Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Cut the model."""
         nodes = list(self.model.graph)
+        self._values = values_by_name(self.model.graph)
         size = max(SMALLEST, math.isqrt(len(nodes)))
         self._place = {n.name or "": i // size for i, n in enumerate(nodes)}
         for node in nodes:
@@ -124,7 +127,7 @@ class Segments:
 
     def cut(self, nodes: Sequence[ir.Node], gives: Sequence[str]) -> ir.Model:
         """Return some nodes as a model of their own."""
-        part, _ = piece(self.model, nodes, gives)
+        part, _ = piece(self.model, nodes, gives, self._values)
         for value in part.graph.inputs:
             if value.type is None and value.name in self.types:
                 value.type = ir.TensorType(self.types[value.name])
