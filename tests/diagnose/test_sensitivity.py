@@ -20,6 +20,7 @@ from calibrant.diagnose import Ranking, journal, measuring, rank
 from calibrant.dialects.asked import asked
 from calibrant.emit.qdq import emit_simulated
 from calibrant.errors import ConfigValueError, DataError, OutputError
+from calibrant.graph.passes.half_nodes import round_layers
 from calibrant.recipe import AllNodes, Recipe, Rule, Settings
 from calibrant.runtime.downstream import Whole
 from calibrant.runtime.session import infer, open_session
@@ -206,6 +207,39 @@ def test_more_bits_lose_less() -> None:
         assert scores[name, "float16"] > scores[name, "int8"]
 
 
+@pytest.mark.parametrize("smallest", [1, 16])
+@pytest.mark.parametrize("name", ["residual", "gemm_mlp", "attention_add"])
+def test_all_but_one_in_float16_is_the_model_with_the_others_rounded(
+    name: str, smallest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("calibrant.runtime.segments.SMALLEST", smallest)  # casts at every border
+    model, feeds = NETS[name]()
+    x = feeds(batch=8, seed=2)
+    ranking = calibrant.sensitivity(
+        model, x, precision="float16", mode="all-but", budget=None, samples=None
+    )
+    base = solution(model, x, None)
+    layers = [d.node for d in base.plan.layers if d.quantized]
+    names = [v.name or "" for v in base.model.graph.outputs]
+    assert {r.name for r in ranking.layers} == set(layers)
+
+    def answer(rounded: list[str]) -> Array:
+        copy = base.model.clone()
+        round_layers(copy, rounded)
+        session = open_session(copy, optimize=False)
+        return np.asarray(
+            infer(session, names[:1], {i.name: x[i.name] for i in session.get_inputs()})[0]
+        )
+
+    truth = answer([])
+    assert ranking.baseline["float16"] == pytest.approx(
+        metrics.sqnr_db(answer(layers), truth), abs=0.2
+    )
+    for row in ranking.layers:
+        left = answer([n for n in layers if n != row.name])
+        assert row.score == pytest.approx(metrics.sqnr_db(left, truth), abs=0.2)
+
+
 # ------------------------------------------------------------------------------------- cost and memory
 
 
@@ -340,7 +374,6 @@ def test_progress_ends_where_it_said() -> None:
         ({"samples": 0}, "samples is 0"),
         ({"budget": -1.0}, "budget is -1.0"),
         ({"memory_bytes": 0}, "memory_bytes is 0"),
-        ({"mode": "all-but", "precision": "float16"}, "measured alone"),
     ],
 )
 def test_errors_say_what_is_allowed(options: dict[str, Any], words: str) -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.graph.ops import bias_of
+from calibrant.graph.passes.half_nodes import in_front_of_rounding, rounded
 from calibrant.numerics import QuantParams, fake_quantize
 from calibrant.numerics.affine import within
 from calibrant.numerics.compensation import compensate
@@ -24,8 +25,9 @@ from calibrant.plan import Plan, WeightDecision
 from calibrant.plan.biases import final_bias
 from calibrant.plan.folding import float_weight, folded_scales
 from calibrant.plan.parameters import Parameters
+from calibrant.runtime.downstream import Gives
 
-__all__ = ["HalfAlone", "LeftInFloat", "QuantizedAlone", "Reading"]
+__all__ = ["HalfAlone", "LeftInFloat", "LeftInSingle", "QuantizedAlone", "Reading"]
 
 Array = npt.NDArray[Any]
 
@@ -34,8 +36,8 @@ class Reading(Protocol):
     """What a layer reads instead of what it reads in the model that was run once."""
 
     @property
-    def half(self) -> bool:
-        """Whether what the layer gives is rounded to float16."""
+    def gives(self) -> Gives:
+        """What becomes of what the layer gives."""
         ...
 
     def identity(self, layer: str) -> str:
@@ -68,7 +70,7 @@ class QuantizedAlone:
     model: ir.Model
     plan: Plan
     params: Parameters
-    half: bool = False
+    gives: Gives = "as computed"
     _grids: dict[str, dict[int, tuple[QuantParams, bool]]] = field(default_factory=dict)
     _weights: dict[str, WeightDecision] = field(default_factory=dict)
 
@@ -146,7 +148,7 @@ class HalfAlone:
     """
 
     model: ir.Model
-    half: bool = True
+    gives: Gives = "rounded"
 
     def identity(self, layer: str) -> str:
         """Return that it is float16."""
@@ -157,7 +159,7 @@ class HalfAlone:
         found = {}
         for index, source in enumerate(self.model.graph.node(layer).inputs):
             if source is not None and _is_float(source) and source.const_value is not None:
-                found[index] = _halved(source.const_value.numpy())
+                found[index] = rounded(source.const_value.numpy())
         return found
 
     def inputs(self, layer: str) -> list[int]:
@@ -172,7 +174,7 @@ class HalfAlone:
     def values(self, layer: str, known: Mapping[str, Array]) -> dict[int, Array]:
         """Return these inputs, rounded."""
         node = self.model.graph.node(layer)
-        return {i: _halved(known[_name(node, i)]) for i in self.inputs(layer)}
+        return {i: rounded(known[_name(node, i)]) for i in self.inputs(layer)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,7 +188,7 @@ class LeftInFloat:
 
     alone: QuantizedAlone
     base: ir.Model
-    half: bool = False
+    gives: Gives = "as computed"
 
     def identity(self, layer: str) -> str:
         """Return that it is float; all else is said by the quantized model."""
@@ -213,6 +215,48 @@ class LeftInFloat:
         return {i: known[_in_front(node.inputs[i])] for i in self.inputs(layer)}
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LeftInSingle:
+    """The layer alone computes in float32; in the model that was run once all layers read and give float16.
+
+    Args:
+        alone: The same layers, each in float16.
+        base: The model whose layers read and give float16.
+    """
+
+    alone: HalfAlone
+    base: ir.Model
+    gives: Gives = "unrounded"
+
+    def identity(self, layer: str) -> str:
+        """Return that it is float32; all else is said by the model."""
+        return "float32"
+
+    def constants(self, layer: str) -> dict[int, Array]:
+        """Return weight and bias as the float model has them."""
+        node, found = self.alone.model.graph.node(layer), {}
+        for index in self.alone.constants(layer):
+            source = node.inputs[index]
+            assert source is not None
+            assert source.const_value is not None
+            found[index] = source.const_value.numpy()
+        return found
+
+    def inputs(self, layer: str) -> list[int]:
+        """Return the inputs that are computed."""
+        return self.alone.inputs(layer)
+
+    def values(self, layer: str, known: Mapping[str, Array]) -> dict[int, Array]:
+        """Return these inputs as they are before they are rounded."""
+        inputs = self.base.graph.node(layer).inputs
+        found = {}
+        for index in self.inputs(layer):
+            source = inputs[index]
+            assert source is not None
+            found[index] = known[in_front_of_rounding(source).name or ""]
+        return found
+
+
 def _in_front(value: ir.Value | None) -> str:
     """Return the tensor that a quantized one is made of."""
     assert value is not None
@@ -234,10 +278,3 @@ def _name(node: ir.Node, index: int) -> str:
 
 def _is_float(value: ir.Value) -> bool:
     return value.dtype in (None, ir.DataType.FLOAT)
-
-
-def _halved(x: Array) -> Array:
-    if x.dtype != np.float32:
-        return x
-    with np.errstate(over="ignore"):
-        return np.asarray(x.astype(np.float16).astype(np.float32))

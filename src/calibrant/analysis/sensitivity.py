@@ -90,7 +90,7 @@ def one_layer(
         Outputs that depend on the layer, for each of these feeds, as they are asked for.
     """
     constants = reading.constants(layer)
-    part = whole.part(layer, [*reading.inputs(layer), *constants], half=reading.half)
+    part = whole.part(layer, [*reading.inputs(layer), *constants], gives=reading.gives)
 
     def outputs() -> Iterator[dict[str, Array]]:
         for feed in feeds:

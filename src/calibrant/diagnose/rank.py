@@ -14,7 +14,13 @@ from typing import Any, Literal, get_args
 import onnx_ir as ir
 
 from calibrant.analysis.probe import rows_are_free, take_probe
-from calibrant.analysis.readings import HalfAlone, LeftInFloat, QuantizedAlone, Reading
+from calibrant.analysis.readings import (
+    HalfAlone,
+    LeftInFloat,
+    LeftInSingle,
+    QuantizedAlone,
+    Reading,
+)
 from calibrant.data.batch import Batch
 from calibrant.diagnose.feeds import take_feeds
 from calibrant.diagnose.journal import Journal
@@ -26,6 +32,7 @@ from calibrant.dialects.asked import RecipeLike, asked
 from calibrant.emit.qdq import emit_simulated
 from calibrant.errors import ConfigValueError, ModelError, did_you_mean
 from calibrant.graph.load import ModelLike
+from calibrant.graph.passes.half_nodes import round_layers
 from calibrant.plan.loaded import keeps_scales
 from calibrant.progress import Callback, Progress
 from calibrant.recipe import AlgorithmChoice, AllNodes, Recipe, Rule, Settings
@@ -230,7 +237,11 @@ def _bout(
     alone = QuantizedAlone(solution.model, solution.plan, solution.params)
     base, reading = solution.model, alone
     if precision == "float16":
-        reading = HalfAlone(solution.model)
+        reading = half = HalfAlone(solution.model)
+        if mode == "all-but":
+            base = solution.model.clone()
+            round_layers(base, {d.node for d in solution.plan.layers if d.quantized})
+            reading = LeftInSingle(half, base)
     elif mode == "all-but":
         base = emit_simulated(solution.model, solution.plan, solution.params)
         reading = LeftInFloat(alone, base)
@@ -302,8 +313,6 @@ def _checked(
                 f"{what} is '{value}'; it is {' or '.join(get_args(kind))}."
                 + did_you_mean(str(value), get_args(kind))
             )
-    if mode == "all-but" and "float16" in found:
-        raise ConfigValueError("Layers in float16 are measured alone; all-but takes integers.")
     if samples is not None and samples < 1:
         raise ConfigValueError(f"samples is {samples}; it is 1 or more.")
     if budget is not None and not budget > 0:

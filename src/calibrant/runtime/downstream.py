@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.graph.passes.half_nodes import round_node, unround_node
 from calibrant.graph.values import Names
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.segments import Link, Segments
@@ -28,9 +29,12 @@ from calibrant.runtime.walk import reads
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-__all__ = ["Downstream", "Whole", "Work"]
+__all__ = ["Downstream", "Gives", "Whole", "Work"]
 
 Array = npt.NDArray[Any]
+
+#: What becomes of what a changed node gives.
+Gives = Literal["as computed", "rounded", "unrounded"]
 
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -132,14 +136,17 @@ class Whole:
         """Return a node and those that depend on it and that an output depends on, in graph order."""
         return self._run.order.behind(node)
 
-    def part(self, node: str, inputs: Sequence[int], *, half: bool = False) -> Downstream:
+    def part(
+        self, node: str, inputs: Sequence[int], *, gives: Gives = "as computed"
+    ) -> Downstream:
         """Cut the model behind a node.
 
         Args:
             node: The node.
             inputs: Inputs of the node that will be fed with other values than the tensors they read have
                 for everybody else.
-            half: What the node gives is rounded to float16.
+            gives: What becomes of what the node gives: nothing, it is `rounded` to float16, or the rounding that the
+                model has there is left out (`unrounded`).
         """
         nodes = self.behind(node)
         work = Work(len(nodes) * len(self.values), sum(self._cost[n.name or ""] for n in nodes))
@@ -149,14 +156,16 @@ class Whole:
             return Downstream(self, work, outputs, None, {})
         segments = self._run.segments
         first, *others = segments.split(nodes)
-        gives = segments.gives(first)
-        part = segments.cut(first, gives)
+        made_here = segments.gives(first)
+        part = segments.cut(first, made_here)
         renamed = _with_own_inputs(part, node, inputs)
-        if half:
-            _round(part, node)
+        if gives == "rounded":
+            round_node(part, node)
+        elif gives == "unrounded":
+            unround_node(part, node)
         session = open_session(part, runtime=segments.runtime, optimize=False, spinning=False)
         links = tuple(segments.link(some) for some in others)
-        return Downstream(self, work, outputs, Link(session, gives), renamed, links)
+        return Downstream(self, work, outputs, Link(session, made_here), renamed, links)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -265,36 +274,6 @@ def _with_own_inputs(part: ir.Model, name: str, inputs: Iterable[int]) -> dict[i
     for value in [v for v in graph.inputs if v.name not in read]:
         graph.inputs.remove(value)
     return renamed
-
-
-def _round(part: ir.Model, name: str) -> None:
-    """Round what a node gives to float16 and back, in place; beyond 65504 it becomes infinite, as it does there."""
-    graph = part.graph
-    names = Names(graph)
-    node = graph.node(name)
-    outputs = list(graph.outputs)
-    for value in node.outputs:
-        if value.dtype not in (None, ir.DataType.FLOAT):
-            continue
-        uses = tuple(value.uses())
-        down = _cast(names, value, ir.DataType.FLOAT16)
-        up = _cast(names, down.outputs[0], ir.DataType.FLOAT)
-        graph.insert_after(node, [down, up])
-        for use in uses:
-            use.node.replace_input_with(use.idx, up.outputs[0])
-        if value in outputs:
-            graph.outputs[outputs.index(value)] = up.outputs[0]
-            known = value.name
-            value.name = names.fresh(f"{known}__unrounded")
-            up.outputs[0].name = known
-
-
-def _cast(names: Names, value: ir.Value, dtype: ir.DataType) -> ir.Node:
-    node = ir.Node("", "Cast", [value], [ir.AttrInt64("to", int(dtype))])
-    node.name = names.fresh(f"{value.name}__cast")
-    node.outputs[0].name = names.fresh(f"{value.name}__cast_output")
-    node.outputs[0].type = ir.TensorType(dtype)
-    return node
 
 
 def _macs(node: ir.Node, known: Mapping[str, Array]) -> int:

@@ -82,7 +82,15 @@ class Segments:
         nodes = list(self.model.graph)
         self._values = values_by_name(self.model.graph)
         size = max(SMALLEST, math.isqrt(len(nodes)))
-        self._place = {n.name or "": i // size for i, n in enumerate(nodes)}
+        made: dict[str, int] = {}
+        for i, node in enumerate(nodes):
+            place = i // size
+            if (
+                node.op_type == "Cast"
+            ):  # it belongs to what it rounds, so that it can be left out with it
+                place = max([made[n] for n in reads(node) if n in made], default=place)
+            self._place[node.name or ""] = place
+            made |= dict.fromkeys((v.name or "" for v in node.outputs), place)
         for node in nodes:
             for name in reads(node):
                 self._last_read[name] = self._place[node.name or ""]
