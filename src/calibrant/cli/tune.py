@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,10 +15,8 @@ from calibrant.cli._options import (
     DATA_PANEL,
     HOW_PANEL,
     BatchSize,
-    Data,
     Debug,
     Json,
-    Model,
     Preprocess,
     Provider,
     Target,
@@ -39,25 +38,53 @@ EXAMPLES = """Examples:
 `calibrant tune model.onnx --data calib.npz --metric my_eval:accuracy --min 0.87 --allow int8,float16,float32 --out run`
 
 `calibrant tune model.onnx --data calib.npz --metric sqnr_db --min 25 --cost size --out run`
+
+`calibrant tune --from run --max-drop 1% --out run2`
 """
 
 
 def tune(
-    model: Model,
+    context: typer.Context,
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            help="An ONNX file; with --from that of the earlier run.", show_default=False
+        ),
+    ] = None,
     *,
-    data: Data,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            help="Calibration data, as for 'calibrant quantize'.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "-o",
             "--out",
             metavar="DIR",
             help="Folder for the results: the files of quantize, recipe.yaml, tuning_report.md and .json, and journal.sqlite, "
-            "from which a run that was ended goes on.",
+            "from which a run that was ended goes on. With --from: that folder, unless another is named.",
             rich_help_panel=DATA_PANEL,
             show_default=False,
         ),
-    ],
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="DIR",
+            help="An earlier run, for another requirement: options that are not given are taken from it, and its journal answers "
+            "what it can.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ] = None,
     evaluation: Annotated[
         str | None,
         typer.Option(
@@ -138,15 +165,46 @@ def tune(
         ),
     ] = None,
     cost: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--cost",
             metavar="macs|size|latency|FILE.csv",
             help="What is made small: multiplications times bits, bytes of weights, milliseconds on this machine, or a table of yours with a column 'layer' "
-            "(a name or a pattern) and one for each precision.",
+            "(a name or a pattern) and one for each precision. Default: macs.",
             rich_help_panel=_PANEL,
+            show_default=False,
         ),
-    ] = "macs",
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--limit",
+            metavar="LAYERS=NAMES",
+            help="Precisions that some layers may have, such as 'head*=int16,float32'; as often as needed.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    max_size: Annotated[
+        str | None,
+        typer.Option(
+            "--max-size",
+            metavar="BYTES",
+            help="The best score with weights of so many bytes at most: 250000, 250K or 1.5M. A requirement holds beside it.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    max_latency: Annotated[
+        float | None,
+        typer.Option(
+            "--max-latency",
+            metavar="MS",
+            help="The best score with at most so many milliseconds on this machine. A requirement holds beside it.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None,
     strategy: Annotated[
         str,
         typer.Option(
@@ -215,61 +273,132 @@ def tune(
     Each layer gets one of the allowed precisions. Exit code 0: met; 8: not met, the best that was found is written.
     Ctrl-C ends with the best so far.
     """
+    from calibrant.cli._call import CALL, filled, text_of
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._summary import check_folder, print_json, quiet_stdout
     from calibrant.cli._tuned import print_tuned
-    from calibrant.data.imports import is_function_name
     from calibrant.errors import ConfigValueError
-    from calibrant.tuner import Command, Requirement
+    from calibrant.tuner import Requirement
     from calibrant.tuner import tune as run
 
-    required = Requirement.of(_required(at_least or [], max_drop or []))
-    check_folder(out)
-    evaluate: object
-    if command is not None and (evaluation is not None or metric is not None):
-        raise ConfigValueError(
-            "--eval-command scores models by itself; --eval and --metric are not read beside it."
-        )
-    if command is not None:
-        evaluate = Command(command)
-    elif evaluation is None and metric is not None and is_function_name(metric):
-        evaluate = metric
-    else:
-        evaluate = (evaluation if evaluation is not None else data, metric or "cosine_similarity")
+    call: dict[str, Any] = {
+        "model": model,
+        "data": data,
+        "evaluation": evaluation,
+        "metric": metric,
+        "command": command,
+        "target": target,
+        "recipe": recipe,
+        "allow": allow,
+        "limit": limit or [],
+        "cost": cost,
+        "holdout": holdout,
+        "confidence": confidence,
+        "samples": samples,
+        "batch_size": batch_size,
+        "preprocess": preprocess,
+    }
+    call = filled(call, context, source)
+    place = out if out is not None else source
+    for name, value in (("MODEL", call["model"]), ("--data", call["data"]), ("--out", place)):
+        if value is None:
+            raise ConfigValueError(f"{name} is missing; without --from it has to be given.")
+    assert place is not None
+    unit, most = _budget(call["cost"], max_size, max_latency)
+    said = _required(at_least or [], max_drop or [], needed=most is None)
+    check_folder(place)
     with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
         result = run(
-            model,
-            data,
-            evaluate,
-            required,
-            recipe=recipe_source(recipe) if recipe is not None else None,
-            target=target,
-            allow=allow,
-            cost=cost,
+            call["model"],
+            call["data"],
+            _evaluation(call),
+            Requirement.of(said) if said else None,
+            recipe=recipe_source(Path(call["recipe"])) if call["recipe"] is not None else None,
+            target=call["target"],
+            allow=call["allow"],
+            limits=_limits(call["limit"]),
+            cost=unit,
+            max_cost=most,
             strategy=strategy,
             max_trials=max_trials,
             max_minutes=max_minutes,
-            holdout=holdout,
-            confidence=confidence,
-            samples_for_sensitivity=samples or None,
-            out=out,
-            batch_size=batch_size,
-            preprocess=preprocess,
+            holdout=call["holdout"],
+            confidence=call["confidence"],
+            samples_for_sensitivity=call["samples"] or None,
+            out=place,
+            start_from=source,
+            batch_size=call["batch_size"],
+            preprocess=call["preprocess"],
             provider=provider,
             threads=threads,
             progress=progress,
         )
-        files = result.save(out)
+        files = result.save(place, more={CALL: text_of(call)})
     if as_json:
-        print_json(result.content(out))
+        print_json(result.content(place))
     else:
         print_tuned(result, files)
     if not result.met:
         raise typer.Exit(BEST_EFFORT)
 
 
-def _required(least: Sequence[str], drops: Sequence[str]) -> Mapping[str, Any]:
-    """Return what is required, of one score or of several by name."""
+def _evaluation(call: Mapping[str, Any]) -> Any:
+    """Return how models are scored."""
+    from calibrant.data.imports import is_function_name
+    from calibrant.errors import ConfigValueError
+    from calibrant.tuner import Command
+
+    evaluation, metric, command = call["evaluation"], call["metric"], call["command"]
+    if command is not None:
+        if evaluation is not None or metric is not None:
+            raise ConfigValueError(
+                "--eval-command scores models by itself; --eval and --metric are not read beside it."
+            )
+        return Command(command)
+    if evaluation is None and metric is not None and is_function_name(metric):
+        return metric
+    return evaluation if evaluation is not None else call["data"], metric or "cosine_similarity"
+
+
+def _limits(texts: Sequence[str]) -> dict[str, str]:
+    """Return precisions by pattern of layer names."""
+    from calibrant.errors import ConfigValueError
+
+    found = {}
+    for text in texts:
+        pattern, equals, names = text.rpartition("=")
+        if not equals or not pattern:
+            raise ConfigValueError(
+                f"--limit is '{text}'; it is layers=precisions, such as 'head*=int16,float32'."
+            )
+        found[pattern] = names
+    return found
+
+
+def _budget(cost: str | None, size: str | None, latency: float | None) -> tuple[str, float | None]:
+    """Return what costs are counted in, and what the model may cost."""
+    from calibrant.errors import ConfigValueError
+
+    given = [(u, v) for u, v in (("size", size), ("latency", latency)) if v is not None]
+    if not given:
+        return cost or "macs", None
+    unit = given[0][0]
+    if len(given) > 1 or cost not in (None, unit):
+        raise ConfigValueError(
+            "One thing is made small at a time: --max-size goes with --cost size, --max-latency with --cost latency."
+        )
+    if unit == "latency":
+        return unit, latency
+    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([kKmM]?)", str(size))
+    if match is None:
+        raise ConfigValueError(
+            f"--max-size is '{size}'; it is a number of bytes: 250000, 250K or 1.5M."
+        )
+    return unit, float(match[1]) * {"": 1, "k": 1e3, "m": 1e6}[match[2].lower()]
+
+
+def _required(least: Sequence[str], drops: Sequence[str], *, needed: bool) -> Mapping[str, Any]:
+    """Return what is required, of one score or of several by name; nothing where nothing is needed."""
     from calibrant.errors import ConfigValueError
 
     plain: dict[str, str] = {}
@@ -287,6 +416,8 @@ def _required(least: Sequence[str], drops: Sequence[str]) -> Mapping[str, Any]:
         raise ConfigValueError(
             "Some requirements name their score and some do not; of several scores all are named."
         )
-    if not plain and not named:
-        raise ConfigValueError("Nothing is required: give --min, --max-drop, or both.")
+    if needed and not plain and not named:
+        raise ConfigValueError(
+            "Nothing is required: give --min, --max-drop, or both; or a budget (--max-size, --max-latency)."
+        )
     return plain or named

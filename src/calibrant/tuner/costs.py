@@ -16,6 +16,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from calibrant.tuner.journal import Journal
 from calibrant.tuner.latency import Latencies, measured_latencies
 from calibrant.tuning.menu import Floats, Menu
 
-__all__ = ["BITS", "COSTS", "menu_of"]
+__all__ = ["BITS", "COSTS", "limited", "menu_of"]
 
 #: Bits of a precision, the least first.
 BITS = {"int8": 8, "int16": 16, "float16": 16, "float32": 32}
@@ -88,6 +89,39 @@ def menu_of(
         )
     table = _table(Path(cost), layers, precisions)
     return Menu(tuple(layers), tuple(precisions), table, work, feeds)
+
+
+def limited(menu: Menu, limits: Mapping[str, str | Sequence[str]]) -> Menu:
+    """Return the menu without precisions that layers may not have.
+
+    Args:
+        menu: What layers may be.
+        limits: Pattern of names -> precisions; all patterns that match hold.
+
+    Raises:
+        ConfigValueError: A pattern that matches no layer, a precision that is not on the menu, or a layer that none is left for.
+    """
+    cost = menu.cost.copy()
+    for pattern, named in limits.items():
+        kept = [p.strip() for p in named.split(",")] if isinstance(named, str) else list(named)
+        for name in kept:
+            if name not in menu.precisions:
+                raise ConfigValueError(
+                    f"The limit of '{pattern}' names {name or 'no precision'}; allowed are {', '.join(menu.precisions)}."
+                    + did_you_mean(name, menu.precisions)
+                )
+        rows = [i for i, n in enumerate(menu.layers) if pattern == n or fnmatchcase(n, pattern)]
+        if not rows:
+            raise ConfigValueError(
+                f"A limit is for '{pattern}', which is the name of none of the {len(menu.layers)} layers."
+                + did_you_mean(pattern, menu.layers)
+            )
+        gone = [i for i, p in enumerate(menu.precisions) if p not in kept]
+        cost[np.ix_(rows, gone)] = math.inf
+    for layer, row in zip(menu.layers, cost, strict=True):
+        if not np.isfinite(row).any():
+            raise ConfigValueError(f"The limits leave no precision for layer '{layer}'.")
+    return replace(menu, cost=cost)
 
 
 def _latencies(

@@ -81,6 +81,30 @@ class Journal:
         with self._said(), self._base:
             self._base.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)", row)
 
+    def take(self, folder: str | Path) -> None:
+        """Take the answers of another run, those that are here already left as they are.
+
+        Args:
+            folder: Where its `journal.sqlite` is.
+
+        Raises:
+            OutputError: There is none, or it cannot be read.
+        """
+        path = Path(folder) / JOURNAL_FILE
+        if self.path is not None and path.absolute() == self.path.absolute():
+            return
+        if not path.is_file():
+            raise OutputError(f"There is no journal '{path}' to take answers from.")
+        other = sqlite3.connect(path.absolute().as_uri() + "?mode=ro", uri=True)
+        try:
+            rows = other.execute("SELECT * FROM answers").fetchall()
+        except sqlite3.Error as e:
+            raise OutputError(f"The journal '{path}' cannot be used: {e}.") from e
+        finally:
+            other.close()
+        with self._said(), self._base:
+            self._base.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", rows)
+
     def close(self) -> None:
         """Close the file."""
         self._base.close()

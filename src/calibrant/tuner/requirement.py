@@ -33,6 +33,7 @@ class Requirement:
         max_drop: How much less than the float model's score it may be: a number in units of the score, or a text such as
             `0.5%`, a share of the float model's score.
         scores: What each of several scores has to reach, by name; then the other two say nothing.
+        anything: Every score will do: what counts is another limit.
 
     Raises:
         ConfigValueError: Nothing is required, or a value is no number, or a drop is negative.
@@ -47,9 +48,10 @@ class Requirement:
     min: float | None = None
     max_drop: float | str | None = None
     scores: Mapping[str, Requirement] = field(default_factory=dict)
+    anything: bool = False
 
     def __post_init__(self) -> None:
-        if self.scores:
+        if self.scores or self.anything:
             return
         if self.min is None and self.max_drop is None:
             raise ConfigValueError(
@@ -70,6 +72,8 @@ class Requirement:
         """
         if isinstance(required, Requirement):
             return required
+        if required == "any":
+            return cls(anything=True)
         if isinstance(required, str):
             parts = [p.split() for p in re.split(r"[,;]", required)]
             if any(len(p) != 2 for p in parts):
@@ -139,6 +143,8 @@ class Requirement:
         Raises:
             ConfigValueError: A floor for a score of which less is better, or a drop from a score that is not finite.
         """
+        if self.anything:
+            return math.inf
         if self.scores:
             raise ConfigValueError(
                 f"Scores are required by name ({', '.join(self.scores)}), and the evaluation gives one without a name."
@@ -169,6 +175,8 @@ class Requirement:
         return (value / 100 if relative else value), relative
 
     def __str__(self) -> str:
+        if self.anything:
+            return "any score"
         if self.scores:
             return ", ".join(f"{n}: {r}" for n, r in self.scores.items())
         said = [f"at least {self.min:g}"] if self.min is not None else []

@@ -164,14 +164,22 @@ class TuningResult:
         """Return the content of `tuning_report.md`."""
         return as_markdown(self.report())
 
-    def save(self, directory: str | Path, *, formats: Sequence[str] = ()) -> list[Path]:
+    def save(
+        self,
+        directory: str | Path,
+        *,
+        formats: Sequence[str] = (),
+        more: Mapping[str, str] | None = None,
+    ) -> list[Path]:
         """Write the files of `quantize`, the recipe and the report into a folder; errors are those of `QuantizedModel.save`.
 
         Args:
             directory: The folder.
             formats: Vendors whose files are written as well.
+            more: Further files by name, with their texts.
         """
         texts = {
+            **(more or {}),
             RECIPE: dump_recipe(self.recipe),
             REPORT: self.markdown(),
             REPORT_JSON: json_of(self.report()) + "\n",

@@ -30,7 +30,7 @@ from calibrant.plan.loaded import keeps_scales
 from calibrant.progress import Callback
 from calibrant.recipe import Layer, Recipe, Rule, Settings
 from calibrant.solution import build
-from calibrant.tuner.costs import BITS, menu_of
+from calibrant.tuner.costs import BITS, limited, menu_of
 from calibrant.tuner.digests import data_digest, text_digest
 from calibrant.tuner.evaluations import Evaluations, Verdict
 from calibrant.tuner.evaluator import Evaluator, evaluator_of
@@ -45,6 +45,7 @@ from calibrant.tuning.guide import as_decided, essence
 from calibrant.tuning.menu import Menu
 from calibrant.tuning.promotion import fixed_layers
 from calibrant.tuning.strategies.auto import Found, Question, Trial, auto
+from calibrant.tuning.strategies.within import within
 from calibrant.tuning.unseen import unseen_outputs
 
 __all__ = ["CONFIDENCE", "HOLDOUT", "PRECISIONS", "SAMPLES", "STRATEGIES", "TRIALS", "tune"]
@@ -74,12 +75,14 @@ def tune(
     model: ModelLike,
     data: Any,
     evaluate: Any = None,
-    require: Requirement | str | Mapping[str, Any] = "max-drop 1%",
+    require: Requirement | str | Mapping[str, Any] | None = None,
     *,
     recipe: RecipeLike | None = None,
     target: str | Path | None = None,
     allow: str | Sequence[str] | None = None,
+    limits: Mapping[str, str | Sequence[str]] | None = None,
     cost: str | Path = "macs",
+    max_cost: float | None = None,
     strategy: str = "auto",
     max_trials: int = TRIALS,
     max_minutes: float | None = None,
@@ -87,6 +90,7 @@ def tune(
     confidence: float = CONFIDENCE,
     samples_for_sensitivity: int | None = SAMPLES,
     out: str | Path | None = None,
+    start_from: str | Path | None = None,
     batch_size: int | None = None,
     preprocess: str | Path | None = None,
     provider: str = "cpu",
@@ -109,14 +113,18 @@ def tune(
             better has `higher_is_better = False`.
         require: What the score has to reach: `"max-drop 0.5%"`, `"max-drop 0.005"`, `"min 0.87"`, a mapping with
             `max_drop`, `min` or both, or a `Requirement`. Of several scores each has to reach it; `{"box": {"max_drop": "1%"}, …}`
-            says what each has to reach by itself.
+            says what each has to reach by itself. None for at most 1 % less, or for nothing where `max_cost` is given.
         recipe: What is wanted beside precisions; layers whose precision a rule names keep it.
         target: What the model will run on; over the recipe's.
         allow: Precisions that layers may have, among `int8`, `int16`, `float16` and `float32`; None for int8, int16 where
             the target has it, and float32.
+        limits: Pattern of layer names -> precisions that these layers may have: `{"head*": "int16,float32"}`. All patterns
+            that match hold.
         cost: What a layer costs: `macs` (multiplications times bits), `size` (bytes of its weight), `latency` (milliseconds
             of ONNX Runtime on this machine, conversions between integers and floats included), or a CSV file with a column
             `layer` (a name or a pattern) and one for each precision.
+        max_cost: What the model may cost, in units of `cost`: bytes of weights for `size`, milliseconds for `latency`. The
+            best score within it is searched for; a requirement holds beside it.
         strategy: How to search: `auto`.
         max_trials: Full evaluations, at most, the float model's among them; 2 or more.
         max_minutes: Minutes, at most; what runs is finished.
@@ -126,6 +134,7 @@ def tune(
             requirement is met; 1 for no chance at all. For `top<k>`.
         samples_for_sensitivity: Samples that layers are measured on alone; None for all.
         out: Folder of the journal (`journal.sqlite`); a run that was ended goes on from there. None keeps none.
+        start_from: Folder of an earlier run whose journal answers what it can, for another requirement.
         batch_size: Samples in a batch, of calibration and evaluation.
         preprocess: File that says how stored samples become inputs, of both.
         provider: Where models run.
@@ -139,11 +148,14 @@ def tune(
         OutputError: The journal cannot be used.
     """
     start = time.perf_counter()
+    if require is None:
+        require = "max-drop 1%" if max_cost is None else "any"
     required = Requirement.of(require)
     wanted = asked(recipe, target)
     precisions = _precisions(allow, targets.get(wanted.target))
     _check(wanted, strategy, max_trials, max_minutes, samples_for_sensitivity)
     _check_shares(holdout, confidence)
+    _check_budget(max_cost, cost, strategy)
     deadline = time.monotonic() + 60 * max_minutes if max_minutes is not None else None
     if isinstance(data, Iterator):
         data = list(data)
@@ -163,6 +175,8 @@ def tune(
     )
     journal = Journal(out)
     try:
+        if start_from is not None:
+            journal.take(start_from)
         context = text_digest(
             __version__,
             digest(original),
@@ -175,7 +189,7 @@ def tune(
         with store.progress.stage("float model"):
             reference = _of_float(evaluator, original, journal, context, scoring)
         evaluations = _evaluations(evaluator, journal, required, reference)
-        menu = _menu(bench, wanted, precisions, cost, journal, context)
+        menu = limited(_menu(bench, wanted, precisions, cost, journal, context), limits or {})
         trials = Trials(
             bench,
             wanted,
@@ -189,7 +203,7 @@ def tune(
             timed=str(cost) == "latency",
         )
         trials.counts.full = 1
-        search, interrupted = _searched(strategy, trials, max_trials - 1)
+        search, interrupted = _searched(strategy, trials, max_trials - 1, max_cost)
         failed = trials.evaluations.failed
         if failed is not None and not any(math.isfinite(t.reached.loss) for t in search.trials):
             raise failed
@@ -210,13 +224,19 @@ def tune(
         journal.close()
 
 
-def _searched(strategy: str, trials: Trials, evaluations: int) -> tuple[Found, str]:
+def _searched(
+    strategy: str, trials: Trials, evaluations: int, max_cost: float | None
+) -> tuple[Found, str]:
     """Run the strategy; where it is ended early, return the best so far, and what ended it.
 
     Raises:
         KeyboardInterrupt: Nothing was evaluated yet.
     """
-    asking = STRATEGIES[strategy](trials.menu, trials.evaluations.allowed, evaluations)
+    allowed = trials.evaluations.allowed
+    if max_cost is not None:
+        asking = within(trials.menu, max_cost, allowed, evaluations)
+    else:
+        asking = STRATEGIES[strategy](trials.menu, allowed, evaluations)
     try:
         return drive(asking, trials.answer), ""
     except (KeyboardInterrupt, TimeIsUp) as e:
@@ -416,6 +436,17 @@ def _precisions(allow: str | Sequence[str] | None, target: Target) -> list[str]:
     if set(named) == {"float32"}:
         raise ConfigValueError("float32 alone is allowed, so there is nothing to quantize.")
     return [p for p in PRECISIONS if p in named]
+
+
+def _check_budget(max_cost: float | None, cost: str | Path, strategy: str) -> None:
+    if max_cost is None:
+        return
+    if not max_cost > 0:
+        raise ConfigValueError(
+            f"max_cost is {max_cost}; it is above 0, in units of cost ({cost})."
+        )
+    if strategy != "auto":
+        raise ConfigValueError(f"A limit of cost belongs to strategy 'auto'; it is '{strategy}'.")
 
 
 def _check_shares(holdout: float, confidence: float) -> None:

@@ -149,6 +149,11 @@ class Trials:
         Args:
             found: What a strategy found.
         """
+        if found.within is not None:
+            verdict = self._verdict(found.best)
+            met_too = verdict.reached.met and found.best.reached.met
+            verdict = replace(verdict, reached=replace(verdict.reached, met=met_too))
+            return _with_best(found, found.best, verdict), verdict
         met = sorted(
             (t for t in found.trials if t.reached.met), key=lambda t: (t.cost, t.reached.loss)
         )
@@ -165,9 +170,7 @@ class Trials:
             self.notes.append(
                 "What is cheaper met the requirement on the samples that the search saw, and not on all: it was passed over."
             )
-        best = replace(trial, reached=verdict.reached)
-        trials = tuple(best if t is trial else t for t in found.trials)
-        return replace(found, best=best, trials=trials), verdict
+        return _with_best(found, trial, verdict), verdict
 
     def _verdict(self, trial: Trial) -> Verdict:
         recipe = self.recipe_of(trial.assignment)
@@ -290,3 +293,9 @@ def _energy(values: Any) -> float:
         for v in values
     ]
     return float(np.mean(found)) if found else 0.0
+
+
+def _with_best(found: Found, trial: Trial, verdict: Verdict) -> Found:
+    """Return what was found, with what the best trial reaches on all samples."""
+    best = replace(trial, reached=verdict.reached)
+    return replace(found, best=best, trials=tuple(best if t is trial else t for t in found.trials))

@@ -28,7 +28,7 @@ from calibrant.tuning.driver import Strategy
 from calibrant.tuning.loss_curve import Point, error_for
 from calibrant.tuning.menu import Assignment, Floats, Menu
 
-__all__ = ["Found", "Full", "Losses", "Question", "Reached", "Together", "Trial", "auto"]
+__all__ = ["Found", "Full", "Losses", "Question", "Reached", "Search", "Together", "Trial", "auto"]
 
 #: While nothing meets the requirement, an error that was too large is divided by so much at the least.
 _STEP = 4.0
@@ -118,6 +118,7 @@ class Found:
         best: The cheapest trial that meets the requirement, or the one that loses least where none does.
         trials: All trials, in order.
         reason: Why it ended, as a sentence.
+        within: What the best may cost, where that was limited.
         reachable: Error of the most precise assignment, known without labels; None where it was not asked for.
     """
 
@@ -125,6 +126,7 @@ class Found:
     trials: tuple[Trial, ...]
     reason: str
     reachable: float | None = None
+    within: float | None = None
 
 
 def auto(menu: Menu, allowed: float, evaluations: int) -> Strategy[Question, Any, Found]:
@@ -135,7 +137,7 @@ def auto(menu: Menu, allowed: float, evaluations: int) -> Strategy[Question, Any
         allowed: Loss of score that is allowed, in its own units.
         evaluations: Full evaluations, at most; 1 or more.
     """
-    search = _Search(menu, allowed, evaluations, least_cost(menu))
+    search = Search(menu, allowed, evaluations, least_cost(menu))
     yield from search.evaluate(search.lowest, "cheapest")
     if search.best is not None and search.best.reached.cost is not None:
         yield from search.beside_float()
@@ -174,7 +176,7 @@ def auto(menu: Menu, allowed: float, evaluations: int) -> Strategy[Question, Any
 
 
 @dataclass(slots=True, eq=False)
-class _Search:
+class Search:
     """One search on its way: what is known, and how it goes on."""
 
     menu: Menu
@@ -241,8 +243,21 @@ class _Search:
             for t in self.trials
         )
 
-    def found(self, reason: str) -> Found:
-        """Return what was found."""
+    def found(self, reason: str, *, within: float | None = None) -> Found:
+        """Return what was found.
+
+        Args:
+            reason: Why the search ended.
+            within: What the best may cost; then of those that do, the one that loses least is the best.
+        """
+        if within is not None:
+            fits = [t for t in self.trials if t.cost <= within * (1 + 1e-9)]
+            dearer = not fits
+            best = min(fits or self.trials, key=lambda t: (t.reached.loss, t.cost))
+            if dearer:
+                best = replace(best, reached=replace(best.reached, met=False))
+            trials = tuple(best if t.assignment == best.assignment else t for t in self.trials)
+            return Found(best, trials, reason, self.reachable, within=within)
         best = self.best or min(self.trials, key=lambda t: (t.reached.loss, t.cost))
         return Found(best, tuple(self.trials), reason, self.reachable)
 
