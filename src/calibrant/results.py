@@ -178,8 +178,9 @@ class QuantizedModel:
             names = sorted({SUMMARY, *pages, *(p.name for p in temporary.iterdir())})
             summary = as_json(with_files(self.summary, names))
             (temporary / SUMMARY).write_text(summary, encoding="utf-8")
-            if report:
-                page = page_of(read_run(temporary, str(folder)))
+        if report:  # behind the results: whatever becomes of the page, they are there
+            with written_together(folder) as temporary:
+                page = page_of(read_run(folder))
                 (temporary / PAGE_FILE).write_text(page, encoding="utf-8")
         return [folder / name for name in names]
 

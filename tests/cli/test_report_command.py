@@ -93,6 +93,16 @@ def test_one_folder_shows_all_that_was_done_in_it(folder: Path) -> None:
     assert (folder / "run" / "graph.json").read_text(encoding="utf-8") == graph
 
 
+def test_two_runs_are_shown_side_by_side(folder: Path) -> None:
+    assert run("quantize", folder, "--no-latency", "-q") == 0
+    (folder / "run").rename(folder / "before")
+    assert run("quantize", folder, "--no-latency", "-q", "--per-tensor") == 0
+    assert main(["report", str(folder / "before"), str(folder / "run")]) == 0
+    page = (folder / "run" / "side_by_side.html").read_text(encoding="utf-8")
+    assert sections(page) == ["outcome", "changes", "again"]
+    assert "weight per channel" in page
+
+
 def test_report_without_a_folder_is_refused_before_the_work(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from calibrant.report.page import page_of_pair, read_run
 from calibrant.report.page.numbers import MINUS
 from tests.report.runs import HOSTILE, hostile, saved
+from tests.report.test_pair import coarse
 
 pytest.importorskip("jinja2", reason="the page is made with the extra 'report'")
 pytest.importorskip("plotly", reason="the page is made with the extra 'report'")
@@ -237,3 +239,17 @@ def test_hostile_names_run_nothing(chromium: Any, tmp_path: Path) -> None:
         page.hover(".node.layer >> nth=0")
         assert page.evaluate("window.hurt") is None
         assert page.locator("img").count() == 0
+
+
+def test_a_page_of_two_runs_shows_both_on_a_card(chromium: Any, tmp_path: Path) -> None:
+    result, shown = coarse()
+    result.save(tmp_path / "rough", texts=shown)
+    saved(tmp_path / "fine")
+    pair = (read_run(tmp_path / "fine", "fine"), read_run(tmp_path / "rough", "rough"))
+    (tmp_path / "both.html").write_text(page_of_pair(*pair), encoding="utf-8")
+    for scheme in ("light", "dark"):
+        with opened(chromium, tmp_path / "both.html", color_scheme=scheme) as page:
+            page.locator(".node.layer").first.click()
+            assert page.locator("#card h4.run").all_inner_texts() == ["fine", "rough"]
+            drawn(page)
+            assert page.evaluate(CONTRAST) == []

@@ -16,6 +16,8 @@ EXAMPLES = """Examples:
 `calibrant report run/`
 
 `calibrant report run/ -o report.html`
+
+`calibrant report before/ after/`
 """
 
 
@@ -28,6 +30,14 @@ def report(
             show_default=False,
         ),
     ],
+    other_dir: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RUN_DIR2",
+            help="A second run, of the same model: the page shows what changed from the first to the second, and what it did.",
+            show_default=False,
+        ),
+    ] = None,
     *,
     out: Annotated[
         Path | None,
@@ -35,7 +45,7 @@ def report(
             "-o",
             "--out",
             metavar="FILE",
-            help="File to write. Default: report.html in RUN_DIR.",
+            help="File to write. Default: report.html in RUN_DIR; of two runs, side_by_side.html in RUN_DIR2.",
             rich_help_panel=DATA_PANEL,
             show_default=False,
         ),
@@ -48,10 +58,21 @@ def report(
     """
     from calibrant.cli._files import write_whole
     from calibrant.cli._tables import console, escaped
-    from calibrant.report.page import PAGE_FILE, check_packages, page_of, read_run
+    from calibrant.report.page import (
+        PAGE_FILE,
+        SIDE_BY_SIDE_FILE,
+        check_packages,
+        page_of,
+        page_of_pair,
+        read_run,
+    )
 
     check_packages()
-    page = page_of(read_run(run_dir))
-    place = out if out is not None else run_dir / PAGE_FILE
+    if other_dir is None:
+        page, place = page_of(read_run(run_dir)), run_dir / PAGE_FILE
+    else:
+        page = page_of_pair(read_run(run_dir), read_run(other_dir))
+        place = other_dir / SIDE_BY_SIDE_FILE
+    place = out if out is not None else place
     write_whole(place, page)
     console().print(f"Written: {escaped(str(place))}")

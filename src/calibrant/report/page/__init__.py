@@ -8,7 +8,21 @@
 Plotly and Jinja are the extra `report`; they are imported when a page is made.
 """
 
-from calibrant.report.page.make import PAGE_FILE, SIDE_BY_SIDE_FILE, check_packages, page_of
+from calibrant.report.page.make import (
+    PAGE_FILE,
+    SIDE_BY_SIDE_FILE,
+    check_packages,
+    page_of,
+    page_of_pair,
+)
 from calibrant.report.page.run import Run, read_run
 
-__all__ = ["PAGE_FILE", "SIDE_BY_SIDE_FILE", "Run", "check_packages", "page_of", "read_run"]
+__all__ = [
+    "PAGE_FILE",
+    "SIDE_BY_SIDE_FILE",
+    "Run",
+    "check_packages",
+    "page_of",
+    "page_of_pair",
+    "read_run",
+]

@@ -33,6 +33,7 @@ class Colouring:
         steps: Step by layer.
         texts: What is said of each layer.
         order: Layers, worst first.
+        two_sided: The middle step is no change, those before it are better, those behind it worse.
     """
 
     key: str
@@ -41,6 +42,7 @@ class Colouring:
     steps: Mapping[str, int]
     texts: Mapping[str, str]
     order: Sequence[str]
+    two_sided: bool = False
 
 
 def colourings(run: Run) -> list[Colouring]:

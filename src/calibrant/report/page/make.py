@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from calibrant.errors import MissingPackageError
 from calibrant.report.page.run import Run
 from calibrant.report.page.section import Section
 from calibrant.report.page.sections import SECTIONS
+from calibrant.report.page.sections.pair import PAIR_SECTIONS
 from calibrant.text.json_out import plain
 
-__all__ = ["PAGE_FILE", "SIDE_BY_SIDE_FILE", "check_packages", "page_of"]
+__all__ = ["PAGE_FILE", "SIDE_BY_SIDE_FILE", "check_packages", "page_of", "page_of_pair"]
 
 PAGE_FILE, SIDE_BY_SIDE_FILE = "report.html", "side_by_side.html"
 
@@ -44,6 +46,21 @@ def page_of(run: Run) -> str:
     """
     sections = [found for make in SECTIONS if (found := make(run)) is not None]
     return _page(f"Report: {run.name}", run.name, _model(run), sections)
+
+
+def page_of_pair(a: Run, b: Run) -> str:
+    """Return the page of two runs: what changed from the first to the second, and what it did.
+
+    Raises:
+        MissingPackageError: Plotly or Jinja is not installed.
+    """
+    if a.name == b.name:
+        a, b = replace(a, name=f"{a.name} (first)"), replace(b, name=f"{b.name} (second)")
+    sections = [found for make in PAIR_SECTIONS if (found := make(a, b)) is not None]
+    models = dict.fromkeys((_model(a), _model(b)))
+    return _page(
+        f"Report: {a.name}, {b.name}", f"{a.name} → {b.name}", ", ".join(models), sections
+    )
 
 
 def _model(run: Run) -> str:

@@ -45,8 +45,10 @@ def svg_of(
         _node(i, node, kind, at, colouring)
         for i, (node, kind, at) in enumerate(zip(nodes, kinds, drawing.centres, strict=True))
     )
+    sides = "two" if colouring is not None and colouring.two_sided else "one"
     return (
         f'<svg id="graph" viewBox="0 0 {size}" data-size="{size}" role="group" '
+        f'class="{sides}" '
         f'aria-label="The network: {len(nodes)} nodes" preserveAspectRatio="xMidYMid meet">'
         f'<g class="ways" aria-hidden="true">{ways}</g><g class="nodes">{drawn}</g></svg>'
     )

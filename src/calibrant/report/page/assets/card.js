@@ -55,10 +55,18 @@ function neighbours(label, ids) {
   return make("span", {}, `${label} `, ...links, ids.length > 8 ? ` and ${ids.length - 8} more` : "");
 }
 
+/** The card of a node; where the page shows two runs, of both. */
 function cardOf(id) {
   const card = DATA.cards[id], parts = [];
   parts.push(make("header", {}, make("h3", { id: "card-title" }, `${card.op} ${card.name}`), make("button", { type: "button", class: "close", onclick: closeCard, "aria-label": "Close the card" }, "Close")));
   parts.push(make("div", { class: "steps" }, neighbours("Reads from", card.before), neighbours("Read by", card.behind)));
+  if (!card.sides) return [...parts, ...partsOf(card)];
+  return [...parts, make("div", { class: "beside" }, ...card.sides.map((side) => make("section", {}, make("h4", { class: "run" }, side.run), ...partsOf(side))))];
+}
+
+/** What one run says of a layer. */
+function partsOf(card) {
+  const parts = [];
   if (card.facts.length) parts.push(factList(card.facts));
   if (card.origin) {
     parts.push(make("h4", {}, "Where its error comes from"), factList(card.origin.facts));
@@ -71,7 +79,7 @@ function cardOf(id) {
   if (card.weight !== undefined) parts.push(seenPart(DATA.seen[card.weight], "Weight"));
   card.inputs.forEach((i) => parts.push(seenPart(DATA.seen[i], "Input")));
   card.outputs.forEach((i) => parts.push(seenPart(DATA.seen[i], "Output")));
-  if (parts.length === 2) parts.push(make("p", { class: "note" }, "It computes in float; nothing was decided about it."));
+  if (!parts.length) parts.push(make("p", { class: "note" }, "It computes in float; nothing was decided about it."));
   return parts;
 }
 

@@ -176,12 +176,13 @@ function colour(way) {
     const rank = way.order.indexOf(id) + 1;
     found.setAttribute("aria-label", `${card.op} ${card.name}${way.texts[id] ? `, ${way.texts[id]}, rank ${rank} of ${way.order.length}` : ""}`);
   }
+  graph.classList.toggle("two", way.two_sided);
   legend(way);
 }
 
 function legend(way) {
   $("legend").replaceChildren(...way.legend.map((text, i) => {
-    const box = make("i", { style: `background: var(--c${i})` });
+    const box = make("i", { style: `background: var(--${way.two_sided ? "d" : "c"}${i})` });
     return make("span", {}, box, text);
   }));
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from calibrant.report.evidence.network import Network, NetworkNode
@@ -19,13 +19,18 @@ __all__ = ["section"]
 INPUT, OUTPUT = "Input", "Output"
 
 
-def section(run: Run) -> Section | None:
-    """Return the graph, coloured by what layers lose, with their cards."""
+def section(run: Run, extra: Sequence[Colouring] = ()) -> Section | None:
+    """Return the graph, coloured by what layers lose, with their cards.
+
+    Args:
+        run: The run.
+        extra: Ways to colour layers that come before those of the run.
+    """
     if run.network is None:
         return None
     nodes, edges = _with_ends(run.network)
     facts = facts_of(run)
-    ways = colourings(run)
+    ways = [*extra, *colourings(run)]
     first = ways[0] if ways else None
     quantized = {n for n, d in facts.layers.items() if d["quantized"]}
     kinds = [_kind(n, quantized, set(facts.layers)) for n in nodes]
@@ -47,6 +52,7 @@ def section(run: Run) -> Section | None:
             "svg": svg_of(nodes, edges, wide, kinds, first),
             "ways": ways,
             "counted": _counted(run, len(quantized)),
+            "two_sided": first is not None and first.two_sided,
             "first": next((index[n] for n in first.order if n in index), None) if first else None,
         },
         {
@@ -111,6 +117,7 @@ def _way(way: Colouring, index: Mapping[str, int]) -> dict[str, Any]:
         "key": way.key,
         "label": way.label,
         "legend": list(way.legend),
+        "two_sided": way.two_sided,
         "steps": {index[n]: way.steps[n] for n in known},
         "texts": {index[n]: way.texts[n] for n in known},
         "order": [index[n] for n in known],
