@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calibrant.cli._tables import console, escaped, table
-from calibrant.tuner.report import said_of_samples, shown
+from calibrant.tuner.markdown import shown
+from calibrant.tuner.report import said_of_samples
 
 if TYPE_CHECKING:
     from calibrant.tuner import TuningResult

@@ -208,19 +208,24 @@ def tune(
     strategy: Annotated[
         str,
         typer.Option(
-            "--strategy", metavar="NAME", help="How to search: auto.", rich_help_panel=_PANEL
+            "--strategy",
+            metavar="NAME",
+            help="How to search: auto, or a vendor's own procedure: amct-rollback.",
+            rich_help_panel=_PANEL,
         ),
     ] = "auto",
     max_trials: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--max-trials",
             metavar="N",
             min=2,
-            help="Full evaluations, at most, the float model's among them.",
+            help="Full evaluations, at most, the float model's among them. Default: 8 with auto; with a vendor's procedure as "
+            "many as it takes.",
             rich_help_panel=_PANEL,
+            show_default=False,
         ),
-    ] = 8,
+    ] = None,
     max_minutes: Annotated[
         float | None,
         typer.Option(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["as_markdown", "said_of_samples", "shown"]
+from calibrant.tuner.markdown import number, shown, table
+from calibrant.tuner.told_report import told_layers, told_trials
+
+__all__ = ["as_markdown", "said_of_samples"]
 
 #: What the score is where there are no labels.
 UNLABELLED = (
@@ -24,22 +26,27 @@ def as_markdown(report: Mapping[str, Any]) -> str:
     parts = [
         "# Tuning report",
         *_verdict(report),
-        "## Trials",
-        "Every assignment that was evaluated on all evaluation data, in order. Error is that of the outputs on calibration "
-        "samples, without labels: energy of the error over energy of the signal, predicted from single layers and measured "
-        "for all together. The front of score against cost is marked with *.",
-        _table(
-            ("", "for", report["metric"], "met", "cost", "error", "predicted", "layers", "raised"),
-            (_trial(i, t, report) for i, t in enumerate(report["trials"], 1)),
-        ),
-        "## Layers",
-        *_layers(report),
+        *(told_trials(report) if "strategy" in report else _trials(report)),
+        *(told_layers(report) if "strategy" in report else _layers(report)),
         "## What it took",
         _took(report),
     ]
     if report["notes"]:
         parts += ["## Notes", "\n".join(f"- {n}" for n in report["notes"])]
     return "\n\n".join(parts) + "\n"
+
+
+def _trials(report: Mapping[str, Any]) -> list[str]:
+    return [
+        "## Trials",
+        "Every assignment that was evaluated on all evaluation data, in order. Error is that of the outputs on calibration "
+        "samples, without labels: energy of the error over energy of the signal, predicted from single layers and measured "
+        "for all together. The front of score against cost is marked with *.",
+        table(
+            ("", "for", report["metric"], "met", "cost", "error", "predicted", "layers", "raised"),
+            (_trial(i, t, report) for i, t in enumerate(report["trials"], 1)),
+        ),
+    ]
 
 
 def _verdict(report: Mapping[str, Any]) -> list[str]:
@@ -67,7 +74,7 @@ def _verdict(report: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"The run was ended early ({report['interrupted']}); this is the best so far."
         )
-    if not met:
+    if not met and "strategy" not in report:
         lines.append(
             "What to try next: allow a wider precision (`--allow`), more or other calibration data, more evaluations "
             "(`--max-trials`), or a larger drop. If float32 was allowed and nothing helped, look at the layers that stay in "
@@ -82,15 +89,15 @@ def said_of_samples(report: Mapping[str, Any]) -> list[str]:
     if report["loss_interval"]:
         low, high = report["loss_interval"]
         lines.append(
-            f"Against the float model it loses {_number(report['float'] - report['score'] if report['higher_is_better'] else report['score'] - report['float'])} on these samples, and "
-            f"between {_number(low)} and {_number(high)} on all such samples (95 %, sample by sample)."
+            f"Against the float model it loses {number(report['float'] - report['score'] if report['higher_is_better'] else report['score'] - report['float'])} on these samples, and "
+            f"between {number(low)} and {number(high)} on all such samples (95 %, sample by sample)."
         )
     held = report["held_out"]
     if held:
         low, high = held["interval"]
         lines.append(
-            f"{held['samples']} samples were held out of the search; there it loses {_number(held['loss'])} "
-            f"({_number(low)} to {_number(high)})."
+            f"{held['samples']} samples were held out of the search; there it loses {number(held['loss'])} "
+            f"({number(low)} to {number(high)})."
         )
     return lines
 
@@ -104,8 +111,8 @@ def _trial(index: int, t: Mapping[str, Any], report: Mapping[str, Any]) -> Seque
         shown(t["scores"] or t["score"]),
         "yes" if t["met"] else "no",
         f"{t['cost']:.6g}{' *' if t['front'] else ''}",
-        _number(t["error"]),
-        _number(t["predicted_error"]),
+        number(t["error"]),
+        number(t["predicted_error"]),
         counts,
         raised or "none",
     )
@@ -115,19 +122,23 @@ def _layers(report: Mapping[str, Any]) -> list[str]:
     rows = report["by_layer"]
     precisions = list(next((r["errors"] for r in rows if r["errors"]), {}))
     if not precisions:
-        return ["The cheapest assignment met the requirement, so layers were not measured alone."]
+        return [
+            "## Layers",
+            "The cheapest assignment met the requirement, so layers were not measured alone.",
+        ]
     first = precisions[0]
     ordered = sorted(rows, key=lambda r: -r["errors"][first])
     return [
+        "## Layers",
         "What the outputs lose when one layer alone is quantized; those that lose most first. A layer is raised where this "
         "saves most error for what it costs.",
-        _table(
+        table(
             ("layer", "ends in", *(f"alone in {p}" for p in precisions), f"cost in {first}"),
             (
                 (
                     r["name"],
                     r["precision"],
-                    *(_number(r["errors"][p]) for p in precisions),
+                    *(number(r["errors"][p]) for p in precisions),
                     f"{r['costs'].get(first, 0.0):.6g}",
                 )
                 for r in ordered
@@ -143,23 +154,3 @@ def _took(report: Mapping[str, Any]) -> str:
         f"evaluations that ended early, held out, or without labels; {counted['precheck_samples']} in trials that were hopeless at once; {report['seconds']:.0f} s. {report['reused']} answers came from the "
         "journal of an earlier run."
     )
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(
-        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
-    )
-
-
-def shown(score: float | Mapping[str, float]) -> str:
-    """Return a score, or several by name, as text."""
-    if isinstance(score, Mapping):
-        return ", ".join(f"{n} {_number(v)}" for n, v in score.items())
-    return _number(score)
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.5g}" if math.isfinite(value) else str(value)

@@ -12,8 +12,10 @@ from calibrant.recipe import Recipe
 from calibrant.results import QuantizedModel
 from calibrant.text.json_out import json_of
 from calibrant.tuner.evaluations import Counts, Verdict
-from calibrant.tuner.report import as_markdown, shown
+from calibrant.tuner.markdown import shown
+from calibrant.tuner.report import as_markdown
 from calibrant.tuner.requirement import Requirement
+from calibrant.tuner.told import Told
 from calibrant.tuning.menu import Menu
 from calibrant.tuning.strategies.auto import Found, Trial
 
@@ -47,6 +49,7 @@ class TuningResult:
         seconds: Wall time of the run.
         interrupted: What ended it early: `Ctrl-C`, `time`; empty where it ended by itself.
         notes: What is to be said of it.
+        told: What a vendor's procedure tells beside; None for `auto`.
     """
 
     result: QuantizedModel
@@ -68,6 +71,7 @@ class TuningResult:
     seconds: float
     interrupted: str = ""
     notes: tuple[str, ...] = ()
+    told: Told | None = None
 
     @property
     def best(self) -> Trial:
@@ -158,7 +162,19 @@ class TuningResult:
 
     def report(self) -> dict[str, Any]:
         """Return the content of `tuning_report.json`: what `content` has, every trial, and every layer."""
-        return {**self.content(), "trials": self._trials(), "by_layer": self._layers()}
+        found = {**self.content(), "trials": self._trials(), "by_layer": self._layers()}
+        if self.told is None:
+            return found
+        for trial, change in zip(found["trials"], self.told.changes, strict=True):
+            trial["change"] = change
+        told = self.told
+        return {
+            **found,
+            "strategy": told.strategy,
+            "ranking": dict(told.ranking),
+            "ranked_by": told.ranked_by,
+            "advice": list(told.advice),
+        }
 
     def markdown(self) -> str:
         """Return the content of `tuning_report.md`."""
@@ -184,7 +200,13 @@ class TuningResult:
             REPORT: self.markdown(),
             REPORT_JSON: json_of(self.report()) + "\n",
         }
-        return self.result.save(directory, formats=formats, texts=texts)
+        if self.told is None:
+            return self.result.save(directory, formats=formats, texts=texts)
+        texts |= self.told.texts
+        return [
+            *self.result.save(directory, formats=formats, texts=texts),
+            *self.told.save_folders(directory),
+        ]
 
     def _trials(self) -> list[dict[str, Any]]:
         return [

@@ -35,10 +35,12 @@ from calibrant.tuner.digests import data_digest, text_digest
 from calibrant.tuner.evaluations import Evaluations, Verdict
 from calibrant.tuner.evaluator import Evaluator, evaluator_of
 from calibrant.tuner.journal import Journal
-from calibrant.tuner.report import shown
+from calibrant.tuner.markdown import shown
 from calibrant.tuner.requirement import Requirement
 from calibrant.tuner.result import TuningResult
+from calibrant.tuner.told import Told
 from calibrant.tuner.trials import TimeIsUp, Trials
+from calibrant.tuner.vendors import VENDORS, Vendor, run_vendor
 from calibrant.tuning.bench import Bench
 from calibrant.tuning.driver import Strategy, drive
 from calibrant.tuning.guide import as_decided, essence
@@ -53,7 +55,7 @@ __all__ = ["CONFIDENCE", "HOLDOUT", "PRECISIONS", "SAMPLES", "STRATEGIES", "TRIA
 #: Precisions that layers may have, the one of least bits first.
 PRECISIONS = tuple(BITS)
 
-#: Full evaluations, at most, the float model's among them.
+#: Full evaluations of `auto`, at most, the float model's among them.
 TRIALS = 8
 
 #: Samples that layers are measured on alone.
@@ -84,7 +86,7 @@ def tune(
     cost: str | Path = "macs",
     max_cost: float | None = None,
     strategy: str = "auto",
-    max_trials: int = TRIALS,
+    max_trials: int | None = None,
     max_minutes: float | None = None,
     holdout: float = HOLDOUT,
     confidence: float = CONFIDENCE,
@@ -125,8 +127,10 @@ def tune(
             `layer` (a name or a pattern) and one for each precision.
         max_cost: What the model may cost, in units of `cost`: bytes of weights for `size`, milliseconds for `latency`. The
             best score within it is searched for; a requirement holds beside it.
-        strategy: How to search: `auto`.
-        max_trials: Full evaluations, at most, the float model's among them; 2 or more.
+        strategy: How to search: `auto`, or a vendor's own procedure, which begins with that vendor's defaults where there is
+            no recipe: `amct-rollback`.
+        max_trials: Full evaluations, at most, the float model's among them; 2 or more. None for 8 with `auto`, and for as
+            many as a vendor's procedure takes.
         max_minutes: Minutes, at most; what runs is finished.
         holdout: Share of the evaluation samples that the search does not see, in [0, 1). The model that is chosen is run on
             them, too, and meets the requirement on all. For scores that are means over samples.
@@ -151,11 +155,14 @@ def tune(
     if require is None:
         require = "max-drop 1%" if max_cost is None else "any"
     required = Requirement.of(require)
-    wanted = asked(recipe, target)
-    precisions = _precisions(allow, targets.get(wanted.target))
+    vendor = VENDORS.get(strategy)
+    wanted = asked(vendor.default() if vendor is not None and recipe is None else recipe, target)
+    precisions = _precisions(allow, targets.get(wanted.target), strategy)
     _check(wanted, strategy, max_trials, max_minutes, samples_for_sensitivity)
     _check_shares(holdout, confidence)
     _check_budget(max_cost, cost, strategy)
+    if limits and vendor is not None:
+        raise ConfigValueError(f"Limits by layer belong to strategy 'auto'; it is '{strategy}'.")
     deadline = time.monotonic() + 60 * max_minutes if max_minutes is not None else None
     if isinstance(data, Iterator):
         data = list(data)
@@ -189,7 +196,9 @@ def tune(
         with store.progress.stage("float model"):
             reference = _of_float(evaluator, original, journal, context, scoring)
         evaluations = _evaluations(evaluator, journal, required, reference)
-        menu = limited(_menu(bench, wanted, precisions, cost, journal, context), limits or {})
+        menu = limited(
+            _menu(bench, wanted, precisions, cost, journal, context, vendor), limits or {}
+        )
         trials = Trials(
             bench,
             wanted,
@@ -203,7 +212,23 @@ def tune(
             timed=str(cost) == "latency",
         )
         trials.counts.full = 1
-        search, interrupted = _searched(strategy, trials, max_trials - 1, max_cost)
+        if vendor is not None:
+            limit = max_trials if max_trials is not None else vendor.evaluations
+            ended = run_vendor(strategy, trials, precisions, limit and limit - 1, original)
+            return _result(
+                model,
+                trials,
+                ended.search,
+                ended.asked.recipe,
+                ended.verdict,
+                required,
+                reference,
+                str(cost),
+                told=ended.told,
+                interrupted=ended.interrupted,
+                start=start,
+            )
+        search, interrupted = _searched(strategy, trials, (max_trials or TRIALS) - 1, max_cost)
         failed = trials.evaluations.failed
         if failed is not None and not any(math.isfinite(t.reached.loss) for t in search.trials):
             raise failed
@@ -213,6 +238,7 @@ def tune(
             model,
             trials,
             search,
+            trials.recipe_of(search.best.assignment),
             verdict,
             required,
             reference,
@@ -316,12 +342,15 @@ def _menu(
     cost: str | Path,
     journal: Journal,
     context: str,
+    vendor: Vendor | None,
 ) -> Menu:
     """Return the layers that are free to have any of the precisions, with what each costs."""
     found = bench.found(wanted)
     solution = found.solution
     assert found.probe is not None
-    fixed = fixed_layers(wanted, solution.model, solution.plan)
+    fixed: set[str] = set()
+    if vendor is None or vendor.keeps_named:
+        fixed = fixed_layers(wanted, solution.model, solution.plan)
     names = {d.node for d in solution.plan.layers if d.quantized} - fixed
     layers = [n.name or "" for n in solution.model.graph if n.name in names]
     if not layers:
@@ -351,17 +380,18 @@ def _result(
     source: ModelLike,
     trials: Trials,
     search: Found,
+    recipe: Recipe,
     verdict: Verdict,
     required: Requirement,
     reference: float | Mapping[str, float],
     unit: str,
     *,
+    told: Told | None = None,
     interrupted: str,
     start: float,
 ) -> TuningResult:
     bench, store = trials.bench, trials.bench.store
     evaluator = trials.evaluations.evaluator
-    recipe = trials.recipe_of(search.best.assignment)
     found = bench.found(recipe)
     result = finished(
         source,
@@ -410,16 +440,22 @@ def _result(
         time.perf_counter() - start,
         interrupted,
         (*notes, *dict.fromkeys(trials.notes)),
+        told,
     )
 
 
-def _precisions(allow: str | Sequence[str] | None, target: Target) -> list[str]:
+def _precisions(
+    allow: str | Sequence[str] | None, target: Target, strategy: str = "auto"
+) -> list[str]:
     """Return the precisions that layers may have, the one of least bits first.
 
     Where the local runtime is the device, its integer kernels have 8 bits, and int16 would be float arithmetic with
     rounding on top.
     """
     wide = 16 in target.activation_bits and 16 in target.weight_bits
+    vendor = VENDORS.get(strategy)
+    if allow is None and vendor is not None:
+        return [p for p in vendor.precisions if p != "int16" or wide]
     if allow is None:
         return ["int8", *(["int16"] if wide and not target.measures_latency else []), "float32"]
     named = [p.strip() for p in allow.split(",")] if isinstance(allow, str) else list(allow)
@@ -435,6 +471,11 @@ def _precisions(allow: str | Sequence[str] | None, target: Target) -> list[str]:
         raise ConfigValueError(f"int16 is allowed, and target '{target.name}' has 8 bits alone.")
     if set(named) == {"float32"}:
         raise ConfigValueError("float32 alone is allowed, so there is nothing to quantize.")
+    if vendor is not None and not {"int8", "float32"} <= set(named) <= set(vendor.precisions):
+        raise ConfigValueError(
+            f"Strategy '{strategy}' gives layers {', '.join(vendor.precisions)}, int8 and float32 always; allowed are "
+            f"{', '.join(named)}."
+        )
     return [p for p in PRECISIONS if p in named]
 
 
@@ -457,14 +498,15 @@ def _check_shares(holdout: float, confidence: float) -> None:
 
 
 def _check(
-    wanted: Recipe, strategy: str, trials: int, minutes: float | None, samples: int | None
+    wanted: Recipe, strategy: str, trials: int | None, minutes: float | None, samples: int | None
 ) -> None:
-    if strategy not in STRATEGIES:
+    known = (*STRATEGIES, *VENDORS)
+    if strategy not in known:
         raise ConfigValueError(
-            f"Unknown strategy '{strategy}'. Known: {', '.join(STRATEGIES)}."
-            + did_you_mean(strategy, STRATEGIES)
+            f"Unknown strategy '{strategy}'. Known: {', '.join(known)}."
+            + did_you_mean(strategy, known)
         )
-    if trials < 2:
+    if trials is not None and trials < 2:
         raise ConfigValueError(
             f"max_trials is {trials}; it is 2 or more: the float model, and one quantized model."
         )

@@ -129,7 +129,7 @@ class Trials:
     def _full(self, question: Full) -> Reached:
         recipe = self.recipe_of(question.assignment)
         if self._is_float(question.assignment, recipe):
-            cost = self._milliseconds(None)
+            cost = self.milliseconds(None)
             known = self.evaluations
             reached = Reached(known.reference, 0.0, known.allowed >= 0, free=True, cost=cost)
             self.reached[question.assignment] = reached
@@ -138,7 +138,7 @@ class Trials:
             self._key(recipe),
             self._shown(question.assignment),
             lambda: build(self.bench.solve(recipe)).deploy,
-            self._milliseconds,
+            self.milliseconds,
         )
         self.reached[question.assignment] = reached
         return reached
@@ -190,7 +190,7 @@ class Trials:
             return False
         return not any(d.quantized for d in self.bench.solve(recipe).plan.layers)
 
-    def _milliseconds(self, deploy: ir.Model | None) -> float | None:
+    def milliseconds(self, deploy: ir.Model | None) -> float | None:
         """Return what a model takes, in units of the table; None where costs are not measured.
 
         Args:
