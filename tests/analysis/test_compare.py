@@ -398,3 +398,20 @@ def test_what_the_runtime_loses_is_told(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(deployed, "infer", other_kernels)
     assert any("integer kernels of this runtime" in n for n in report(model, other, feeds).notes)
+
+
+def test_a_quant_info_file_of_another_tool_beside_the_model_is_noted_and_left_out(
+    tmp_path: Path,
+) -> None:
+    model, feeds = NETS["gemm_mlp"]()
+    result = quantize(model, batches(feeds))
+    result.save(tmp_path, formats=["horizon"])  # its quant_info.json has another form
+    found = compare(model, tmp_path / "quantized_model.onnx", feeds(batch=4, seed=1))
+    assert any("quant_info.json' was not used" in n for n in found.notes)
+    with pytest.raises(ConfigValueError, match="quant-info"):
+        compare(
+            model,
+            tmp_path / "quantized_model.onnx",
+            feeds(batch=4, seed=1),
+            info=tmp_path / "quant_info.json",
+        )

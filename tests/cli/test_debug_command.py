@@ -137,4 +137,18 @@ def test_every_command_does_its_work(files: tuple[str, str], tmp_path: Path) -> 
 @pytest.mark.parametrize("name", debug.__all__)
 def test_every_function_is_a_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["debug", name.replace("_", "-"), "--help"]) == 0
-    assert "calibrated_model.onnx" in capsys.readouterr().out
+    assert "run/" in capsys.readouterr().out
+
+
+def test_two_models_are_compared(
+    files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data = files
+    assert main(["debug", "compare", model, model, "-i", data, "--mode", "consistency"]) == 0
+    assert "0 of 32" in capsys.readouterr().out
+    onnx.save(chain(), f"{data}/other.onnx")
+    arguments = ["debug", "compare", model, f"{data}/other.onnx", "-i", f"{data}/x", "--json"]
+    assert main([*arguments, "--mode", "consistency"]) == 1
+    content = json.loads(capsys.readouterr().out)
+    assert content["outputs"][0]["mismatches"] > 20
+    assert content["passed"] is False

@@ -14,9 +14,11 @@ from calibrant.debug.raising import sensitivity_analysis
 from calibrant.debug.runall import runall
 from calibrant.debug.sensitivity import get_sensitivity_of_nodes
 from calibrant.debug.tensor_analysis import tensor_analysis
+from calibrant.debug.verifier import compare
 
 __all__ = [
     "collapse_check",
+    "compare",
     "get_channelwise_data_distribution",
     "get_sensitivity_of_nodes",
     "list_nodes",

@@ -104,7 +104,7 @@ def compare(
         other = load(quantized, quantizers=True, integers=True)
         mine = opened(other)
         forms = _forms(original, mine, record, quantized, notes)
-        around = read_info(_beside(quantized, info, "quant_info.json"))
+        around = _around(quantized, info, notes)
         truth, layers = _mapped(forms, mine, around)
         if layers.other_weights:
             notes.append(_other_weights(layers.other_weights))
@@ -171,6 +171,18 @@ def _beside(model: object, given: str | Path | None, name: str) -> Path | None:
         there = Path(model).parent / name
         return there if there.is_file() else None
     return None
+
+
+def _around(quantized: object, info: str | Path | None, notes: list[str]) -> Surroundings:
+    """Return what the quant-info file says; one that was found and is of another tool is left out, and noted."""
+    path = _beside(quantized, info, "quant_info.json")
+    try:
+        return read_info(path)
+    except ConfigError as e:
+        if info is not None:
+            raise
+        notes.append(f"'{path}' was not used: {e}")
+        return Surroundings()
 
 
 def _forms(

@@ -10,6 +10,8 @@ import typer
 from calibrant.cli._names import NamedCommand
 from calibrant.cli.debug.collapse_check import EXAMPLES as COLLAPSE_EXAMPLES
 from calibrant.cli.debug.collapse_check import collapse_check
+from calibrant.cli.debug.compare import EXAMPLES as COMPARE_EXAMPLES
+from calibrant.cli.debug.compare import compare
 from calibrant.cli.debug.get_channelwise_data_distribution import EXAMPLES as CHANNEL_EXAMPLES
 from calibrant.cli.debug.get_channelwise_data_distribution import (
     get_channelwise_data_distribution,
@@ -50,6 +52,7 @@ COMMANDS: tuple[tuple[Callable[..., Any], str], ...] = (
     (sensitivity_analysis, RAISING_EXAMPLES),
     (tensor_analysis, TENSOR_EXAMPLES),
     (collapse_check, COLLAPSE_EXAMPLES),
+    (compare, COMPARE_EXAMPLES),
 )
 
 

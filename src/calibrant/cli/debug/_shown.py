@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from calibrant.debug.collapse import CollapseReport
     from calibrant.debug.raising import Raised
     from calibrant.debug.ranked import Ranked
+    from calibrant.debug.verifier import Verified
 
 __all__ = [
     "print_collapse",
@@ -24,6 +25,7 @@ __all__ = [
     "print_raised",
     "print_ranked",
     "print_tensors",
+    "print_verified",
 ]
 
 #: Nodes that are shown without `--verbose`, and steps of a curve that are named.
@@ -163,3 +165,21 @@ def print_parts(summary: Mapping[str, Any], folder: Path) -> None:
     out.print(shown)
     out.print(escaped(summary["parts"]["collapse_check"]["found"].get("message", "")))
     print_files([folder / "index.html", folder / "summary.json"])
+
+
+def print_verified(found: Verified) -> None:
+    """Write how far the outputs of two models agree."""
+    out = console()
+    shown = table("output", "cosine", "mismatches", "largest difference", "relative", "passed")
+    for row in found.outputs:
+        shown.add_row(
+            escaped(row.output),
+            f"{row.cosine:.6f}",
+            f"{row.mismatches} of {row.values} ({row.share:.2%})",
+            f"{row.max_absolute_error:.4g}",
+            f"{row.max_relative_error:.4g}",
+            "yes" if row.passed else "no",
+        )
+    out.print(f"{' against '.join(found.kinds)}: {found.mode} counts, {found.samples} samples")
+    out.print(shown)
+    out.print(f"Mismatches: values that do not agree to {found.compare_digits} decimal digits.")
