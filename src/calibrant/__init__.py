@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from calibrant.analysis.evaluate import Evaluation, evaluate
     from calibrant.analysis.score import Score
     from calibrant.compat.horizon import Quantizer, set_calib_qtype
-    from calibrant.diagnose import Attribution, Ranking, attribution, sensitivity
+    from calibrant.diagnose import Advice, Attribution, Ranking, advise, attribution, sensitivity
     from calibrant.dialects import dump_recipe, load_recipe
     from calibrant.errors import CalibrantError
     from calibrant.numerics import QuantParams, QuantSpec
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from calibrant.tuning.bench import Bench
 
 __all__ = [
+    "Advice",
     "AlgorithmChoice",
     "AllNodes",
     "AllOf",
@@ -94,6 +95,7 @@ __all__ = [
     "TensorStats",
     "TuningResult",
     "__version__",
+    "advise",
     "algorithms",
     "attribution",
     "compare",
@@ -117,6 +119,8 @@ _HOMES = {
     "AlgorithmChoice": "calibrant.recipe",
     "AllNodes": "calibrant.recipe",
     "AllOf": "calibrant.recipe",
+    "Advice": "calibrant.diagnose",
+    "advise": "calibrant.diagnose",
     "Attribution": "calibrant.diagnose",
     "attribution": "calibrant.diagnose",
     "CalibrantError": "calibrant.errors",

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from calibrant.cli._names import NamedCommand
+from calibrant.cli.advise import EXAMPLES as ADVISE_EXAMPLES
+from calibrant.cli.advise import advise
 from calibrant.cli.compare import EXAMPLES as COMPARE_EXAMPLES
 from calibrant.cli.compare import compare
 from calibrant.cli.convert_config import EXAMPLES as CONVERT_EXAMPLES
@@ -77,6 +79,7 @@ def command() -> Any:
     app.command(cls=NamedCommand, epilog=COMPARE_EXAMPLES)(compare)
     app.command(cls=NamedCommand, epilog=SENSITIVITY_EXAMPLES)(sensitivity)
     app.command(cls=NamedCommand, epilog=REPORT_EXAMPLES)(report)
+    app.command(cls=NamedCommand, epilog=ADVISE_EXAMPLES)(advise)
     app.command(cls=NamedCommand, epilog=INIT_EXAMPLES)(init)
     app.command(cls=NamedCommand, epilog=EXPLAIN_EXAMPLES)(explain)
     app.command("list", cls=NamedCommand, epilog=LIST_EXAMPLES)(list_names)

@@ -1,0 +1,44 @@
+"""Which of the steps that were tried are shown, and in which order.
+
+Shown is what gains. A step for more places is shown where all steps for fewer leave more than a quarter of the error: else the few
+places are what is wrong. Of two steps for the same places the dearer one has to gain clearly more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from calibrant.analysis.score import Score
+from calibrant.diagnose.advice.steps import Tried
+
+__all__ = ["DEARER_DB", "ENOUGH_DB", "LEAST_DB", "best_first"]
+
+#: A step gains so much at least, and so much more than a cheaper one for the same places [dB].
+LEAST_DB, DEARER_DB = 0.1, 1.0
+
+#: Three quarters of the error [dB]: where fewer places make so much, more of them are not looked at.
+ENOUGH_DB = 6.0
+
+
+def best_first(
+    found: Sequence[tuple[Tried, Score]], before: Score
+) -> list[tuple[Tried, Score, float]]:
+    """Return the steps that are shown, with what each gains [dB], best first.
+
+    Args:
+        found: What was tried, and the score of each.
+        before: The score of the recipe as it is.
+    """
+    gains = [(step, score, score.db - before.db) for step, score in found]
+    gains = [g for g in gains if g[2] >= LEAST_DB]
+    kept: list[tuple[Tried, Score, float]] = []
+    for step, score, gain in sorted(gains, key=lambda g: (g[0].units, g[0].price, -g[2])):
+        fewer = max((k[2] for k in kept if k[0].units < step.units), default=0.0)
+        same = [k for k in kept if k[0].layers == step.layers]
+        cheaper = max((k[2] for k in same if k[0].price < step.price), default=-DEARER_DB)
+        alike = max((k[2] for k in same if k[0].move == step.move), default=0.0)
+        if fewer >= ENOUGH_DB or (fewer > 0 and gain < fewer + DEARER_DB):
+            continue
+        if gain >= cheaper + DEARER_DB and gain > alike:
+            kept.append((step, score, gain))
+    return sorted(kept, key=lambda k: (-k[2], k[0].units, k[0].price))

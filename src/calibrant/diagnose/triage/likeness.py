@@ -1,0 +1,181 @@
+"""Calibration data against evaluation data: range, mean, channel order, 0 to 255 against 0 to 1, normalized twice or not.
+
+Data that was prepared in another way has another mean and spread. With m, s of the calibration data and M, S of the other,
+samples are alike where s / S lies near 1 and m near M. Where they are not, known steps of preparation x -> (x * scale - mean) /
+std are tried on the calibration data, forward and backward: one that makes both alike is what was forgotten, or done twice.
+
+Colours are swapped where the first and the last differ in mean, by more than chance, and the other way round in the other data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from calibrant.diagnose.triage.finding import Finding
+from calibrant.diagnose.triage.sketch import Array, Sketch
+
+__all__ = ["check_likeness"]
+
+#: Spreads that differ by more than this factor, or means by more than so many spreads, are not alike …
+_FACTOR, _SHIFT = 2.0, 1.0
+#: … and these are.
+_NEAR_FACTOR, _NEAR_SHIFT = 1.6, 0.6
+
+#: Standard errors by which a difference of two colours is no chance.
+_ERRORS = 4.0
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True, slots=True)
+class _Preparation:
+    """A step x -> (x * scale - mean) / std.
+
+    Args:
+        name: What it is called.
+        scale: Factor.
+        mean: Subtracted, one or one a channel.
+        std: Divided by.
+    """
+
+    name: str
+    scale: float
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def forward(self, mean: Array, std: Array) -> tuple[Array, Array]:
+        m, s = np.array(self.mean), np.array(self.std)
+        return (mean * self.scale - m) / s, std * self.scale / s
+
+    def backward(self, mean: Array, std: Array) -> tuple[Array, Array]:
+        m, s = np.array(self.mean), np.array(self.std)
+        return (mean * s + m) / self.scale, std * s / self.scale
+
+    def lines(self, *, forward: bool) -> str:
+        """Return lines of a preprocessing file that do it, or undo it."""
+        scale, mean, std = self.scale, self.mean, self.std
+        if not forward:  # x * s / k + m / k
+            scale, mean, std = (
+                1.0,
+                tuple(-m / s for m, s in zip(mean, std, strict=True)),
+                tuple(self.scale / s for s in std),
+            )
+        if len(std) == 1 and not any(mean):
+            scale, std = scale / std[0], (1.0,)
+        found = [f"scale: {scale:.6g}"] if scale != 1.0 else []
+        if any(mean):
+            found.append(f"mean: {_listed(mean)}")
+        if any(s != 1.0 for s in std):
+            found.append(f"std: {_listed(std)}")
+        return "\n".join(found)
+
+
+#: Steps that are known, the plainest first.
+_KNOWN = (
+    _Preparation("scaling of 0 to 255 to 0 to 1", 1 / 255),
+    _Preparation("scaling of 0 to 255 to -1 to 1", 1 / 127.5, (1.0,)),
+    _Preparation("scaling of 0 to 1 to -1 to 1", 1.0, (0.5,), (0.5,)),
+    _Preparation("normalization with the mean and std of ImageNet", 1.0, *_IMAGENET),
+    _Preparation(
+        "scaling by 1/255 and normalization with the mean and std of ImageNet", 1 / 255, *_IMAGENET
+    ),
+)
+
+
+def check_likeness(data: Sequence[Sketch], evaluation: Sequence[Sketch]) -> Iterator[Finding]:
+    """Compare calibration data with evaluation data, input by input."""
+    others = {s.name: s for s in evaluation}
+    for mine in data:
+        other = others.get(mine.name)
+        if other is None or not (mine.is_float and other.is_float):
+            continue
+        if min(x.size for x in (*mine.samples, *other.samples)) < 2:
+            continue
+        one, two = mine.by_channel(), other.by_channel()
+        if one is None or two is None or one[0].shape[1] != two[0].shape[1]:
+            continue
+        scale = list(_scale(mine.name, one, two))
+        yield from scale or _colours(mine.name, one[0], two[0])
+
+
+def _pooled(found: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Return mean and standard deviation of each channel over all samples."""
+    means, deviations = found
+    mean = means.mean(axis=0)
+    return mean, np.sqrt((deviations**2).mean(axis=0) + means.var(axis=0))
+
+
+def _scale(name: str, one: tuple[Array, Array], two: tuple[Array, Array]) -> Iterator[Finding]:
+    (m, s), (mean, std) = _pooled(one), _pooled(two)
+    if not ((s > 0).any() and (std > 0).any()) or _alike(m, s, mean, std, _FACTOR, _SHIFT):
+        return
+    numbers = (
+        f"Input '{name}' has mean {m.mean():.3g} and spread {s.mean():.3g} in the calibration data, {mean.mean():.3g} and "
+        f"{std.mean():.3g} in the evaluation data"
+    )
+    for known in [k for k in _KNOWN if len(k.mean) in (1, len(m))]:
+        for forward in (True, False):
+            changed = known.forward(m, s) if forward else known.backward(m, s)
+            if not _alike(*changed, mean, std, _NEAR_FACTOR, _NEAR_SHIFT):
+                continue
+            what = "is missing" if forward else "was done once too often"
+            yield Finding(
+                "likeness",
+                "data",
+                f"{numbers}: {known.name} {what} in the calibration data.",
+                "Prepare the calibration data as the evaluation data; these lines of a preprocessing file do it.",
+                0.95,
+                (name,),
+                known.lines(forward=forward),
+            )
+            return
+    factor = float(s.mean() / std.mean()) if std.mean() > 0 else np.inf
+    far = max(factor, 1 / factor if factor else np.inf)
+    yield Finding(
+        "likeness",
+        "data",
+        f"{numbers}.",
+        "Prepare both in the same way, and take calibration samples like those of real use.",
+        0.9 if far > 4 else 0.7,
+        (name,),
+    )
+
+
+def _alike(m: Array, s: Array, mean: Array, std: Array, factor: float, shift: float) -> bool:
+    """Whether mean and spread of each channel agree, but for those of other data of the same kind."""
+    unit = max(float(std.mean()), 1e-30)
+    ratio = float(s.mean()) / unit
+    return 1 / factor <= ratio <= factor and float(np.abs(m - mean).mean()) <= shift * unit
+
+
+def _colours(name: str, one: Array, two: Array) -> Iterator[Finding]:
+    """Compare the order of three colours, (samples, 3) means each."""
+    if one.shape[1] != 3:
+        return
+    found = []
+    for means in (one, two):
+        difference = means[:, 0] - means[:, 2]
+        if len(difference) < 2:
+            return
+        error = float(difference.std(ddof=1)) / np.sqrt(len(difference))
+        found.append((float(difference.mean()), error))
+    (a, ea), (b, eb) = found
+    if a * b < 0 and abs(a) > _ERRORS * ea and abs(b) > _ERRORS * eb:
+        yield Finding(
+            "channel order",
+            "data",
+            f"In the calibration data channel 0 of input '{name}' lies {a:+.3g} against channel 2, in the evaluation data "
+            f"{b:+.3g}: the colours seem to be swapped (RGB, BGR).",
+            "Read both in the order of colours that the network was trained with.",
+            0.85,
+            (name,),
+            "color: BGR  # or RGB, whichever the network takes",
+        )
+
+
+def _listed(values: Sequence[float]) -> str:
+    text = ", ".join(f"{v:.6g}" for v in values)
+    return f"[{text}]" if len(values) > 1 else text
