@@ -15,11 +15,19 @@ from calibrant.dialects.amct.write import create_config
 from calibrant.errors import ConfigValueError
 from calibrant.tuner import Runner, TuningResult
 from calibrant.tuner.recipe_trials import RecipeTrial
+from calibrant.tuning.strategies import ascend_traverse
 from tests.models import convolution
 from tests.models.rescaled import rescaled
 from tests.road import batches
 
 Truth = list[np.ndarray]
+
+
+@pytest.fixture(autouse=True)
+def small_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer options for `ascend-traverse`: its whole grid is tried with invented answers (tests/tuning)."""
+    for name, values in (("KINDS", ("kl",)), ("BINS", (150, 200)), ("IMAGES", (10,))):
+        monkeypatch.setattr(ascend_traverse, name, values)
 
 
 def network() -> onnx.ModelProto:
@@ -125,10 +133,37 @@ def test_rollback_that_cannot_reach_it_says_so(tmp_path: Path) -> None:
     assert "## What to try next" in report
 
 
+# ----------------------------------------------------------------------- amct-manual and ascend-traverse
+
+
+def test_manual_goes_on_to_the_layer_that_loses(tmp_path: Path) -> None:
+    result, evaluate = tuned("amct-manual", 25.0)
+    assert result.met
+    assert "conv2" in result.raised
+    assert phases(result)[-1] == "3 sensitive layers"
+    assert result.counts.full == evaluate.calls < 9
+    result.save(tmp_path)
+    again = calibrant.quantize(network(), data(), tmp_path / "config.json", latency=False)
+    off = [d.node for d in again.plan.layers if not d.quantized]
+    assert set(result.raised) <= set(off)
+    report = json.loads((tmp_path / "tuning_report.json").read_text())
+    assert report["strategy"] == "amct-manual"
+    assert all(t["change"] for t in report["trials"])
+
+
+def test_traverse_leaves_layers_out_from_the_first() -> None:
+    result, _ = tuned("ascend-traverse", 25.0)
+    assert result.met
+    assert phases(result)[0] == "1 defaults"
+    assert phases(result)[-1] == "6 blacklist"
+    layers = list(result.precisions)
+    assert result.raised == tuple(layers[: layers.index("conv2") + 1])
+
+
 # ------------------------------------------------------------------------------------------- all of them
 
 
-@pytest.mark.parametrize("strategy", ["amct-rollback"])
+@pytest.mark.parametrize("strategy", ["amct-rollback", "amct-manual", "ascend-traverse"])
 def test_a_run_that_was_ended_goes_on_and_ends_with_the_same(
     strategy: str, tmp_path: Path
 ) -> None:
@@ -146,7 +181,7 @@ def test_a_run_that_was_ended_goes_on_and_ends_with_the_same(
     assert ended.calls - 1 + rest.calls == once.calls  # nothing ran twice
 
 
-@pytest.mark.parametrize("strategy", ["amct-rollback"])
+@pytest.mark.parametrize("strategy", ["amct-rollback", "amct-manual", "ascend-traverse"])
 def test_evaluations_are_limited(strategy: str) -> None:
     result, evaluate = tuned(strategy, 25.0, max_trials=3)
     assert evaluate.calls <= 3

@@ -210,7 +210,7 @@ def tune(
         typer.Option(
             "--strategy",
             metavar="NAME",
-            help="How to search: auto, or a vendor's own procedure: amct-rollback.",
+            help="How to search: auto, or a vendor's own procedure: amct-rollback, amct-manual, ascend-traverse.",
             rich_help_panel=_PANEL,
         ),
     ] = "auto",

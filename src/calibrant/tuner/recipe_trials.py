@@ -1,7 +1,7 @@
 """Answers what a strategy asks that changes recipes: builds each on the bench, evaluates it, and looks at its layers.
 
 What layers end in is read from the plan that a recipe leads to, so a trial costs what its layers cost, whatever the recipe
-says. Answers come from the journal where they are in it, and equal recipes are evaluated once.
+says. Answers come from the journal where they are in it, and recipes that lead to equal models are evaluated once.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from calibrant.diagnose.measuring import Question as LayersOf
 from calibrant.diagnose.measuring import measure
 from calibrant.diagnose.metric import ranked_by
 from calibrant.diagnose.own_outputs import own_outputs
+from calibrant.errors import CalibrantError
+from calibrant.graph.digest import digest
 from calibrant.graph.ends import ends
 from calibrant.plan import Plan
 from calibrant.recipe import Settings
@@ -38,6 +40,7 @@ from calibrant.tuning.promotion import fixed_layers
 from calibrant.tuning.strategies.auto import Reached, Trial
 from calibrant.tuning.strategies.recipes import (
     Alone,
+    BatchOf,
     Decided,
     LayerAlone,
     LayerFacts,
@@ -83,6 +86,7 @@ class RecipeTrials:
     most: int | None = None
     log: list[RecipeTrial] = field(default_factory=list)
     _reached: dict[tuple[object, ...], Reached] = field(default_factory=dict)
+    _models: dict[str, Reached] = field(default_factory=dict)
 
     def answer(self, question: RecipeQuestion) -> Any:
         """Answer a question.
@@ -107,6 +111,8 @@ class RecipeTrials:
                 return self._narrow(question)
             case Decided():
                 return self._decided(question)
+            case BatchOf():
+                return self.trials.bench.store.samples(question.recipe).source.batch_size
 
     def solution_of(self, asked: Try) -> Solution:
         """Return the solution of a question."""
@@ -126,11 +132,20 @@ class RecipeTrials:
 
     def _try(self, asked: Try) -> Reached:
         key = (essence(asked.recipe), asked.raised)
-        solution = self.solution_of(asked)
-        if key not in self._reached:
-            self._reached[key] = self._evaluated(asked, solution)
+        try:
+            solution = self.solution_of(asked)
+            assignment = self._assignment(solution.plan)
+            if key not in self._reached:
+                self._reached[key] = self._evaluated(asked, solution)
+        except CalibrantError as e:
+            if not self.log:
+                raise
+            assignment = self.trials.menu.narrowest
+            self._reached[key] = Reached(math.nan, math.inf, False, free=True)
+            self.trials.notes.append(
+                f"{self._shown(asked)} cannot be built, and counts as not met: {e}"
+            )
         reached = self._reached[key]
-        assignment = self._assignment(solution.plan)
         cost = self.trials.menu.cost_of(assignment) if reached.cost is None else reached.cost
         self.log.append(
             RecipeTrial(assignment, cost, None, None, reached, asked.phase, asked, asked.change)
@@ -143,16 +158,18 @@ class RecipeTrials:
         if not plan.half and not any(d.quantized for d in plan.layers):
             cost = trials.milliseconds(None)
             return Reached(known.reference, 0.0, known.allowed >= 0, free=True, cost=cost)
-        if self.most is not None and self._spent >= self.most:
-            raise EvaluationsSpent
-        shown = f"{asked.phase}: {asked.change}" if asked.change else asked.phase
-        return known.reach(
-            self.key_of(asked), shown, lambda: build(solution).deploy, trials.milliseconds
-        )
+        deploy = build(solution).deploy
+        same = digest(deploy)
+        if same not in self._models:
+            if self.most is not None and len(self._models) >= self.most:
+                raise EvaluationsSpent
+            self._models[same] = known.reach(
+                self.key_of(asked), self._shown(asked), lambda: deploy, trials.milliseconds
+            )
+        return self._models[same]
 
-    @property
-    def _spent(self) -> int:
-        return sum(not r.free for r in self._reached.values())
+    def _shown(self, asked: Try) -> str:
+        return f"{asked.phase}: {asked.change}" if asked.change else asked.phase
 
     def _assignment(self, plan: Plan) -> Assignment:
         """Return what the layers of the menu ended in."""

@@ -128,7 +128,7 @@ def tune(
         max_cost: What the model may cost, in units of `cost`: bytes of weights for `size`, milliseconds for `latency`. The
             best score within it is searched for; a requirement holds beside it.
         strategy: How to search: `auto`, or a vendor's own procedure, which begins with that vendor's defaults where there is
-            no recipe: `amct-rollback`.
+            no recipe: `amct-rollback`, `amct-manual`, `ascend-traverse`.
         max_trials: Full evaluations, at most, the float model's among them; 2 or more. None for 8 with `auto`, and for as
             many as a vendor's procedure takes.
         max_minutes: Minutes, at most; what runs is finished.

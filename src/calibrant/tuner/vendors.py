@@ -2,7 +2,8 @@
 
 | strategy | dialect of the result | layers end in |
 |---|---|---|
-| `amct-rollback` | AMCT `config.json` | int8, float32 |
+| `amct-rollback`, `amct-manual` | AMCT `config.json` | int8, float32 |
+| `ascend-traverse` | | int8, float32 |
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from calibrant.tuner.recipe_trials import EvaluationsSpent, RecipeTrial, RecipeT
 from calibrant.tuner.told import Folder, Told
 from calibrant.tuner.trials import TimeIsUp, Trials
 from calibrant.tuning.driver import Strategy, drive
+from calibrant.tuning.strategies.amct_manual import amct_manual
 from calibrant.tuning.strategies.amct_rollback import amct_rollback
+from calibrant.tuning.strategies.ascend_traverse import ascend_traverse
+from calibrant.tuning.strategies.ascend_traverse import default_recipe as ascend_default
 from calibrant.tuning.strategies.auto import Found
 from calibrant.tuning.strategies.recipes import Outcome, RecipeQuestion, Try
 
@@ -63,6 +67,16 @@ VENDORS: Mapping[str, Vendor] = {
         ("int8", "float32"),
         "amct",
         ("config.json", "accuracy_based_auto_calibration_final_config.json"),
+    ),
+    "amct-manual": Vendor(
+        lambda recipe, _: amct_manual(recipe),
+        default_recipe,
+        ("int8", "float32"),
+        "amct",
+        ("config.json",),
+    ),
+    "ascend-traverse": Vendor(
+        lambda recipe, _: ascend_traverse(recipe), ascend_default, ("int8", "float32")
     ),
 }
 

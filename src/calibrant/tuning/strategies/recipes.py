@@ -7,13 +7,15 @@ calibration samples, or at how a recipe came out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from calibrant.recipe import Recipe
+from calibrant.tuning.driver import Strategy
 
 __all__ = [
     "Alone",
+    "BatchOf",
     "Decided",
     "LayerAlone",
     "LayerFacts",
@@ -24,6 +26,7 @@ __all__ = [
     "OwnOutputs",
     "RecipeQuestion",
     "Try",
+    "with_samples",
 ]
 
 #: One input of a node: its name, its operator, and the index of the input.
@@ -123,7 +126,33 @@ class Decided:
     recipe: Recipe
 
 
-RecipeQuestion = Try | OwnOutputs | Alone | Layers | NarrowOperands | Decided
+@dataclass(frozen=True, slots=True)
+class BatchOf:
+    """How many samples has a batch of a recipe's calibration data? Answer: a number, or None where batches differ."""
+
+    recipe: Recipe
+
+
+RecipeQuestion = Try | OwnOutputs | Alone | Layers | NarrowOperands | Decided | BatchOf
+
+
+def with_samples(
+    recipe: Recipe, count: int, batch: int | None = None
+) -> Strategy[RecipeQuestion, Any, Recipe]:
+    """Return a recipe that calibrates on so many samples; as many batches as that takes where their size is fixed.
+
+    Args:
+        recipe: A recipe.
+        count: Samples.
+        batch: Samples in a batch; None for one batch of all.
+    """
+    size = count if batch is None else batch
+    calibration = replace(recipe.calibration, batch_size=size, batch_num=-(-count // size))
+    found = replace(recipe, calibration=calibration)
+    real: int | None = yield BatchOf(found)
+    if real is None or real == size:
+        return found
+    return replace(found, calibration=replace(calibration, batch_num=-(-count // real)))
 
 
 @dataclass(frozen=True, slots=True)
