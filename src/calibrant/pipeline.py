@@ -25,6 +25,7 @@ from calibrant.progress import Callback, Progress
 from calibrant.results import QuantizedModel, result_of
 from calibrant.runtime.measure import Outputs, measure_latency
 from calibrant.runtime.runtime import Runtime
+from calibrant.runtime.workers import workers_of
 from calibrant.solution import Built, Solution, build
 from calibrant.stats import Statistics
 from calibrant.tuning.lifted import lifted
@@ -52,6 +53,8 @@ def quantize(
     progress: Callback | None = None,
     per_node: bool = False,
     latency: bool = True,
+    jobs: int | None = None,
+    ray: str | None = None,
 ) -> QuantizedModel:
     """Quantize a float model.
 
@@ -75,6 +78,9 @@ def quantize(
         per_node: Compare every node with the float model's, on the first sample, and the outputs sample by
             sample: `summary["nodes"]` and `summary["distances"]`.
         latency: Time one inference of both models, in turn, for under a second (`summary["latency"]`).
+        jobs: Processes that look at the data, each at a part of it; the result is the same. For data that can be read by
+            index: files, folders, arrays.
+        ray: Address of a Ray cluster whose workers do that, or `local`; they see the same files.
 
     Raises:
         ModelError: The model cannot be read, checked or quantized.
@@ -90,6 +96,7 @@ def quantize(
         batch_num=batch_num,
         preprocess=preprocess,
         progress=Progress(progress),
+        workers=workers_of(jobs, ray),
     )
     start = time.perf_counter()
     solved = lifted(store, wanted) if keeps_scales(wanted) else solve(store, wanted)
@@ -193,6 +200,8 @@ def observe(
     batch_num: int | None = None,
     preprocess: str | Path | None = None,
     progress: Callback | None = None,
+    jobs: int | None = None,
+    ray: str | None = None,
 ) -> Statistics:
     """Return the statistics of every tensor that the recipe quantizes, from one pass over the data.
 
@@ -207,5 +216,6 @@ def observe(
         batch_num=batch_num,
         preprocess=preprocess,
         progress=Progress(progress),
+        workers=workers_of(jobs, ray),
     )
     return statistics_of(store, asked(recipe, target, fix))

@@ -19,11 +19,13 @@ __all__ = [
     "Debug",
     "Dialect",
     "Fix",
+    "Jobs",
     "Json",
     "Model",
     "Preprocess",
     "Provider",
     "Quiet",
+    "Ray",
     "Report",
     "Strict",
     "Target",
@@ -112,6 +114,27 @@ Threads = Annotated[
         metavar="N",
         min=1,
         help="Threads of ONNX Runtime. Default: its own choice.",
+        rich_help_panel=RUN_PANEL,
+        show_default=False,
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        metavar="N",
+        min=1,
+        help="Processes that look at the calibration data, each at a part of it. The result is the same.",
+        rich_help_panel=RUN_PANEL,
+        show_default=False,
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS|local",
+        help="A Ray cluster whose workers look at the calibration data (the extra 'ray'); they see the same files.",
         rich_help_panel=RUN_PANEL,
         show_default=False,
     ),

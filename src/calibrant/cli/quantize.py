@@ -17,11 +17,13 @@ from calibrant.cli._options import (
     Debug,
     Dialect,
     Fix,
+    Jobs,
     Json,
     Model,
     Preprocess,
     Provider,
     Quiet,
+    Ray,
     Report,
     Strict,
     Target,
@@ -239,6 +241,8 @@ def quantize(
     ] = True,
     provider: Provider = "cpu",
     threads: Threads = None,
+    jobs: Jobs = None,
+    ray: Ray = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -297,6 +301,10 @@ def quantize(
     with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose or quiet)) as progress:
         if record is not None:
             _check_alone(recipe, wanted, batch_num)
+            if jobs is not None or ray is not None:
+                raise ConfigValueError(
+                    "A record says all scales, so no data is looked at that --jobs or --ray could divide."
+                )
             result = quantize_from_record(
                 model,
                 record,
@@ -316,6 +324,8 @@ def quantize(
                 wanted,
                 provider=provider,
                 threads=threads,
+                jobs=jobs,
+                ray=ray,
                 batch_size=batch_size,
                 batch_num=batch_num,
                 preprocess=preprocess,

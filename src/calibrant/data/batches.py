@@ -86,6 +86,26 @@ class Batches:
             return self._table_batches(self._source)
         return self._stream_batches(self._source)
 
+    @property
+    def by_index(self) -> bool:
+        """Whether samples can be read from any index on."""
+        return isinstance(self._source, Table)
+
+    def between(self, start: int, stop: int) -> Iterator[Batch]:
+        """Yield samples `start` to `stop - 1`, where they can be read by index; others are not read.
+
+        Raises:
+            DataError: The data is a stream.
+        """
+        if not isinstance(self._source, Table):
+            raise DataError(f"{self.source} is a stream, which is read from its first sample on.")
+        assert self.batch_size is not None
+        for batch in self._table_batches(self._source, start - start % self.batch_size):
+            if batch.first >= stop:
+                return
+            first, last = max(start - batch.first, 0), min(stop - batch.first, batch.size)
+            yield batch if batch.whole else batch.part(first, last)
+
     def rebatched(self, batch_size: int) -> Batches:
         """Return the same data in batches of another size."""
         return Batches(
@@ -141,11 +161,11 @@ class Batches:
                 )
         return found
 
-    def _table_batches(self, table: Table) -> Iterator[Batch]:
+    def _table_batches(self, table: Table, begin: int = 0) -> Iterator[Batch]:
         assert self.samples is not None
         assert self.batch_size is not None
         files = table.columns[self._rows[0].name].file
-        for first in range(0, self.samples, self.batch_size):
+        for first in range(begin, self.samples, self.batch_size):
             stop = min(first + self.batch_size, self.samples)
             rows = {r.name: take(table, r, first, stop) for r in self._rows}
             extras = {n: c.read(first, stop) for n, c in self._extras.items()}

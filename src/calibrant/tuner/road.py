@@ -29,6 +29,7 @@ from calibrant.pipeline import finished
 from calibrant.plan.loaded import keeps_scales
 from calibrant.progress import Callback
 from calibrant.recipe import Layer, Recipe, Rule, Settings
+from calibrant.runtime.workers import workers_of
 from calibrant.solution import build
 from calibrant.tuner.costs import BITS, limited, menu_of
 from calibrant.tuner.digests import data_digest, text_digest
@@ -97,6 +98,8 @@ def tune(
     preprocess: str | Path | None = None,
     provider: str = "cpu",
     threads: int | None = None,
+    jobs: int | None = None,
+    ray: str | None = None,
     progress: Callback | None = None,
 ) -> TuningResult:
     """Find the cheapest quantized model that meets a requirement.
@@ -143,6 +146,8 @@ def tune(
         preprocess: File that says how stored samples become inputs, of both.
         provider: Where models run.
         threads: Threads inside an operator.
+        jobs: Processes that look at the calibration data, each at a part of it; the result is the same.
+        ray: Address of a Ray cluster whose workers do that, or `local`.
         progress: Called with a stage, what is done of it, and how much there is.
 
     Raises:
@@ -167,7 +172,15 @@ def tune(
     if isinstance(data, Iterator):
         data = list(data)
     how = {"batch_size": batch_size, "preprocess": preprocess}
-    bench = Bench(model, data, provider=provider, threads=threads, progress=progress, **how)  # type: ignore[arg-type]
+    bench = Bench(
+        model,
+        data,
+        provider=provider,
+        threads=threads,
+        progress=progress,
+        workers=workers_of(jobs, ray),
+        **how,  # type: ignore[arg-type]
+    )
     store = bench.store
     original = store.original(wanted)
     evaluator = evaluator_of(

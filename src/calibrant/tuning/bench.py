@@ -29,6 +29,7 @@ from calibrant.progress import Callback, Progress
 from calibrant.recipe import Recipe
 from calibrant.recipe.fixed import as_fixed
 from calibrant.runtime.runtime import Runtime
+from calibrant.runtime.workers import Workers
 from calibrant.solution import Solution, build
 from calibrant.tuning.guide import Guide, essence, without_widths
 from calibrant.tuning.lifted import lifted
@@ -53,6 +54,7 @@ class Bench:
         batch_num: Batches to use; over the recipes'.
         preprocess: File that says how raw samples become inputs.
         progress: Called with a stage, what is done of it, and how much there is.
+        workers: Who looks at the data; None for this process alone.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Bench:
         batch_num: int | None = None,
         preprocess: str | Path | None = None,
         progress: Callback | None = None,
+        workers: Workers | None = None,
     ) -> None:
         """Keep model and data; nothing is read yet."""
         self._store = Store(
@@ -78,6 +81,7 @@ class Bench:
             preprocess=preprocess,
             progress=Progress(progress),
             shared=True,
+            workers=workers,
         )
         self._evaluate = evaluate
         self._solved: dict[Recipe, Solved] = {}

@@ -25,10 +25,13 @@ class Samples:
 
     Args:
         source: The data.
-        notes: What is to be said of it.
+        data: What it was opened from.
+        preprocess: File that says how raw samples become inputs.
     """
 
     source: Batches
+    data: Any = None
+    preprocess: Any = None
     _held: list[Batch] = field(default_factory=list)
     _stream: Iterator[Batch] | None = None
     _passed: bool = False
@@ -138,4 +141,4 @@ def open_samples(
         preprocess=preprocess,
     )
     batches.notes[:0] = notes
-    return Samples(batches)
+    return Samples(batches, data, preprocess)

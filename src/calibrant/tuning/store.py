@@ -8,6 +8,7 @@ more), scales by tensor, algorithm and grid, rounded weights by layer.
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import onnx_ir as ir
 from calibrant.analysis.probe import Probe, take_probe
 from calibrant.choose import Known
 from calibrant.data.batch import Batch
+from calibrant.errors import DataError
 from calibrant.findings import DataFindings
 from calibrant.graph.load import ModelLike, load, prepare
 from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
@@ -31,6 +33,8 @@ from calibrant.refine.local_bias import LocalError
 from calibrant.runtime.inputs import model_inputs
 from calibrant.runtime.observe import observe
 from calibrant.runtime.runtime import CPU, Runtime
+from calibrant.runtime.shards import Shard, observe_shards
+from calibrant.runtime.workers import Processes, Workers
 from calibrant.stats import TensorStats
 from calibrant.tuning.folds import Folds, merged
 from calibrant.tuning.samples import Samples, open_samples
@@ -70,6 +74,7 @@ class Store:
         progress: Told what is going on.
         shared: Several recipes will be built: what they have in common is kept, and what they leave open is decided
             once for recipes that differ in widths alone.
+        workers: Who looks at the data, where it can be read by index; None for this process alone.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Store:
         preprocess: str | Path | None = None,
         progress: Progress | None = None,
         shared: bool = False,
+        workers: Workers | None = None,
     ) -> None:
         """Keep both; nothing is read yet."""
         self.model, self.data = model, data
@@ -101,6 +107,7 @@ class Store:
         self._probes: dict[object, Probe] = {}
         self._seen: dict[object, _Seen] = {}
         self.shared = shared
+        self.workers = workers
         self.known = Known()
         self.local: dict[Hashable, LocalError] = {}
         self.work = Work()
@@ -225,6 +232,7 @@ class Store:
             samples,
             exact=folds.exact,
             done=size,
+            start=size,
         )
         data = replace(data, samples=data.samples + size, batches=data.batches + count)
         return merged(found, more), data
@@ -238,7 +246,7 @@ class Store:
         *,
         exact: bool,
     ) -> tuple[dict[str, TensorStats], DataFindings]:
-        return self._run(model, tensors, axes, samples.all(), samples, exact=exact)
+        return self._run(model, tensors, axes, samples.all(), samples, exact=exact, start=0)
 
     def _run(
         self,
@@ -250,7 +258,11 @@ class Store:
         *,
         exact: bool,
         done: int = 0,
+        start: int = 0,
     ) -> tuple[dict[str, TensorStats], DataFindings]:
+        """Look at samples from `start` on; `batches` are these."""
+        if self.workers is not None and tensors:
+            return self._shards(model, tensors, axes, samples, exact=exact, done=done, start=start)
         seen = count = 0
 
         def counted() -> Iterator[Batch]:
@@ -271,6 +283,54 @@ class Store:
         )
         self.work.whole(seen)
         return found, DataFindings(seen, count, samples.notes)
+
+    def _shards(
+        self,
+        model: ir.Model,
+        tensors: Sequence[str],
+        axes: Mapping[str, Sequence[int]],
+        samples: Samples,
+        *,
+        exact: bool,
+        done: int,
+        start: int,
+    ) -> tuple[dict[str, TensorStats], DataFindings]:
+        """Let workers look at samples from `start` on."""
+        assert self.workers is not None
+        batches = samples.source
+        if not batches.by_index:
+            raise DataError(
+                f"{batches.source} cannot be divided among workers, since it is read from its first sample on: give files, a "
+                "folder, or arrays."
+            )
+        assert batches.samples is not None
+        size = batches.batch_size or 1
+        threads = self.runtime.threads
+        if threads is None and isinstance(self.workers, Processes):
+            threads = max(1, (os.cpu_count() or 1) // self.workers.count)
+        shard = Shard(
+            bytes(ir.to_proto(model).SerializeToString()),
+            tuple(model_inputs(model)),
+            samples.data,
+            {"batch_size": size, "preprocess": samples.preprocess},
+            start,
+            batches.samples,
+            tuple(tensors),
+            {t: tuple(a) for t, a in axes.items()},
+            exact,
+            Runtime(self.runtime.provider, threads),
+        )
+        seen = done
+
+        def told(count: int) -> None:
+            nonlocal seen
+            seen += count
+            self.progress.step(seen, samples.total)
+
+        found = observe_shards(shard, self.workers, told)
+        looked = batches.samples - start
+        self.work.whole(looked)
+        return found, DataFindings(looked, -(-looked // size), samples.notes)
 
 
 @dataclass(slots=True, eq=False)

@@ -1,0 +1,173 @@
+"""Workers that do one piece of work each: processes of this machine, or a Ray cluster.
+
+What they do is a function of this package and plain values; what comes back is in the order of the pieces, so the result is the
+same for any number of workers. A piece whose worker is lost is done again.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from calibrant.errors import ConfigRuntimeError, ConfigValueError, MissingPackageError
+
+__all__ = ["Processes", "RayCluster", "Workers", "workers_of"]
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+
+#: How often a piece is done again whose worker was lost.
+RETRIES = 3
+
+
+class Workers(Protocol):
+    """Whoever does the work."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        ...
+
+    def map(
+        self, function: Callable[[Piece], Result], pieces: Sequence[Piece]
+    ) -> Iterator[Result]:
+        """Yield what a function returns for each piece, in their order.
+
+        Args:
+            function: A function of a module, which workers import.
+            pieces: Plain values.
+
+        Raises:
+            ConfigRuntimeError: Workers were lost again and again.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Processes of this machine.
+
+    Args:
+        count: How many.
+    """
+
+    count: int
+
+    def map(
+        self, function: Callable[[Piece], Result], pieces: Sequence[Piece]
+    ) -> Iterator[Result]:
+        """Yield what a function returns for each piece."""
+        done: dict[int, Result] = {}
+        yielded = 0
+        for _ in range(RETRIES + 1):
+            missing = [i for i in range(len(pieces)) if i not in done]
+            try:
+                with self._pool(len(missing)) as pool:
+                    futures = {i: pool.submit(function, pieces[i]) for i in missing}
+                    for i in missing:
+                        done[i] = futures[i].result()
+                        while yielded in done:
+                            yield done[yielded]
+                            yielded += 1
+                return
+            except BrokenProcessPool:
+                continue
+        raise ConfigRuntimeError(
+            f"Worker processes ended {RETRIES + 1} times before their work was done; it may be that they had too little memory. "
+            "Use fewer of them."
+        )
+
+    @contextmanager
+    def _pool(self, pieces: int) -> Iterator[ProcessPoolExecutor]:
+        context = multiprocessing.get_context(
+            "spawn"
+        )  # a fork would copy the threads of ONNX Runtime
+        pool = ProcessPoolExecutor(min(self.count, pieces), mp_context=context)
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class RayCluster:
+    """Workers of a Ray cluster, which have calibrant and see the same files.
+
+    Args:
+        address: Of the cluster, as `ray.init` takes it; `local` starts one on this machine, and `local:N` one of N workers.
+
+    Raises:
+        MissingPackageError: Ray is not installed.
+        ConfigRuntimeError: There is no cluster at the address.
+    """
+
+    def __init__(self, address: str) -> None:
+        """Connect."""
+        try:
+            import ray
+        except ImportError as e:
+            raise MissingPackageError(
+                'A Ray cluster needs the package ray: pip install "calibrant[ray]".'
+            ) from e
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        self._ray: Any = ray
+        own, _, number = address.partition(":")
+        if own == "local" and number and not (number.isdigit() and int(number) > 0):
+            raise ConfigValueError(
+                f"The Ray cluster is '{address}'; it is local, local:N, or an address."
+            )
+        if not ray.is_initialized():
+            options: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False}
+            if own != "local":
+                options = {"address": address, "log_to_driver": False}
+            elif number:
+                options["num_cpus"] = int(number)
+            try:
+                ray.init(**options)
+            except (ConnectionError, ValueError, RuntimeError) as e:
+                raise ConfigRuntimeError(
+                    f"There is no Ray cluster at '{address}': {' '.join(str(e).split())[:200]}"
+                ) from e
+        self.count = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+
+    def map(
+        self, function: Callable[[Piece], Result], pieces: Sequence[Piece]
+    ) -> Iterator[Result]:
+        """Yield what a function returns for each piece."""
+        task = self._ray.remote(max_retries=RETRIES)(function)
+        waiting = [task.remote(piece) for piece in pieces]
+        for future in waiting:
+            try:
+                yield self._ray.get(future)
+            except self._ray.exceptions.RayTaskError as e:
+                raise e.cause if e.cause is not None else e from None
+            except self._ray.exceptions.RayError as e:
+                raise ConfigRuntimeError(
+                    f"Workers of the Ray cluster were lost before their work was done: {' '.join(str(e).split())[:200]}"
+                ) from e
+
+
+def workers_of(jobs: int | None, ray: str | None) -> Workers | None:
+    """Return who does the work that can be divided; None for this process alone.
+
+    Args:
+        jobs: Processes of this machine.
+        ray: Address of a Ray cluster, or `local`.
+
+    Raises:
+        ConfigValueError: Both are given, or jobs is below 1.
+    """
+    if jobs is not None and ray is not None:
+        raise ConfigValueError(
+            "jobs and ray are given; the work is done by processes or by a Ray cluster."
+        )
+    if ray is not None:
+        return RayCluster(ray)
+    if jobs is not None and jobs < 1:
+        raise ConfigValueError(f"jobs is {jobs}; it is 1 or more.")
+    return Processes(jobs) if jobs is not None and jobs > 1 else None
