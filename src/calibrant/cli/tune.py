@@ -87,6 +87,16 @@ def tune(
             show_default=False,
         ),
     ] = None,
+    knowledge: Annotated[
+        Path | None,
+        typer.Option(
+            "--knowledge",
+            metavar="DIR",
+            help="Keep what met a requirement by the structure of the graph, and try it first for the next model of the same.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ] = None,
     evaluation: Annotated[
         str | None,
         typer.Option(
@@ -336,6 +346,7 @@ def tune(
             samples_for_sensitivity=call["samples"] or None,
             out=place,
             start_from=source,
+            knowledge=knowledge,
             batch_size=call["batch_size"],
             preprocess=call["preprocess"],
             provider=provider,

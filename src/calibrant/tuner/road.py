@@ -24,6 +24,7 @@ from calibrant.errors import ConfigValueError, ModelError, did_you_mean
 from calibrant.graph import targets
 from calibrant.graph.digest import digest
 from calibrant.graph.load import ModelLike
+from calibrant.graph.structure import structure_digest
 from calibrant.graph.targets import Target
 from calibrant.pipeline import finished
 from calibrant.plan.loaded import keeps_scales
@@ -36,6 +37,7 @@ from calibrant.tuner.digests import data_digest, text_digest
 from calibrant.tuner.evaluations import Evaluations, Verdict
 from calibrant.tuner.evaluator import Evaluator, evaluator_of
 from calibrant.tuner.journal import Journal
+from calibrant.tuner.knowledge import Knowledge
 from calibrant.tuner.markdown import shown
 from calibrant.tuner.requirement import Requirement
 from calibrant.tuner.result import TuningResult
@@ -45,7 +47,7 @@ from calibrant.tuner.vendors import VENDORS, Vendor, run_vendor
 from calibrant.tuning.bench import Bench
 from calibrant.tuning.driver import Strategy, drive
 from calibrant.tuning.guide import as_decided, essence
-from calibrant.tuning.menu import Menu
+from calibrant.tuning.menu import Assignment, Menu
 from calibrant.tuning.promotion import fixed_layers
 from calibrant.tuning.strategies.auto import Found, Question, Trial, auto
 from calibrant.tuning.strategies.within import within
@@ -69,9 +71,9 @@ HOLDOUT = 0.2
 CONFIDENCE = 0.99
 
 #: Ways to search: (menu, allowed loss, evaluations) -> what asks.
-STRATEGIES: Mapping[str, Callable[[Menu, float, int], Strategy[Question, Any, Found]]] = {
-    "auto": auto
-}
+STRATEGIES: Mapping[
+    str, Callable[[Menu, float, int, Sequence[Assignment]], Strategy[Question, Any, Found]]
+] = {"auto": auto}
 
 
 def tune(
@@ -94,6 +96,7 @@ def tune(
     samples_for_sensitivity: int | None = SAMPLES,
     out: str | Path | None = None,
     start_from: str | Path | None = None,
+    knowledge: str | Path | None = None,
     batch_size: int | None = None,
     preprocess: str | Path | None = None,
     provider: str = "cpu",
@@ -142,6 +145,8 @@ def tune(
         samples_for_sensitivity: Samples that layers are measured on alone; None for all.
         out: Folder of the journal (`journal.sqlite`); a run that was ended goes on from there. None keeps none.
         start_from: Folder of an earlier run whose journal answers what it can, for another requirement.
+        knowledge: Folder that keeps, by the structure of the graph, what met a requirement: the next model of the same
+            structure tries it first. For strategy `auto`.
         batch_size: Samples in a batch, of calibration and evaluation.
         preprocess: File that says how stored samples become inputs, of both.
         provider: Where models run.
@@ -241,12 +246,22 @@ def tune(
                 interrupted=ended.interrupted,
                 start=start,
             )
-        search, interrupted = _searched(strategy, trials, (max_trials or TRIALS) - 1, max_cost)
+        learned = (
+            Knowledge(Path(knowledge), structure_digest(original), wanted.target)
+            if knowledge is not None
+            else None
+        )
+        known = learned.assignments(menu) if learned is not None else []
+        spend = (max_trials or TRIALS) - 1
+        search, interrupted = _searched(strategy, trials, spend, max_cost, known)
         failed = trials.evaluations.failed
         if failed is not None and not any(math.isfinite(t.reached.loss) for t in search.trials):
             raise failed
         with store.progress.stage("all evaluation samples"):
             search, verdict = trials.settled(search)
+        if learned is not None and search.best.reached.met and not search.best.reached.free:
+            told = {"required": str(required), "metric": evaluator.name, "model": _name_of(model)}
+            learned.add(search.best.assignment, told)
         return _result(
             model,
             trials,
@@ -264,7 +279,11 @@ def tune(
 
 
 def _searched(
-    strategy: str, trials: Trials, evaluations: int, max_cost: float | None
+    strategy: str,
+    trials: Trials,
+    evaluations: int,
+    max_cost: float | None,
+    known: Sequence[Assignment],
 ) -> tuple[Found, str]:
     """Run the strategy; where it is ended early, return the best so far, and what ended it.
 
@@ -275,7 +294,7 @@ def _searched(
     if max_cost is not None:
         asking = within(trials.menu, max_cost, allowed, evaluations)
     else:
-        asking = STRATEGIES[strategy](trials.menu, allowed, evaluations)
+        asking = STRATEGIES[strategy](trials.menu, allowed, evaluations, known)
     try:
         return drive(asking, trials.answer), ""
     except (KeyboardInterrupt, TimeIsUp) as e:
@@ -300,6 +319,10 @@ def _searched(
         else min(done, key=lambda t: (t.reached.loss, t.cost))
     )
     return Found(best, tuple(done), f"The run was ended early ({ended})."), ended
+
+
+def _name_of(model: ModelLike) -> str:
+    return Path(model).name if isinstance(model, str | Path) else "(in memory)"
 
 
 def _of_float(

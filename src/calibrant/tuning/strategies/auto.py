@@ -129,13 +129,17 @@ class Found:
     within: float | None = None
 
 
-def auto(menu: Menu, allowed: float, evaluations: int) -> Strategy[Question, Any, Found]:
+def auto(
+    menu: Menu, allowed: float, evaluations: int, known: Sequence[Assignment] = ()
+) -> Strategy[Question, Any, Found]:
     """Return the cheapest assignment that meets the requirement, with all that was tried.
 
     Args:
         menu: What layers may be.
         allowed: Loss of score that is allowed, in its own units.
         evaluations: Full evaluations, at most; 1 or more.
+        known: Assignments that met a requirement for another model of the same structure, the cheapest first: one is tried
+            early.
     """
     search = Search(menu, allowed, evaluations, least_cost(menu))
     yield from search.evaluate(search.lowest, "cheapest")
@@ -155,6 +159,7 @@ def auto(menu: Menu, allowed: float, evaluations: int) -> Strategy[Question, Any
     if allowed < 0:
         yield from search.evaluate(search.top, "most precise")
         return search.found("The requirement is above what the float model reaches.")
+    yield from search.remember(known)
     yield from search.reach()
     if search.best is None:
         return search.found(
@@ -339,6 +344,14 @@ class Search:
         return near
 
     # -------------------------------------------------------------------------------------------- phases
+
+    def remember(self, known: Sequence[Assignment]) -> Strategy[Question, Any, None]:
+        """Try what another model of the same structure ended with."""
+        for assignment in known:
+            if self.left > 1 and all(t.assignment != assignment for t in self.trials):
+                yield from self.error(assignment)
+                yield from self.evaluate(assignment, "known from before")
+                return
 
     def reach(self) -> Strategy[Question, Any, None]:
         """Find an assignment that meets the requirement."""
