@@ -105,3 +105,29 @@ def test_a_score_agrees_with_the_deployed_model() -> None:
 
 def test_it_is_public() -> None:
     assert calibrant.Bench is Bench
+
+
+@pytest.mark.parametrize("name", ["residual", "conv_bn_relu", "gemm_mlp"])
+@pytest.mark.parametrize("layers", [1, None], ids=["one layer", "all layers"])
+def test_float16_computes_in_float16_on_a_bench_too(name: str, layers: int | None) -> None:
+    b = bench(name)
+    named = [d.node for d in b.solve().plan.layers if d.quantized][:layers]
+    half = Settings.of_precision("float16")
+    rules = [Rule(Layer(n), half, n) for n in named]
+    if layers is None:
+        rules = [Rule(AllNodes(), half, "all")]
+    solution = b.solve(Recipe(rules=tuple(rules)))
+    assert set(named) <= set(solution.plan.half)
+    deploy = build(solution).deploy
+    casts = [n for n in deploy.graph if n.op_type == "Cast"]
+    assert {int(n.attributes["to"].as_int()) for n in casts} >= {
+        1,
+        10,
+    }  # to float32 and to float16
+    feed = NETS[name]()[1](batch=4, seed=9)
+    floats, halves = outputs(solution.original, feed), outputs(deploy, feed)
+    assert not all(np.array_equal(a, b) for a, b in zip(floats, halves, strict=True))
+    assert all(sqnr_db(a, b) > 20 for a, b in zip(floats, halves, strict=True))
+    again = calibrant.quantize_from_record(NETS[name]()[0], solution.record)
+    for x, y in zip(halves, outputs(again.deploy, feed), strict=True):
+        np.testing.assert_array_equal(x, y)

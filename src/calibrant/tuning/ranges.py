@@ -41,6 +41,7 @@ from calibrant.tuning.driver import drive
 from calibrant.tuning.folds import Folds
 from calibrant.tuning.forms import Form, balance_as_asked, forms
 from calibrant.tuning.guide import Guide
+from calibrant.tuning.halves import in_half
 from calibrant.tuning.space import same_params
 from calibrant.tuning.store import Store
 from calibrant.tuning.strategies.ranges import Question, RangeOption, Verdict, ranges
@@ -106,8 +107,9 @@ def decide(
     if guide is not None:
         form = next(f for f in guide.forms if f.name == guide.option.form)
         changed = store.at_opset_of(form.model, model)
-        same = changed is model
-        form = replace(form, model=changed, plan=plan if same else resolve(recipe, changed))
+        plan = plan if changed is model else resolve(recipe, changed)
+        changed, _ = in_half(changed, plan.half, probe, store)
+        form = replace(form, model=changed, plan=plan)
         return Trying([form], recipe, probe, store).decided(guide.option)
     model, plan, asked = balance_as_asked(model, plan, recipe, probe, runtime)
     found = forms(model, plan, recipe, probe, runtime)

@@ -19,17 +19,16 @@ from calibrant.findings import Findings, PassFindings, PromotionReport
 from calibrant.graph.digest import digest
 from calibrant.graph.form import ModelForm
 from calibrant.graph.passes.balance import Balanced, factors_by_layer
-from calibrant.graph.passes.half import Island, to_half
 from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
 from calibrant.recipe import Note, Recipe
 from calibrant.refine.few_levels import Refinement, refine_levels
 from calibrant.refine.learned_rounding import Learned, learn_rounding
-from calibrant.runtime.overflow import half_overflows
 from calibrant.solution import NOT_FOR_ACCURACY, Solution
 from calibrant.stats import Statistics, TensorStats
 from calibrant.tuning.biases import affordable, corrected, corrected_by_rules
 from calibrant.tuning.guide import Guide
+from calibrant.tuning.halves import in_half
 from calibrant.tuning.promotion import promoted
 from calibrant.tuning.ranges import behind_weights, decide
 from calibrant.tuning.search import prepare_search
@@ -62,7 +61,7 @@ def solve(store: Store, recipe: Recipe, guide: Guide | None = None) -> Solved:
         if prepared.raised and store.first_time("raised", prepared.model):
             check_raised(original, probe, runtime)
     with progress.stage("decide"):
-        base, half = _in_half(prepared.model, plan.half, probe, store)
+        base, half = in_half(prepared.model, plan.half, probe, store)
         decided = decide(base, plan, recipe, probe, store, guide)
         recipe, form, trials = decided.recipe, decided.form, decided.trials
         searching = prepare_search(recipe, form.model, form.plan)
@@ -84,15 +83,16 @@ def solve(store: Store, recipe: Recipe, guide: Guide | None = None) -> Solved:
     with progress.stage("choose"):
         plan = settled(plan)
         params = _chosen(plan, base, statistics, form.balanced, store)
-    half_later: tuple[str, ...] = ()
+    half_later = form.plan.half if guide is not None else ()  # the form is older than the recipe
     promotion: PromotionReport | None = None
     if recipe.promote is not None:
         with progress.stage("promotion"):
-            plan, half_later, promotion = promoted(
+            plan, raised, promotion = promoted(
                 base, plan, params, recipe, probe, progress, runtime
             )
-            base, more_half = _in_half(base, half_later, probe, store)
+            base, more_half = in_half(base, raised, probe, store)
             half += more_half
+            half_later += raised
             params = _chosen(plan, base, statistics, form.balanced, store)
     few = affordable(statistics, data.samples)
     params, learned, refinements = _refined(base, plan, params, probe, few, store)
@@ -154,17 +154,6 @@ def statistics_of(store: Store, recipe: Recipe) -> Statistics:
     with store.progress.stage("observe"):
         found, _ = store.statistics(model, wanted[0], wanted[1], samples, exact=exact)
     return Statistics(found, digest(prepared.model))
-
-
-def _in_half(
-    model: ir.Model, names: tuple[str, ...], probe: Probe, store: Store
-) -> tuple[ir.Model, tuple[Island, ...]]:
-    """Return the model with some nodes in float16, and what became of them."""
-    if not names:
-        return model, ()
-    over = half_overflows(model, names, probe.feeds, runtime=store.runtime)
-    changed = model.clone()
-    return changed, tuple(to_half(changed, names, over))
 
 
 def _chosen(
