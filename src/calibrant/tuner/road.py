@@ -15,30 +15,35 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from calibrant._version import __version__
 from calibrant.dialects.asked import RecipeLike, asked
-from calibrant.errors import ConfigValueError, ModelError, did_you_mean
+from calibrant.errors import ConfigValueError, ModelError
 from calibrant.graph import targets
 from calibrant.graph.digest import digest
 from calibrant.graph.load import ModelLike
 from calibrant.graph.structure import structure_digest
-from calibrant.graph.targets import Target
 from calibrant.pipeline import finished
-from calibrant.plan.loaded import keeps_scales
 from calibrant.progress import Callback
 from calibrant.recipe import Layer, Recipe, Rule, Settings
 from calibrant.runtime.workers import workers_of
 from calibrant.solution import build
-from calibrant.tuner.costs import BITS, limited, menu_of
+from calibrant.tuner.checks import (
+    PRECISIONS,
+    check_budget,
+    check_options,
+    check_shares,
+    precisions_of,
+)
+from calibrant.tuner.costs import limited, menu_of
 from calibrant.tuner.digests import data_digest, text_digest
-from calibrant.tuner.evaluations import Evaluations, Verdict
-from calibrant.tuner.evaluator import Evaluator, evaluator_of
+from calibrant.tuner.evaluations import Verdict
+from calibrant.tuner.evaluator import evaluator_of
 from calibrant.tuner.journal import Journal
 from calibrant.tuner.knowledge import Knowledge
 from calibrant.tuner.markdown import shown
+from calibrant.tuner.reference import evaluations_of, float_scores, name_of
 from calibrant.tuner.requirement import Requirement
 from calibrant.tuner.result import TuningResult
 from calibrant.tuner.told import Told
@@ -54,9 +59,6 @@ from calibrant.tuning.strategies.within import within
 from calibrant.tuning.unseen import unseen_outputs
 
 __all__ = ["CONFIDENCE", "HOLDOUT", "PRECISIONS", "SAMPLES", "STRATEGIES", "TRIALS", "tune"]
-
-#: Precisions that layers may have, the one of least bits first.
-PRECISIONS = tuple(BITS)
 
 #: Full evaluations of `auto`, at most, the float model's among them.
 TRIALS = 8
@@ -167,10 +169,17 @@ def tune(
     required = Requirement.of(require)
     vendor = VENDORS.get(strategy)
     wanted = asked(vendor.default() if vendor is not None and recipe is None else recipe, target)
-    precisions = _precisions(allow, targets.get(wanted.target), strategy)
-    _check(wanted, strategy, max_trials, max_minutes, samples_for_sensitivity)
-    _check_shares(holdout, confidence)
-    _check_budget(max_cost, cost, strategy)
+    precisions = precisions_of(allow, targets.get(wanted.target), strategy)
+    check_options(
+        wanted,
+        strategy,
+        (*STRATEGIES, *VENDORS),
+        max_trials,
+        max_minutes,
+        samples_for_sensitivity,
+    )
+    check_shares(holdout, confidence)
+    check_budget(max_cost, cost, strategy)
     if limits and vendor is not None:
         raise ConfigValueError(f"Limits by layer belong to strategy 'auto'; it is '{strategy}'.")
     deadline = time.monotonic() + 60 * max_minutes if max_minutes is not None else None
@@ -212,8 +221,8 @@ def tune(
         )
         scoring = text_digest(evaluator.digest())
         with store.progress.stage("float model"):
-            reference = _of_float(evaluator, original, journal, context, scoring)
-        evaluations = _evaluations(evaluator, journal, required, reference)
+            reference = float_scores(evaluator, original, journal, context, scoring)
+        evaluations = evaluations_of(evaluator, journal, required, reference)
         menu = limited(
             _menu(bench, wanted, precisions, cost, journal, context, vendor), limits or {}
         )
@@ -260,7 +269,7 @@ def tune(
         with store.progress.stage("all evaluation samples"):
             search, verdict = trials.settled(search)
         if learned is not None and search.best.reached.met and not search.best.reached.free:
-            told = {"required": str(required), "metric": evaluator.name, "model": _name_of(model)}
+            told = {"required": str(required), "metric": evaluator.name, "model": name_of(model)}
             learned.add(search.best.assignment, told)
         return _result(
             model,
@@ -319,56 +328,6 @@ def _searched(
         else min(done, key=lambda t: (t.reached.loss, t.cost))
     )
     return Found(best, tuple(done), f"The run was ended early ({ended})."), ended
-
-
-def _name_of(model: ModelLike) -> str:
-    return Path(model).name if isinstance(model, str | Path) else "(in memory)"
-
-
-def _of_float(
-    evaluator: Evaluator, original: ir.Model, journal: Journal, context: str, scoring: str
-) -> float | dict[str, float]:
-    """Return what the float model scores: one number, or several by name."""
-    key = text_digest(context, scoring, "float")
-    found = journal.get(key)
-    start = time.perf_counter()
-    if evaluator.paired is not None:
-        values = np.array(found["values"]) if found is not None else None
-        reference = evaluator.paired.open(values)
-        answer = {"score": float(reference.mean()), "values": reference.tolist()}
-    elif found is not None:
-        answer = found
-    else:
-        scored = evaluator.score(original)
-        answer = {"score": scored.value, "several": scored.several}
-    several: dict[str, float] | None = answer.get("several")
-    for name, value in (several or {evaluator.name: float(answer["score"])}).items():
-        if math.isnan(value):
-            raise ConfigValueError(
-                f"The float model's {name} is NaN, so no other model can be compared with it."
-            )
-    if found is None:
-        journal.put(key, "full", "the float model", answer, time.perf_counter() - start)
-    return several if several is not None else float(answer["score"])
-
-
-def _evaluations(
-    evaluator: Evaluator,
-    journal: Journal,
-    required: Requirement,
-    reference: float | Mapping[str, float],
-) -> Evaluations:
-    """Return what evaluates, with how much each score may lose."""
-    better = evaluator.higher_is_better
-    if not isinstance(reference, Mapping):
-        allowed = required.allowed(reference, higher_is_better=better)
-        return Evaluations(evaluator, journal, reference, allowed)
-    several = {
-        n: (v, required.of_score(n).allowed(v, higher_is_better=better))
-        for n, v in reference.items()
-    }
-    required.check_scores(reference)
-    return Evaluations(evaluator, journal, 0.0, 1.0, several)
 
 
 def _menu(
@@ -478,83 +437,3 @@ def _result(
         (*notes, *dict.fromkeys(trials.notes)),
         told,
     )
-
-
-def _precisions(
-    allow: str | Sequence[str] | None, target: Target, strategy: str = "auto"
-) -> list[str]:
-    """Return the precisions that layers may have, the one of least bits first.
-
-    Where the local runtime is the device, its integer kernels have 8 bits, and int16 would be float arithmetic with
-    rounding on top.
-    """
-    wide = 16 in target.activation_bits and 16 in target.weight_bits
-    vendor = VENDORS.get(strategy)
-    if allow is None and vendor is not None:
-        return [p for p in vendor.precisions if p != "int16" or wide]
-    if allow is None:
-        return ["int8", *(["int16"] if wide and not target.measures_latency else []), "float32"]
-    named = [p.strip() for p in allow.split(",")] if isinstance(allow, str) else list(allow)
-    for name in named:
-        if name not in PRECISIONS:
-            raise ConfigValueError(
-                f"Unknown precision '{name}'. Known: {', '.join(PRECISIONS)}."
-                + did_you_mean(str(name), PRECISIONS)
-            )
-    if not named:
-        raise ConfigValueError(f"No precision is allowed. Known: {', '.join(PRECISIONS)}.")
-    if "int16" in named and not wide:
-        raise ConfigValueError(f"int16 is allowed, and target '{target.name}' has 8 bits alone.")
-    if set(named) == {"float32"}:
-        raise ConfigValueError("float32 alone is allowed, so there is nothing to quantize.")
-    if vendor is not None and not {"int8", "float32"} <= set(named) <= set(vendor.precisions):
-        raise ConfigValueError(
-            f"Strategy '{strategy}' gives layers {', '.join(vendor.precisions)}, int8 and float32 always; allowed are "
-            f"{', '.join(named)}."
-        )
-    return [p for p in PRECISIONS if p in named]
-
-
-def _check_budget(max_cost: float | None, cost: str | Path, strategy: str) -> None:
-    if max_cost is None:
-        return
-    if not max_cost > 0:
-        raise ConfigValueError(
-            f"max_cost is {max_cost}; it is above 0, in units of cost ({cost})."
-        )
-    if strategy != "auto":
-        raise ConfigValueError(f"A limit of cost belongs to strategy 'auto'; it is '{strategy}'.")
-
-
-def _check_shares(holdout: float, confidence: float) -> None:
-    if not 0 <= holdout < 1:
-        raise ConfigValueError(f"holdout is {holdout}; it is a share, from 0 to below 1.")
-    if not 0.5 <= confidence <= 1:
-        raise ConfigValueError(f"confidence is {confidence}; it is from 0.5 to 1.")
-
-
-def _check(
-    wanted: Recipe, strategy: str, trials: int | None, minutes: float | None, samples: int | None
-) -> None:
-    known = (*STRATEGIES, *VENDORS)
-    if strategy not in known:
-        raise ConfigValueError(
-            f"Unknown strategy '{strategy}'. Known: {', '.join(known)}."
-            + did_you_mean(strategy, known)
-        )
-    if trials is not None and trials < 2:
-        raise ConfigValueError(
-            f"max_trials is {trials}; it is 2 or more: the float model, and one quantized model."
-        )
-    if minutes is not None and not minutes > 0:
-        raise ConfigValueError(f"max_minutes is {minutes}; it is above 0.")
-    if samples is not None and samples < 1:
-        raise ConfigValueError(f"samples_for_sensitivity is {samples}; it is 1 or more.")
-    if keeps_scales(wanted):
-        raise ConfigValueError(
-            "The recipe keeps the scales that the model has; precisions are tuned with scales that are chosen from data."
-        )
-    if wanted.promote is not None or wanted.search is not None:
-        raise ConfigValueError(
-            "The recipe raises layers or searches between candidates itself; tune decides of each layer's precision."
-        )

@@ -1,0 +1,105 @@
+"""Checks of what a tuning run is asked for, before any of its work begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from calibrant.errors import ConfigValueError, did_you_mean
+from calibrant.graph.targets import Target
+from calibrant.plan.loaded import keeps_scales
+from calibrant.recipe import Recipe
+from calibrant.tuner.costs import BITS
+from calibrant.tuner.vendors import VENDORS
+
+__all__ = ["PRECISIONS", "check_budget", "check_options", "check_shares", "precisions_of"]
+
+#: Precisions that layers may have, the one of least bits first.
+PRECISIONS = tuple(BITS)
+
+
+def precisions_of(
+    allow: str | Sequence[str] | None, target: Target, strategy: str = "auto"
+) -> list[str]:
+    """Return the precisions that layers may have, the one of least bits first.
+
+    Where the local runtime is the device, its integer kernels have 8 bits, and int16 would be float arithmetic with
+    rounding on top.
+    """
+    wide = 16 in target.activation_bits and 16 in target.weight_bits
+    vendor = VENDORS.get(strategy)
+    if allow is None and vendor is not None:
+        return [p for p in vendor.precisions if p != "int16" or wide]
+    if allow is None:
+        return ["int8", *(["int16"] if wide and not target.measures_latency else []), "float32"]
+    named = [p.strip() for p in allow.split(",")] if isinstance(allow, str) else list(allow)
+    for name in named:
+        if name not in PRECISIONS:
+            raise ConfigValueError(
+                f"Unknown precision '{name}'. Known: {', '.join(PRECISIONS)}."
+                + did_you_mean(str(name), PRECISIONS)
+            )
+    if not named:
+        raise ConfigValueError(f"No precision is allowed. Known: {', '.join(PRECISIONS)}.")
+    if "int16" in named and not wide:
+        raise ConfigValueError(f"int16 is allowed, and target '{target.name}' has 8 bits alone.")
+    if set(named) == {"float32"}:
+        raise ConfigValueError("float32 alone is allowed, so there is nothing to quantize.")
+    if vendor is not None and not {"int8", "float32"} <= set(named) <= set(vendor.precisions):
+        raise ConfigValueError(
+            f"Strategy '{strategy}' gives layers {', '.join(vendor.precisions)}, int8 and float32 always; allowed are "
+            f"{', '.join(named)}."
+        )
+    return [p for p in PRECISIONS if p in named]
+
+
+def check_budget(max_cost: float | None, cost: str | Path, strategy: str) -> None:
+    """Check a limit of cost."""
+    if max_cost is None:
+        return
+    if not max_cost > 0:
+        raise ConfigValueError(
+            f"max_cost is {max_cost}; it is above 0, in units of cost ({cost})."
+        )
+    if strategy != "auto":
+        raise ConfigValueError(f"A limit of cost belongs to strategy 'auto'; it is '{strategy}'.")
+
+
+def check_shares(holdout: float, confidence: float) -> None:
+    """Check what share is held out, and how certain an early end is."""
+    if not 0 <= holdout < 1:
+        raise ConfigValueError(f"holdout is {holdout}; it is a share, from 0 to below 1.")
+    if not 0.5 <= confidence <= 1:
+        raise ConfigValueError(f"confidence is {confidence}; it is from 0.5 to 1.")
+
+
+def check_options(
+    wanted: Recipe,
+    strategy: str,
+    known: Sequence[str],
+    trials: int | None,
+    minutes: float | None,
+    samples: int | None,
+) -> None:
+    """Check options against each other and against the recipe; `known` are the strategies there are."""
+    if strategy not in known:
+        raise ConfigValueError(
+            f"Unknown strategy '{strategy}'. Known: {', '.join(known)}."
+            + did_you_mean(strategy, known)
+        )
+    if trials is not None and trials < 2:
+        raise ConfigValueError(
+            f"max_trials is {trials}; it is 2 or more: the float model, and one quantized model."
+        )
+    if minutes is not None and not minutes > 0:
+        raise ConfigValueError(f"max_minutes is {minutes}; it is above 0.")
+    if samples is not None and samples < 1:
+        raise ConfigValueError(f"samples_for_sensitivity is {samples}; it is 1 or more.")
+    if keeps_scales(wanted):
+        raise ConfigValueError(
+            "The recipe keeps the scales that the model has; precisions are tuned with scales that are chosen from data."
+        )
+    if wanted.promote is not None or wanted.search is not None:
+        raise ConfigValueError(
+            "The recipe raises layers or searches between candidates itself; tune decides of each layer's precision."
+        )
