@@ -29,6 +29,8 @@ from calibrant.cli.report import EXAMPLES as REPORT_EXAMPLES
 from calibrant.cli.report import report
 from calibrant.cli.sensitivity import EXAMPLES as SENSITIVITY_EXAMPLES
 from calibrant.cli.sensitivity import sensitivity
+from calibrant.cli.train import EXAMPLES as TRAIN_EXAMPLES
+from calibrant.cli.train import train
 from calibrant.cli.tune import EXAMPLES as TUNE_EXAMPLES
 from calibrant.cli.tune import tune
 
@@ -75,6 +77,7 @@ def command() -> Any:
 
     app.command(cls=NamedCommand, epilog=QUANTIZE_EXAMPLES)(quantize)
     app.command(cls=NamedCommand, epilog=TUNE_EXAMPLES)(tune)
+    app.command(cls=NamedCommand, epilog=TRAIN_EXAMPLES)(train)
     app.command(cls=NamedCommand, epilog=EVALUATE_EXAMPLES)(evaluate)
     app.command(cls=NamedCommand, epilog=COMPARE_EXAMPLES)(compare)
     app.command(cls=NamedCommand, epilog=SENSITIVITY_EXAMPLES)(sensitivity)

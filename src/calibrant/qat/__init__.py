@@ -10,13 +10,16 @@ from typing import Any
 
 from calibrant.errors import MissingPackageError
 
-__all__ = ["Trainable", "functional", "prepare"]
+__all__ = ["Fitted", "Trainable", "fit", "functional", "prepare", "train_files"]
 
 #: Where each public name lives; a module stands for itself.
 _HOMES: dict[str, str] = {
+    "Fitted": "calibrant.qat.fitting",
     "Trainable": "calibrant.qat.trainable",
+    "fit": "calibrant.qat.fitting",
     "functional": "calibrant.qat.functional",
     "prepare": "calibrant.qat.trainable",
+    "train_files": "calibrant.qat.files",
 }
 
 

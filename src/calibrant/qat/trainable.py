@@ -33,6 +33,7 @@ from calibrant.progress import Callback, Progress
 from calibrant.qat.agreement import Agreement, agreement_of
 from calibrant.qat.build import Trained, build_module
 from calibrant.qat.graph import explained, key_of, to_torch
+from calibrant.qat.modules import exported
 from calibrant.qat.recipe import asked_of_training, for_calibration
 from calibrant.results import QuantizedModel
 from calibrant.runtime.runtime import Runtime
@@ -226,10 +227,11 @@ class Trainable:
 
 
 def prepare(
-    model: ModelLike,
+    model: ModelLike | nn.Module,
     data: Any,
     recipe: RecipeLike | None = None,
     *,
+    example: Any = None,
     target: str | Path | None = None,
     fix: Mapping[str, Any] | None = None,
     provider: str = "cpu",
@@ -242,9 +244,11 @@ def prepare(
     """Calibrate a float model, and return it with its quantizers as a network that trains.
 
     Args:
-        model: Path of an ONNX file, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not changed.
+        model: Path of an ONNX file, an `onnx.ModelProto`, an `onnx_ir.Model`, or a module of torch, which is
+            exported: its nodes have the names of your modules. It is not changed.
         data: Calibration data, as `calibrant.quantize` takes it: some 100 samples are enough.
         recipe: What is wanted: any recipe, one for training (AMCT's retrain configurations) or not.
+        example: What a module of torch is called with: a tensor, a sequence of tensors, or a mapping by argument.
         target: What the model will run on, over the recipe's.
         fix: Inputs of the model that are the same in every use.
         provider: Execution provider for runs of the deployed model.
@@ -261,6 +265,12 @@ def prepare(
         UnsupportedError: A node or a setting that cannot be trained.
     """
     start = time.perf_counter()
+    if isinstance(model, nn.Module):
+        if example is None:
+            raise ConfigValueError(
+                "A module of torch needs an example of what it is called with (example=…)."
+            )
+        model = exported(model, example)
     wanted = asked(recipe, target, fix)
     calibration = for_calibration(wanted)
     store = Store(

@@ -1,0 +1,229 @@
+"""`calibrant train`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calibrant.cli._files import recipe_source
+from calibrant.cli._names import completing, metrics
+from calibrant.cli._options import (
+    DATA_PANEL,
+    HOW_PANEL,
+    Debug,
+    Dialect,
+    Fix,
+    Json,
+    Model,
+    Preprocess,
+    Provider,
+    Strict,
+    Target,
+    Threads,
+    Verbose,
+)
+
+__all__ = ["EXAMPLES", "train"]
+
+#: Exit code where training is no better than calibration alone; the calibrated model is written.
+BEST_EFFORT = 8
+
+_PANEL = "Training"
+
+EXAMPLES = """Examples:
+
+`calibrant train model.onnx --data train.npz --eval eval.npz --metric top1 --recipe qat.cfg --out run`
+
+`calibrant train model.onnx --data train.npz --minutes 10 --out run`
+
+`calibrant train model.onnx --data train.npz --out run --resume`
+"""
+
+
+def train(
+    model: Model,
+    *,
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            help="Training samples, in any form that calibration data may have; labels are not needed. Ranges are calibrated "
+            "on some of them first.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="DIR",
+            help="Folder for the results: the files of quantize, trained.onnx (the float model with trained weights), "
+            "training.jsonl and checkpoint.npz, from which a run that was ended goes on.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ],
+    evaluation: Annotated[
+        str | None,
+        typer.Option(
+            "--eval",
+            metavar="DATA",
+            help="Evaluation data with references, as for 'calibrant evaluate'. Default: some training samples are held back, "
+            "and outputs compared with the float model's.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            autocompletion=completing(metrics),
+            help="{metrics} (any number behind top), or module:function (more is better); needed with --eval.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What is wanted, in any dialect: AMCT's configurations for training, or any recipe. - for standard input.",
+            rich_help_panel=HOW_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    dialect: Dialect = None,
+    strict: Strict = False,
+    target: Target = None,
+    fix: Fix = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N",
+            help="How often all samples are gone through. Default: 3.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N",
+            help="Wall time of training, in the place of epochs.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    loss: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="distill: answer as the float model does; labels: cross entropy with an array 'labels' in the data; "
+            "module:function: a function of outputs, the float model's outputs, and a dict of what else the data has.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "distill",
+    lr: Annotated[
+        float,
+        typer.Option(
+            metavar="RATE",
+            help="Largest learning rate, as a share of what is trained.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = 1e-3,
+    batch_size: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="Samples in a step.", rich_help_panel=_PANEL),
+    ] = 64,
+    calibration_samples: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Samples that ranges are calibrated on, evenly over the data.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = 128,
+    seed: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Decides the order of the samples.", rich_help_panel=_PANEL
+        ),
+    ] = 0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on where a run in this folder ended.", rich_help_panel=_PANEL
+        ),
+    ] = False,
+    preprocess: Preprocess = None,
+    provider: Provider = "cpu",
+    threads: Threads = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Train a float ONNX model with its quantizers, and write what comes out as quantize does.
+
+    Calibration comes first. Training then moves weights, biases and ranges so that the deployed model answers as the
+    float model does; labels are not needed. What is trained is the graph that is deployed, which is checked. Where
+    training is no better than calibration alone, the calibrated model is written and the exit code is 8. Needs torch:
+    pip install "calibrant[torch]".
+    """
+    from calibrant.cli._progress import progress_bars
+    from calibrant.cli._summary import check_folder, print_json, quiet_stdout
+    from calibrant.cli._trained import print_trained
+    from calibrant.dialects import load_recipe
+    from calibrant.errors import ConfigValueError
+    from calibrant.qat import train_files
+    from calibrant.recipe import Recipe
+    from calibrant.recipe.fixed import fixed_by_text, merged
+
+    if (evaluation is None) != (metric is None):
+        raise ConfigValueError(
+            "--eval and --metric go together: one says on what, the other by what."
+        )
+    wanted = (
+        load_recipe(recipe_source(recipe), dialect=dialect, strict=strict)
+        if recipe is not None
+        else Recipe()
+    )
+    if fix:
+        wanted = replace(wanted, fix=merged(wanted.fix, fixed_by_text(fix, "--fix")))
+    check_folder(out)
+    with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
+        fitted, files = train_files(
+            model,
+            data,
+            wanted,
+            out=out,
+            evaluation=evaluation,
+            metric=metric,
+            target=target,
+            epochs=epochs,
+            minutes=minutes,
+            loss=loss,
+            lr=lr,
+            batch_size=batch_size,
+            calibration_samples=calibration_samples,
+            seed=seed,
+            resume=resume,
+            preprocess=preprocess,
+            provider=provider,
+            threads=threads,
+            progress=progress,
+        )
+    if as_json:
+        print_json({**fitted.result.summary, "files": [str(f) for f in files]})
+    else:
+        print_trained(fitted, metric or "sqnr_db", files)
+    if not fitted.better:
+        raise typer.Exit(BEST_EFFORT)

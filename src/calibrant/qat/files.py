@@ -1,0 +1,125 @@
+"""From files to files: read, calibrate, train, write. What `calibrant train` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from calibrant.analysis.evaluate import evaluate
+from calibrant.analysis.task_metrics import batch_metric
+from calibrant.data.imports import is_function_name
+from calibrant.graph.load import load
+from calibrant.plan.fixed import with_fixed
+from calibrant.progress import Callback
+from calibrant.qat.fitting import Evaluate, Fitted, fit
+from calibrant.qat.samples import read_samples
+from calibrant.qat.trainable import prepare
+from calibrant.recipe import Recipe
+
+__all__ = ["train_files"]
+
+#: The float model with trained weights, which the record belongs to.
+TRAINED = "trained.onnx"
+
+
+def train_files(
+    model: Any,
+    data: Any,
+    recipe: Recipe,
+    *,
+    out: Path,
+    evaluation: Any = None,
+    metric: str | None = None,
+    target: str | Path | None = None,
+    epochs: float | None = None,
+    minutes: float | None = None,
+    loss: str = "distill",
+    lr: float = 1e-3,
+    batch_size: int = 64,
+    calibration_samples: int = 128,
+    seed: int = 0,
+    resume: bool = False,
+    preprocess: str | Path | None = None,
+    provider: str = "cpu",
+    threads: int | None = None,
+    progress: Callback | None = None,
+) -> tuple[Fitted, list[Path]]:
+    """Train a model, and write the results into a folder.
+
+    Args:
+        model: The float model.
+        data: Training samples.
+        recipe: What is wanted.
+        out: The folder.
+        evaluation: Evaluation data with references; None compares outputs on samples that are held back.
+        metric: What the deployed model is scored by on it.
+        target: What the model will run on, over the recipe's.
+        epochs: How often all samples are gone through.
+        minutes: Wall time instead.
+        loss: What is made small.
+        lr: Largest learning rate.
+        batch_size: Samples in a step.
+        calibration_samples: Samples that ranges are calibrated on.
+        seed: Decides the order of the samples.
+        resume: Go on where a run in this folder ended.
+        preprocess: File that says how raw samples become inputs.
+        provider: Execution provider for runs of the deployed model.
+        threads: Threads inside an operator.
+        progress: Called with a stage, what is done of it, and how much there is.
+
+    Returns:
+        What training came to, and the files.
+    """
+    samples = read_samples(with_fixed(load(model), recipe), data, preprocess)
+    qat = prepare(
+        model,
+        samples.spread(calibration_samples),
+        recipe,
+        target=target,
+        provider=provider,
+        threads=threads,
+        progress=progress,
+    )
+    fitted = fit(
+        qat,
+        samples,
+        evaluate=_scorer(evaluation, metric, preprocess, provider, threads),
+        epochs=epochs,
+        minutes=minutes,
+        lr=lr,
+        batch_size=batch_size,
+        loss=loss,
+        seed=seed,
+        folder=out,
+        resume=resume,
+    )
+    files = fitted.result.save(out)
+    if fitted.better:
+        ir.save(fitted.result.float_model, out / TRAINED)
+        files.append(out / TRAINED)
+    return fitted, files
+
+
+def _scorer(
+    data: Any,
+    metric: str | None,
+    preprocess: str | Path | None,
+    provider: str,
+    threads: int | None,
+) -> Evaluate | None:
+    """Return what scores a model, more being better; None where there is no evaluation data."""
+    if data is None or metric is None:
+        return None
+    sign = 1.0
+    if not is_function_name(metric) and not batch_metric(metric).higher_is_better:
+        sign = -1.0
+
+    def score(model: ir.Model) -> float:
+        found = evaluate(
+            model, data, metric, preprocess=preprocess, provider=provider, threads=threads
+        )
+        return sign * found.value
+
+    return score

@@ -1,0 +1,234 @@
+"""Training: the budget, the verdict, divergence, and runs that were killed."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch")
+
+from calibrant.analysis.evaluate import evaluate
+from calibrant.cli import main
+from calibrant.demo.digits import MODEL, calibration, evaluation
+from calibrant.errors import ConfigValueError, DataError
+from calibrant.qat import fit, prepare
+from calibrant.qat.checkpoint import load_checkpoint, save_checkpoint
+from calibrant.qat.samples import read_samples
+from calibrant.qat.schedule import rate_share
+
+W4A4 = """
+    batch_num: 4
+    retrain_data_quant_config { ulq_quantize { dst_type: INT4 } }
+    retrain_weight_quant_config { ulq_retrain { dst_type: INT4 channel_wise: true } }
+"""
+
+
+CALIBRATION = {"image": calibration().image}
+
+
+@cache
+def prepared(recipe):
+    return prepare(MODEL, CALIBRATION, recipe)
+
+
+def fresh(recipe=None):
+    """Return the network of a recipe as calibration left it."""
+    qat = prepared(recipe)
+    module = copy.deepcopy(qat.trained.module)
+    return replace(qat, trained=replace(qat.trained, module=module))
+
+
+@pytest.fixture(scope="module")
+def training():
+    """Return the digits that accuracy is measured on with the first half taken out: no label is read of these."""
+    return {"image": evaluation().image[:300]}
+
+
+def top1(model: ir.Model) -> float:
+    held = evaluation()
+    labelled = {"image": held.image[300:], "labels": held.labels[300:]}
+    return evaluate(model, labelled, "top1", batch_size=100).value
+
+
+def test_training_wins_back_what_4_bits_lose(training):
+    qat = fresh(W4A4)
+    fitted = fit(qat, training, evaluate=top1, epochs=12, lr=3e-3, batch_size=30)
+    assert fitted.better
+    assert fitted.calibrated_score < fitted.float_score - 0.02
+    assert fitted.trained_score > fitted.calibrated_score + 0.02
+    assert top1(fitted.result.deploy) == pytest.approx(fitted.trained_score)
+    said = fitted.result.summary["training"]
+    assert said["better"] is True
+    assert said["steps"] == 120 == len(fitted.losses)
+    assert said["agreement"]["sqnr_db"] > 30
+    assert np.mean(fitted.losses[-10:]) < np.mean(fitted.losses[:10])
+
+
+def test_what_is_no_better_than_calibration_is_not_kept(training):
+    qat = fresh()
+    scores = iter([1.0, 0.9, *[0.5] * 20])
+    fitted = fit(qat, training, evaluate=lambda _: next(scores), epochs=1)
+    assert not fitted.better
+    assert fitted.result.deploy is qat.calibrated.deploy
+    assert fitted.result.summary["training"]["scores"] == {
+        "float": 1.0,
+        "calibrated": 0.9,
+        "trained": 0.5,
+    }
+
+
+def test_the_best_state_is_kept_not_the_last(training):
+    qat = fresh()
+    scores = iter([1.0, 0.1, 0.3, 0.9, 0.2, 0.4, 0.5])
+    fitted = fit(qat, training, evaluate=lambda _: next(scores), epochs=4, batch_size=75)
+    assert fitted.trained_score == 0.9
+    assert [c.score for c in fitted.checks] == [0.3, 0.9, 0.2, 0.4]
+
+
+def test_without_an_evaluation_samples_are_held_back(training):
+    qat = fresh(W4A4)
+    fitted = fit(qat, training, epochs=6, lr=3e-3, batch_size=30)
+    assert fitted.better
+    assert fitted.result.summary["training"]["samples"] == 270
+    assert fitted.trained_score > fitted.calibrated_score + 1  # dB
+
+
+def test_a_loss_that_is_no_number_sends_the_run_back_with_half_the_rate(training):
+    qat = fresh()
+    calls = []
+
+    def loss(outputs, wanted, extras):
+        calls.append(1)
+        value = (outputs[0] - wanted[0]).square().mean()
+        return value * math.nan if len(calls) == 3 else value
+
+    fitted = fit(qat, training, evaluate=top1, epochs=2, loss=loss, batch_size=50)
+    assert len(fitted.notes) == 1
+    assert "At step 2 the loss was nan" in fitted.notes[0]
+    assert fitted.result.summary["training"]["rate"] == 5e-4
+    assert all(math.isfinite(v) for v in fitted.losses)
+
+
+def test_labels_train_where_they_are_there_and_are_missed_where_not():
+    held = evaluation()
+    qat = fresh(W4A4)
+    labelled = {"image": held.image[:300], "labels": held.labels[:300]}
+    fitted = fit(qat, labelled, evaluate=top1, epochs=1, loss="labels", batch_size=30)
+    assert np.isfinite(fitted.losses).all()
+    with pytest.raises(DataError, match="needs an array 'labels'"):
+        fit(qat, CALIBRATION, evaluate=top1, epochs=1, loss="labels")
+    with pytest.raises(ConfigValueError, match="The loss is 'distil'"):
+        fit(qat, CALIBRATION, evaluate=top1, epochs=1, loss="distil")
+
+
+class KilledError(Exception):
+    """Stands for the end of a process."""
+
+
+def test_a_run_that_was_killed_goes_on_with_the_same_losses(training, tmp_path, monkeypatch):
+    monkeypatch.setattr("calibrant.qat.fitting.CHECKPOINT_SECONDS", 0.0)
+
+    asked = {"evaluate": top1, "epochs": 3, "batch_size": 50, "lr": 3e-3}
+    count = 0
+
+    def dying(outputs, wanted, extras):
+        nonlocal count
+        count += 1
+        if count == 8:
+            raise KilledError
+        return plain(outputs, wanted, extras)
+
+    def plain(outputs, wanted, extras):
+        return (outputs[0] - wanted[0]).square().mean()
+
+    whole = fit(fresh(W4A4), training, loss=plain, **asked)
+    with pytest.raises(KilledError):
+        fit(fresh(W4A4), training, loss=dying, folder=tmp_path, **asked)
+    resumed = fit(fresh(W4A4), training, loss=plain, folder=tmp_path, resume=True, **asked)
+    assert resumed.losses == whole.losses
+    assert [c.score for c in resumed.checks] == [c.score for c in whole.checks]
+    lines = (tmp_path / "training.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [c.step for c in whole.checks]
+    with pytest.raises(ConfigValueError, match="is of a run with"):
+        fit(fresh(W4A4), training, folder=tmp_path, resume=True, **{**asked, "lr": 1e-4})
+    with pytest.raises(ConfigValueError, match="no run to go on with"):
+        fit(fresh(W4A4), training, folder=tmp_path / "other", resume=True, **asked)
+
+
+def test_a_checkpoint_holds_arrays_and_json_alone(tmp_path):
+    path = tmp_path / "checkpoint.npz"
+    save_checkpoint(path, {"a/b": np.arange(3)}, {"x": [1, 2.5]})
+    arrays, meta = load_checkpoint(path)
+    np.testing.assert_array_equal(arrays["a/b"], [0, 1, 2])
+    assert meta == {"x": [1, 2.5]}
+    path.write_bytes(b"nothing")
+    with pytest.raises(ConfigValueError, match="no checkpoint"):
+        load_checkpoint(path)
+    np.savez(path, meta=np.array([object()]))
+    with pytest.raises(ConfigValueError, match="no checkpoint"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"epochs": 1, "minutes": 1}, "epochs and minutes are given"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"minutes": -1}, "minutes is -1"),
+        ({"lr": 0.0}, "lr is 0.0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+    ],
+)
+def test_a_budget_or_rate_out_of_range_is_refused(asked, message):
+    with pytest.raises(ConfigValueError, match=message):
+        fit(None, None, **asked)
+
+
+def test_the_rate_rises_then_falls_to_0():
+    shares = [rate_share(i, 100) for i in range(100)]
+    assert shares[0] == 0.2
+    assert max(shares) == 1
+    assert shares[5:] == sorted(shares[5:], reverse=True)
+    assert shares[-1] < 1e-3
+
+
+def test_samples_come_in_an_order_that_the_seed_and_the_epoch_decide():
+    samples = read_samples(MODEL, {"image": calibration().image, "labels": calibration().labels})
+    rows = [
+        [tuple(r) for r, _, _ in samples.batches(16, ["image"], seed=s, epoch=e)]
+        for s, e in ((0, 0), (0, 0), (0, 1), (1, 0))
+    ]
+    assert rows[0] == rows[1]
+    assert len({str(r) for r in rows}) == 3
+    late = [tuple(r) for r, _, _ in samples.batches(16, ["image"], seed=0, epoch=0, first=4)]
+    assert late == rows[0][4:]
+    chosen, inputs, extras = next(samples.batches(16, ["image"], seed=0, epoch=0))
+    np.testing.assert_array_equal(inputs[0].numpy(), calibration().image[chosen])
+    np.testing.assert_array_equal(extras["labels"].numpy(), calibration().labels[chosen])
+
+
+def test_the_command_writes_what_quantize_writes_and_says_how_it_went(tmp_path, capsys):
+    held = evaluation()
+    train, test = tmp_path / "train.npz", tmp_path / "eval.npz"
+    np.savez(train, image=held.image[:300])
+    np.savez(test, image=held.image[300:], labels=held.labels[300:])
+    recipe = tmp_path / "qat.cfg"
+    recipe.write_text(W4A4, encoding="utf-8")
+    run = ["train", str(MODEL), "--data", str(train), "--eval", str(test), "--metric", "top1"]
+    run += ["--recipe", str(recipe), "--out", str(tmp_path / "run"), "--batch-size", "30"]
+    assert main([*run, "--epochs", "6", "--lr", "0.003", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    scores = said["training"]["scores"]
+    assert scores["trained"] > scores["calibrated"]
+    names = {p.name for p in (tmp_path / "run").iterdir()}
+    assert {"deploy.onnx", "record.txt", "trained.onnx", "training.jsonl"} <= names
+    assert main([*run, "--epochs", "0.1", "--lr", "1e-9"]) == 8
+    assert "the calibrated model was written" in " ".join(capsys.readouterr().out.split())
+    assert main([*run[:4], "--out", str(tmp_path / "x"), "--metric", "top1"]) == 5
