@@ -16,7 +16,7 @@ from calibrant.analysis.compare import Report, compare
 from calibrant.analysis.compare.report import LayerRow
 from calibrant.recipe import AlgorithmChoice, AllNodes, Layer, Recipe, Rule, Settings
 from calibrant.results import QuantizedModel
-from tests.models import NETS
+from tests.models import NETS, sabotaged
 from tests.road import batches, every_net, quantize
 
 FINE = Settings(activation_bits=16, weight_bits=8)
@@ -154,3 +154,15 @@ def test_quantizers_of_onnxruntime_are_read(name: str, per_channel: bool, tmp_pa
         assert row.born.arrived + row.born.share == pytest.approx(1, abs=1e-6)
         assert abs(row.born.other) < 0.05, row
         assert row.born.weights != 0
+
+
+@pytest.mark.parametrize("metric", ["sqnr_db", "cosine_similarity", "relative_euclidean_distance"])
+def test_hostile_channels_are_at_fault_by_every_metric(metric: str) -> None:
+    model, feeds = sabotaged.hostile_channels()
+    recipe = Recipe(equalize="off", bias_correction="off")
+    recipe = recipe.with_rules(Rule(AllNodes(), Settings(activation=AlgorithmChoice("min-max"))))
+    result = quantize(model, batches(feeds), recipe)
+    worst = compare(model, result.deploy, feeds(batch=4, seed=9), metric=metric).at_fault[0]
+    assert worst.name == "conv3"
+    assert worst.born is not None
+    assert worst.born.cause == "activation_rounding"

@@ -1,8 +1,7 @@
 """What is born in each layer of a quantized graph, and of what: a walk from the float layer to the quantized one.
 
-A layer f gives y = f(x, w, b). In the other model x' arrives; where a quantizer stands in front of this layer alone, it reads
-q(x'), else what arrives is read as it is. Its weight is q(w), its bias q(b). What it gives, y', is what its own quantizer Q
-behind it makes of it. With c for what is clipped to the ends of a grid and not rounded, the walk is
+A layer f gives y = f(x, w, b). In the other model x' arrives in front of the quantizer that the layer reads, and q(x') is read.
+Its weight is q(w), its bias q(b). What it gives, y', becomes Q(y') in the quantizer behind it, where all readers share that. With c for what is clipped to the ends of a grid and not rounded, the walk is
 
     y = f(x, w, b) -> f(x', w, b) -> f(c(x'), w, b) -> f(q(x'), w, b) -> f(q(x'), c(w), b) -> f(q(x'), q(w), b)
       -> f(q(x'), q(w), q(b)) -> C(y') -> Q(y')
@@ -127,7 +126,6 @@ class Births:
         self._pairs = {
             truth.source(truth.values[x.truth]): mine.source(mine.values[x.mine]) for x in layers
         }
-        self._ends = {mine.source(mine.values[x.mine]): x for x in layers}
         self._layers = {x: found for x in layers if (found := self._layer(x)) is not None}
 
     def needs(self, layer: Mapped) -> tuple[list[str], list[str]]:
@@ -318,12 +316,17 @@ class Births:
             return None
         if there is None and not (truth.producer() is None and source.producer() is None):
             return None
-        row = self._ends.get(source)
-        ends = (row.mine, *row.copies) if row is not None else ()
-        if value is source or value.name in ends:
+        if value is source or self._is_absorbed(truth, source):
             return _Read(here.name or "", value.name or "", value.name or "", None)
         grid = grid_behind(source, value)
         return _Read(here.name or "", source.name or "", value.name or "", grid)
+
+    @staticmethod
+    def _is_absorbed(truth: ir.Value, source: ir.Value) -> bool:
+        """Whether the quantizer behind a tensor stands for a function that clips: its row tells of both."""
+        here, there = truth.producer(), source.producer()
+        types = here.op_type if here else "", there.op_type if there else ""
+        return types[0] in _CLIPPING and types[0] != types[1]
 
 
 def _constant(here: ir.Value | None, value: ir.Value, *, is_bias: bool) -> _Read | None:

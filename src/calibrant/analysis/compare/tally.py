@@ -44,7 +44,7 @@ class Born:
     Args:
         share: Is born in the layer.
         arrived: Came with what it reads.
-        activations: Quantizers of activations: the one behind the layer, or those in front that stand there for it alone.
+        activations: Quantizers of activations: those of what it reads, and the one behind it where its readers share that.
         weights: The quantized weight.
         bias: The bias as it is added: rounded, or corrected.
         other: None of these; all of `share` where the quantizers of the layer could not be read.

@@ -140,12 +140,15 @@ def rules_for(move: Move, units: Sequence[Unit], *, every: bool = False) -> tupl
         found = [s for k in ("activation", "weight") if k in kinds and (s := _of(move, k))]
         return tuple(Rule(AllNodes(), s, ORIGIN) for s in dict.fromkeys(found))
     if move.of != "inputs" or len(units) > 1:
-        return tuple(
+        rules = [
             Rule(Layer(glob.escape(n)), settings, ORIGIN)
             for kind in ("activation", "weight")
             if (settings := _of(move, kind)) is not None
-            for n in dict.fromkeys(n for u in units if u.kind == kind for n in _nodes(move, u))
-        )
+            for u in units
+            if u.kind == kind
+            for n in _nodes(move, u)
+        ]
+        return tuple(dict.fromkeys(rules))
     (unit,) = units
     settings = _of(move, unit.kind)
     assert settings is not None

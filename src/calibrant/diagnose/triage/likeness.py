@@ -97,8 +97,7 @@ def check_likeness(data: Sequence[Sketch], evaluation: Sequence[Sketch]) -> Iter
         one, two = mine.by_channel(), other.by_channel()
         if one is None or two is None or one[0].shape[1] != two[0].shape[1]:
             continue
-        scale = list(_scale(mine.name, one, two))
-        yield from scale or _colours(mine.name, one[0], two[0])
+        yield from list(_colours(mine.name, one, two)) or _scale(mine.name, one, two)
 
 
 def _pooled(found: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -151,12 +150,15 @@ def _alike(m: Array, s: Array, mean: Array, std: Array, factor: float, shift: fl
     return 1 / factor <= ratio <= factor and float(np.abs(m - mean).mean()) <= shift * unit
 
 
-def _colours(name: str, one: Array, two: Array) -> Iterator[Finding]:
-    """Compare the order of three colours, (samples, 3) means each."""
-    if one.shape[1] != 3:
+def _colours(name: str, one: tuple[Array, Array], two: tuple[Array, Array]) -> Iterator[Finding]:
+    """Compare the order of three colours; where they are swapped, the data is alike the other way round."""
+    if one[0].shape[1] != 3:
+        return
+    (m, s), other = _pooled(one), _pooled(two)
+    if not _alike(m[::-1], s[::-1], *other, _FACTOR, _SHIFT):
         return
     found = []
-    for means in (one, two):
+    for means in (one[0], two[0]):
         difference = means[:, 0] - means[:, 2]
         if len(difference) < 2:
             return
