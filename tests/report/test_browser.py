@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from calibrant.report.page import page_of_pair, read_run
+from calibrant.report.page import page_of, page_of_pair, read_run
 from calibrant.report.page.numbers import MINUS
+from tests.report.large import large
 from tests.report.runs import HOSTILE, hostile, saved
 from tests.report.test_pair import coarse
 
@@ -253,3 +254,26 @@ def test_a_page_of_two_runs_shows_both_on_a_card(chromium: Any, tmp_path: Path) 
             assert page.locator("#card h4.run").all_inner_texts() == ["fine", "rough"]
             drawn(page)
             assert page.evaluate(CONTRAST) == []
+
+
+def test_a_page_of_two_thousand_layers_opens_at_once(chromium: Any, tmp_path: Path) -> None:
+    page_file = tmp_path / "large.html"
+    page_file.write_text(page_of(large(2000)), encoding="utf-8")
+    assert page_file.stat().st_size < 16e6
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    session = context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})  # others may use the machine
+    page.goto(page_file.as_uri())
+    found = {m["name"]: m["value"] for m in session.send("Performance.getMetrics")["metrics"]}
+    assert found["TaskDuration"] < 2.5  # 1.3 s of processor time, on a machine of 2026
+    page.fill("#search", "conv1999")
+    page.press("#search", "Enter")
+    assert page.locator("#card h3").inner_text().endswith("conv1999")
+    page.locator("[data-zoom=in]").click(click_count=12)
+    assert page.locator(".node .name").count() < 400
+    page.locator("#sensitivity summary").click()
+    assert page.locator("#sensitivity tbody tr").count() == 60
+    page.locator("#sensitivity .all").click()
+    assert page.locator("#sensitivity tbody tr").count() == 2000
+    context.close()

@@ -38,6 +38,9 @@ Array = npt.NDArray[Any]
 
 ATTRIBUTION_FILE = "attribution.json"
 
+#: Layers times samples that are measured, about, and samples at the least: a report is worth minutes, not an hour.
+MEASUREMENTS, LEAST_SAMPLES = 4000, 4
+
 #: Operators whose first input and output have the channels on axis 1.
 _WITH_POSITIONS = frozenset(
     {"AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "GlobalAveragePool", "MaxPool"}
@@ -49,7 +52,7 @@ def evidence_of(
     data: Any,
     recipe: Recipe | None = None,
     *,
-    samples: int = SAMPLES,
+    samples: int | None = None,
     batch_size: int | None = None,
     preprocess: str | Path | None = None,
     provider: str = "cpu",
@@ -63,7 +66,7 @@ def evidence_of(
         data: Samples, as `calibrant.quantize` takes them; None takes those that the recipe names. Without any, what has to
             be measured is left out.
         recipe: What the result was made from.
-        samples: How many samples to measure on.
+        samples: How many samples to measure on; None for 16, and fewer for networks of more than 250 layers.
         batch_size: Samples in a batch.
         preprocess: File that says how stored samples become inputs.
         provider: Where models run.
@@ -74,7 +77,9 @@ def evidence_of(
     seen = distributions_of(solution, result.statistics)
     files = {GRAPH_FILE: text_of(network_of(solution.model))}
     named = wanted.calibration.random or wanted.calibration.sources
-    quantized = any(d.quantized for d in solution.plan.layers)
+    quantized = sum(d.quantized for d in solution.plan.layers)
+    if samples is None:
+        samples = max(LEAST_SAMPLES, min(SAMPLES, MEASUREMENTS // max(1, quantized)))
     if (data is not None or named) and quantized:
         runtime, told = Runtime(provider, threads), Progress(progress)
         inputs = model_inputs(solution.original)

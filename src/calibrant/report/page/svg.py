@@ -13,11 +13,11 @@ from calibrant.report.page.layout.ranks import Edge
 
 __all__ = ["svg_of"]
 
-#: Letters of an operator and of a name that fit a node and a cell.
-LETTERS, NAME_LETTERS = 9, 16
+#: Letters of an operator that fit a node.
+LETTERS = 9
 
-#: Layers that carry their rank.
-RANKED = 5
+#: A drawing wider than this [px] is shown so small at first that its texts are left out (`graph.js`).
+FAR_WIDTH = 2600
 
 
 def svg_of(
@@ -46,6 +46,8 @@ def svg_of(
         for i, (node, kind, at) in enumerate(zip(nodes, kinds, drawing.centres, strict=True))
     )
     sides = "two" if colouring is not None and colouring.two_sided else "one"
+    if drawing.width > FAR_WIDTH:
+        sides += " far"
     return (
         f'<svg id="graph" viewBox="0 0 {size}" data-size="{size}" role="group" '
         f'class="{sides}" '
@@ -70,20 +72,9 @@ def _node(
         f'<g class="node {kind}{colour}" id="n{index}" role="button" tabindex="-1" aria-label="{label}" '
         f'transform="translate({at[0]:g} {at[1]:g})">'
         f'<rect x="{-width / 2:g}" y="{-height / 2:g}" width="{width}" height="{height}" rx="4"/>'
-        f'<text y="3">{escape(_short(node.op_type, LETTERS))}</text>'
-        f'<text class="name" y="{height / 2 + 6:g}">{escape(_tail(node.name))}</text></g>'
+        f'<text y="3">{escape(_short(node.op_type, LETTERS))}</text></g>'
     )
 
 
 def _short(text: str, letters: int) -> str:
     return text if len(text) <= letters else text[: letters - 1] + "…"
-
-
-def _tail(name: str) -> str:
-    """Return the end of a name, which tells nodes apart.
-
-    Example:
-        >>> _tail("/layer1/layer1.0/conv1/Conv")
-        '….0/conv1/Conv'
-    """
-    return name if len(name) <= NAME_LETTERS else "…" + name[-(NAME_LETTERS - 1) :]

@@ -30,6 +30,6 @@ let printing = false;
 /** Colours of charts: text, lines, paper, and series that differ in lightness too. */
 function palette() {
   return dark.matches && !printing
-    ? { ink: "#e7ecf3", soft: "#a3afbf", line: "#333d4b", paper: "#171c24", series: ["#8fb4ff", "#ffb454", "#9fd8a4", "#ff8f8f", "#c9a6ff"] }
-    : { ink: "#1b2230", soft: "#55606f", line: "#d5dbe3", paper: "#ffffff", series: ["#1f4fbf", "#c25a00", "#17804a", "#b3261e", "#7b3fb5"] };
+    ? { ink: "#e7ecf3", soft: "#a3afbf", line: "#333d4b", paper: "#171c24", series: ["#8fb4ff", "#ffb454", "#9fd8a4", "#ff8f8f", "#c9a6ff", "#a3afbf"] }
+    : { ink: "#1b2230", soft: "#55606f", line: "#d5dbe3", paper: "#ffffff", series: ["#1f4fbf", "#c25a00", "#17804a", "#b3261e", "#7b3fb5", "#55606f"] };
 }

@@ -32,7 +32,7 @@ const CHARTS = {
     const places = d.names.map((_, i) => i + 1);
     return {
       traces: d.curves.map((c, i) => ({
-        type: places.length > 400 ? "scattergl" : "scatter", mode: places.length > 120 ? "lines" : "lines+markers", name: c.name, x: places, y: c.values, customdata: d.names, connectgaps: false,
+        type: "scatter", mode: places.length > 120 ? "lines" : "lines+markers", name: c.name, x: places, y: c.values, customdata: d.names, connectgaps: false,
         line: { color: p.series[i], dash: i ? "dot" : "solid", width: 2 }, hovertemplate: "%{customdata}<br>" + c.name + ": %{y:.1f}<extra></extra>",
       })),
       layout: { xaxis: { title: { text: "layer, in order of execution" } }, yaxis: { title: { text: d.unit }, ...curveRange(d) }, legend: { orientation: "h", y: 1.02, yanchor: "bottom" } },

@@ -33,6 +33,20 @@ function show() {
   const box = graph.getBoundingClientRect(), scale = Math.min(box.width / view.w, box.height / view.h);
   graph.classList.toggle("close", scale > 2.2);
   graph.classList.toggle("far", scale < 0.45);
+  if (scale > 2.2) nameNodes();
+}
+
+/** Write the end of its name below each node that can be seen; only where there is room for it. */
+function nameNodes() {
+  DATA.cards.forEach((card, id) => {
+    const [x, y] = centre(id), found = node(id);
+    if (x < view.x - 40 || x > view.x + view.w + 40 || y < view.y - 20 || y > view.y + view.h + 20 || found.querySelector(".name")) return;
+    const text = document.createElementNS("http://www.w3.org/2000/svg", "text");
+    text.setAttribute("class", "name");
+    text.setAttribute("y", "16");
+    text.textContent = card.name.length > 18 ? `…${card.name.slice(-17)}` : card.name;
+    found.append(text);
+  });
 }
 
 function fit() {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from calibrant.report.page.layout.fold import folded
+from calibrant.report.page.layout.fold import Cells, folded
 from calibrant.report.page.layout.order import ordered
 from calibrant.report.page.layout.place import placed
 from calibrant.report.page.layout.ranks import Edge, ranks_of
@@ -22,9 +22,6 @@ WIDE, NARROW = 2.0, 0.7
 
 #: An edge over more columns than this, in a network with many of them, is drawn without a place in each.
 FAR, MANY = 10, 10_000
-
-#: How much a place of a long edge wants to be in line with the next, beside 1 for a node.
-STRAIGHT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +67,10 @@ def draw(count: int, edges: Sequence[Edge], aspects: Sequence[float] = (WIDE,)) 
                 behind[a].append(b)
                 before[b].append(a)
     columns = ordered(columns, before, behind)
-    weights = [1.0 if node < count else STRAIGHT for node in range(len(ranks))]
-    y = placed(columns, before, behind, weights)
+    y = placed(columns, before, behind)
     passing = [sum(len(before[n]) for n in column) for column in columns]
-    heights = [y[c[-1]] - y[c[0]] + 1 for c in columns]
+    ends = [(y[c[0]], y[c[-1]]) for c in columns]
+    cells = Cells(COLUMN, ROW, GAP)
     return [
         _on_paper(
             count,
@@ -81,7 +78,7 @@ def draw(count: int, edges: Sequence[Edge], aspects: Sequence[float] = (WIDE,)) 
             y,
             columns,
             chains,
-            folded(passing, heights, aspect=aspect, column=COLUMN, row=ROW, gap=GAP),
+            folded(passing, ends, aspect=aspect, cells=cells),
         )
         for aspect in aspects
     ]

@@ -2,7 +2,7 @@
 
 With d the mean height of a node's neighbours, a column's heights y are those with
 
-    least sum w (y - d)**2,     y[i + 1] - y[i] >= 1
+    least sum (y - d)**2,     y[i + 1] - y[i] >= 1
 
 found by pooling adjacent violators.
 
@@ -24,7 +24,6 @@ def placed(
     columns: Columns,
     before: Sequence[Sequence[int]],
     behind: Sequence[Sequence[int]],
-    weights: Sequence[float],
 ) -> list[float]:
     """Return the height of each node, in rows; halves of rows occur.
 
@@ -32,7 +31,6 @@ def placed(
         columns: Nodes by column, from top to bottom.
         before: For each node, its neighbours in the column before.
         behind: For each node, its neighbours in the next column.
-        weights: How much each node wants to stand where its neighbours are.
     """
     y = [0.0] * len(before)
     for column in columns:
@@ -45,29 +43,28 @@ def placed(
             wanted = [
                 sum(y[x] for x in near[n]) / len(near[n]) if near[n] else y[n] for n in column
             ]
-            spread = spaced(wanted, [weights[n] for n in column])
-            for node, height in zip(column, spread, strict=True):
+            for node, height in zip(column, spaced(wanted), strict=True):
                 y[node] = height
     for column in columns:
         halves = [round(2 * y[n]) / 2 for n in column]
-        for node, height in zip(column, spaced(halves, [1.0] * len(halves)), strict=True):
+        for node, height in zip(column, spaced(halves), strict=True):
             y[node] = height
     return y
 
 
-def spaced(wanted: Sequence[float], weights: Sequence[float]) -> list[float]:
+def spaced(wanted: Sequence[float]) -> list[float]:
     """Return numbers nearest to those wanted, in their order and at least 1 apart.
 
     Example:
-        >>> spaced([0.0, 0.0], [1.0, 1.0]), spaced([0.0, 5.0], [1.0, 1.0])
+        >>> spaced([0.0, 0.0]), spaced([0.0, 5.0])
         ([-0.5, 0.5], [0.0, 5.0])
     """
-    blocks: list[tuple[float, float, int]] = []  # sum of weights, of weighted heights, and members
-    for i, (d, w) in enumerate(zip(wanted, weights, strict=True)):
-        block = (w, w * (d - i), 1)
+    blocks: list[tuple[int, float]] = []  # members, and the sum of their heights
+    for i, d in enumerate(wanted):
+        block = (1, d - i)
         while blocks and blocks[-1][1] / blocks[-1][0] > block[1] / block[0]:
             last = blocks.pop()
-            block = (last[0] + block[0], last[1] + block[1], last[2] + block[2])
+            block = (last[0] + block[0], last[1] + block[1])
         blocks.append(block)
-    found = [total / weight for weight, total, members in blocks for _ in range(members)]
+    found = [total / members for members, total in blocks for _ in range(members)]
     return [y + i for i, y in enumerate(found)]
