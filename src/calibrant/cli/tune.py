@@ -279,6 +279,14 @@ def tune(
     ] = 16,
     batch_size: BatchSize = None,
     preprocess: Preprocess = None,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report",
+            help="Write report.html, too: one page that opens offline, with the search as a picture.",
+            rich_help_panel=DATA_PANEL,
+        ),
+    ] = False,
     provider: Provider = "cpu",
     threads: Threads = None,
     jobs: Jobs = None,
@@ -293,10 +301,14 @@ def tune(
     Ctrl-C ends with the best so far.
     """
     from calibrant.cli._call import CALL, filled, text_of
+    from calibrant.cli._called import called
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._summary import check_folder, print_json, quiet_stdout
     from calibrant.cli._tuned import print_tuned
     from calibrant.errors import ConfigValueError
+    from calibrant.report.evidence import COMMANDS_FILE, Commands
+    from calibrant.report.evidence import text_of as as_text
+    from calibrant.report.page import check_packages
     from calibrant.tuner import Requirement
     from calibrant.tuner import tune as run
 
@@ -326,6 +338,8 @@ def tune(
     unit, most = _budget(call["cost"], max_size, max_latency)
     said = _required(at_least or [], max_drop or [], needed=most is None)
     check_folder(place)
+    if report:
+        check_packages()
     with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
         result = run(
             call["model"],
@@ -355,7 +369,10 @@ def tune(
             ray=ray,
             progress=progress,
         )
-        files = result.save(place, more={CALL: text_of(call)})
+        more = {CALL: text_of(call)}
+        if report:
+            more[COMMANDS_FILE] = as_text(Commands().with_line(called()))
+        files = result.save(place, more=more, report=report)
     if as_json:
         print_json(result.content(place))
     else:

@@ -186,6 +186,7 @@ class TuningResult:
         *,
         formats: Sequence[str] = (),
         more: Mapping[str, str] | None = None,
+        report: bool = False,
     ) -> list[Path]:
         """Write the files of `quantize`, the recipe and the report into a folder; errors are those of `QuantizedModel.save`.
 
@@ -193,6 +194,8 @@ class TuningResult:
             directory: The folder.
             formats: Vendors whose files are written as well.
             more: Further files by name, with their texts.
+            report: Write `report.html`, too: the search as a picture, and what a report of `quantize` shows. Needs the extra
+                `report`.
         """
         texts = {
             **(more or {}),
@@ -201,10 +204,10 @@ class TuningResult:
             REPORT_JSON: json_of(self.report()) + "\n",
         }
         if self.told is None:
-            return self.result.save(directory, formats=formats, texts=texts)
+            return self.result.save(directory, formats=formats, texts=texts, report=report)
         texts |= self.told.texts
         return [
-            *self.result.save(directory, formats=formats, texts=texts),
+            *self.result.save(directory, formats=formats, texts=texts, report=report),
             *self.told.save_folders(directory),
         ]
 

@@ -17,6 +17,7 @@ __all__ = ["Run", "read_run"]
 
 SUMMARY, PLAN = "summary.json", "plan.json"
 ORIGINS, RANK, COMPARISON = "attribution.json", "sensitivity.json", "compare.json"
+TUNING = "tuning_report.json"
 
 #: One of these makes a folder a run.
 MAIN = (SUMMARY, COMPARISON, RANK)
@@ -36,6 +37,7 @@ class Run:
         rank: What each layer loses.
         comparison: Two models, layer by layer.
         commands: What was called.
+        tuning: `tuning_report.json`, of tune.
         notes: What was left out, and why.
     """
 
@@ -48,6 +50,7 @@ class Run:
     rank: Rank | None = None
     comparison: Comparison | None = None
     commands: Commands | None = None
+    tuning: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -72,7 +75,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     if not there & {*MAIN}:
         raise ConfigValueError(
             f"'{folder}' holds no run: there is none of {', '.join(MAIN)}. They are written by 'calibrant quantize --out', "
-            "'calibrant compare --out' and 'calibrant sensitivity --out'."
+            "'calibrant tune --out', 'calibrant compare --out' and 'calibrant sensitivity --out'."
         )
     summary = read_json(folder / SUMMARY) if SUMMARY in there else None
     _check_summary(summary, folder)
@@ -96,6 +99,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         value(RANK, Rank),
         comparison,
         value(COMMANDS_FILE, Commands),
+        read_json(folder / TUNING) if TUNING in there else None,
         tuple(f"'{n}' is older than '{SUMMARY}' and was left out." for n in sorted(old)),
     )
 
@@ -112,5 +116,14 @@ def _of_before(folder: Path, there: set[str], summary: dict[str, Any] | None) ->
     names = summary.get("files")
     listed = set(names) if isinstance(names, list) else set()
     when = (folder / SUMMARY).stat().st_mtime
-    shown = {PLAN, GRAPH_FILE, DISTRIBUTIONS_FILE, ORIGINS, RANK, COMPARISON, COMMANDS_FILE}
+    shown = {
+        PLAN,
+        GRAPH_FILE,
+        DISTRIBUTIONS_FILE,
+        ORIGINS,
+        RANK,
+        COMPARISON,
+        COMMANDS_FILE,
+        TUNING,
+    }
     return {n for n in there & shown - listed if (folder / n).stat().st_mtime < when}

@@ -50,6 +50,39 @@ const CHARTS = {
     };
   },
 
+  /** Trials by score and cost, the front of both, and the score that is required. */
+  search(d, p) {
+    const points = d.costs.map((c, i) => ({ c, s: d.scores[i], name: d.names[i], met: d.met[i], best: d.best[i], front: d.front[i] })).filter((t) => t.s !== null);
+    const of = (name, some, marker) => ({
+      type: "scatter", mode: "markers", name, x: some.map((t) => t.c), y: some.map((t) => t.s), text: some.map((t) => t.name), marker, hovertemplate: "%{text}<br>cost %{x:.4g}<br>score %{y:.5g}<extra></extra>",
+    });
+    const front = points.filter((t) => t.front).sort((a, b) => a.c - b.c);
+    const shapes = d.limit === null ? [] : [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: d.limit, y1: d.limit, line: { color: p.ink, width: 1.5, dash: "dash" } }];
+    return {
+      traces: [
+        { type: "scatter", mode: "lines", name: "front", x: front.map((t) => t.c), y: front.map((t) => t.s), line: { color: p.soft, width: 2, shape: "hv" }, hoverinfo: "skip" },
+        of("met", points.filter((t) => t.met && !t.best), { size: 10, color: p.series[0], symbol: "circle" }),
+        of("not met", points.filter((t) => !t.met && !t.best), { size: 10, color: p.series[1], symbol: "x" }),
+        of("taken", points.filter((t) => t.best), { size: 16, color: p.series[0], symbol: "star", line: { color: p.ink, width: 1 } }),
+      ],
+      layout: { shapes, xaxis: { title: { text: "cost (" + d.unit + ")" }, exponentformat: "power" }, yaxis: { title: { text: d.metric } }, legend: { orientation: "h", y: 1.02, yanchor: "bottom" } },
+      height: 380,
+    };
+  },
+
+  /** Errors of trials as they were predicted from single layers, and as they are. */
+  predicted(d, p) {
+    const all = [...d.predicted, ...d.true].filter((x) => x > 0), ends = [Math.min(...all), Math.max(...all)];
+    return {
+      traces: [
+        { type: "scatter", mode: "lines", name: "as predicted", x: ends, y: ends, line: { color: p.soft, dash: "dot" }, hoverinfo: "skip" },
+        { type: "scatter", mode: "markers", name: "trials", x: d.predicted, y: d.true, text: d.names, marker: { size: 10, color: p.series[0] }, hovertemplate: "%{text}<br>predicted %{x:.3g}<br>measured %{y:.3g}<extra></extra>" },
+      ],
+      layout: { xaxis: { type: "log", title: { text: "error that single layers add up to" }, exponentformat: "power" }, yaxis: { type: "log", title: { text: "error of the outputs" }, exponentformat: "power" }, legend: { orientation: "h", y: 1.02, yanchor: "bottom" } },
+      height: 320,
+    };
+  },
+
   /** A histogram with ranges: [algorithm, low, high, sqnr, clipped, chosen]. */
   values(d, p) {
     const traces = [], all = (counts) => Math.max(1, counts.reduce((a, b) => a + b, 0));

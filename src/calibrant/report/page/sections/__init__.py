@@ -18,6 +18,7 @@ from calibrant.report.page.sections import (
     origins,
     plan,
     ranked,
+    search,
     sensitivity,
     verdict,
 )
@@ -28,6 +29,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     verdict.section,
     compared.section,
     ranked.section,
+    search.section,
     graph.section,
     origins.section,
     accumulated.section,
