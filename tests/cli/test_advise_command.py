@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,24 @@ def run(folder: Path, *more: str) -> int:
             *more,
         ]
     )
+
+
+def test_a_report_shows_the_steps_and_the_layers_they_are_for(folder: Path) -> None:
+    pytest.importorskip("jinja2", reason="the page is made with the extra 'report'")
+    pytest.importorskip("plotly", reason="the page is made with the extra 'report'")
+    assert run(folder, "--out", str(folder / "advice"), "--report", "--json") == 0
+    page = (folder / "advice" / "report.html").read_text(encoding="utf-8")
+    assert re.findall(r'<section id="(\w+)"', page) == ["advice", "network", "again"]
+    advice = json.loads((folder / "advice" / "advice.json").read_text(encoding="utf-8"))
+    assert advice["steps"]
+    for step in advice["steps"]:
+        assert step["what"] in unescape(page)
+    worst = advice["culprits"][0]["layers"][0]
+    assert f'data-layer="{worst}"' in page
+    data = re.search(r'(?s)<script type="application/json" id="data">(.*?)</script>', page)
+    assert data is not None
+    cards = {card["name"]: card for card in json.loads(data.group(1))["cards"]}
+    assert cards[worst]["advice"][0][0] == "Of all that is lost"
 
 
 def test_steps_are_told_and_one_is_applied(

@@ -19,6 +19,7 @@ from calibrant.cli._options import (
     Model,
     Preprocess,
     Provider,
+    Report,
     Target,
     Threads,
     Verbose,
@@ -33,6 +34,8 @@ EXAMPLES = """Examples:
 `calibrant advise model.onnx --data calib.npz --recipe recipe.yaml --eval eval.npz --metric top1`
 
 `calibrant advise model.onnx --data calib.npz --apply 1 --out run/`
+
+`calibrant advise model.onnx --data calib.npz --out advice/ --report`
 
 How to read a step: the layers it is for, what is wrong there, what to do, and what the outputs gain by it in dB. 6 dB are half
 the error, 20 dB a tenth. Causes: clipping (values lie beyond the range: choose a wider one), rounding (steps are too coarse:
@@ -139,6 +142,7 @@ def advise(
     provider: Provider = "cpu",
     threads: Threads = None,
     as_json: Json = False,
+    page: Report = False,
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
@@ -149,12 +153,17 @@ def advise(
     """
     from calibrant.cli._advised import applied, print_advice
     from calibrant.cli._progress import progress_bars
+    from calibrant.cli._reported import add_report, check_report
     from calibrant.cli._summary import check_folder, print_json, quiet_stdout
     from calibrant.diagnose import advise as run
     from calibrant.errors import ConfigValueError
+    from calibrant.graph.load import load, prepare
+    from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
+    from calibrant.report.evidence import network_of
 
     if apply is not None and out is None:
         raise ConfigValueError("--apply writes a model; give a folder for it (--out).")
+    check_report(out, report=page)
     if out is not None:
         check_folder(out)
     files: list[Path] = []
@@ -190,6 +199,12 @@ def advise(
             )
         elif out is not None:
             files = advice.save(out)
+        if page and out is not None:
+            if apply is not None:
+                files += advice.save(out)
+            network = prepare(load(model))
+            fuse_batchnorm(network)
+            files += add_report(out, network_of(network))
     if as_json:
         print_json(advice.content())
     else:

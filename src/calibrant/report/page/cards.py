@@ -43,6 +43,7 @@ class Facts:
         losses: What layers lose.
         compared: Layers of a comparison.
         kept: Nodes that compute in integers because their inputs are.
+        advice: What an advice says of a layer.
     """
 
     run: Run
@@ -55,6 +56,7 @@ class Facts:
     losses: dict[str, Loss] = field(default_factory=dict)
     compared: dict[str, ComparedLayer] = field(default_factory=dict)
     kept: frozenset[str] = frozenset()
+    advice: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
 
 def facts_of(run: Run) -> Facts:
@@ -64,6 +66,7 @@ def facts_of(run: Run) -> Facts:
     facts.losses = run.rank.by_name() if run.rank is not None else {}
     facts.compared = run.comparison.by_name() if run.comparison is not None else {}
     facts.kept = frozenset(run.plan["kept_in_integers"] if run.plan is not None else ())
+    facts.advice = _advice(run)
     plan = run.plan or {"layers": [], "tensors": []}
     facts.layers = {d["layer"]: d for d in plan["layers"]}
     drawn = run.distributions
@@ -103,6 +106,8 @@ def card_of(facts: Facts, name: str, op_type: str, outputs: tuple[str, ...]) -> 
             ("Rank by loss", f"{loss.rank} of {len(run.rank.layers)}"),
             ("Rank by loss for its cost", f"{loss.rank_per_cost} of {len(run.rank.layers)}"),
         ]
+    if name in facts.advice:
+        card["advice"] = facts.advice[name]
     if (compared := facts.compared.get(name)) is not None:
         born = compared.born
         card["compared"] = [
@@ -120,6 +125,19 @@ def card_of(facts: Facts, name: str, op_type: str, outputs: tuple[str, ...]) -> 
             ),
         ]
     return card
+
+
+def _advice(run: Run) -> dict[str, list[tuple[str, str]]]:
+    """Return by layer its share of the loss, and the steps that name it."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    if run.advice is None:
+        return found
+    for layer, share in run.advice.shares().items():
+        found[layer] = [("Of all that is lost", as_percent(share))]
+    for i, step in enumerate(run.advice.steps, 1):
+        for layer in step.layers:
+            found.setdefault(layer, []).append((f"Step {i}, {as_db(step.gain_db)}", step.what))
+    return found
 
 
 def _decision(facts: Facts, name: str) -> list[tuple[str, str]]:

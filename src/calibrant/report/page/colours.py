@@ -66,6 +66,13 @@ def colourings(run: Run) -> list[Colouring]:
             found.append(_sqnr("alone", "Compared: the layer alone", alone))
         whole = {r.name: r.metrics["sqnr_db"] for r in rows if "sqnr_db" in r.metrics}
         found.append(_sqnr("whole", "Compared: its output", whole))
+    if run.advice is not None:
+        lost = run.advice.shares()
+        found.append(
+            _relative(
+                "lost", "Advice: what is lost here", lost, lambda x: f"{x:.0%} of what is lost"
+            )
+        )
     return [c for c in found if c.steps]
 
 

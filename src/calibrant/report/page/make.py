@@ -68,7 +68,9 @@ def _model(run: Run) -> str:
         return str(run.summary["model"])
     if run.comparison is not None:
         return f"{run.comparison.mine} against {run.comparison.truth}"
-    return run.rank.model if run.rank is not None else ""
+    if run.rank is not None:
+        return run.rank.model
+    return run.advice.model if run.advice is not None else ""
 
 
 def _page(title: str, name: str, model: str, sections: Sequence[Section]) -> str:

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 
 __all__ = [
+    "Advised",
+    "AdvisedStep",
     "ComparedLayer",
     "ComparedPart",
     "Comparison",
@@ -174,6 +176,66 @@ class Comparison:
     def by_name(self) -> dict[str, ComparedLayer]:
         """Return the first tensor of each layer."""
         return {row.name: row for row in reversed(self.layers)}
+
+
+@dataclass(frozen=True, slots=True)
+class AdvisedStep:
+    """One thing to do (`diagnose.advice.steps.Step`)."""
+
+    layers: tuple[str, ...]
+    cause: str
+    what: str
+    gain_db: float
+    score_db: float
+    rules: str
+    costs: str = ""
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Saw:
+    """What a check before quantization saw (`diagnose.triage.finding.Finding`)."""
+
+    check: str
+    saw: str
+    do: str
+    sure: str
+    where: tuple[str, ...] = ()
+    preprocess: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Culprit:
+    """A place where the outputs lose (`diagnose.advice.steps.Culprit`)."""
+
+    layers: tuple[str, ...]
+    tensor: str
+    kind: str
+    cause: str
+    share: float
+    loss_db: float
+
+
+@dataclass(frozen=True, slots=True)
+class Advised:
+    """`advice.json`: what to do, best first."""
+
+    model: str
+    target: str
+    score_db: float
+    samples: int
+    steps: tuple[AdvisedStep, ...]
+    findings: tuple[Saw, ...] = ()
+    culprits: tuple[Culprit, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def shares(self) -> dict[str, float]:
+        """Return by layer the share of what all places lose alone; of several places of a layer, the sum."""
+        found: dict[str, float] = {}
+        for place in self.culprits:
+            for layer in place.layers[:1]:
+                found[layer] = found.get(layer, 0.0) + place.share
+        return found
 
 
 def _origin(row: ComparedLayer, born: Born) -> OriginRow:

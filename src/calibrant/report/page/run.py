@@ -11,16 +11,16 @@ from calibrant.report.evidence.commands import COMMANDS_FILE, Commands
 from calibrant.report.evidence.distributions import DISTRIBUTIONS_FILE, Distributions
 from calibrant.report.evidence.files import read_json, read_value
 from calibrant.report.evidence.network import GRAPH_FILE, Network
-from calibrant.report.page.measured import Comparison, Origins, Rank
+from calibrant.report.page.measured import Advised, Comparison, Origins, Rank
 
 __all__ = ["Run", "read_run"]
 
 SUMMARY, PLAN = "summary.json", "plan.json"
 ORIGINS, RANK, COMPARISON = "attribution.json", "sensitivity.json", "compare.json"
-TUNING = "tuning_report.json"
+TUNING, ADVICE = "tuning_report.json", "advice.json"
 
 #: One of these makes a folder a run.
-MAIN = (SUMMARY, COMPARISON, RANK)
+MAIN = (SUMMARY, COMPARISON, RANK, ADVICE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Run:
         origins: Where the errors of layers come from.
         rank: What each layer loses.
         comparison: Two models, layer by layer.
+        advice: What to do about a loss.
         commands: What was called.
         tuning: `tuning_report.json`, of tune.
         notes: What was left out, and why.
@@ -49,6 +50,7 @@ class Run:
     origins: Origins | None = None
     rank: Rank | None = None
     comparison: Comparison | None = None
+    advice: Advised | None = None
     commands: Commands | None = None
     tuning: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
@@ -74,8 +76,8 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     there = {p.name for p in folder.iterdir() if p.is_file()}
     if not there & {*MAIN}:
         raise ConfigValueError(
-            f"'{folder}' holds no run: there is none of {', '.join(MAIN)}. They are written by 'calibrant quantize --out', "
-            "'calibrant tune --out', 'calibrant compare --out' and 'calibrant sensitivity --out'."
+            f"'{folder}' holds no run: there is none of {', '.join(MAIN)}. They are written by 'calibrant quantize', "
+            "'calibrant tune', 'calibrant compare', 'calibrant sensitivity' and 'calibrant advise' with --out."
         )
     summary = read_json(folder / SUMMARY) if SUMMARY in there else None
     _check_summary(summary, folder)
@@ -98,6 +100,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         origins,
         value(RANK, Rank),
         comparison,
+        value(ADVICE, Advised),
         value(COMMANDS_FILE, Commands),
         read_json(folder / TUNING) if TUNING in there else None,
         tuple(f"'{n}' is older than '{SUMMARY}' and was left out." for n in sorted(old)),
@@ -123,6 +126,7 @@ def _of_before(folder: Path, there: set[str], summary: dict[str, Any] | None) ->
         ORIGINS,
         RANK,
         COMPARISON,
+        ADVICE,
         COMMANDS_FILE,
         TUNING,
     }

@@ -75,6 +75,7 @@ function partsOf(card) {
     if (card.origin.channels.length) parts.push(simpleTable("Channels in which most is born", ["Channel", "Share of what is born"], card.origin.channels.map(([c, s]) => [c, `${short(100 * s)} %`])));
   }
   if (card.loss) parts.push(make("h4", {}, "What the model loses by it"), factList(card.loss));
+  if (card.advice) parts.push(make("h4", {}, "Advice"), factList(card.advice));
   if (card.compared) parts.push(make("h4", {}, "Compared"), factList(card.compared));
   if (card.weight !== undefined) parts.push(seenPart(DATA.seen[card.weight], "Weight"));
   card.inputs.forEach((i) => parts.push(seenPart(DATA.seen[i], "Input")));

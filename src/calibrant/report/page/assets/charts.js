@@ -40,6 +40,15 @@ const CHARTS = {
     };
   },
 
+  /** What each step of an advice gains. */
+  gains(d, p) {
+    return {
+      traces: [{ type: "bar", orientation: "h", y: d.names, x: d.values, text: d.values.map((v) => `${v.toFixed(1)} dB`), textposition: "auto", marker: { color: p.series[0] }, hovertemplate: "%{y}: %{x:.2f} dB<extra></extra>" }],
+      layout: { xaxis: { title: { text: "gain [dB]" } }, yaxis: { automargin: true, autorange: "reversed" } },
+      height: 100 + 30 * d.names.length,
+    };
+  },
+
   /** Bars of one figure by layer. */
   ranking(d, p) {
     const labels = (d.labels || d.names).map(tail);

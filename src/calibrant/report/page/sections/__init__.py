@@ -11,6 +11,7 @@ from calibrant.report.page.run import Run
 from calibrant.report.page.section import Section
 from calibrant.report.page.sections import (
     accumulated,
+    advice,
     candidates,
     commands,
     compared,
@@ -28,6 +29,7 @@ __all__ = ["SECTIONS"]
 SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     verdict.section,
     compared.section,
+    advice.section,
     ranked.section,
     search.section,
     graph.section,

@@ -73,6 +73,8 @@ def _counted(run: Run, quantized: int) -> str:
         said.append(f"{quantized} quantized layers")
     if run.comparison is not None:
         said.append(f"{len(run.comparison.layers)} tensors compared")
+    if run.plan is None and run.advice is not None:
+        said.append(f"{len(run.advice.shares())} layers in which much is lost")
     if run.plan is None and run.rank is not None:
         said.append(f"{len(run.rank.by_name())} layers ranked")
     return ", ".join(said)

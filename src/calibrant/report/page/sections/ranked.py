@@ -17,7 +17,7 @@ MOST, NAMED = 0.5, 5
 
 def section(run: Run) -> Section | None:
     """Return the verdict, where the folder holds a ranking and neither a model nor a comparison."""
-    if run.summary is not None or run.comparison is not None or run.rank is None:
+    if run.rank is None or any((run.summary, run.comparison, run.advice)):
         return None
     return Section(
         "verdict",

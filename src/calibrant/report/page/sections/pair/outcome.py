@@ -54,9 +54,11 @@ def _side(run: Run) -> dict[str, str]:
             if run.comparison.passed
             else "An output is beyond the limits."
         )
-    else:
-        assert run.rank is not None
+    elif run.rank is not None:
         grade, said = "unknown", sentence(run.rank)
+    else:
+        assert run.advice is not None
+        grade, said = "unknown", f"{as_db(run.advice.score_db)} before any step of the advice."
     return {"name": run.name, "grade": grade, "sentence": said}
 
 
