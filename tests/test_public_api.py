@@ -61,7 +61,9 @@ def test_every_public_name_exists_where_it_is_said_to_live():
         home = calibrant._HOMES.get(name)
         if home is not None:
             assert value is getattr(importlib.import_module(home), name)
-    assert {*calibrant._HOMES, "algorithms", "debug", "__version__"} == set(calibrant.__all__)
+    assert {*calibrant._HOMES, "algorithms", "debug", "qat", "__version__"} == set(
+        calibrant.__all__
+    )
 
 
 def test_names_for_type_checkers_are_the_public_ones():

@@ -17,7 +17,7 @@ TYPE_CHECKING = False  # importing `typing` would be most of the time that this 
 if TYPE_CHECKING:
     import typing
 
-    from calibrant import algorithms, debug
+    from calibrant import algorithms, debug, qat
     from calibrant.analysis.compare import compare
     from calibrant.analysis.evaluate import Evaluation, evaluate
     from calibrant.analysis.score import Score
@@ -104,6 +104,7 @@ __all__ = [
     "evaluate",
     "load_recipe",
     "observe",
+    "qat",
     "quantize",
     "quantize_from_record",
     "sensitivity",
@@ -169,7 +170,7 @@ def __getattr__(name: str) -> typing.Any:
     """Load a public name on first use."""
     import importlib
 
-    if name in ("algorithms", "debug"):
+    if name in ("algorithms", "debug", "qat"):
         return importlib.import_module(f"calibrant.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'calibrant' has no attribute {name!r}")

@@ -71,7 +71,7 @@ def _head(content: Mapping[str, Any]) -> Iterator[str]:
     count = sum(layer["quantized"] for layer in layers)
     yield f"{content['recipe']} for {content['model']}, target {content['whole_model']['target']}"
     if content["whole_model"]["training"]:
-        yield "It is for training with quantization: ranges are learned. 'calibrant quantize' does not train."
+        yield "It is for training with quantization: ranges are learned. 'calibrant train' does that."
     yield f"{len(layers)} layers: {count} quantized, {len(layers) - count} left in float"
 
 

@@ -51,7 +51,7 @@ def check_supported(recipe: Recipe) -> None:
         raise UnsupportedError(
             f"{origin.split(':')[0] or 'This recipe'} is for training with quantization, and 'calibrant quantize' "
             "does not train: 'calibrant explain MODEL --recipe FILE' shows what it means for each layer; "
-            "'calibrant train', which will use it, comes with a later version."
+            "'calibrant train MODEL --recipe FILE' trains with it."
         )
     asked = unsupported(recipe)
     if asked:
