@@ -38,6 +38,7 @@ def test_a_dearer_step_has_to_gain_clearly_more() -> None:
 def test_many_places_are_shown_where_few_do_not_do() -> None:
     assert kept(step("a", 14), step("abcd", 40, units=4)) == [("a", 0)]
     assert kept(step("a", 1), step("abcd", 5, units=4)) == [("abcd", 0), ("a", 0)]
+    assert kept(step("a", 7), step("abcd", 12, units=4)) == [("abcd", 0), ("a", 0)]
     assert kept(step("a", 4), step("abcd", 4.5, units=4)) == [("a", 0)]
 
 

@@ -1,7 +1,7 @@
 """Which of the steps that were tried are shown, and in which order.
 
-Shown is what gains. A step for more places is shown where all steps for fewer leave more than a quarter of the error: else the few
-places are what is wrong. Of two steps for the same places the dearer one has to gain clearly more.
+Shown is what gains. A step for more places is shown where all steps for fewer leave more than a quarter of the error, or less than
+20 dB: else the few places are what is wrong. Of two steps for the same places the dearer one has to gain clearly more.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ __all__ = ["DEARER_DB", "ENOUGH_DB", "LEAST_DB", "best_first"]
 #: A step gains so much at least, and so much more than a cheaper one for the same places [dB].
 LEAST_DB, DEARER_DB = 0.1, 1.0
 
-#: Three quarters of the error [dB]: where fewer places make so much, more of them are not looked at.
+#: Three quarters of the error [dB]: where fewer places make so much, more of them are not looked at …
 ENOUGH_DB = 6.0
+#: … once the outputs are so good: below, few networks keep their accuracy.
+GOOD_DB = 20.0
 
 
 def best_first(
@@ -37,7 +39,8 @@ def best_first(
         same = [k for k in kept if k[0].layers == step.layers]
         cheaper = max((k[2] for k in same if k[0].price < step.price), default=-DEARER_DB)
         alike = max((k[2] for k in same if k[0].move == step.move), default=0.0)
-        if fewer >= ENOUGH_DB or (fewer > 0 and gain < fewer + DEARER_DB):
+        done = fewer >= ENOUGH_DB and before.db + fewer >= GOOD_DB
+        if done or (fewer > 0 and gain < fewer + DEARER_DB):
             continue
         if gain >= cheaper + DEARER_DB and gain > alike:
             kept.append((step, score, gain))
