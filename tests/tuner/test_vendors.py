@@ -11,8 +11,10 @@ import onnx
 import pytest
 
 import calibrant
+from calibrant.dialects import load_recipe
 from calibrant.dialects.amct.write import create_config
 from calibrant.errors import ConfigValueError
+from calibrant.recipe import AllNodes, Recipe, Rule, Settings
 from calibrant.tuner import Runner, TuningResult
 from calibrant.tuner.recipe_trials import RecipeTrial
 from calibrant.tuning.strategies import ascend_traverse
@@ -74,6 +76,10 @@ def trials(result: TuningResult) -> list[RecipeTrial]:
 
 def phases(result: TuningResult) -> list[str]:
     return list(dict.fromkeys(t.phase for t in trials(result)))
+
+
+#: Strategy -> the least score that takes it more than two evaluations.
+LEAST = {"amct-rollback": 25.0, "amct-manual": 25.0, "ascend-traverse": 25.0, "horizon": 42.0}
 
 
 # ---------------------------------------------------------------------------------------- amct-rollback
@@ -160,30 +166,95 @@ def test_traverse_leaves_layers_out_from_the_first() -> None:
     assert result.raised == tuple(layers[: layers.index("conv2") + 1])
 
 
+# --------------------------------------------------------------------------------------------- horizon
+
+
+def one_scale_a_tensor() -> Recipe:
+    """Weights with one scale a tensor, which is what the channels of the network are hostile to."""
+    recipe = load_recipe(
+        {"model_config": {"activation": {"calibration_type": "max"}}}, dialect="horizon"
+    )
+    return recipe.with_rules(Rule(AllNodes(), Settings(weight_per_channel=False), "test"))
+
+
+def test_horizon_raises_the_nodes_that_lose(tmp_path: Path) -> None:
+    result, _ = tuned("horizon", 28.0, recipe=one_scale_a_tensor(), target="generic")
+    assert result.met
+    assert result.raised == ("conv1", "conv2")
+    assert set(result.precisions.values()) == {"int8", "int16"}
+    assert phases(result) == ["A int8", "C1 all int16", "D int8 and int16"]
+    result.save(tmp_path)
+    folders = {p.name for p in tmp_path.iterdir() if p.is_dir()}
+    assert folders == {"output_int8", "output_int16", "output_int8_int16_mixed"}
+    for folder in folders:
+        onnx.checker.check_model(str(tmp_path / folder / "deploy.onnx"))
+        assert json.loads((tmp_path / folder / "quant_config.json").read_text())["node_config"]
+    mixed = (tmp_path / "output_int8_int16_mixed" / "deploy.onnx").read_bytes()
+    assert mixed == (tmp_path / "deploy.onnx").read_bytes()
+    report = (tmp_path / "tuning_report.md").read_text()
+    assert "D int8 and int16" in report
+    assert "## Ranking" in report
+
+
+def test_horizon_compensates_the_operands_that_lose(tmp_path: Path) -> None:
+    result, _ = tuned("horizon", 28.0, recipe=one_scale_a_tensor())
+    assert result.met
+    assert phases(result)[-1] == "F int16 and single operands"
+    assert {w.layer for w in result.result.plan.weights if w.compensation} == {"conv1", "conv2"}
+    result.save(tmp_path)
+    again = calibrant.quantize(network(), data(), tmp_path / "recipe.yaml", latency=False)
+    assert again.to_bytes() == (tmp_path / "deploy.onnx").read_bytes()
+
+
+def test_horizon_writes_a_configuration_that_makes_the_same_model(tmp_path: Path) -> None:
+    result, _ = tuned("horizon", 43.0)
+    assert result.met
+    assert phases(result)[-1] in ("C1 all int16", "D int8 and int16")
+    result.save(tmp_path)
+    config = json.loads((tmp_path / "final_quant_config.json").read_text())
+    assert {n["qtype"] for n in config["node_config"].values()} >= {"int16"}
+    again = calibrant.quantize(
+        network(), data(), tmp_path / "final_quant_config.json", latency=False
+    )
+    assert again.to_bytes() == (tmp_path / "deploy.onnx").read_bytes()
+
+
+def test_horizon_leaves_nodes_alone_that_the_configuration_names() -> None:
+    config = {
+        "model_config": {"activation": {"calibration_type": "max"}},
+        "node_config": {"conv3": {"qtype": "float32"}, "conv0": {"qtype": "int16"}},
+    }
+    result, _ = tuned("horizon", 25.0, recipe=config)
+    assert not {"conv0", "conv3"} & set(result.precisions)
+    plan = {d.node: d.quantized for d in result.result.plan.layers}
+    assert plan["conv0"]
+    assert not plan["conv3"]
+
+
 # ------------------------------------------------------------------------------------------- all of them
 
 
-@pytest.mark.parametrize("strategy", ["amct-rollback", "amct-manual", "ascend-traverse"])
+@pytest.mark.parametrize("strategy", LEAST)
 def test_a_run_that_was_ended_goes_on_and_ends_with_the_same(
     strategy: str, tmp_path: Path
 ) -> None:
-    whole, once = tuned(strategy, 25.0)
+    whole, once = tuned(strategy, LEAST[strategy])
     ended = Likeness()
     ended.stop_at = 3
-    part, _ = tuned(strategy, 25.0, evaluate=ended, out=tmp_path)
+    part, _ = tuned(strategy, LEAST[strategy], evaluate=ended, out=tmp_path)
     assert part.interrupted == "Ctrl-C"
     assert part.result.to_bytes()
     rest = Likeness()
     rest.truth = once.truth
-    again, _ = tuned(strategy, 25.0, evaluate=rest, out=tmp_path)
+    again, _ = tuned(strategy, LEAST[strategy], evaluate=rest, out=tmp_path)
     assert again.result.to_bytes() == whole.result.to_bytes()
     assert again.counts.full == whole.counts.full
     assert ended.calls - 1 + rest.calls == once.calls  # nothing ran twice
 
 
-@pytest.mark.parametrize("strategy", ["amct-rollback", "amct-manual", "ascend-traverse"])
+@pytest.mark.parametrize("strategy", LEAST)
 def test_evaluations_are_limited(strategy: str) -> None:
-    result, evaluate = tuned(strategy, 25.0, max_trials=3)
+    result, evaluate = tuned(strategy, LEAST[strategy], max_trials=3)
     assert evaluate.calls <= 3
     if evaluate.calls == 3:
         assert "evaluations of quantized models are spent" in result.search.reason

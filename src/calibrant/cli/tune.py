@@ -222,7 +222,7 @@ def tune(
         typer.Option(
             "--strategy",
             metavar="NAME",
-            help="How to search: auto, or a vendor's own procedure: amct-rollback, amct-manual, ascend-traverse.",
+            help="How to search: auto, or a vendor's own procedure: amct-rollback, amct-manual, ascend-traverse, horizon.",
             rich_help_panel=_PANEL,
         ),
     ] = "auto",
@@ -233,7 +233,7 @@ def tune(
             metavar="N",
             min=2,
             help="Full evaluations, at most, the float model's among them. Default: 8 with auto; with a vendor's procedure as "
-            "many as it takes.",
+            "many as it takes, 40 at most with horizon.",
             rich_help_panel=_PANEL,
             show_default=False,
         ),
@@ -249,24 +249,27 @@ def tune(
         ),
     ] = None,
     holdout: Annotated[
-        float,
+        float | None,
         typer.Option(
             "--holdout",
             metavar="SHARE",
             help="Share of the evaluation samples that the search does not see; the chosen model is run on them, too. For "
-            "scores that are means over samples.",
+            "scores that are means over samples. Default: 0.2 with auto, 0 with a vendor's procedure.",
             rich_help_panel=_PANEL,
+            show_default=False,
         ),
-    ] = 0.2,
+    ] = None,
     confidence: Annotated[
-        float,
+        float | None,
         typer.Option(
             "--confidence",
             metavar="P",
-            help="An evaluation ends early once it is so certain whether the requirement is met; 1 for no chance at all.",
+            help="An evaluation ends early once it is so certain whether the requirement is met; 1 for no chance at all. "
+            "Default: 0.99 with auto, 1 with a vendor's procedure.",
             rich_help_panel=_PANEL,
+            show_default=False,
         ),
-    ] = 0.99,
+    ] = None,
     samples: Annotated[
         int,
         typer.Option(

@@ -99,7 +99,8 @@ def check_options(
         raise ConfigValueError(
             "The recipe keeps the scales that the model has; precisions are tuned with scales that are chosen from data."
         )
-    if wanted.promote is not None or wanted.search is not None:
+    searches = wanted.search is not None and strategy not in VENDORS
+    if wanted.promote is not None or searches:
         raise ConfigValueError(
             "The recipe raises layers or searches between candidates itself; tune decides of each layer's precision."
         )

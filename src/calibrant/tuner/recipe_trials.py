@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -291,15 +292,17 @@ class RecipeTrials:
         plan = self.trials.bench.solve(asked.recipe).plan
         if search is None or search.scope != "model":
             return None
-        chosen = next((d.settings for d in plan.layers if d.quantized), None)
-        if chosen is None:
-            return None
-        return Settings(
-            activation=chosen.activation,
-            activation_symmetric=chosen.activation_symmetric,
-            activation_per_channel=chosen.activation_per_channel,
-            candidates=(),
+        said = Counter(
+            Settings(
+                activation=d.settings.activation,
+                activation_symmetric=d.settings.activation_symmetric,
+                activation_per_channel=d.settings.activation_per_channel,
+                candidates=(),
+            )
+            for d in plan.layers
+            if d.quantized
         )
+        return said.most_common(1)[0][0] if said else None
 
     def _key(self, what: str, recipe: Any, said: object) -> str:
         return text_digest(self.trials.context, what, repr(essence(recipe)), repr(said))

@@ -66,10 +66,10 @@ TRIALS = 8
 #: Samples that layers are measured on alone.
 SAMPLES = 16
 
-#: Share of the evaluation samples that the search does not see.
+#: Share of the evaluation samples that `auto` does not see.
 HOLDOUT = 0.2
 
-#: Of an evaluation that ends early.
+#: Of an evaluation that ends early, with `auto`.
 CONFIDENCE = 0.99
 
 #: Ways to search: (menu, allowed loss, evaluations) -> what asks.
@@ -93,8 +93,8 @@ def tune(
     strategy: str = "auto",
     max_trials: int | None = None,
     max_minutes: float | None = None,
-    holdout: float = HOLDOUT,
-    confidence: float = CONFIDENCE,
+    holdout: float | None = None,
+    confidence: float | None = None,
     samples_for_sensitivity: int | None = SAMPLES,
     out: str | Path | None = None,
     start_from: str | Path | None = None,
@@ -136,14 +136,17 @@ def tune(
         max_cost: What the model may cost, in units of `cost`: bytes of weights for `size`, milliseconds for `latency`. The
             best score within it is searched for; a requirement holds beside it.
         strategy: How to search: `auto`, or a vendor's own procedure, which begins with that vendor's defaults where there is
-            no recipe: `amct-rollback`, `amct-manual`, `ascend-traverse`.
+            no recipe: `amct-rollback`, `amct-manual`, `ascend-traverse`,
+            `horizon`.
         max_trials: Full evaluations, at most, the float model's among them; 2 or more. None for 8 with `auto`, and for as
-            many as a vendor's procedure takes.
+            many as a vendor's procedure takes (40 at most with `horizon`).
         max_minutes: Minutes, at most; what runs is finished.
-        holdout: Share of the evaluation samples that the search does not see, in [0, 1). The model that is chosen is run on
+        holdout: Share of the evaluation samples that the search does not see, in [0, 1). None for 0.2 with
+            `auto`, and for nothing with a vendor's procedure. The model that is chosen is run on
             them, too, and meets the requirement on all. For scores that are means over samples.
         confidence: An evaluation ends before all samples are seen once it is certain, with this probability, whether the
-            requirement is met; 1 for no chance at all. For `top<k>`.
+            requirement is met; 1 for no chance at all, None for 0.99 with
+            `auto` and 1 otherwise. For `top<k>`.
         samples_for_sensitivity: Samples that layers are measured on alone; None for all.
         out: Folder of the journal (`journal.sqlite`); a run that was ended goes on from there. None keeps none.
         start_from: Folder of an earlier run whose journal answers what it can, for another requirement.
@@ -177,6 +180,10 @@ def tune(
         max_trials,
         max_minutes,
         samples_for_sensitivity,
+    )
+    holdout = holdout if holdout is not None else 0.0 if vendor is not None else HOLDOUT
+    confidence = (
+        confidence if confidence is not None else 1.0 if vendor is not None else CONFIDENCE
     )
     check_shares(holdout, confidence)
     check_budget(max_cost, cost, strategy)

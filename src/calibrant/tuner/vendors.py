@@ -4,6 +4,7 @@
 |---|---|---|
 | `amct-rollback`, `amct-manual` | AMCT `config.json` | int8, float32 |
 | `ascend-traverse` | | int8, float32 |
+| `horizon` | Horizon `quant_config` | int8, int16, float16, float32; `ec` |
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from calibrant.dialects import dump_recipe
+from calibrant.dialects import dump_recipe, load_recipe
 from calibrant.dialects.amct.write import default_recipe
 from calibrant.errors import CalibrantError
 from calibrant.graph.load import ModelLike
@@ -30,6 +31,7 @@ from calibrant.tuning.strategies.amct_rollback import amct_rollback
 from calibrant.tuning.strategies.ascend_traverse import ascend_traverse
 from calibrant.tuning.strategies.ascend_traverse import default_recipe as ascend_default
 from calibrant.tuning.strategies.auto import Found
+from calibrant.tuning.strategies.horizon import FOLDERS, horizon
 from calibrant.tuning.strategies.recipes import Outcome, RecipeQuestion, Try
 
 __all__ = ["VENDORS", "Ended", "Vendor", "run_vendor"]
@@ -77,6 +79,16 @@ VENDORS: Mapping[str, Vendor] = {
     ),
     "ascend-traverse": Vendor(
         lambda recipe, _: ascend_traverse(recipe), ascend_default, ("int8", "float32")
+    ),
+    "horizon": Vendor(
+        horizon,
+        lambda: load_recipe({"model_config": {"all_node_type": "int8"}}, dialect="horizon"),
+        ("int8", "int16", "float16", "float32"),
+        "horizon",
+        ("final_quant_config.json",),
+        evaluations=40,
+        keeps_named=True,
+        folders=FOLDERS,
     ),
 }
 
@@ -139,7 +151,10 @@ def run_vendor(
     )
     settled = replace(best, reached=verdict.reached)
     log = tuple(settled if t is best else t for t in answers.log)
-    search = Found(settled, log, outcome.reason)
+    reason = outcome.reason
+    if best.reached.met and not verdict.reached.met:
+        reason += " On all samples, those held out too, it does not."
+    search = Found(settled, log, reason)
     texts = {n: _json(content) for n, content in outcome.files.items()}
     if vendor.dialect and outcome.best is not None:
         text = _dialect(best.asked.recipe, vendor.dialect, source, trials.notes)

@@ -143,7 +143,7 @@ def _operands(walk: _Walk, wide: Recipe) -> Strategy[RecipeQuestion, Any, Outcom
     low, high = 0, len(order)
     while high - low > 1:
         mid = (low + high) // 2
-        said = f"16 bits for the operands of {mid} nodes"
+        said = f"16 bits for the operands of {_nodes(mid)}"
         if (yield from walk.operands(wide, of(mid), F, said)):
             high = mid
         else:
@@ -151,13 +151,15 @@ def _operands(walk: _Walk, wide: Recipe) -> Strategy[RecipeQuestion, Any, Outcom
     chosen = of(high)
     compensated = operands_as(wide, chosen, "ec")
     if compensated is not None and (
-        yield from walk.met(compensated, F, f"error compensation for the operands of {high} nodes")
+        yield from walk.met(
+            compensated, F, f"error compensation for the operands of {_nodes(high)}"
+        )
     ):
-        return walk.found(f"int16 with error compensation for the operands of {high} nodes.")
+        return walk.found(f"int16 with error compensation for the operands of {_nodes(high)}.")
     paired, left = wide_operands(wide, chosen)
     if left:
         return None
-    said = f"both operands of {high} nodes in 16 bits (dual-int16)"
+    said = f"both operands of {_nodes(high)} in 16 bits (dual-int16)"
     return walk.found(f"int16 with {said}.") if (yield from walk.met(paired, F, said)) else None
 
 
@@ -237,11 +239,12 @@ class _Walk:
             count = sum(r.cosine <= threshold for r in rows)
             if count == before:
                 continue
-            said = f"round {number}: {count} nodes at or below {threshold:g} in {high}"
+            said = f"round {number}: {_nodes(count)} at or below {threshold:g} in {high}"
             if (yield from tried([r.layer for r in rows[:count]], said)):
                 nodes = yield from self._fewest(rows, before, count, high, tried)
-                named = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
-                return self.found(f"{phase[2:]}: {named} in {high}, found in round {number}.")
+                return self.found(
+                    f"{phase[2:]}: {_nodes(len(nodes))} in {high}, found in round {number}."
+                )
             before = count
         self.last = upper
         return self.found(
@@ -264,7 +267,9 @@ class _Walk:
         while met - failed > 1:
             mid = (failed + met) // 2
             if (
-                yield from tried([r.layer for r in rows[:mid]], f"the worst {mid} nodes in {high}")
+                yield from tried(
+                    [r.layer for r in rows[:mid]], f"the worst {_nodes(mid)} in {high}"
+                )
             ):
                 met = mid
             else:
@@ -275,3 +280,7 @@ class _Walk:
             if rest and (yield from tried(rest, f"'{row.layer}' is given back")):
                 nodes = rest
         return nodes
+
+
+def _nodes(count: int) -> str:
+    return "1 node" if count == 1 else f"{count} nodes"
