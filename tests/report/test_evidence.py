@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from calibrant.diagnose.evidence import evidence_of
+from calibrant.errors import ModelError
 from calibrant.graph.load import load, prepare
 from calibrant.numerics import fake_quantize
 from calibrant.report.evidence import Distributions, Network, read_value, text_of
@@ -20,7 +23,7 @@ from calibrant.report.evidence.spread import BARS, bars_of, boxes_of
 from calibrant.stats import Statistics, TensorStats
 from tests.models import NETS
 from tests.report.runs import evidence
-from tests.road import quantized
+from tests.road import batches, quantized
 
 FLOATS = arrays.arrays(
     np.float32,
@@ -117,6 +120,25 @@ def test_what_is_written_is_read_again(file: str, kind: type, tmp_path: Path) ->
     text = evidence("residual")[file]
     (tmp_path / file).write_text(text, encoding="utf-8")
     assert text_of(read_value(tmp_path / file, kind)) == text
+
+
+def test_what_cannot_be_measured_is_said_and_the_rest_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("jinja2", reason="the page is made with the extra 'report'")
+    pytest.importorskip("plotly", reason="the page is made with the extra 'report'")
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise ModelError("Node 'a' does not run alone.")
+
+    monkeypatch.setattr("calibrant.diagnose.evidence.ranking_of", fails)
+    _, feeds = NETS["residual"]()
+    result = quantized("residual", "generic")
+    shown = evidence_of(result, batches(feeds))
+    assert set(shown) == {"graph.json", "distributions.json", "attribution.json"}
+    result.save(tmp_path, texts=shown, report=True)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Not all could be measured for the report: Node &#39;a&#39; does not run alone." in page
 
 
 def test_channels_of_activations_are_looked_at_on_samples() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from calibrant.diagnose.attribute import attribution_of
 from calibrant.diagnose.feeds import take_feeds
 from calibrant.diagnose.rank import SAMPLES, ranking_of
 from calibrant.diagnose.ranking import JSON_FILE as RANKING_FILE
+from calibrant.errors import DataError, ModelError
 from calibrant.progress import Callback, Progress
 from calibrant.recipe import Recipe
 from calibrant.report.evidence.distributions import (
@@ -72,6 +74,8 @@ def evidence_of(
         provider: Where models run.
         threads: Threads inside an operator.
         progress: Called with a stage, what is done of it, and how much there is.
+
+    What cannot be measured is named in the notes of `distributions.json`, which the page shows.
     """
     solution, wanted = result.solution, recipe if recipe is not None else Recipe()
     seen = distributions_of(solution, result.statistics)
@@ -85,15 +89,21 @@ def evidence_of(
         inputs = model_inputs(solution.original)
         held = open_samples(inputs, data, wanted, batch_size=batch_size, preprocess=preprocess)
         options: dict[str, Any] = {"samples": samples, "progress": told, "runtime": runtime}
-        origins = attribution_of(solution, held.first(), **options)
         name = str(result.summary.get("model", ""))
-        ranking = ranking_of(solution, held.first(), name=name, **options)
-        files[ATTRIBUTION_FILE] = origins.json() + "\n"
-        files[RANKING_FILE] = ranking.json() + "\n"
-        tensors = [t.tensor for t in seen.tensors]
-        most = shown_channels(solution.plan)
-        boxes, count = _channels(solution.model, tensors, held.first(), most, runtime)
-        seen = seen.with_channels(boxes, count)
+        try:
+            origins = attribution_of(solution, held.first(), **options)
+            files[ATTRIBUTION_FILE] = origins.json() + "\n"
+            ranking = ranking_of(solution, held.first(), name=name, **options)
+            files[RANKING_FILE] = ranking.json() + "\n"
+            tensors = [t.tensor for t in seen.tensors]
+            most = shown_channels(solution.plan)
+            boxes, count = _channels(solution.model, tensors, held.first(), most, runtime)
+            seen = seen.with_channels(boxes, count)
+        except (
+            ModelError,
+            DataError,
+        ) as e:  # the result is there and good: it is not lost for its report
+            seen = replace(seen, notes=(f"Not all could be measured for the report: {e}",))
     files[DISTRIBUTIONS_FILE] = text_of(seen)
     return files
 

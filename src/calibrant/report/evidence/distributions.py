@@ -124,11 +124,13 @@ class Distributions:
         tensors: Activations, in graph order.
         weights: Weights, in graph order.
         samples: Samples that channels of activations were looked at on; 0 where they were not.
+        notes: What could not be measured, and why.
     """
 
     tensors: tuple[TensorSeen, ...] = ()
     weights: tuple[WeightSeen, ...] = ()
     samples: int = 0
+    notes: tuple[str, ...] = ()
 
     def with_channels(self, found: Mapping[str, Boxes], samples: int) -> Distributions:
         """Return them with the channels of activations."""

@@ -40,7 +40,7 @@ def section(run: Run) -> Section | None:
             "sentence": sentence,
             "tiles": list(tiles(summary)),
             "warnings": summary.get("warnings", []),
-            "notes": [*run.notes, *_notes(summary)],
+            "notes": [*run.notes, *_unmeasured(run), *_notes(summary)],
             "outputs": _outputs(summary["quality"]["outputs"]),
             "samples": summary["quality"]["samples"],
             "done": [*_done(summary), *_biases(run)],
@@ -150,6 +150,10 @@ def _in_float(summary: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     for layer in summary["layers"]["float"]:
         reasons.setdefault(layer["reason"], []).append(layer["layer"])
     return list(reasons.items())
+
+
+def _unmeasured(run: Run) -> tuple[str, ...]:
+    return run.distributions.notes if run.distributions is not None else ()
 
 
 def _notes(summary: Mapping[str, Any]) -> list[str]:
