@@ -95,7 +95,7 @@ def measured(case: Any, name: str, seed: int, asked: Any) -> list[object]:
         f"{(after == labels).mean():.4f}",
         f"{(before == truth).mean():.1%}",
         f"{(after == truth).mean():.1%}",
-        f"{held.top1:.1%}, {held.sqnr_db:.1f} dB",
+        f"{held.top1:.1%}, {held.typical_db:.1f} dB",
         f"{fitted.result.summary['training']['epochs']:.2f}",
         f"{fitted.seconds:.0f}",
         f"{ratio:.2f}",

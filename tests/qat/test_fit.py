@@ -67,7 +67,7 @@ def test_training_wins_back_what_4_bits_lose(training):
     said = fitted.result.summary["training"]
     assert said["better"] is True
     assert said["steps"] == 120 == len(fitted.losses)
-    assert said["agreement"]["sqnr_db"] > 30
+    assert said["agreement"]["typical_db"] > 40
     assert np.mean(fitted.losses[-10:]) < np.mean(fitted.losses[:10])
 
 

@@ -66,8 +66,8 @@ def test_what_is_trained_is_what_is_deployed(recipe, data):
         found = qat.agreement(result, feeds)
         assert found.samples == 200
         assert found.holds
-        assert found.sqnr_db > 40
-        assert result.summary["training"]["agreement"]["sqnr_db"] > 40
+        assert found.typical_db > 40
+        assert result.summary["training"]["agreement"]["typical_db"] > 40
 
 
 def test_without_a_step_the_result_is_that_of_calibration(data):
@@ -197,7 +197,20 @@ def test_a_model_that_is_not_what_was_trained_is_refused(data):
     assert not found.holds
     with pytest.raises(ModelError, match="not what was trained"):
         found.check()
-    assert Agreement(1, 39.0, 1.0, 38.0).holds  # as near as float32 itself
+
+
+@pytest.mark.parametrize(
+    ("found", "holds"),
+    [
+        (Agreement(64, 45.0, 1.0, 44.0), True),
+        (Agreement(64, 30.0, 1.0, 90.0), True),  # one sample fell to the other side of an edge
+        (Agreement(64, 36.0, 1.0, 37.0, 38.0), True),  # a deep network: as near as float32 itself
+        (Agreement(64, 21.0, 0.96, 21.0, 90.0), False),  # biases that were not rounded
+        (Agreement(64, 36.0, 1.0, 37.0, 44.0), False),
+    ],
+)
+def test_rounding_at_an_edge_is_no_fault_and_all_samples_apart_is_one(found, holds):
+    assert found.holds is holds
 
 
 def test_what_cannot_be_trained_is_refused_by_name(data):

@@ -36,7 +36,7 @@ def print_trained(fitted: Fitted, metric: str, files: Sequence[Path]) -> None:
     if agreement is not None:
         top = "" if agreement["top1"] is None else f", top-1 equal for {agreement['top1']:.2%}"
         out.print(
-            f"What is deployed is what was trained: {agreement['sqnr_db']:.1f} dB{top} on {agreement['samples']} samples."
+            f"What is deployed is what was trained: {agreement['typical_db']:.1f} dB in the median{top} on {agreement['samples']} samples."
         )
     for note in fitted.notes:
         out.print(note)

@@ -210,6 +210,7 @@ class Trainable:
                 "samples": agreement.samples,
                 "sqnr_db": agreement.sqnr_db,
                 "top1": agreement.top1,
+                "typical_db": agreement.typical_db,
                 "float32_db": agreement.float32_db,
             }
         }
