@@ -10,12 +10,13 @@ from typing import Any
 
 from calibrant.errors import MissingPackageError
 
-__all__ = ["Fitted", "Trainable", "fit", "functional", "prepare", "train_files"]
+__all__ = ["Fitted", "Trainable", "amct", "fit", "functional", "prepare", "train_files"]
 
 #: Where each public name lives; a module stands for itself.
 _HOMES: dict[str, str] = {
     "Fitted": "calibrant.qat.fitting",
     "Trainable": "calibrant.qat.trainable",
+    "amct": "calibrant.qat.amct",
     "fit": "calibrant.qat.fitting",
     "functional": "calibrant.qat.functional",
     "prepare": "calibrant.qat.trainable",
