@@ -248,3 +248,22 @@ def test_a_model_without_layers_to_tune_is_an_error() -> None:
         calibrant.CalibrantError, match="no operator that target 'generic' quantizes"
     ):
         tuned(model, {"x": np.arange(24, dtype=np.float32).reshape(8, 3) - 9}, None, "min 0.5")
+
+
+def test_a_floor_in_decibels_is_a_floor() -> None:
+    """The float model has infinitely many decibels against itself."""
+    below = tuned(digits.MODEL, calibration(), (calibration(), "sqnr_db"), "min 25")
+    assert below.raised == ()
+    assert isinstance(below.score, float)
+    least = below.score + 6
+    result = tuned(digits.MODEL, calibration(), (calibration(), "sqnr_db"), f"min {least}")
+    assert result.met
+    assert isinstance(result.score, float)
+    assert result.score >= least
+    assert result.raised
+    losses = [t.reached.loss for t in result.search.trials]
+    assert [t.reached.met for t in result.search.trials] == [x <= result.allowed for x in losses]
+    hopeless = tuned(
+        digits.MODEL, calibration(), (calibration(), "sqnr_db"), "min 200", allow="int8,int16"
+    )
+    assert not hopeless.met

@@ -20,6 +20,7 @@ from calibrant.errors import CalibrantError, ConfigError, ConfigValueError, Mode
 from calibrant.tuner.evaluator import Evaluator, Score
 from calibrant.tuner.journal import Journal
 from calibrant.tuner.paired import PRECHECK, Paired, Seen, interval
+from calibrant.tuner.requirement import loss_of
 from calibrant.tuning.strategies.auto import Reached
 
 __all__ = ["Counts", "Evaluations", "HeldOut", "Verdict"]
@@ -220,7 +221,7 @@ class Evaluations:
         if math.isnan(value):
             self._note([NAN])
         better = self.evaluator.higher_is_better
-        loss = self.reference - value if better else value - self.reference
+        loss = loss_of(value, self.reference, higher_is_better=better)
         loss = math.inf if math.isnan(loss) else loss
         return Reached(value, loss, loss <= self.allowed + self._rounding, cost=cost)
 
@@ -234,12 +235,13 @@ class Evaluations:
             )
         if any(math.isnan(v) for v in scores.values()):
             self._note([NAN])
-        sign = 1 if self.evaluator.higher_is_better else -1
+        better = self.evaluator.higher_is_better
         shares = {}
         for name, (reference, allowed) in wanted.items():
-            loss = sign * (reference - scores[name])
+            loss = loss_of(scores[name], reference, higher_is_better=better)
+            size = abs(reference) if math.isfinite(reference) else 0.0
             least = max(
-                abs(allowed), 1e-6 * max(abs(reference), 1e-6)
+                abs(allowed), 1e-6 * max(size, 1e-6)
             )  # of a drop of 0, something is a share
             share = (loss - allowed) / least + 1
             shares[name] = math.inf if math.isnan(share) else share

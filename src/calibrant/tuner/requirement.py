@@ -6,6 +6,8 @@ With f the float model's score, of a score for which more is better:
     max-drop D     score >= f - D
     max-drop P%    score >= f - P / 100 * |f|
 
+What is lost is f - score. Where f is infinite (an SQNR), it is 10**(-score / 10), so that losses can be compared.
+
 Where less is better (an error), `max-drop` is by how much it may grow.
 """
 
@@ -19,7 +21,7 @@ from typing import Any
 
 from calibrant.errors import ConfigTypeError, ConfigValueError, did_you_mean
 
-__all__ = ["Requirement"]
+__all__ = ["Requirement", "loss_of"]
 
 _KEYS = ("min", "max_drop")
 
@@ -155,7 +157,7 @@ class Requirement:
                 raise ConfigValueError(
                     "min is a floor, and of this score less is better; say by how much it may grow (max-drop)."
                 )
-            found.append(reference - self.min)
+            found.append(loss_of(self.min, reference))
         if self.max_drop is not None:
             drop, relative = self._drop()
             if not math.isfinite(reference):
@@ -189,6 +191,29 @@ class Requirement:
 def _says(value: Any) -> bool:
     """Whether a value may be a requirement."""
     return isinstance(value, str | Mapping | Requirement)
+
+
+def loss_of(score: float, reference: float, *, higher_is_better: bool = True) -> float:
+    """Return how much worse than the float model's a score is; below 0 where it is better.
+
+    A score of which the float model has infinitely much, such as the SQNR of its outputs against themselves, is one in decibels:
+    10**(-score / 10) is lost of it, the energy of the error over that of the signal.
+
+    Args:
+        score: The score.
+        reference: The float model's score.
+        higher_is_better: Of the score.
+
+    Returns:
+        The loss, in units of the score; NaN where the score is.
+
+    Example:
+        >>> loss_of(0.75, 1.0), loss_of(20.0, float("inf")), loss_of(float("inf"), float("inf"))
+        (0.25, 0.01, 0.0)
+    """
+    if reference == math.inf and higher_is_better:
+        return math.inf if score < -3000 else float(10.0 ** (-score / 10))
+    return reference - score if higher_is_better else score - reference
 
 
 def _is_number(value: Any) -> bool:
