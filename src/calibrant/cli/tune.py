@@ -126,8 +126,8 @@ def tune(
         typer.Option(
             "--eval-command",
             metavar="'CMD {model}'",
-            help="A command that scores a model, on a device or in another stack: {model} stands for the file, and the last "
-            "line it prints is JSON, a number or an object of scores by name.",
+            help="A command that scores a model, on a device or in another stack. The path of the model takes the place of the word "
+            "in braces; the last line that it prints is JSON, a number or an object of scores by name.",
             rich_help_panel=DATA_PANEL,
             show_default=False,
         ),

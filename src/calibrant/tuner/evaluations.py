@@ -139,7 +139,11 @@ class Evaluations:
                     return reached
                 spent = cost(model_or_none) if known is None else known["cost"]
                 reached = self._of_pairs(paired, seen, spent)
-                answer = {"score": reached.score, "values": seen.values.tolist()}
+                answer = {
+                    "score": reached.score,
+                    "values": seen.values.tolist(),
+                    "seen": len(seen.values),
+                }
         except (ConfigError, ModelError) as e:
             self.failed = e
             self._note([f"An evaluation failed, and its trial counts as not met: {e}"])
@@ -165,12 +169,15 @@ class Evaluations:
             return Verdict(reached, interval(none), self._held_out(paired, none))
         known = self.journal.get(key)
         seen = Seen(np.array(known["values"])) if known is not None else Seen(np.zeros(0))
-        before = len(seen.values)
-        if before < paired.count:
+        looked = int(known["seen"]) if known is not None else 0
+        self.counts.partial_samples += paired.count - looked
+        if len(seen.values) < paired.count:
             seen = paired.run(deploy(), known=seen)
-            self.counts.partial_samples += paired.count - before
             self._note(seen.notes)
-            answer = {**(known or {"cost": reached.cost}), "values": seen.values.tolist()}
+            answer = {
+                **(known or {"cost": reached.cost, "seen": 0}),
+                "values": seen.values.tolist(),
+            }
             self.journal.put(key, "full", shown, answer, 0.0)
         losses = paired.losses(seen.values)
         whole = self._reached(Score(self._score(float(losses.mean())), len(losses)), reached.cost)
@@ -180,11 +187,15 @@ class Evaluations:
         self, paired: Paired, known: dict[str, Any] | None, deploy: Deploy
     ) -> tuple[ir.Model | None, Seen]:
         """Look at samples until it is certain; return the model where it was run, and what was seen."""
-        seen = Seen(np.array(known["values"])[: paired.tuned] if known else np.zeros(0))
         test = paired.certainty(self.allowed)
-        if len(seen.values) and test is not None:
-            said = test.add(paired.gains(seen.values))
-            seen = Seen(seen.values[: test.seen], said)
+        seen = Seen(np.zeros(0))
+        if known is not None:  # what the search saw before, and only then what was run later
+            values, before = np.array(known["values"])[: paired.tuned], int(known["seen"])
+            for end in (min(before, len(values)), len(values)):
+                more, at = values[len(seen.values) : end], len(seen.values)
+                if seen.answer is None and len(more):
+                    said = test.add(paired.gains(more, at)) if test is not None else None
+                    seen = Seen(values[:end], said)
         model: ir.Model | None = None
         first = min(PRECHECK, paired.tuned)
         for end in (first, paired.tuned):
