@@ -100,6 +100,7 @@ def test_faulty_lists_are_told(text: str) -> None:
         names_of([text], "-n")
 
 
+@pytest.mark.slow
 def test_every_command_does_its_work(files: tuple[str, str], tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     runs = [

@@ -130,6 +130,7 @@ def test_activations_are_unsigned_and_no_pair_of_weights_can_saturate(name: str)
                 assert (sums <= PAIR_LIMIT).all()
 
 
+@pytest.mark.slow
 def test_a_learned_rounding_leaves_no_pair_that_can_saturate() -> None:
     model, feeds = NETS["residual"]()
     learned = Rule(AllNodes(), Settings(weight=AlgorithmChoice("ada")))

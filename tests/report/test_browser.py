@@ -242,6 +242,7 @@ def test_hostile_names_run_nothing(chromium: Any, tmp_path: Path) -> None:
         assert page.locator("img").count() == 0
 
 
+@pytest.mark.slow
 def test_a_page_of_two_runs_shows_both_on_a_card(chromium: Any, tmp_path: Path) -> None:
     result, shown = coarse()
     result.save(tmp_path / "rough", texts=shown)
@@ -256,6 +257,7 @@ def test_a_page_of_two_runs_shows_both_on_a_card(chromium: Any, tmp_path: Path) 
             assert page.evaluate(CONTRAST) == []
 
 
+@pytest.mark.slow
 def test_a_page_of_two_thousand_layers_opens_at_once(chromium: Any, tmp_path: Path) -> None:
     page_file = tmp_path / "large.html"
     page_file.write_text(page_of(large(2000)), encoding="utf-8")

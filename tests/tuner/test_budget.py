@@ -51,6 +51,7 @@ def test_a_limit_below_the_cheapest_is_not_met_and_says_what_that_costs() -> Non
     assert "costs 6, more than the limit of 5" in found.reason
 
 
+@pytest.mark.slow
 def test_weights_stay_within_the_bytes_that_are_asked_for() -> None:
     free = calibrant.tune(digits.MODEL, DATA, None, "min 0.9", cost="size")
     most = 2.0 * free.cost

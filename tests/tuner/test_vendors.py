@@ -234,6 +234,7 @@ def test_horizon_leaves_nodes_alone_that_the_configuration_names() -> None:
 # ------------------------------------------------------------------------------------------- all of them
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", LEAST)
 def test_a_run_that_was_ended_goes_on_and_ends_with_the_same(
     strategy: str, tmp_path: Path
