@@ -13,11 +13,13 @@ import pytest
 import calibrant
 from calibrant.dialects import load_recipe
 from calibrant.dialects.amct.write import create_config
-from calibrant.errors import ConfigValueError
+from calibrant.errors import ConfigValueError, ModelError
 from calibrant.recipe import AllNodes, Recipe, Rule, Settings
+from calibrant.solution import Solution
 from calibrant.tuner import Runner, TuningResult
-from calibrant.tuner.recipe_trials import RecipeTrial
+from calibrant.tuner.recipe_trials import RecipeTrial, RecipeTrials
 from calibrant.tuning.strategies import ascend_traverse
+from calibrant.tuning.strategies.recipes import Try
 from tests.models import convolution
 from tests.models.rescaled import rescaled
 from tests.road import batches
@@ -270,3 +272,30 @@ def test_the_keys_of_the_answer_are_those_of_auto(tmp_path: Path) -> None:
 def test_a_strategy_that_cannot_do_what_is_allowed_says_so() -> None:
     with pytest.raises(ConfigValueError, match="gives layers int8, float32"):
         tuned("amct-rollback", 25.0, allow="int8,int16")
+
+
+def test_a_recipe_that_cannot_be_built_counts_as_not_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = RecipeTrials.solution_of
+
+    def solution_of(self: RecipeTrials, asked: Try) -> Solution:
+        if asked.phase == "2 calibration data":
+            raise ModelError("no room for it")
+        return real(self, asked)
+
+    monkeypatch.setattr(RecipeTrials, "solution_of", solution_of)
+    result, evaluate = tuned("amct-manual", 25.0)
+    assert result.met
+    failed = [t for t in trials(result) if t.phase == "2 calibration data"]
+    assert failed
+    assert not any(t.reached.met for t in failed)
+    assert any("no room for it" in n for n in result.notes)
+    assert result.counts.full == evaluate.calls
+
+
+def test_a_report_of_a_procedure_is_a_page(tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    pytest.importorskip("plotly")
+    result, _ = tuned("amct-rollback", 25.0)
+    result.save(tmp_path, report=True)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "roll back" in page
