@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,91 +21,46 @@ def _axes(x: Tensor, said: Any, noop: int) -> tuple[int, ...] | None:
     return None if noop else tuple(range(x.ndim))
 
 
-@operator("ReduceMean", static=(1,))
-def reduce_mean(
-    x: Tensor,
-    axes_in: Any = None,
-    *,
-    axes: Any = None,
-    keepdims: int = 1,
-    noop_with_empty_axes: int = 0,
-) -> Tensor:
-    """Return the mean along axes."""
-    along = _axes(x, axes_in if axes_in is not None else axes, noop_with_empty_axes)
-    return x if along is None else x.mean(dim=along, keepdim=bool(keepdims))
+def _reduction(
+    name: str,
+    along_axes: Callable[[Tensor, tuple[int, ...], bool], Tensor],
+    alone: Callable[[Tensor], Tensor] = lambda x: x,
+) -> None:
+    """Declare an operator that reduces axes.
+
+    Args:
+        name: Its name in ONNX.
+        along_axes: (x, axes, whether they stay with size 1) -> the result.
+        alone: What becomes of each value where no axis is reduced.
+    """
+
+    def reduce(
+        x: Tensor,
+        axes_in: Any = None,
+        *,
+        axes: Any = None,
+        keepdims: int = 1,
+        noop_with_empty_axes: int = 0,
+    ) -> Tensor:
+        along = _axes(x, axes_in if axes_in is not None else axes, noop_with_empty_axes)
+        return alone(x) if along is None else along_axes(x, along, bool(keepdims))
+
+    reduce.__name__ = reduce.__qualname__ = name
+    operator(name, static=(1,))(reduce)
 
 
-@operator("ReduceSum", static=(1,))
-def reduce_sum(
-    x: Tensor,
-    axes_in: Any = None,
-    *,
-    axes: Any = None,
-    keepdims: int = 1,
-    noop_with_empty_axes: int = 0,
-) -> Tensor:
-    """Return the sum along axes."""
-    along = _axes(x, axes_in if axes_in is not None else axes, noop_with_empty_axes)
-    return x if along is None else x.sum(dim=along, keepdim=bool(keepdims))
-
-
-@operator("ReduceMax", static=(1,))
-def reduce_max(
-    x: Tensor,
-    axes_in: Any = None,
-    *,
-    axes: Any = None,
-    keepdims: int = 1,
-    noop_with_empty_axes: int = 0,
-) -> Tensor:
-    """Return the largest value along axes."""
-    along = _axes(x, axes_in if axes_in is not None else axes, noop_with_empty_axes)
-    return x if along is None else x.amax(dim=along, keepdim=bool(keepdims))
-
-
-@operator("ReduceMin", static=(1,))
-def reduce_min(
-    x: Tensor,
-    axes_in: Any = None,
-    *,
-    axes: Any = None,
-    keepdims: int = 1,
-    noop_with_empty_axes: int = 0,
-) -> Tensor:
-    """Return the smallest value along axes."""
-    along = _axes(x, axes_in if axes_in is not None else axes, noop_with_empty_axes)
-    return x if along is None else x.amin(dim=along, keepdim=bool(keepdims))
-
-
-@operator("ReduceL2", static=(1,))
-def reduce_l2(
-    x: Tensor,
-    axes_in: Any = None,
-    *,
-    axes: Any = None,
-    keepdims: int = 1,
-    noop_with_empty_axes: int = 0,
-) -> Tensor:
-    """Return the root of the sum of squares along axes."""
-    along = _axes(x, axes_in if axes_in is not None else axes, noop_with_empty_axes)
-    if along is None:
-        return x.abs()
-    y: Tensor = torch.linalg.vector_norm(x, dim=along, keepdim=bool(keepdims))
-    return y
-
-
-@operator("ReduceSumSquare", static=(1,))
-def reduce_sum_square(
-    x: Tensor,
-    axes_in: Any = None,
-    *,
-    axes: Any = None,
-    keepdims: int = 1,
-    noop_with_empty_axes: int = 0,
-) -> Tensor:
-    """Return the sum of squares along axes."""
-    along = _axes(x, axes_in if axes_in is not None else axes, noop_with_empty_axes)
-    return x.square() if along is None else x.square().sum(dim=along, keepdim=bool(keepdims))
+_reduction("ReduceMean", lambda x, axes, keep: x.mean(dim=axes, keepdim=keep))
+_reduction("ReduceSum", lambda x, axes, keep: x.sum(dim=axes, keepdim=keep))
+_reduction("ReduceMax", lambda x, axes, keep: x.amax(dim=axes, keepdim=keep))
+_reduction("ReduceMin", lambda x, axes, keep: x.amin(dim=axes, keepdim=keep))
+_reduction(
+    "ReduceL2",
+    lambda x, axes, keep: torch.linalg.vector_norm(x, dim=axes, keepdim=keep),
+    torch.abs,
+)
+_reduction(
+    "ReduceSumSquare", lambda x, axes, keep: x.square().sum(dim=axes, keepdim=keep), torch.square
+)
 
 
 @operator("ArgMax")
