@@ -32,7 +32,7 @@ def print_tuned(result: TuningResult, files: Sequence[Path]) -> None:
         f"{verdict}: {escaped(result.metric)} {shown(result.score)} against {shown(result.float_score)} in float; required: "
         f"{escaped(str(result.required))}"
     )
-    rows = table("", "for", result.metric, "met", "cost", "raised", title="Trials")
+    rows = table("", "for", result.metric, "met", "cost, of the dearest", "raised", title="Trials")
     highest = max(result.costs.values(), default=0.0) or 1.0
     for i, t in enumerate(result.search.trials, 1):
         raised = result.menu.raised(t.assignment)
