@@ -14,7 +14,7 @@ from calibrant.demo import digits
 from calibrant.graph.load import load
 from calibrant.recipe import AllNodes, Recipe, Rule, Settings
 from calibrant.runtime.runtime import Runtime
-from calibrant.tuner.paired import Paired, Seen, interval
+from calibrant.tuner.paired import PRECHECK, Paired, Seen, interval
 from tests.models.rescaled import rescaled
 from tests.road import quantize
 
@@ -88,7 +88,8 @@ def test_a_hopeless_trial_ends_with_the_first_samples() -> None:
         allow="int8",
     )
     assert not result.met
-    assert result.counts.full <= 2
+    assert result.counts.full == 1  # the float model
+    assert result.counts.precheck_samples == PRECHECK
 
 
 def test_early_ends_spare_samples_and_change_no_verdict() -> None:
@@ -102,13 +103,35 @@ def test_early_ends_spare_samples_and_change_no_verdict() -> None:
     assert sure.met
     assert early.met
     assert early.score == sure.score
+    assert (early.counts.precheck_samples, sure.counts.precheck_samples) == (PRECHECK, 0)
 
 
 def test_differences_of_equal_models_are_nothing() -> None:
     found = paired()
     assert (found.losses(found.reference) == 0).all()
-    assert interval(np.zeros(10)) == (0.0, 0.0)
-    assert interval(np.zeros(1)) == (-np.inf, np.inf)
+
+
+def test_an_interval_is_never_surer_than_its_samples() -> None:
+    """Where no sample differs, as many unseen ones may differ as the rule of three allows."""
+    for n in (32, 600, 10_000):
+        found = interval(np.zeros(n), 1.0)
+        assert found is not None
+        assert found[1] == pytest.approx(3 / n, rel=0.1)
+        assert found[0] == -found[1]
+    assert interval(np.zeros(10), None) is None
+    assert interval(np.ones(1), None) is None
+
+
+@pytest.mark.parametrize(("worse", "better"), [(0.0, 0.002), (0.01, 0.0), (0.02, 0.02)])
+def test_intervals_hold_the_truth_as_often_as_they_say(worse: float, better: float) -> None:
+    rng, held, rounds = np.random.default_rng(0), 0, 400
+    for _ in range(rounds):
+        draw = rng.random(500)
+        losses = np.where(draw < worse, 1.0, np.where(draw > 1 - better, -1.0, 0.0))
+        found = interval(losses, 1.0)
+        assert found is not None
+        held += found[0] <= worse - better <= found[1]
+    assert held / rounds > 0.95 - 2 * (0.05 * 0.95 / rounds) ** 0.5
 
 
 def test_less_is_better_for_errors() -> None:

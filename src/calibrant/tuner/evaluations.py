@@ -55,12 +55,12 @@ class HeldOut:
     Args:
         samples: How many.
         loss: Mean loss of score.
-        interval: Between which values the loss on all such samples lies, with 95 % confidence.
+        interval: Between which values the loss on all such samples lies, with 95 % confidence; None where they do not say.
     """
 
     samples: int
     loss: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +165,7 @@ class Evaluations:
         if paired is None or math.isnan(reached.score):
             return Verdict(reached)
         if reached.free:
-            none = np.zeros(paired.count)
-            return Verdict(reached, interval(none), self._held_out(paired, none))
+            return Verdict(reached, (0.0, 0.0))  # the float model itself
         known = self.journal.get(key)
         seen = Seen(np.array(known["values"])) if known is not None else Seen(np.zeros(0))
         looked = int(known["seen"]) if known is not None else 0
@@ -181,7 +180,7 @@ class Evaluations:
             self.journal.put(key, "full", shown, answer, 0.0)
         losses = paired.losses(seen.values)
         whole = self._reached(Score(self._score(float(losses.mean())), len(losses)), reached.cost)
-        return Verdict(whole, interval(losses), self._held_out(paired, losses))
+        return Verdict(whole, interval(losses, paired.width), self._held_out(paired, losses))
 
     def _seen(
         self, paired: Paired, known: dict[str, Any] | None, deploy: Deploy
@@ -220,7 +219,9 @@ class Evaluations:
 
     def _held_out(self, paired: Paired, losses: Any) -> HeldOut | None:
         rest = losses[paired.tuned :]
-        return HeldOut(len(rest), float(rest.mean()), interval(rest)) if len(rest) else None
+        if not len(rest):
+            return None
+        return HeldOut(len(rest), float(rest.mean()), interval(rest, paired.width))
 
     def _score(self, loss: float) -> float:
         return self.reference - loss if self.evaluator.higher_is_better else self.reference + loss

@@ -87,6 +87,12 @@ class Paired:
     _batches: Sequence[Batch] | Batches = field(default=(), repr=False)
 
     @property
+    def width(self) -> float | None:
+        """Largest difference between two scores of a sample; None where scores have no bounds."""
+        bounds = self.metric.bounds
+        return bounds[1] - bounds[0] if bounds is not None else None
+
+    @property
     def count(self) -> int:
         """Samples in all."""
         return len(self.reference)
@@ -176,16 +182,14 @@ class Paired:
 
     def gains(self, values: Floats, start: int = 0) -> Floats:
         """Return what a model gained in each sample as numbers in [0, 1]: 0.5 for nothing."""
-        assert self.metric.bounds is not None
-        width = self.metric.bounds[1] - self.metric.bounds[0]
-        return np.asarray((1 - self.losses(values, start) / width) / 2)
+        assert self.width is not None
+        return np.asarray((1 - self.losses(values, start) / self.width) / 2)
 
     def certainty(self, allowed: float) -> Certainty | None:
         """Return a test of whether a model loses more than is allowed; None where scores have no bounds."""
-        if self.metric.bounds is None:
+        if self.width is None:
             return None
-        width = self.metric.bounds[1] - self.metric.bounds[0]
-        limit = min(1.0, max(0.0, (1 - allowed / width) / 2))
+        limit = min(1.0, max(0.0, (1 - allowed / self.width) / 2))
         return Certainty(self.tuned, limit, self.confidence if self.shuffled else None)
 
     def _from(self, start: int, end: float) -> Iterator[Batch]:
@@ -212,21 +216,35 @@ class Paired:
         return dict(zip(names, map(np.asarray, values), strict=True))
 
 
-def interval(losses: Floats, confidence: float = 0.95) -> tuple[float, float]:
+def interval(
+    losses: Floats, width: float | None, confidence: float = 0.95
+) -> tuple[float, float] | None:
     """Return between which values the mean loss of all such samples lies, from those that were seen.
 
-    Source: Student's t interval of the differences of pairs ("The probable error of a mean", Biometrika 6, 1908).
+    Student's t interval of the differences of pairs, with one more sample added that loses as much as a sample can, and one that
+    gains as much. So an interval is never empty where no sample differs: of 600 equal samples it is 0.5 % wide on either side,
+    about what the rule of three (3 / n) says.
+
+    Sources: Student, "The probable error of a mean", Biometrika 6, 1908; the added samples after Agresti, Min, "Simple improved
+    confidence intervals for comparing matched proportions", Statistics in Medicine 24, 2005, who add half of one each.
 
     Args:
         losses: Differences (samples,).
+        width: Largest difference that a sample can have; None where nobody knows.
         confidence: Of the interval.
+
+    Returns:
+        Both ends; None where samples say nothing: a single one, or equal ones of a score without bounds.
     """
     from calibrant.numerics.student_t import t_quantile
 
+    if width is not None:
+        losses = np.append(losses, [width, -width])
     n = len(losses)
-    if n < 2:
-        return -math.inf, math.inf
-    half = t_quantile((1 + confidence) / 2, n - 1) * float(losses.std(ddof=1)) / math.sqrt(n)
+    spread = float(losses.std(ddof=1)) if n > 1 else 0.0
+    if spread == 0:
+        return None
+    half = t_quantile((1 + confidence) / 2, n - 1) * spread / math.sqrt(n)
     mean = float(losses.mean())
     return mean - half, mean + half
 

@@ -88,16 +88,18 @@ def said_of_samples(report: Mapping[str, Any]) -> list[str]:
     lines = []
     if report["loss_interval"]:
         low, high = report["loss_interval"]
+        lost = report["float"] - report["score"]
+        lost = lost if report["higher_is_better"] else -lost
         lines.append(
-            f"Against the float model it loses {number(report['float'] - report['score'] if report['higher_is_better'] else report['score'] - report['float'])} on these samples, and "
+            f"Against the float model it loses {number(lost)} on these samples, and "
             f"between {number(low)} and {number(high)} on all such samples (95 %, sample by sample)."
         )
     held = report["held_out"]
     if held:
-        low, high = held["interval"]
+        known = held["interval"]
+        ends = f" ({number(known[0])} to {number(known[1])})" if known else ""
         lines.append(
-            f"{held['samples']} samples were held out of the search; there it loses {number(held['loss'])} "
-            f"({number(low)} to {number(high)})."
+            f"{held['samples']} samples were held out of the search; there it loses {number(held['loss'])}{ends}."
         )
     return lines
 
