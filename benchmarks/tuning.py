@@ -20,7 +20,7 @@ from calibrant.tuner import TuningResult, road
 from calibrant.tuner.precisions import precision_of
 from calibrant.tuning.driver import Strategy
 from calibrant.tuning.menu import Assignment, Menu
-from calibrant.tuning.strategies.auto import Found, Full, Question, Reached, Trial
+from calibrant.tuning.questions import Found, Full, Question, Reached, Trial
 
 STRATEGIES = ("auto", "greedy", "amct-rollback", "amct-manual", "ascend-traverse", "horizon")
 

@@ -13,7 +13,7 @@ from calibrant.errors import ConfigValueError
 from calibrant.tuner.costs import limited
 from calibrant.tuning.driver import drive
 from calibrant.tuning.menu import Menu
-from calibrant.tuning.strategies.auto import Full, Losses, Reached, Together
+from calibrant.tuning.questions import Full, Losses, Reached, Together
 from calibrant.tuning.strategies.within import within
 
 DATA = {"image": digits.calibration().image}

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from calibrant.tuning.cheapest import cheapest, least_cost, nearest_below
 from calibrant.tuning.driver import drive
 from calibrant.tuning.menu import Assignment, Menu
-from calibrant.tuning.strategies.auto import Found, Full, Losses, Question, Reached, Together, auto
+from calibrant.tuning.questions import Found, Full, Losses, Question, Reached, Together
+from calibrant.tuning.strategies.auto import auto
 
 BITS = {"int8": 8, "int16": 16, "float16": 16, "float32": 32}
 

@@ -10,7 +10,7 @@ import pytest
 from calibrant.dialects import load_recipe
 from calibrant.recipe import AllNodes, Layer, LayerInput, Recipe, Settings
 from calibrant.tuning.driver import drive
-from calibrant.tuning.strategies.auto import Reached
+from calibrant.tuning.questions import Reached
 from calibrant.tuning.strategies.horizon import C1, C2, C3, A, B, D, F, G, H, horizon
 from calibrant.tuning.strategies.recipes import (
     Alone,

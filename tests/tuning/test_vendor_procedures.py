@@ -9,9 +9,9 @@ import pytest
 
 from calibrant.recipe import Layer, Recipe
 from calibrant.tuning.driver import Strategy, drive
+from calibrant.tuning.questions import Reached
 from calibrant.tuning.strategies.amct_manual import amct_manual, few_parameters
 from calibrant.tuning.strategies.ascend_traverse import ascend_traverse, default_recipe
-from calibrant.tuning.strategies.auto import Reached
 from calibrant.tuning.strategies.recipes import BatchOf, LayerFacts, Layers, Outcome, Try
 
 FACTS = (

@@ -21,7 +21,7 @@ from calibrant.tuner.evaluator import Evaluator, Score
 from calibrant.tuner.journal import Journal
 from calibrant.tuner.paired import PRECHECK, Paired, Seen, interval
 from calibrant.tuner.requirement import loss_of
-from calibrant.tuning.strategies.auto import Reached
+from calibrant.tuning.questions import Reached
 
 __all__ = ["Counts", "Evaluations", "HeldOut", "Verdict"]
 

@@ -38,7 +38,7 @@ from calibrant.tuner.trials import TimeIsUp, Trials
 from calibrant.tuning.guide import essence
 from calibrant.tuning.menu import Assignment
 from calibrant.tuning.promotion import fixed_layers
-from calibrant.tuning.strategies.auto import Reached, Trial
+from calibrant.tuning.questions import Reached, Trial
 from calibrant.tuning.strategies.recipes import (
     Alone,
     BatchOf,

@@ -17,7 +17,7 @@ from calibrant.tuner.report import as_markdown
 from calibrant.tuner.requirement import Requirement
 from calibrant.tuner.told import Told
 from calibrant.tuning.menu import Menu
-from calibrant.tuning.strategies.auto import Found, Trial
+from calibrant.tuning.questions import Found, Trial
 
 __all__ = ["RECIPE", "TuningResult"]
 

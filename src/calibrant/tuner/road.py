@@ -54,7 +54,8 @@ from calibrant.tuning.driver import Strategy, drive
 from calibrant.tuning.guide import as_decided, essence
 from calibrant.tuning.menu import Assignment, Menu
 from calibrant.tuning.promotion import fixed_layers
-from calibrant.tuning.strategies.auto import Found, Question, Trial, auto
+from calibrant.tuning.questions import Found, Question, Trial
+from calibrant.tuning.strategies.auto import auto
 from calibrant.tuning.strategies.within import within
 from calibrant.tuning.unseen import unseen_outputs
 

@@ -31,7 +31,7 @@ from calibrant.tuner.journal import Journal, LayerFigures
 from calibrant.tuning.bench import Bench
 from calibrant.tuning.guide import essence, without_widths
 from calibrant.tuning.menu import Assignment, Menu
-from calibrant.tuning.strategies.auto import (
+from calibrant.tuning.questions import (
     Found,
     Full,
     Losses,

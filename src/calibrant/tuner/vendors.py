@@ -26,11 +26,11 @@ from calibrant.tuner.recipe_trials import EvaluationsSpent, RecipeTrial, RecipeT
 from calibrant.tuner.told import Folder, Told
 from calibrant.tuner.trials import TimeIsUp, Trials
 from calibrant.tuning.driver import Strategy, drive
+from calibrant.tuning.questions import Found
 from calibrant.tuning.strategies.amct_manual import amct_manual
 from calibrant.tuning.strategies.amct_rollback import amct_rollback
 from calibrant.tuning.strategies.ascend_traverse import ascend_traverse
 from calibrant.tuning.strategies.ascend_traverse import default_recipe as ascend_default
-from calibrant.tuning.strategies.auto import Found
 from calibrant.tuning.strategies.horizon import FOLDERS, horizon
 from calibrant.tuning.strategies.recipes import Outcome, RecipeQuestion, Try
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from calibrant.recipe import AlgorithmChoice, AllNodes, Layer, Recipe, Rule, Settings
 from calibrant.tuning.driver import Strategy
-from calibrant.tuning.strategies.auto import Reached
+from calibrant.tuning.questions import Reached
 from calibrant.tuning.strategies.recipes import (
     LayerFacts,
     Layers,

@@ -8,7 +8,7 @@ from typing import Any
 
 from calibrant.recipe import Layer, Recipe, Rule, Settings
 from calibrant.tuning.driver import Strategy
-from calibrant.tuning.strategies.auto import Reached
+from calibrant.tuning.questions import Reached
 from calibrant.tuning.strategies.recipes import Outcome, OwnOutputs, RecipeQuestion, Try
 from calibrant.tuning.strategies.roll_back import Ranked, RollBack, roll_back
 

@@ -32,7 +32,7 @@ from calibrant.recipe import (
     Settings,
 )
 from calibrant.tuning.driver import Strategy
-from calibrant.tuning.strategies.auto import Reached
+from calibrant.tuning.questions import Reached
 from calibrant.tuning.strategies.recipes import (
     LayerFacts,
     Layers,

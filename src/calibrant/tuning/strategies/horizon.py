@@ -29,7 +29,7 @@ from typing import Any
 
 from calibrant.recipe import Recipe, Settings
 from calibrant.tuning.driver import Strategy
-from calibrant.tuning.strategies.auto import Reached
+from calibrant.tuning.questions import Reached
 from calibrant.tuning.strategies.quant_types import (
     all_nodes,
     methods,

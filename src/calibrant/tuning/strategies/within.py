@@ -13,7 +13,8 @@ from typing import Any
 from calibrant.tuning.cheapest import least_cost, nearest_below
 from calibrant.tuning.driver import Strategy
 from calibrant.tuning.menu import Menu
-from calibrant.tuning.strategies.auto import Found, Question, Search
+from calibrant.tuning.questions import Found, Question
+from calibrant.tuning.strategies.assigning import Search
 
 __all__ = ["within"]
 

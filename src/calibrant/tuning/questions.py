@@ -1,0 +1,99 @@
+"""What a search for precisions asks, what it is told, and what it ends with.
+
+A strategy yields a `Question` and is sent its answer (`tuning.driver`), so a search can be tested with invented networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from calibrant.tuning.menu import Assignment
+
+__all__ = ["Found", "Full", "Losses", "Question", "Reached", "Together", "Trial"]
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What does each layer lose alone in a precision? Answer: layer -> energy of the error over energy of the signal."""
+
+    precision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """What do the outputs lose with an assignment? Answer: energy of the error over energy of the signal."""
+
+    assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """What does an assignment reach on all evaluation data? Answer: `Reached`."""
+
+    assignment: Assignment
+    phase: str = field(default="", compare=False)
+
+
+Question = Losses | Together | Full
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """What a full evaluation says.
+
+    Args:
+        score: The score.
+        loss: What it lost against the float model; below 0 where it is better.
+        met: It meets the requirement.
+        free: It was known without an evaluation.
+        cost: What it costs, where that was measured of the whole model; None where the menu says it.
+        scores: Scores by name, where there are several; `score` is then the one that is nearest to its limit.
+    """
+
+    score: float
+    loss: float
+    met: bool
+    free: bool = False
+    cost: float | None = None
+    scores: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """An assignment that was evaluated.
+
+    Args:
+        assignment: One precision a layer.
+        cost: What it costs.
+        error: Of its outputs, without labels; None where that was not measured.
+        predicted: What the layers' own errors add up to; None before they were measured.
+        reached: What the evaluation says.
+        phase: What it was tried for.
+    """
+
+    assignment: Assignment
+    cost: float
+    error: float | None
+    predicted: float | None
+    reached: Reached
+    phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found.
+
+    Args:
+        best: The cheapest trial that meets the requirement, or the one that loses least where none does.
+        trials: All trials, in order.
+        reason: Why it ended, as a sentence.
+        within: What the best may cost, where that was limited.
+        reachable: Error of the most precise assignment, known without labels; None where it was not asked for.
+    """
+
+    best: Trial
+    trials: tuple[Trial, ...]
+    reason: str
+    reachable: float | None = None
+    within: float | None = None

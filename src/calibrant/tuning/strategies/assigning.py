@@ -1,0 +1,232 @@
+"""One search for an assignment of precisions on its way: what is known of it, and the questions that find out more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from calibrant.tuning.cheapest import cheapest, most_precise, nearest_below
+from calibrant.tuning.driver import Strategy
+from calibrant.tuning.loss_curve import Point
+from calibrant.tuning.menu import Assignment, Floats, Menu
+from calibrant.tuning.questions import Found, Full, Losses, Question, Reached, Together, Trial
+
+__all__ = ["Search", "changed"]
+
+#: How often a budget is corrected by the true error of what it led to.
+_CORRECTIONS = 5
+
+
+@dataclass(slots=True, eq=False)
+class Search:
+    """One search on its way: what is known, and how it goes on."""
+
+    menu: Menu
+    allowed: float
+    evaluations: int
+    lowest: Assignment
+    trials: list[Trial] = field(default_factory=list)
+    errors: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    top: Assignment = ()
+    reachable: float | None = None
+    _true: dict[Assignment, float] = field(default_factory=dict)
+
+    # ------------------------------------------------------------------------------------- what is known
+
+    @property
+    def left(self) -> int:
+        """Full evaluations that are left."""
+        return self.evaluations - sum(not t.reached.free for t in self.trials)
+
+    @property
+    def spent(self) -> str:
+        """Why a search ends that has no evaluation left."""
+        return f"All {self.evaluations} evaluations of quantized models are spent."
+
+    @property
+    def best(self) -> Trial | None:
+        """The cheapest trial that meets the requirement."""
+        met = [t for t in self.trials if t.reached.met]
+        return min(met, key=lambda t: (t.cost, t.reached.loss), default=None)
+
+    @property
+    def points(self) -> list[Point]:
+        """What the trials say of error and loss."""
+        return [Point(t.error, t.reached.loss) for t in self.trials if t.error is not None]
+
+    @property
+    def too_much(self) -> float:
+        """The smallest error that was too large, of what costs less than the best; inf where there is none."""
+        below = math.inf if self.best is None else self.best.cost
+        failed = [t for t in self.trials if not t.reached.met and t.cost < below]
+        return min((t.error for t in failed if t.error is not None), default=math.inf)
+
+    def predicted(self, assignment: Assignment) -> float:
+        """Return what the layers' own errors add up to."""
+        return float(self.menu.errors_of(self.errors, assignment).sum())
+
+    def off_by(self, budget: float) -> float:
+        """Return how many times as large true errors are as predicted ones, by the trial nearest to a budget."""
+        pairs = [
+            (true, self.predicted(a))
+            for a, true in self._true.items()
+            if true > 0 and self.predicted(a) > 0
+        ]
+        if not pairs or budget <= 0:
+            return 1.0
+        true, predicted = min(pairs, key=lambda p: abs(math.log(p[0] / budget)))
+        return true / predicted
+
+    def fails_for_sure(self, assignment: Assignment) -> bool:
+        """Whether some assignment failed, or was too far off, in which no layer is less precise."""
+        mine = self.menu.errors_of(self.errors, assignment)
+        return any(
+            not t.reached.met and (self.menu.errors_of(self.errors, t.assignment) <= mine).all()
+            for t in self.trials
+        )
+
+    def found(self, reason: str, *, within: float | None = None) -> Found:
+        """Return what was found.
+
+        Args:
+            reason: Why the search ended.
+            within: What the best may cost; then of those that do, the one that loses least is the best.
+        """
+        if within is not None:
+            fits = [t for t in self.trials if t.cost <= within * (1 + 1e-9)]
+            dearer = not fits
+            best = min(fits or self.trials, key=lambda t: (t.reached.loss, t.cost))
+            if dearer:
+                best = replace(best, reached=replace(best.reached, met=False))
+            trials = tuple(best if t.assignment == best.assignment else t for t in self.trials)
+            return Found(best, trials, reason, self.reachable, within=within)
+        best = self.best or min(self.trials, key=lambda t: (t.reached.loss, t.cost))
+        return Found(best, tuple(self.trials), reason, self.reachable)
+
+    # ----------------------------------------------------------------------------------------- questions
+
+    def evaluate(self, assignment: Assignment, phase: str) -> Strategy[Question, Any, Trial]:
+        """Evaluate an assignment."""
+        reached: Reached = yield Full(assignment, phase)
+        known = len(self.errors) > 0
+        trial = Trial(
+            assignment,
+            self.menu.cost_of(assignment) if reached.cost is None else reached.cost,
+            self._true.get(assignment),
+            self.predicted(assignment) if known else None,
+            reached,
+            phase,
+        )
+        self.trials.append(trial)
+        return trial
+
+    def beside_float(self) -> Strategy[Question, Any, None]:
+        """Where costs are measured, ask what the float model costs: what is slower than it is not worth having."""
+        plain = ("float32",) * len(self.menu.layers)
+        if "float32" in self.menu.precisions and math.isfinite(self.menu.cost_of(plain)):
+            yield from self.evaluate(plain, "the float model")
+
+    def error(self, assignment: Assignment) -> Strategy[Question, Any, float]:
+        """Return the true error of an assignment."""
+        if assignment not in self._true:
+            self._true[assignment] = yield Together(assignment)
+        return self._true[assignment]
+
+    def measure(self) -> Strategy[Question, Any, None]:
+        """Measure each layer alone, the cheapest assignment, and the most precise one."""
+        columns = []
+        for precision in self.menu.precisions:
+            if precision == "float32":
+                columns.append(np.zeros(len(self.menu.layers)))
+                continue
+            losses: Mapping[str, float] = yield Losses(precision)
+            columns.append(np.array([losses[layer] for layer in self.menu.layers]))
+        self.errors = np.stack(columns, axis=1)
+        error = yield from self.error(self.lowest)
+        self.trials = [
+            replace(t, error=error, predicted=self.predicted(self.lowest)) for t in self.trials
+        ]
+        self.top = most_precise(self.menu, self.errors)
+        self.reachable = yield from self.error(self.top)
+
+    def fitting(self, error: float, below: float) -> Strategy[Question, Any, Assignment | None]:
+        """Return the cheapest assignment whose true error is about so large, and no more than that.
+
+        Args:
+            error: The true error it may have.
+            below: True errors that are too large.
+        """
+        budget = error / self.off_by(error)
+        tried = {t.assignment for t in self.trials}
+        small = large = math.nan
+        near: Assignment | None = None
+        for _ in range(_CORRECTIONS):
+            found = cheapest(self.menu, self.errors, budget)
+            if found is None:
+                return near
+            if found in tried:
+                small = budget
+            else:
+                true = yield from self.error(found)
+                if true < below and true <= 2 * error:
+                    return found
+                near = found if true < below else near
+                large = budget
+            if not math.isnan(small) and not math.isnan(large):
+                budget = math.sqrt(small * large)
+            elif found in tried:
+                budget *= 2
+            else:
+                budget *= min(0.5, error / true)
+        return near
+
+    @property
+    def gap(self) -> float:
+        """How much more the best costs than the trial that was least off; 0 where there is none."""
+        assert self.best is not None
+        known = self.menu.cost_of(self.best.assignment)
+        costs = [self.menu.cost_of(t.assignment) for t in self.trials if t.error == self.too_much]
+        return max(0.0, known - max(costs, default=known))
+
+    def cheaper_than(
+        self, cost: float, below: float
+    ) -> Strategy[Question, Any, Assignment | None]:
+        """Return the assignment of least error that costs less than so much; None where it is too far off."""
+        found = nearest_below(self.menu, self.errors, cost)
+        if found is None or any(t.assignment == found for t in self.trials):
+            return None
+        true = yield from self.error(found)
+        return found if true < below else None
+
+    def moves(self, assignment: Assignment, stays: set[int]) -> Sequence[tuple[int, str]]:
+        """Return layers with the next cheaper precision they may have, those first that save most for their error."""
+        found = []
+        cost, error = self.menu.cost_of(assignment), self.predicted(assignment)
+        for layer, now in enumerate(assignment):
+            if layer in stays:
+                continue
+            worths = []
+            for to in self.menu.precisions:
+                if (
+                    to == now
+                    or not self.menu.cost[layer, self.menu.precisions.index(to)] < math.inf
+                ):
+                    continue
+                other = changed(assignment, [(layer, to)])
+                saved = cost - self.menu.cost_of(other)
+                if saved > 0:
+                    worths.append((saved / max(self.predicted(other) - error, 1e-15), to))
+            if worths:
+                worth, to = max(worths)
+                found.append((worth, layer, to))
+        return [(layer, to) for _, layer, to in sorted(found, key=lambda m: (-m[0], m[1]))]
+
+
+def changed(assignment: Assignment, moves: Sequence[tuple[int, str]]) -> Assignment:
+    """Return an assignment with some layers changed."""
+    new = dict(moves)
+    return tuple(new.get(i, p) for i, p in enumerate(assignment))
