@@ -15,8 +15,9 @@ import pytest
 
 import calibrant
 from calibrant.analysis import metrics
+from calibrant.analysis.alone import journal, measuring
 from calibrant.analysis.metrics import MEASURES
-from calibrant.diagnose import Ranking, journal, measuring, rank
+from calibrant.diagnose import Ranking, rank
 from calibrant.dialects.asked import asked
 from calibrant.emit.qdq import emit_simulated
 from calibrant.errors import ConfigValueError, DataError, OutputError

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.analysis.alone.feeds import Feeds
 from calibrant.debug.calibrations import Calibrated, Calibration
-from calibrant.diagnose.feeds import Feeds
 from calibrant.errors import ModelError
 from calibrant.graph.values import Names, add_constant
 from calibrant.runtime.downstream import Whole, Work

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from calibrant.analysis.alone.feeds import FEED, FEED_BYTES, Feeds, take_feeds
 from calibrant.analysis.probe import rows_are_free
 from calibrant.data.open import open_data
 from calibrant.debug.calibrations import Calibrated, read_calibrated
 from calibrant.debug.partial import MEMORY_BYTES, Partial
-from calibrant.diagnose.feeds import FEED, FEED_BYTES, Feeds, take_feeds
 from calibrant.errors import ConfigTypeError, ConfigValueError, did_you_mean
 from calibrant.graph.load import ModelLike
 from calibrant.runtime.inputs import model_inputs

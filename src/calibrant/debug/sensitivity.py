@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from calibrant.analysis.alone.journal import Journal, content_key
 from calibrant.debug.causes import Cause, cause_of, joined
 from calibrant.debug.distances import Distances, Figures, asked_metrics
 from calibrant.debug.partial import MEMORY_BYTES, Partial
 from calibrant.debug.ranked import Ranked, RankedNode
 from calibrant.debug.samples import Subject, known_nodes, opened_subject
-from calibrant.diagnose.journal import Journal, content_key
 from calibrant.errors import ConfigTypeError, ConfigValueError, ModelError, did_you_mean
 from calibrant.graph.digest import digest
 from calibrant.graph.load import ModelLike

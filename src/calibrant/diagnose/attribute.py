@@ -10,12 +10,12 @@ from typing import Any
 
 import onnx_ir as ir
 
+from calibrant.analysis.alone.feeds import Feeds, take_feeds
+from calibrant.analysis.alone.measuring import MEMORY_BYTES
 from calibrant.analysis.parts import Part, parts_of
 from calibrant.analysis.probe import rows_are_free
 from calibrant.analysis.readings import LeftInFloat, QuantizedAlone
 from calibrant.data.batch import Batch
-from calibrant.diagnose.feeds import Feeds, take_feeds
-from calibrant.diagnose.measuring import MEMORY_BYTES
 from calibrant.diagnose.origins import Origin, Tally, Walk
 from calibrant.diagnose.rank import PLAIN, SAMPLES
 from calibrant.dialects.asked import RecipeLike, asked

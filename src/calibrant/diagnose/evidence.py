@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.analysis.alone.feeds import take_feeds
 from calibrant.analysis.probe import rows_are_free
 from calibrant.data.batch import Batch
 from calibrant.diagnose.attribute import attribution_of
-from calibrant.diagnose.feeds import take_feeds
 from calibrant.diagnose.rank import SAMPLES, ranking_of
 from calibrant.diagnose.ranking import JSON_FILE as RANKING_FILE
 from calibrant.errors import DataError, ModelError

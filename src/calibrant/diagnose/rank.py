@@ -13,6 +13,11 @@ from typing import Any, Literal, get_args
 
 import onnx_ir as ir
 
+from calibrant.analysis.alone.feeds import take_feeds
+from calibrant.analysis.alone.journal import Journal
+from calibrant.analysis.alone.losses import Loss, Losses
+from calibrant.analysis.alone.measuring import MEMORY_BYTES, Measured, Question, measure
+from calibrant.analysis.alone.metric import MetricLike, RankedBy, ranked_by
 from calibrant.analysis.probe import rows_are_free, take_probe
 from calibrant.analysis.readings import (
     HalfAlone,
@@ -22,11 +27,6 @@ from calibrant.analysis.readings import (
     Reading,
 )
 from calibrant.data.batch import Batch
-from calibrant.diagnose.feeds import take_feeds
-from calibrant.diagnose.journal import Journal
-from calibrant.diagnose.losses import Loss, Losses
-from calibrant.diagnose.measuring import MEMORY_BYTES, Measured, Question, measure
-from calibrant.diagnose.metric import MetricLike, RankedBy, ranked_by
 from calibrant.diagnose.ranking import LayerLoss, Ranking
 from calibrant.dialects.asked import RecipeLike, asked
 from calibrant.emit.qdq import emit_simulated

@@ -26,7 +26,7 @@ class LayerLoss:
         op_type: Its operator.
         precision: As it was asked for.
         score: The metric of the model's outputs, of the part that loses most.
-        loss: What the layer loses, 0 for nothing (`diagnose.metric`). With `mode="alone"` the loss of the model with this
+        loss: What the layer loses, 0 for nothing (`analysis.alone.metric`). With `mode="alone"` the loss of the model with this
             layer alone in the precision; with `all-but` what the model wins back when this layer alone is left in float, below
             0 where it loses by that.
         cost: What the layer costs: multiplications of one sample, or bytes of its weight in the precision.

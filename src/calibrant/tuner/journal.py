@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from calibrant.diagnose.journal import Journal as Figures
-from calibrant.diagnose.jury import Sums
+from calibrant.analysis.alone.journal import Journal as Figures
+from calibrant.analysis.alone.jury import Sums
 from calibrant.errors import OutputError
 
 __all__ = ["JOURNAL_FILE", "Journal", "LayerFigures"]
@@ -111,7 +111,7 @@ class Journal:
 
 
 class LayerFigures(Figures):
-    """Figures of single layers (`diagnose.measuring`), kept in the journal of a run."""
+    """Figures of single layers (`analysis.alone.measuring`), kept in the journal of a run."""
 
     def __init__(self, journal: Journal) -> None:
         """Keep figures in a journal."""

@@ -15,14 +15,14 @@ from typing import Any
 
 import onnx_ir as ir
 
+from calibrant.analysis.alone.feeds import take_feeds
+from calibrant.analysis.alone.losses import Losses as LossesOf
+from calibrant.analysis.alone.measuring import Question as LayersOf
+from calibrant.analysis.alone.measuring import measure
+from calibrant.analysis.alone.metric import ranked_by
 from calibrant.analysis.fidelity import look_at_nodes
 from calibrant.analysis.probe import rows_are_free
 from calibrant.analysis.readings import HalfAlone, QuantizedAlone, Reading
-from calibrant.diagnose.feeds import take_feeds
-from calibrant.diagnose.losses import Losses as LossesOf
-from calibrant.diagnose.measuring import Question as LayersOf
-from calibrant.diagnose.measuring import measure
-from calibrant.diagnose.metric import ranked_by
 from calibrant.diagnose.own_outputs import own_outputs
 from calibrant.errors import CalibrantError
 from calibrant.graph.digest import digest

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from calibrant.analysis.alone.feeds import take_feeds
+from calibrant.analysis.alone.losses import Losses as LossesOf
+from calibrant.analysis.alone.measuring import Question as LayersOf
+from calibrant.analysis.alone.measuring import measure
+from calibrant.analysis.alone.metric import ranked_by
 from calibrant.analysis.probe import rows_are_free
 from calibrant.analysis.readings import HalfAlone, QuantizedAlone, Reading
-from calibrant.diagnose.feeds import take_feeds
-from calibrant.diagnose.losses import Losses as LossesOf
-from calibrant.diagnose.measuring import Question as LayersOf
-from calibrant.diagnose.measuring import measure
-from calibrant.diagnose.metric import ranked_by
 from calibrant.recipe import AllNodes, Layer, Recipe, Rule, Settings
 from calibrant.runtime.measure import measure_latency
 from calibrant.solution import build

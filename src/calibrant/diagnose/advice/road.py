@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from calibrant.analysis.alone.feeds import take_feeds
 from calibrant.analysis.evaluate import evaluate
 from calibrant.analysis.probe import Probe, rows_are_free, take_probe
 from calibrant.analysis.score import Score
@@ -28,7 +29,6 @@ from calibrant.diagnose.advice.noise import holding
 from calibrant.diagnose.advice.steps import Advice, Culprit, Step, Tried
 from calibrant.diagnose.advice.trials import Trials
 from calibrant.diagnose.advice.units import Unit, units_of
-from calibrant.diagnose.feeds import take_feeds
 from calibrant.diagnose.triage import Finding, Mask, masks_of, triage
 from calibrant.dialects import dump_recipe
 from calibrant.dialects.asked import RecipeLike, asked

@@ -17,13 +17,13 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
+from calibrant.analysis.alone.feeds import Feeds
+from calibrant.analysis.alone.journal import Journal
+from calibrant.analysis.alone.losses import Losses
+from calibrant.analysis.alone.measuring import MEMORY_BYTES, Question, measure
+from calibrant.analysis.alone.metric import SQNR, ranked_by
 from calibrant.analysis.readings import QuantizedAlone
 from calibrant.diagnose.advice.noise import Noise, activation_noise, weight_noise
-from calibrant.diagnose.feeds import Feeds
-from calibrant.diagnose.journal import Journal
-from calibrant.diagnose.losses import Losses
-from calibrant.diagnose.measuring import MEMORY_BYTES, Question, measure
-from calibrant.diagnose.metric import SQNR, ranked_by
 from calibrant.plan.decisions import Edge
 from calibrant.progress import Progress
 from calibrant.runtime.downstream import Gives

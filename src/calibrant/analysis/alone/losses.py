@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from calibrant.analysis.alone.jury import Sums, means
+from calibrant.analysis.alone.measuring import Measured
+from calibrant.analysis.alone.metric import RankedBy
 from calibrant.analysis.metrics import MEASURES
-from calibrant.diagnose.jury import Sums, means
-from calibrant.diagnose.measuring import Measured
-from calibrant.diagnose.metric import RankedBy
 
 __all__ = ["Loss", "Losses"]
 

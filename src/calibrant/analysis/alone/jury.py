@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.analysis.alone.metric import SQNR, RankedBy
 from calibrant.analysis.judge import says_something
 from calibrant.analysis.metrics import MEASURES, measure_all
 from calibrant.analysis.parts import Part, parts_of
-from calibrant.diagnose.metric import SQNR, RankedBy
 from calibrant.errors import ConfigRuntimeError, ConfigValueError
 from calibrant.numerics.finite import finite_pairs
 

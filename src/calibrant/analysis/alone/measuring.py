@@ -24,12 +24,12 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.analysis.alone.feeds import Feeds
+from calibrant.analysis.alone.journal import Journal, content_key
+from calibrant.analysis.alone.jury import Jury, Sums, added
+from calibrant.analysis.alone.metric import RankedBy
 from calibrant.analysis.readings import Reading
 from calibrant.analysis.sensitivity import one_layer
-from calibrant.diagnose.feeds import Feeds
-from calibrant.diagnose.journal import Journal, content_key
-from calibrant.diagnose.jury import Jury, Sums, added
-from calibrant.diagnose.metric import RankedBy
 from calibrant.errors import ModelError
 from calibrant.graph.digest import digest
 from calibrant.progress import Progress

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from calibrant.diagnose.jury import Sums
+from calibrant.analysis.alone.jury import Sums
 from calibrant.errors import OutputError
 
 __all__ = ["JOURNAL_FILE", "Journal", "content_key"]
