@@ -25,6 +25,8 @@ WIDTHS = {"W8A8": (8, 8), "W4A8": (4, 8), "W4A4": (4, 4)}
 RATES = {"W8A8": 2e-4, "W4A8": 1e-3, "W4A4": 1e-3}
 THREADS = 2
 BATCH = 64
+#: Steps of each network that are timed.
+TURNS = 12
 
 
 def recipe_of(name: str, first: str, last: str) -> Recipe:
@@ -43,27 +45,33 @@ def answers(model: Any, batches: list[dict[str, np.ndarray]]) -> np.ndarray:
     return np.concatenate([next(iter(f.values())) for f in found])
 
 
-def step_seconds(qat: Any, images: np.ndarray, *, quantized: bool) -> float:
-    """Return the time of one step with the float network's answer, of the quantized or the float network."""
+def step_ratio(qat: Any, images: np.ndarray) -> float:
+    """Return the time of a step of the quantized network over that of the float network, turn by turn.
+
+    Both have the float network's answers at hand, as `fit` has them.
+    """
     import copy
 
     import torch
 
-    module = copy.deepcopy(qat.module if quantized else qat.teacher).train()
-    module.requires_grad_(True)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-6)
     x = torch.from_numpy(images[:BATCH])
-    times = []
-    for _ in range(8):
-        start = time.perf_counter()
-        with torch.no_grad():
-            wanted = qat.teacher(x)
-        loss = (module(x) - wanted).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        times.append(time.perf_counter() - start)
-    return median(times[2:])
+    with torch.no_grad():
+        wanted = qat.teacher(x)
+    steps, times = [], ([], [])
+    for module in (copy.deepcopy(m).train() for m in (qat.module, qat.teacher)):
+        module.requires_grad_(True)
+        optimizer = torch.optim.AdamW(module.parameters(), lr=1e-6)
+        steps.append((module, optimizer))
+    for _ in range(TURNS):
+        for (module, optimizer), taken in zip(steps, times, strict=True):
+            start = time.process_time()
+            loss = (module(x) - wanted).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            taken.append(time.process_time() - start)
+    quantized, floating = (median(t[2:]) for t in times)
+    return quantized / floating
 
 
 def measured(case: Any, name: str, seed: int, asked: Any) -> list[object]:
@@ -79,9 +87,7 @@ def measured(case: Any, name: str, seed: int, asked: Any) -> list[object]:
     batches = list(case.eval_batches(200, limit=asked.images))
     labels = case.references["labels"][: asked.images]
     budget = {"epochs": asked.epochs} if asked.epochs else {"minutes": asked.minutes}
-    ratio = step_seconds(qat, images["image"], quantized=True) / step_seconds(
-        qat, images["image"], quantized=False
-    )
+    ratio = step_ratio(qat, images["image"])
     fitted = fit(qat, images, lr=RATES[name], batch_size=BATCH, seed=seed, **budget)
     trained = fitted.result if fitted.better else qat.convert()
     truth = answers(case.model_path, batches).argmax(axis=1)

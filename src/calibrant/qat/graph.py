@@ -100,6 +100,7 @@ class _Converter:
         self.nodes: dict[ir.Value, Any] = {}
         self.quantized: dict[ir.Value, tuple[Node, str]] = {}
         self.called: dict[str, Node] = {}
+        self.given: dict[str, Node] = {}
         self.taken: dict[str, int] = {}
         self.opset = model.opset_imports.get("", 0)
         self.learned = self._learned()
@@ -193,16 +194,22 @@ class _Converter:
         return self.graph.call_module(path, args)
 
     def _weight(self, path: str) -> Node:
+        self._called(path)
+        if path not in self.given:
+            self.given[path] = self._item(self.called[path], 0)
+        return self.given[path]
+
+    def _called(self, path: str) -> Node:
+        """Return the call that gives a weight and its scale; there is one."""
         if path not in self.called:
             self.called[path] = self._call(path)
-        return self._item(self.called[path], 0)
+        return self.called[path]
 
     def _item(self, node: Node, index: int) -> Node:
         return self.graph.call_function(_item, (node, index))
 
     def _bias(self, path: str, weight: str, read: str | None) -> Node:
-        self._weight(weight)
-        scale = self._item(self.called[weight], 1)
+        scale = self._item(self._called(weight), 1)
         of_input = None
         if read is not None:
             of_input = self._item(self._call(read), 0)

@@ -1,8 +1,9 @@
-"""The two loops of an activation quantizer as machine code: one pass over the values each.
+"""The loops of quantizers as machine code: one pass over the values forward, and one backward.
 
 In plain torch operations a quantizer passes over its values about twenty times, forward and backward, and costs more
 than the convolution behind it; here it passes twice. Values are float32 on the CPU. Sums are added up block by block
-in a fixed order, so they do not depend on the number of threads.
+in a fixed order, so they do not depend on the number of threads. What they compute is what `functional` and the plain
+functions of `quantizers.fake` and `quantizers.lsq` compute: these are their oracles.
 
 This module imports numba, which takes a second; it is itself imported on first use.
 """
@@ -16,22 +17,30 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-__all__ = ["BLOCK", "backward", "forward"]
+from calibrant.numerics.params import SCALE_EPS
+
+__all__ = ["BLOCK", "backward", "forward", "grid", "weight_backward", "weight_forward"]
 
 Floats = npt.NDArray[np.float32]
+
+_EPS = np.float32(SCALE_EPS)
 
 #: Values that are added up in one go.
 BLOCK = 1 << 14
 
 
+def _exact(function: Callable[..., Any], fastmath: set[str] | bool = False) -> Callable[..., Any]:
+    """Compile."""
+    asked: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
+    try:
+        return njit(cache=True, **asked)(function)
+    except RuntimeError:  # numba found no place for its cache
+        return njit(**asked)(function)
+
+
 def _fast(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile; sums within a block may be reordered, so that they take eight values at a time."""
-    try:
-        return njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})(
-            function
-        )
-    except RuntimeError:  # numba found no place for its cache
-        return njit(nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})(function)
+    return _exact(function, {"reassoc", "nsz"})
 
 
 @_fast
@@ -99,3 +108,100 @@ def backward(
         sums[b, 0] = inside + above * at_high + below * at_low
         sums[b, 1] = above
         sums[b, 2] = below
+
+
+@_exact
+def grid(
+    ends: Floats,
+    last: Floats,
+    unit: np.float32,
+    asked: tuple[np.float32, np.float32, bool, bool],
+    found: Floats,
+) -> None:
+    """Write the clips that are used, scale and zero point: `functional.usable_clips` and `functional.grid_of`.
+
+    Args:
+        ends: Both clips over `unit`, the upper one first.
+        last: The clips that were used last, the upper one first.
+        unit: What clips are measured in.
+        asked: Lowest and highest value of the grid, whether the zero point is 0, whether the lower clip is.
+        found: Where upper clip, lower clip, scale and zero point go.
+    """
+    qmin, qmax, symmetric, fixed_min = asked
+    none, one = np.float32(0), np.float32(1)
+    high = ends[0] * unit
+    low = none if fixed_min else ends[1] * unit
+    empty = not (high - low > _EPS)
+    used_high = last[0] if empty or high < none else high
+    used_low = last[1] if empty or (low > none and not high < none) else low
+    found[0], found[1] = used_high, used_low
+    if symmetric:
+        above, below = abs(used_high), abs(used_low)
+        levels = qmax + one if below > above else qmax
+        scale = max(above, below) / levels
+        found[2], found[3] = (one if scale < _EPS else scale), none
+        return
+    above = max(used_high, none)
+    below = min(used_low, none)
+    scale = (above - below) / (qmax - qmin)
+    tiny = scale < _EPS
+    found[2] = one if tiny else scale
+    found[3] = qmin if tiny else np.rint(qmin - below / scale)
+
+
+@_fast
+def weight_forward(
+    v: Floats, scale: Floats, deployed: Floats, lo: np.float32, hi: np.float32, y: Floats
+) -> None:
+    """Write y = clip(round(v / scale), lo, hi) * deployed, row by row.
+
+    Args:
+        v: Weights over their size (rows, n).
+        scale: Units of v per step (rows,).
+        deployed: Units of y per step (rows,).
+        lo: Lowest value of the grid.
+        hi: Highest value of the grid.
+        y: Where the result goes (rows, n).
+    """
+    for c in range(v.shape[0]):
+        s, d = scale[c], deployed[c]
+        for i in range(v.shape[1]):
+            q = np.rint(v[c, i] / s)
+            q = lo if q < lo else q
+            q = hi if q > hi else q
+            y[c, i] = q * d
+
+
+@_fast
+def weight_backward(
+    v: Floats,
+    g: Floats,
+    of: tuple[Floats, Floats],
+    ends: tuple[np.float32, np.float32],
+    results: tuple[Floats, Floats, Floats],
+) -> None:
+    """Write the gradients of v, of its scale, and of the gain, row by row.
+
+    Args:
+        v: Weights over their size (rows, n).
+        g: Gradient of the result (rows, n).
+        of: Scale and gain (rows,).
+        ends: Lowest and highest value of the grid.
+        results: Where the gradients of v (rows, n), scale (rows,) and gain (rows,) go.
+    """
+    lo, hi = ends
+    for c in range(v.shape[0]):
+        s, gain = of[0][c], of[1][c]
+        of_scale, of_gain = np.float32(0), np.float32(0)
+        for i in range(v.shape[1]):
+            t = v[c, i] / s
+            out = t < lo or t > hi
+            q = np.rint(t)
+            q = lo if q < lo else q
+            q = hi if q > hi else q
+            gi = g[c, i]
+            of_gain += gi * q
+            of_scale += gi * (q if out else q - t)
+            results[0][c, i] = np.float32(0) if out else gi * gain
+        results[1][c] = of_scale * gain
+        results[2][c] = of_gain * s

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from calibrant.numerics import QuantParams, QuantSpec
 from calibrant.numerics.dtype import IntType
 from calibrant.qat.functional import grid_of, usable_clips
-from calibrant.qat.quantizers.fake import fake_quantize
+from calibrant.qat.quantizers.fake import fake_quantize, fake_quantize_compiled
 
 __all__ = ["ActivationQuantizer", "ActivationSpec"]
 
@@ -80,6 +80,8 @@ class ActivationQuantizer(nn.Module):
 
     def forward(self, x: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Quantize; without an input, return scale and zero point."""
+        if self.ends.device.type == "cpu" and not torch.compiler.is_compiling():
+            return self._compiled(x)
         high, low = self.clip_max, self.clip_min
         used, grid = self._grid(high.detach(), low.detach())
         if x is None:
@@ -90,6 +92,31 @@ class ActivationQuantizer(nn.Module):
         if self.spec.fixed_min:
             low = low.detach()
         return fake_quantize(x, high, low, used, grid, self.dtype)
+
+    def _compiled(self, x: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
+        """The same in compiled loops."""
+        from calibrant.qat import kernels
+
+        spec, found = self.spec, np.empty(4, dtype=np.float32)
+        unit = self.unit.item()
+        asked = np.float32(self.dtype.qmin), np.float32(self.dtype.qmax)
+        kernels.grid(
+            self.ends.detach().numpy(),
+            self.last.numpy(),
+            np.float32(unit),
+            (*asked, spec.symmetric, spec.fixed_min),
+            found,
+        )
+        if spec.half_scale:
+            found[2] = np.float32(np.float16(found[2]))
+        if x is None:
+            grid = torch.from_numpy(found)
+            return grid[2], grid[3]
+        if self.training and spec.learns:
+            self.last.copy_(torch.from_numpy(found[:2]))
+        return fake_quantize_compiled(
+            x, self.ends, unit, found, self.dtype, fixed_min=spec.fixed_min
+        )
 
     def _grid(
         self, high: Tensor, low: Tensor

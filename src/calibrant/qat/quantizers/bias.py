@@ -77,9 +77,8 @@ class BiasQuantizer(nn.Module):
         if self.wide:
             step = torch.maximum(step, (bias.double().abs() / _ROOM).float())
         steps = torch.round(bias.double() / step.double())
-        if bool((steps.abs() > LARGEST).any()) or not bool(torch.isfinite(steps).all()):
-            return bias
-        return steps.float() * step
+        fits = (steps.abs() <= LARGEST).all()  # not where a step is NaN
+        return torch.where(fits, steps.float() * step, bias)
 
     @torch.no_grad()
     def floats(self) -> npt.NDArray[np.float32]:

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from calibrant.numerics.dtype import IntType
+from calibrant.qat.quantizers.dense import dense, flat, in_parts, like
 
-__all__ = ["fake_quantize"]
+__all__ = ["fake_quantize", "fake_quantize_compiled"]
 
 
 def fake_quantize(
@@ -30,7 +31,7 @@ def fake_quantize(
     grid: tuple[Tensor, Tensor],
     dtype: IntType,
 ) -> Tensor:
-    """Quantize with a grid that comes from two clips.
+    """Quantize with a grid that comes from two clips, in torch operations.
 
     Args:
         x: Activations, any shape and floating point type.
@@ -43,9 +44,33 @@ def fake_quantize(
     Returns:
         y, float32 of the shape of x.
     """
-    plain = x.device.type != "cpu" or torch.compiler.is_compiling()
-    function = _Plain if plain else _Compiled
-    y: Tensor = function.apply(x.float(), clip_max, clip_min, *used, *grid, dtype)
+    y: Tensor = _Plain.apply(x.float(), clip_max, clip_min, *used, *grid, dtype)
+    return y
+
+
+def fake_quantize_compiled(
+    x: Tensor,
+    ends: Tensor,
+    unit: float,
+    found: np.ndarray[Any, np.dtype[np.float32]],
+    dtype: IntType,
+    *,
+    fixed_min: bool,
+) -> Tensor:
+    """The same in compiled loops, on the CPU.
+
+    Args:
+        x: Activations, any shape and floating point type.
+        ends: Both clips over `unit` as they are learned, the upper one first, shape (2,).
+        unit: What clips are measured in.
+        found: The clips that the grid comes from, scale and zero point (`kernels.grid`).
+        dtype: The integers.
+        fixed_min: The lower end is not learned.
+
+    Returns:
+        y, float32 of the shape of x.
+    """
+    y: Tensor = _Compiled.apply(x.float(), ends, unit, found, dtype, fixed_min)
     return y
 
 
@@ -91,23 +116,26 @@ class _Compiled(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
-        clip_max: Tensor,
-        clip_min: Tensor,
-        high: Tensor,
-        low: Tensor,
-        scale: Tensor,
-        zero_point: Tensor,
+        ends: Tensor,
+        unit: float,
+        found: np.ndarray[Any, np.dtype[np.float32]],
         dtype: IntType,
+        fixed_min: bool,
     ) -> Tensor:
         from calibrant.qat import kernels
 
-        x = _dense(x.detach())
+        x = dense(x.detach())
         y = torch.empty_like(x)
-        s, z = np.float32(scale.item()), np.float32(zero_point.item())
-        kernels.forward(_flat(x), _flat(y), s, z, np.float32(dtype.qmin), np.float32(dtype.qmax))
+        source, result, size = flat(x), flat(y), kernels.BLOCK
+        lo, hi = np.float32(dtype.qmin), np.float32(dtype.qmax)
+
+        def work(a: int, b: int) -> None:
+            part = slice(a * size, b * size)
+            kernels.forward(source[part], result[part], found[2], found[3], lo, hi)
+
+        in_parts(work, -(-x.numel() // size))
         ctx.save_for_backward(x)
-        ctx.dtype, ctx.grid = dtype, (s, z)
-        ctx.clips = np.float32(high.item()), np.float32(low.item())
+        ctx.dtype, ctx.found, ctx.unit, ctx.fixed_min = dtype, found, unit, fixed_min
         return y
 
     @staticmethod
@@ -116,29 +144,20 @@ class _Compiled(torch.autograd.Function):
 
         (x,) = ctx.saved_tensors
         dtype: IntType = ctx.dtype
-        s, z = ctx.grid
-        high, low = (v / s for v in ctx.clips)
-        if g.stride() != x.stride() or g.dtype != torch.float32:
-            g = torch.empty_like(x).copy_(g)
-        of_x = torch.empty_like(x)
-        sums = np.zeros((-(-x.numel() // kernels.BLOCK), 3))
+        s, z = ctx.found[2], ctx.found[3]
+        high, low = (v / s for v in ctx.found[:2])
+        of_x, size = torch.empty_like(x), kernels.BLOCK
+        source, given, result = flat(x), flat(like(g, x)), flat(of_x)
+        sums = np.zeros((-(-x.numel() // size), 3))
         ends = s * np.float32(dtype.qmin - z), s * np.float32(dtype.qmax - z)
         residues = np.rint(low) - low, np.rint(high) - high
-        kernels.backward(_flat(x), _flat(g), _flat(of_x), sums, s, ends, residues)
+
+        def work(a: int, b: int) -> None:
+            part = slice(a * size, b * size)
+            kernels.backward(source[part], given[part], result[part], sums[a:b], s, ends, residues)
+
+        in_parts(work, len(sums))
         inside, above, below = sums.sum(axis=0)
         e = inside / float(dtype.qmax - dtype.qmin)
-        of_max, of_min = x.new_tensor(e + above), x.new_tensor(below - e)
-        return of_x, of_max, of_min, None, None, None, None, None
-
-
-def _dense(x: Tensor) -> Tensor:
-    """Return a tensor whose values lie one behind the other, in some order of its axes."""
-    if x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)):
-        return x
-    return x.contiguous()
-
-
-def _flat(x: Tensor) -> np.ndarray[Any, Any]:
-    """Return the values of a dense tensor as they lie in memory, as a view."""
-    flat: np.ndarray[Any, Any] = x.as_strided((x.numel(),), (1,)).numpy()
-    return flat
+        of_min = 0.0 if ctx.fixed_min else (below - e) * ctx.unit
+        return of_x, x.new_tensor([(e + above) * ctx.unit, of_min]), None, None, None, None

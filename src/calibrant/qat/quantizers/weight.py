@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from calibrant.numerics import QuantParams
 from calibrant.numerics.dtype import IntType
 from calibrant.qat.functional import EPS, along, ulq_weight
+from calibrant.qat.quantizers.lsq import lsq
 
 __all__ = ["WEIGHTS", "WeightQuantizer"]
 
@@ -102,6 +103,12 @@ class LsqWeight(WeightQuantizer):
 
     def _begin(self, scale: Tensor) -> None:
         self.log_scale = nn.Parameter(torch.log(scale))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Return the weight as the deployed model has it, and its scale (channels,) or ()."""
+        scale, gain = torch.exp(self.log_scale), self.gain
+        w = lsq(self.weight, scale, gain, self.dtype, self.axis)
+        return w, (scale * gain).detach()
 
     def quantized(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return v as it is rounded, its steps, and the scale."""
