@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from calibrant.tuning.cheapest import cheapest, least_cost, nearest_below
 from calibrant.tuning.driver import drive
 from calibrant.tuning.menu import Assignment, Menu
-from calibrant.tuning.questions import Found, Full, Losses, Question, Reached, Together
+from calibrant.tuning.questions import Found, Full, Glance, Losses, Question, Reached, Together
 from calibrant.tuning.strategies.auto import auto
 
 BITS = {"int8": 8, "int16": 16, "float16": 16, "float32": 32}
@@ -62,6 +62,8 @@ class Invented:
             return self.alone(question.precision)
         if isinstance(question, Together):
             return self.error(question.assignment)
+        if isinstance(question, Glance):
+            return None
         loss = self.loss(question.assignment)
         return Reached(0.9 - loss, loss, loss <= self.allowed)
 

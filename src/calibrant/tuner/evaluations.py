@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.errors import CalibrantError, ConfigError, ConfigValueError, ModelError
@@ -21,11 +22,13 @@ from calibrant.tuner.evaluator import Evaluator, Score
 from calibrant.tuner.journal import Journal
 from calibrant.tuner.paired import PRECHECK, Paired, Seen, interval
 from calibrant.tuner.requirement import loss_of
+from calibrant.tuner.telling import telling
 from calibrant.tuning.questions import Reached
 
 __all__ = ["Counts", "Evaluations", "HeldOut", "Verdict"]
 
 Deploy = Callable[[], ir.Model]
+Floats = npt.NDArray[np.float64]
 
 NAN = "An evaluation returned NaN, and its trial counts as not met."
 
@@ -38,7 +41,8 @@ class Counts:
         full: Passes over all evaluation samples that the search sees; the float model's counts as one.
         partial_samples: Samples of evaluations that ended early, of those held out, and samples that some quantized model, or
             a layer alone, was run on without labels.
-        precheck_samples: First samples of trials that ended with them.
+        precheck_samples: First samples of trials that ended with them, and samples that tell trials apart, of each model that
+            was looked at on them alone.
         passes: What the runs without labels amount to, in samples through the whole model.
     """
 
@@ -100,6 +104,7 @@ class Evaluations:
     counts: Counts = field(default_factory=Counts)
     notes: list[str] = field(default_factory=list)
     failed: CalibrantError | None = None
+    _losses: dict[str, Floats] = field(default_factory=dict)
 
     def reach(
         self,
@@ -134,6 +139,7 @@ class Evaluations:
                 reached = self._reached(found, spent)
             else:
                 model_or_none, seen = self._seen(paired, known, deploy)
+                self._losses[key] = paired.losses(seen.values)
                 reached = self._of_pairs(paired, seen, known["cost"] if known else None)
                 if model_or_none is None:
                     return reached
@@ -151,6 +157,40 @@ class Evaluations:
         taken = time.perf_counter() - start
         self.journal.put(key, "full", shown, {**answer, "cost": spent, "seconds": taken}, taken)
         return reached
+
+    def glance(self, key: str, shown: str, deploy: Deploy) -> float | None:
+        """Return what a model loses on the samples that tell trials apart, if it loses nothing on all others.
+
+        Args:
+            key: Digest of all that the answer depends on, but for the samples.
+            shown: What is looked at, for people who read the journal.
+            deploy: Returns the model.
+
+        Returns:
+            The loss; None where scores are not known sample by sample, or no few samples tell trials apart.
+        """
+        paired = self.evaluator.paired
+        if paired is None or not paired.divisible:
+            return None
+        indices = telling(list(self._losses.values()), paired.tuned)
+        if not indices:
+            return None
+        known: dict[str, float] = self.journal.get(key) or {}
+        new = [i for i in indices if str(i) not in known]
+        self.counts.precheck_samples += len(indices)
+        if new:
+            start = time.perf_counter()
+            try:
+                values = paired.at(deploy(), new)
+            except (ConfigError, ModelError) as e:
+                self.failed = e
+                self._note([f"A model could not be looked at, and counts as not met: {e}"])
+                return math.inf
+            known |= {str(i): float(v) for i, v in zip(new, values, strict=True)}
+            self.journal.put(key, "glance", shown, known, time.perf_counter() - start)
+        values = np.array([known[str(i)] for i in indices])
+        losses = [paired.losses(values[k : k + 1], i)[0] for k, i in enumerate(indices)]
+        return float(np.sum(losses)) / paired.tuned
 
     def settle(self, key: str, shown: str, reached: Reached, deploy: Deploy) -> Verdict:
         """Return what a model reaches on all samples, those held out too.

@@ -106,6 +106,14 @@ class Paired:
         ends = np.cumsum([b.size for b in self._batches])
         return int(ends[np.argmin(np.abs(ends - (1 - self.holdout) * self.count))])
 
+    @property
+    def divisible(self) -> bool:
+        """Whether single samples can be looked at: they are held in memory, and the model takes any number of them."""
+        fixed = any(
+            len(i.dims) and isinstance(i.dims[0], int) and i.dims[0] > 1 for i in self._inputs
+        )
+        return self.shuffled and (not fixed or any(b.whole for b in self._batches))
+
     def open(self, known: Floats | None = None) -> Floats:
         """Read the data, score the float model, and return what it scored sample by sample (samples,).
 
@@ -169,6 +177,25 @@ class Paired:
             if answer is not None:
                 break
         return Seen(np.concatenate(found) if found else np.zeros(0), answer, notes)
+
+    def at(self, model: ir.Model, indices: Sequence[int]) -> Floats:
+        """Score a model on some samples (samples,).
+
+        Args:
+            model: The model.
+            indices: Which samples, in rising order.
+        """
+        session = open_session(
+            model, runtime=self.runtime, integers=kernels_are_exact(self.runtime)
+        )
+        found = []
+        for start, end in _runs(indices):
+            for batch in self._from(start, end):
+                sums, terms = self.metric.of_samples(
+                    self._answers(session, batch), batch.extras, str(batch)
+                )
+                found.append(sums / terms)
+        return np.concatenate(found) if found else np.zeros(0)
 
     def losses(self, values: Floats, start: int = 0) -> Floats:
         """Return what a model lost in each sample.
@@ -247,6 +274,22 @@ def interval(
     half = t_quantile((1 + confidence) / 2, n - 1) * spread / math.sqrt(n)
     mean = float(losses.mean())
     return mean - half, mean + half
+
+
+def _runs(indices: Sequence[int]) -> list[tuple[int, int]]:
+    """Return (first, behind the last) of each row of neighbours.
+
+    Example:
+        >>> _runs([2, 3, 7])
+        [(2, 4), (7, 8)]
+    """
+    found: list[tuple[int, int]] = []
+    for i in indices:
+        if found and found[-1][1] == i:
+            found[-1] = (found[-1][0], i + 1)
+        else:
+            found.append((i, i + 1))
+    return found
 
 
 def _shuffled(batches: Batches) -> list[Batch] | None:

@@ -34,6 +34,7 @@ from calibrant.tuning.menu import Assignment, Menu
 from calibrant.tuning.questions import (
     Found,
     Full,
+    Glance,
     Losses,
     Question,
     Reached,
@@ -106,6 +107,8 @@ class Trials:
             return self._losses(question.precision)
         if isinstance(question, Together):
             return self._together(question.assignment)
+        if isinstance(question, Glance):
+            return self._glance(question.assignment)
         return self._full(question)
 
     def recipe_of(self, assignment: Assignment) -> Recipe:
@@ -225,6 +228,16 @@ class Trials:
         self.counts.partial_samples += int(known["samples"])
         self.counts.passes += int(known["samples"])
         return float(known["error"])
+
+    def _glance(self, assignment: Assignment) -> float | None:
+        recipe = self.recipe_of(assignment)
+        if self._is_float(assignment, recipe):
+            return 0.0
+        return self.evaluations.glance(
+            text_digest(self.context, self.scoring, "glance", repr(essence(recipe))),
+            self._shown(assignment),
+            lambda: build(self.bench.solve(recipe)).deploy,
+        )
 
     def _losses(self, precision: str) -> Mapping[str, float]:
         one = tuple(precision for _ in self.menu.layers)

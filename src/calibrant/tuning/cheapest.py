@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from calibrant.runtime.stdout import nothing_on_stdout
 from calibrant.tuning.menu import Assignment, Floats, Menu
 
 __all__ = ["cheapest", "least_cost", "most_precise", "nearest_below"]
@@ -169,13 +170,14 @@ def _least(
         r, c, data = (np.array(x) for x in zip(*entries, strict=True))
         bounds = csr_array((data.astype(float), (r, c)), shape=(r.max() + 1, n))
         constraints.append(LinearConstraint(bounds, 0, np.inf))
-    found = milp(
-        v,
-        integrality=np.concatenate([np.ones(count), np.zeros(len(more))]),
-        bounds=Bounds(0, np.concatenate([usable.ravel().astype(float), np.ones(len(more))])),
-        constraints=constraints,
-        options={"mip_rel_gap": 0.0},
-    )
+    with nothing_on_stdout():
+        found = milp(
+            v,
+            integrality=np.concatenate([np.ones(count), np.zeros(len(more))]),
+            bounds=Bounds(0, np.concatenate([usable.ravel().astype(float), np.ones(len(more))])),
+            constraints=constraints,
+            options={"mip_rel_gap": 0.0},
+        )
     if found.x is None:
         return None
     return np.asarray(found.x[:count].reshape(rows, columns).argmax(axis=1))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from calibrant.tuning.menu import Assignment
 
-__all__ = ["Found", "Full", "Losses", "Question", "Reached", "Together", "Trial"]
+__all__ = ["Found", "Full", "Glance", "Losses", "Question", "Reached", "Together", "Trial"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,17 @@ class Full:
     phase: str = field(default="", compare=False)
 
 
-Question = Losses | Together | Full
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What does an assignment lose on the samples that tell trials apart, if it loses nothing on all others?
+
+    Answer: loss of score; None where scores are not known sample by sample, or trials differ in too many samples.
+    """
+
+    assignment: Assignment
+
+
+Question = Losses | Together | Full | Glance
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,16 @@ from calibrant.tuning.cheapest import cheapest, most_precise, nearest_below
 from calibrant.tuning.driver import Strategy
 from calibrant.tuning.loss_curve import Point
 from calibrant.tuning.menu import Assignment, Floats, Menu
-from calibrant.tuning.questions import Found, Full, Losses, Question, Reached, Together, Trial
+from calibrant.tuning.questions import (
+    Found,
+    Full,
+    Glance,
+    Losses,
+    Question,
+    Reached,
+    Together,
+    Trial,
+)
 
 __all__ = ["Search", "changed"]
 
@@ -135,6 +144,11 @@ class Search:
         if assignment not in self._true:
             self._true[assignment] = yield Together(assignment)
         return self._true[assignment]
+
+    def hopeless(self, assignment: Assignment) -> Strategy[Question, Any, bool | None]:
+        """Whether too much is lost on the samples that tell trials apart; None where nobody knows."""
+        loss: float | None = yield Glance(assignment)
+        return None if loss is None else loss > self.allowed + 1e-12
 
     def measure(self) -> Strategy[Question, Any, None]:
         """Measure each layer alone, the cheapest assignment, and the most precise one."""

@@ -3,15 +3,19 @@
 1. The cheapest assignment is evaluated: where it does, nothing is left to do.
 2. Layers are measured alone, without labels, on a few samples; what the most precise assignment loses is known from there on.
    Where that is the float model itself, its score is known, too, and costs no evaluation.
-3. Down to the requirement: the cheapest assignment within a budget of error is solved for (`tuning.cheapest`), its true
+3. Up to the requirement: assignments that cost ever more are looked at on the samples that tell trials apart, and the cheapest
+   that loses no more than allowed there is evaluated; so a few times, since each evaluation finds more such samples. Where
+   scores are not known sample by sample, and where that was not enough:
+4. Down to the requirement: the cheapest assignment within a budget of error is solved for (`tuning.cheapest`), its true
    error measured without labels and the budget corrected by it, and it is evaluated. The budget comes from what trials have
    lost so far (`tuning.loss_curve`), and is at most a quarter of the smallest error that was too large. The last evaluation
    goes to the most precise assignment.
-4. Back up: between the cheapest assignment that meets it and the most precise one that does not, until none is left.
-5. Layers are given back, those first that save most for the error they bring: one, then two, then four; half as many where
-   that was too much; a single layer that was too much stays.
+5. Back up, where nothing is known of single samples: between the cheapest assignment that meets it and the most precise one
+   that does not, until none is left.
+6. Layers are given back (`strategies.give_back`).
 
-What is asked: `Losses` of a precision, the error of an assignment as a whole (`Together`), and its score (`Full`).
+What is asked: `Losses` of a precision, the error of an assignment as a whole (`Together`), its loss on few samples (`Glance`), and
+its score (`Full`).
 """
 
 from __future__ import annotations
@@ -27,7 +31,9 @@ from calibrant.tuning.driver import Strategy
 from calibrant.tuning.loss_curve import error_for
 from calibrant.tuning.menu import Assignment, Menu
 from calibrant.tuning.questions import Found, Question
-from calibrant.tuning.strategies.assigning import Search, changed
+from calibrant.tuning.strategies.assigning import Search
+from calibrant.tuning.strategies.climb import climb
+from calibrant.tuning.strategies.give_back import give_back, give_back_by_glances
 
 __all__ = ["auto"]
 
@@ -36,6 +42,9 @@ _STEP = 4.0
 
 #: How near to either end of what is known the next budget may lie, as a share of the way on a logarithmic scale.
 _MARGIN = 0.15
+
+#: How often what looks good enough on few samples is evaluated before errors decide.
+_CLIMBS = 3
 
 #: A trial gives up so much of what the best costs more than what failed, where its error allows it.
 _GAP = 0.35
@@ -79,8 +88,12 @@ def auto(
             if any(t.assignment == search.top for t in search.trials)
             else search.spent
         )
-    yield from _between(search)
-    yield from _give_back(search)
+    glances = yield from search.hopeless(search.best.assignment)
+    if glances is not None:
+        yield from give_back_by_glances(search)
+    else:
+        yield from _between(search)
+        yield from give_back(search)
     if search.best.reached.free:
         return search.found(
             "Nothing but the float model itself was found to meet the requirement."
@@ -105,8 +118,17 @@ def _reach(search: Search) -> Strategy[Question, Any, None]:
     """Find an assignment that meets the requirement."""
     if all(p == "float32" for p in search.top):
         yield from search.evaluate(search.top, "the float model")
+    for _ in range(min(_CLIMBS, search.left - 1)):
+        found = yield from climb(search)
+        if found is None:
+            break
+        yield from search.error(found)
+        trial = yield from search.evaluate(found, "up to the requirement")
+        if trial.reached.met:
+            return
+    hopeless = math.inf  # the smallest error at which a look was enough
     while search.best is None and search.left:
-        limit = search.too_much
+        limit = min(search.too_much, hopeless)
         wanted = error_for(search.points, search.allowed)
         error = min(wanted if wanted is not None else math.inf, limit / _STEP)
         assignment: Assignment | None = None
@@ -117,6 +139,9 @@ def _reach(search: Search) -> Strategy[Question, Any, None]:
             if search.top in tried:
                 return
             assignment = search.top
+        elif (yield from search.hopeless(assignment)):
+            hopeless = yield from search.error(assignment)
+            continue
         yield from search.evaluate(assignment, "down to the requirement")
         if assignment == search.top:
             return
@@ -148,33 +173,3 @@ def _between(search: Search) -> Strategy[Question, Any, None]:
         if assignment is None:
             return
         yield from search.evaluate(assignment, "back up")
-
-
-def _give_back(search: Search) -> Strategy[Question, Any, None]:
-    """Give layers back, one after the other."""
-    stays: set[int] = set()
-    step = 1
-    while search.left:
-        best = search.best
-        assert best is not None
-        moves = search.moves(best.assignment, stays)
-        if not moves:
-            return
-        taken = moves[:step]
-        assignment = changed(best.assignment, taken)
-        failed = (
-            search.fails_for_sure(assignment)
-            or search.predicted(assignment) * search.off_by(search.too_much) > 2 * search.too_much
-        )
-        if not failed:
-            true = yield from search.error(assignment)
-            failed = true >= search.too_much
-        if not failed:
-            trial = yield from search.evaluate(assignment, "give back")
-            failed = not trial.reached.met
-        if not failed:
-            step *= 2
-        elif len(taken) > 1:
-            step = len(taken) // 2
-        else:
-            stays.add(taken[0][0])

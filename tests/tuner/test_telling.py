@@ -1,0 +1,116 @@
+"""Samples that tell trials apart, and looks at them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calibrant.analysis.task_metrics import batch_metric
+from calibrant.data.batch import InputInfo
+from calibrant.demo import digits
+from calibrant.graph.load import load
+from calibrant.runtime.runtime import Runtime
+from calibrant.tuner.evaluations import Evaluations
+from calibrant.tuner.journal import Journal
+from calibrant.tuner.paired import Paired
+from calibrant.tuner.telling import SHARE, telling
+
+
+@given(st.lists(st.lists(st.sampled_from([0.0, 0.0, 0.0, 1.0, -1.0]), max_size=40), max_size=5))
+def test_only_samples_that_differ_somewhere_and_no_more_than_a_share(lists: list[Any]) -> None:
+    losses = [np.array(x) for x in lists]
+    found = telling(losses, 40)
+    assert found == sorted(set(found))
+    assert len(found) <= SHARE * 40
+    assert all(any(i < len(x) and x[i] != 0 for x in losses) for i in found)
+
+
+def test_samples_that_differ_most_often_are_kept() -> None:
+    once, often = np.zeros(16), np.zeros(16)
+    once[[0, 1, 2]] = 1
+    often[[12, 13, 14]] = -1
+    assert telling([once, often, often], 16) == [0, 12, 13, 14]
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[int, ir.Model]:
+    """Return networks that are ever less like the float one; number 8 is nearest to it."""
+    return {8: noisy(0.02), 6: noisy(0.05), 4: noisy(0.08)}
+
+
+def noisy(size: float) -> ir.Model:
+    """Return the network with noise on its weights, of a size relative to theirs."""
+    model = load(digits.MODEL)
+    rng = np.random.default_rng(1)
+    for value in model.graph.initializers.values():
+        assert value.const_value is not None
+        weight = value.const_value.numpy()
+        if weight.ndim > 1 and weight.dtype == np.float32:
+            noise = rng.normal(size=weight.shape) * size * weight.std()
+            value.const_value = ir.tensor((weight + noise).astype(np.float32), name=value.name)
+    return model
+
+
+def evaluations(journal: Journal | None = None, **options: Any) -> Evaluations:
+    found = digits.evaluation()
+    data = {"image": found.image, "labels": found.labels}
+    paired = Paired(data, batch_metric("top1"), load(digits.MODEL), Runtime(), **options)
+    paired.open()
+    evaluator: Any = SimpleNamespace(paired=paired, higher_is_better=True)
+    reference = float(paired.reference.mean())
+    return Evaluations(evaluator, journal or Journal(), reference, 0.0)
+
+
+def test_nothing_is_known_before_a_trial(models: dict[int, ir.Model]) -> None:
+    assert evaluations().glance("a", "", lambda: models[4]) is None
+
+
+def test_a_look_says_what_the_evaluation_of_the_same_model_saw(
+    models: dict[int, ir.Model],
+) -> None:
+    found = evaluations(confidence=None)
+    assert not found.reach("a", "", lambda: models[4]).met
+    seen = found._losses["a"]
+    assert 0 < found.glance("b", "", lambda: models[4]) == pytest.approx(seen.sum() / 600)  # type: ignore[operator]
+    assert found.counts.precheck_samples == np.count_nonzero(seen) <= SHARE * len(seen)
+
+
+def test_a_look_is_part_of_what_another_model_loses(models: dict[int, ir.Model]) -> None:
+    found = evaluations(confidence=None)
+    found.reach("a", "", lambda: models[4])
+    paired = found.evaluator.paired
+    assert paired is not None
+    losses = paired.losses(paired.run(models[6]).values)
+    differs = np.flatnonzero(found._losses["a"])
+    assert np.any(losses[differs] != 0)
+    assert found.glance("b", "", lambda: models[6]) == pytest.approx(losses[differs].sum() / 600)
+
+
+def test_samples_are_not_looked_at_twice(models: dict[int, ir.Model]) -> None:
+    def never() -> ir.Model:
+        raise AssertionError("it was run again")
+
+    journal = Journal()
+    found = evaluations(journal, confidence=None)
+    found.reach("a", "", lambda: models[4])
+    loss = found.glance("b", "", lambda: models[8])
+    assert found.glance("b", "", never) == loss
+    again = evaluations(journal, confidence=None)
+    again.reach("a", "", never)
+    assert again.glance("b", "", never) == loss
+    assert again.counts.precheck_samples * 2 == found.counts.precheck_samples > 0
+
+
+def test_samples_that_cannot_be_parted_are_not_looked_at(models: dict[int, ir.Model]) -> None:
+    found = evaluations(confidence=None)
+    found.reach("a", "", lambda: models[4])
+    paired = found.evaluator.paired
+    assert paired is not None
+    paired._inputs = [InputInfo("image", (100, 1, 16, 16), np.dtype("float32"))]
+    assert found.glance("b", "", lambda: models[8]) is None

@@ -1,0 +1,148 @@
+"""Looks at the samples that tell trials apart, on invented networks whose samples each have a margin of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from calibrant.tuning.driver import drive
+from calibrant.tuning.menu import Assignment, Menu
+from calibrant.tuning.questions import Found, Full, Glance, Losses, Question, Reached, Together
+from calibrant.tuning.strategies.auto import auto
+
+SHRINK = {"int8": 1.0, "int16": 2.0**-8, "float32": 0.0}
+BITS = {"int8": 8, "int16": 16, "float32": 32}
+
+
+@dataclass
+class Margins:
+    """A network that is right in a sample while the errors of its layers, which have a sign there, leave its margin.
+
+    Args:
+        seed: Of layers, margins and signs.
+        layers: How many.
+        samples: How many.
+        glances: Whether single samples can be looked at.
+    """
+
+    seed: int
+    layers: int = 16
+    samples: int = 400
+    glances: bool = True
+    precisions: tuple[str, ...] = ("int8", "int16")
+    asked: list[Question] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng(self.seed)
+        self.sizes: Any = 10 ** rng.uniform(-3, -1, self.layers)
+        self.signs = rng.normal(size=(self.samples, self.layers))
+        self.margins = rng.normal(size=self.samples)
+        self.macs: Any = 10 ** rng.uniform(2, 4, self.layers)
+        self.tells: set[int] = set()
+
+    def menu(self) -> Menu:
+        bits = np.array([BITS[p] for p in self.precisions])
+        names = tuple(f"layer{i}" for i in range(self.layers))
+        return Menu(names, self.precisions, self.macs[:, np.newaxis] * bits)
+
+    def losses(self, assignment: Assignment) -> Any:
+        sizes = self.sizes * [SHRINK[p] for p in assignment]
+        return (self.margins > 0).astype(int) - (self.margins + self.signs @ sizes > 0).astype(int)
+
+    def answer(self, question: Question) -> Any:
+        self.asked.append(question)
+        if isinstance(question, Losses):
+            factor = SHRINK[question.precision]
+            names = [f"layer{i}" for i in range(self.layers)]
+            return {n: float((s * factor) ** 2) for n, s in zip(names, self.sizes, strict=True)}
+        if isinstance(question, Together):
+            shrink = np.array([SHRINK[p] for p in question.assignment])
+            return float(np.sum((self.sizes * shrink) ** 2))
+        losses = self.losses(question.assignment)
+        if isinstance(question, Glance):
+            return losses[sorted(self.tells)].sum() / self.samples if self.glances else None
+        self.tells |= set(np.flatnonzero(losses).tolist())
+        loss = float(losses.mean())
+        return Reached(0.9 - loss, loss, loss <= 0.001)
+
+    @property
+    def full(self) -> int:
+        return sum(isinstance(q, Full) for q in self.asked)
+
+    def tuned(self, evaluations: int = 7) -> Found:
+        return drive(auto(self.menu(), 0.001, evaluations), self.answer)
+
+    def greedy(self) -> tuple[float, int]:
+        """Return the cost, and the number of evaluations, of raising layers in the order of what each alone wins."""
+        menu = self.menu()
+        alone = []
+        for i in range(self.layers):
+            one = tuple("int16" if i == k else "int8" for k in range(self.layers))
+            alone.append(self.losses(one).mean())
+        raised: set[int] = set()
+        for i in [-1, *np.argsort(alone, kind="stable")]:
+            raised |= {int(i)} - {-1}
+            assignment = tuple("int16" if k in raised else "int8" for k in range(self.layers))
+            if self.losses(assignment).mean() <= 0.001:
+                break
+        return menu.cost_of(assignment), 1 + self.layers + max(0, len(raised) - 1)
+
+
+SEEDS = range(20)
+
+
+def tuned(seed: int, **changes: Any) -> tuple[Margins, Found]:
+    net = Margins(seed, **changes)
+    return net, net.tuned()
+
+
+def test_the_requirement_is_met_within_the_evaluations_that_are_allowed() -> None:
+    for seed in SEEDS:
+        net, found = tuned(seed)
+        assert found.best.reached.met
+        assert net.losses(found.best.assignment).mean() <= 0.001
+        assert net.full <= 7
+
+
+def test_it_takes_a_quarter_of_the_evaluations_of_greedy_search_and_costs_no_more_on_average() -> (
+    None
+):
+    mine, greedy, full, evaluated = 0.0, 0.0, 0, 0
+    for seed in SEEDS:
+        net, found = tuned(seed)
+        if net.full > 1:
+            cost, count = net.greedy()
+            base = net.menu().cost_of(net.menu().narrowest)
+            mine, greedy = mine + found.best.cost / base, greedy + cost / base
+            full, evaluated = full + net.full, evaluated + count
+    assert full <= evaluated / 4
+    assert mine <= greedy
+
+
+def test_looks_save_cost_beside_errors_alone() -> None:
+    with_looks = sum(tuned(seed)[1].best.cost for seed in SEEDS)
+    without = sum(tuned(seed, glances=False)[1].best.cost for seed in SEEDS)
+    assert with_looks < 0.95 * without
+
+
+def test_looks_that_promise_too_much_leave_evaluations_for_what_is_sure() -> None:
+    class Wrong(Margins):
+        def answer(self, question: Question) -> Any:
+            return -1.0 if isinstance(question, Glance) else super().answer(question)
+
+    for seed in SEEDS:
+        net = Wrong(seed)
+        found = net.tuned()
+        assert found.best.reached.met
+        assert net.full <= 7
+
+
+@pytest.mark.parametrize("evaluations", [1, 2, 3])
+def test_few_evaluations_are_not_exceeded(evaluations: int) -> None:
+    for seed in SEEDS:
+        net = Margins(seed)
+        net.tuned(evaluations)
+        assert net.full <= evaluations
