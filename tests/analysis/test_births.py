@@ -74,7 +74,7 @@ def test_a_clipped_activation_is_named() -> None:
     model, result, x = made("residual", spoiled("conv3", activation=narrow))
     worst = compare(model, result.deploy, x).at_fault[0]
     assert worst.born is not None
-    assert worst.born.cause == "activation_clipping"
+    assert worst.born.cause == "clipping"
     assert worst.born.clipping > 0.9
     assert worst.name in ("conv3", "relu2")  # whose quantizer it is
 
@@ -84,7 +84,7 @@ def test_few_bits_of_a_weight_are_named() -> None:
     worst = compare(model, result.deploy, x).at_fault[0]
     assert worst.name == "conv2"
     assert worst.born is not None
-    assert worst.born.cause == "weight_rounding"
+    assert worst.born.cause == "rounding"
     assert worst.born.weights > 0.9
 
 
@@ -165,4 +165,4 @@ def test_hostile_channels_are_at_fault_by_every_metric(metric: str) -> None:
     worst = compare(model, result.deploy, feeds(batch=4, seed=9), metric=metric).at_fault[0]
     assert worst.name == "conv3"
     assert worst.born is not None
-    assert worst.born.cause == "activation_rounding"
+    assert worst.born.cause == "range"

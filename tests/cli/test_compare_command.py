@@ -46,8 +46,9 @@ def test_json_has_the_worst_layer_first(folder: Path, capsys: pytest.CaptureFixt
     assert run(folder, "--json", "--samples", "4") == 0
     content = json.loads(capsys.readouterr().out)
     assert content["samples"] == 4
-    scores = [float(x["metrics"]["sqnr_db"]) for x in content["layers"]]
-    assert scores == sorted(scores)
+    losses = [float(x["loss"]) for x in content["layers"] if x["loss"]]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] == pytest.approx(10 ** (-content["layers"][0]["alone"]["sqnr_db"] / 10))
     born = content["layers"][0]["born"]
     assert born["share"] + born["arrived"] == pytest.approx(1)
     assert born["clipping"] + born["rounding"] + born["bias"] + born["other"] == pytest.approx(

@@ -82,7 +82,7 @@ def _births(rows: Iterable[LayerRow]) -> object:
         assert b is not None
         worst = ", ".join(f"{c} ({share:.0%})" for c, share in b.channels[:_CHANNELS])
         level = f"{-10 * math.log10(b.energy):.1f}" if math.isfinite(b.energy) else "-inf"
-        cause = b.cause.replace("_", " ")
+        cause = " ".join(x for x in (b.kind, b.cause) if x)
         found.add_row(escaped(row.name), row.op_type, level, f"{b.share:.0%}", cause, worst or "-")
     return found
 

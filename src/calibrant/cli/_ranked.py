@@ -52,6 +52,7 @@ def print_ranking(
         ranking.unit,
         "rank",
         "per cost",
+        "cause",
         title=title,
     )
     for row in rows if verbose else rows[:_SHOWN]:
@@ -64,6 +65,7 @@ def print_ranking(
             f"{row.cost:,.0f}",
             str(row.rank),
             str(row.rank_per_cost),
+            row.cause or "-",
         )
     out.print(found)
     if not verbose and len(rows) > _SHOWN:

@@ -17,14 +17,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.analysis.origin import CAUSES, Origin, Tally
-from calibrant.analysis.readings import LeftInFloat, QuantizedAlone
+from calibrant.analysis.readings import QuantizedAlone
 from calibrant.graph.ops import bias_of
 from calibrant.runtime.downstream import Whole
 from calibrant.runtime.runtime import Runtime
@@ -36,6 +36,14 @@ __all__ = ["CAUSES", "Origin", "Tally", "Walk"]
 Array = npt.NDArray[Any]
 
 
+class Arrives(Protocol):
+    """What arrives at a layer in the quantized model, where that is another tensor than in the float model."""
+
+    def values(self, layer: str, known: Mapping[str, Array]) -> dict[int, Array]:
+        """Return it by input index, from all tensors of the quantized model."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Walk:
     """The walk of one layer.
@@ -43,13 +51,13 @@ class Walk:
     Args:
         layer: Its name.
         reading: What it reads when it is quantized.
-        left: The same layers, read in front of the quantizers of the quantized model.
+        left: What arrives: `LeftInFloat` reads it in front of the quantizers of the quantized model.
         runtime: Where it runs.
     """
 
     layer: str
     reading: QuantizedAlone
-    left: LeftInFloat
+    left: Arrives
     runtime: Runtime
 
     def steps(

@@ -6,14 +6,14 @@ Two questions are answered: what is lost when one layer alone is quantized, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import onnx_ir as ir
 
-from calibrant.analysis.alone.feeds import take_feeds
+from calibrant.analysis.alone.feeds import Feeds, take_feeds
 from calibrant.analysis.alone.journal import Journal
 from calibrant.analysis.alone.losses import Loss, Losses
 from calibrant.analysis.alone.measuring import MEMORY_BYTES, Measured, Question, measure
@@ -28,6 +28,7 @@ from calibrant.analysis.readings import (
 )
 from calibrant.data.batch import Batch
 from calibrant.diagnose.ranking import LayerLoss, Ranking
+from calibrant.diagnose.why import WHY, causes_of
 from calibrant.dialects.asked import RecipeLike, asked
 from calibrant.emit.qdq import emit_simulated
 from calibrant.errors import ConfigValueError, ModelError, did_you_mean
@@ -192,7 +193,9 @@ def ranking_of(
             progress=progress,
             runtime=runtime,
         )
-    bout = _Bout(PLANNED, solution, measured, losses.all(measured), losses.base(measured), 0.0)
+    found = losses.all(measured)
+    causes = _causes(solution, found, feeds, runtime)
+    bout = _Bout(PLANNED, solution, measured, found, losses.base(measured), 0.0, causes)
     return _ranking(name, [bout], by, "alone", "macs", budget, journal.reused)
 
 
@@ -209,6 +212,7 @@ class _Bout:
     losses: dict[str, Loss]
     baseline: float
     solving: float
+    causes: dict[str, str]
 
 
 def _bout(
@@ -260,14 +264,18 @@ def _bout(
             progress=store.progress,
             runtime=store.runtime,
         )
-    return _Bout(
-        precision,
-        solution,
-        measured,
-        losses.all(measured),
-        losses.base(measured),
-        solving,
-    )
+    found = losses.all(measured)
+    causes = {} if precision == "float16" else _causes(solution, found, feeds, store.runtime)
+    return _Bout(precision, solution, measured, found, losses.base(measured), solving, causes)
+
+
+def _causes(
+    solution: Solution, found: Mapping[str, Loss], feeds: Feeds, runtime: Runtime
+) -> dict[str, str]:
+    """Return why the worst layers lose, from the first sample."""
+    worst = sorted(found, key=lambda n: -found[n].loss)[:WHY]
+    first = feeds.batches[0]
+    return causes_of(solution, worst, first.part(0, 1) if feeds.rows else first, runtime)
 
 
 def _layers(solution: Solution, asked_for: Sequence[str] | None) -> tuple[str, ...]:
@@ -390,6 +398,7 @@ def _rows(bout: _Bout, unit: Unit) -> list[LayerLoss]:
                 found.estimated,
                 found.metrics,
                 found.parts,
+                bout.causes.get(name, ""),
             )
         )
     return rows

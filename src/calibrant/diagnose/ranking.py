@@ -37,6 +37,8 @@ class LayerLoss:
         estimated: It was measured on the first samples alone, and score and loss are estimated for all.
         metrics: All metrics of the part that loses most, over the samples it was measured on.
         parts: Score of each part of the outputs, over the samples it was measured on.
+        cause: What its loss comes from: `clipping`, `rounding`, `range` (rounding, since few channels or values hold the range, or
+            most of it is not used), `mask` or `bias`. Empty for all but the ten worst, in float16, and where nothing is lost.
     """
 
     name: str
@@ -52,6 +54,7 @@ class LayerLoss:
     estimated: bool
     metrics: dict[str, float]
     parts: dict[str, float]
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)

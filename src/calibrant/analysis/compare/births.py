@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ import onnx_ir as ir
 from calibrant.analysis.compare.grids import Constant, Grid, constant_of, grid_behind
 from calibrant.analysis.compare.mapping import COMMUTATIVE, Mapped
 from calibrant.analysis.compare.sides import Side
+from calibrant.analysis.held import Held, Seen, few_channels
 from calibrant.analysis.origin import CAUSES, Tally
 from calibrant.errors import ModelError
 from calibrant.graph.bodies import bodies
@@ -44,6 +46,9 @@ _PLACE = {name: i for i, name in enumerate(_STEPS)}
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _PRODUCTS = ("Gemm", "MatMul")
 _CLIPPING = ("Clip", "Relu")
+
+#: Where the quantizer behind a layer stands among what its quantizers read.
+_TAIL = -1
 
 #: Constants that are off by more than this, relative to their norm, are other constants: 2 bits lose less.
 _OTHER_CONSTANT = 0.75
@@ -93,6 +98,8 @@ class _Layer:
         tail: The grid of that quantizer.
         axis: Axis of the channels.
         function: The node is a function that the other model has in the quantizer alone.
+        turned: The float node has the inputs in the other order.
+        looks: What quantizers read: by input, and -1 for the one behind the layer.
     """
 
     model: ir.Model
@@ -102,6 +109,8 @@ class _Layer:
     tail: Grid | None
     axis: int | None = None
     function: bool = False
+    turned: bool = False
+    looks: dict[int, Seen] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     seen: bool = False
     session: Any = None
@@ -173,11 +182,118 @@ class Births:
                 before = after
         found.tally.add(y, list(steps))
         found.seen = True
+        for index, name in self._watched(found):
+            found.looks.setdefault(index, Seen(_channel_axis(found, mine[name]))).add(mine[name])
 
     def tally(self, layer: Mapped) -> Tally | None:
         """Return what a layer's walk adds up to; None where it could not be walked."""
         found = self._layers.get(layer)
         return found.tally if found is not None and found.seen else None
+
+    def held(self, layer: Mapped) -> dict[str, Held]:
+        """Return what is wrong with the ranges of a layer, by `activation` and `weight`."""
+        found = self._layers.get(layer)
+        if found is None:
+            return {}
+        seen: list[Held] = []
+        for index, look in found.looks.items():
+            grid = found.tail if index == _TAIL else found.reads[index].grid
+            if grid is not None:
+                seen.append(look.held(grid.low, grid.high))
+        return {
+            "activation": "mask" if "mask" in seen else "range" if "range" in seen else "",
+            "weight": "range" if any(map(_is_held, found.reads.values())) else "",
+        }
+
+    # ----------------------------------------------------------------------------------- one layer in the float model
+
+    def shared(self) -> dict[Mapped, Grid]:
+        """Return the layers whose tensor goes through one quantizer that all its readers share, and the grid of that."""
+        return {x: found.tail for x, found in self._ends().items() if found.tail is not None}
+
+    def reads_shared(self, layer: Mapped) -> list[Mapped]:
+        """Return the layers in `shared` whose tensors a layer reads."""
+        found = self._layers.get(layer)
+        return (
+            [self._makers[r.arrives] for r in found.reads.values() if self._is_shared(r)]
+            if found
+            else []
+        )
+
+    def has_weight(self, layer: Mapped) -> bool:
+        """Whether a layer multiplies what it reads with constants."""
+        found = self._layers.get(layer)
+        kinds = (*_CONVOLUTIONS, *_PRODUCTS)
+        return (
+            found is not None
+            and layer.op_type in kinds
+            and any(r.is_constant and not r.is_bias for r in found.reads.values())
+        )
+
+    def is_readable(self, layer: Mapped) -> bool:
+        """Whether the float model can be run with what a layer alone reads in the other one."""
+        found = self._layers.get(layer)
+        if found is None or found.node is None or found.function:
+            return False
+        own = [r for r in found.reads.values() if r.changes and not r.is_constant]
+        return all(r.grid is not None and isinstance(r.truth, str) for r in own)
+
+    def constants(self, layer: Mapped) -> dict[int, Array]:
+        """Return the weight and the bias of the other model by input of the float node; a bias that this has not is left out."""
+        found = self._layers[layer]
+        node = self._truth.values[layer.truth].producer()
+        assert node is not None
+        here = {i for i, v in enumerate(node.inputs) if v is not None}
+        return {
+            at: np.asarray(r.found)
+            for i, r in found.reads.items()
+            if r.is_constant and r.changes and (at := self._place(found, i)) in here
+        }
+
+    def inputs(self, layer: Mapped) -> list[int]:
+        """Return the inputs of the float node in front of which the other model has a quantizer for it alone."""
+        return [self._place(self._layers[layer], i) for i, _ in self._own(layer)]
+
+    def values(self, layer: Mapped, known: Mapping[str, Array]) -> dict[int, Array]:
+        """Return what a layer reads at these inputs, from all tensors of the float model."""
+        return {
+            self._place(self._layers[layer], i): r.grid.on(np.asarray(known[str(r.truth)]))
+            for i, r in self._own(layer)
+            if r.grid is not None
+        }
+
+    def _own(self, layer: Mapped) -> list[tuple[int, _Read]]:
+        reads = self._layers[layer].reads.items()
+        return [
+            (i, r) for i, r in reads if r.changes and not r.is_constant and not self._is_shared(r)
+        ]
+
+    def _is_shared(self, read: _Read) -> bool:
+        return read.changes and read.arrives in self._makers
+
+    @cached_property
+    def _makers(self) -> dict[str | None, Mapped]:
+        """The layer whose tensor a shared quantizer takes, by that tensor in the other model; a function rather than what it reads."""
+        found: dict[str | None, Mapped] = {}
+        for layer, x in self._layers.items():
+            if x.tail is not None and (x.raw not in found or x.function):
+                found[x.raw] = layer
+        return found
+
+    def _ends(self) -> dict[Mapped, _Layer]:
+        return {x: self._layers[x] for x in self._makers.values()}
+
+    @staticmethod
+    def _place(layer: _Layer, index: int) -> int:
+        return len(layer.reads) - 1 - index if layer.turned else index
+
+    def _watched(self, layer: _Layer) -> Iterator[tuple[int, str]]:
+        """Yield the tensors that quantizers of a layer read."""
+        for i, r in layer.reads.items():
+            if r.changes and r.arrives is not None and r.grid is not None:
+                yield i, r.arrives
+        if layer.tail is not None:
+            yield _TAIL, layer.raw
 
     # ----------------------------------------------------------------------------------- the walk
 
@@ -272,15 +388,15 @@ class Births:
             }
             found = _Layer(self._truth.model, node, reads, name, tail, function=True)
         elif node.op_type == other.op_type and node.domain == other.domain:
-            read = self._reads(node.inputs, other)
+            read, turned = self._reads(node.inputs, other), False
             if read is None and node.op_type in COMMUTATIVE:
-                read = self._reads(node.inputs[::-1], other)
+                read, turned = self._reads(node.inputs[::-1], other), True
             if read is None:
                 return None
-            found = _Layer(self._mine.model, other, read, name, tail)
+            found = _Layer(self._mine.model, other, read, name, tail, turned=turned)
         else:
             return None
-        found.tally = Tally(axis=axis)
+        found.tally, found.axis = Tally(axis=axis), axis
         return found
 
     def _reads(self, inputs: Sequence[ir.Value | None], other: ir.Node) -> dict[int, _Read] | None:
@@ -327,6 +443,25 @@ class Births:
         here, there = truth.producer(), source.producer()
         types = here.op_type if here else "", there.op_type if there else ""
         return types[0] in _CLIPPING and types[0] != types[1]
+
+
+def _channel_axis(layer: _Layer, x: Array) -> int | None:
+    """Return the axis of the channels of what a layer reads or gives, by what it is and how many axes there are."""
+    if layer.axis is not None:
+        return layer.axis
+    return 1 if x.ndim == 4 else -1 if x.ndim > 1 else None
+
+
+def _is_held(read: _Read) -> bool:
+    """Whether few channels of a weight hold the one range that all share."""
+    if not read.is_constant or read.is_bias or read.grid is None or read.grid.low.size > 1:
+        return False
+    x = np.abs(np.asarray(read.truth))
+    if x.ndim < 2:
+        return False
+    return any(
+        few_channels(x.max(axis=tuple(a for a in range(x.ndim) if a != axis))) for axis in (0, 1)
+    )
 
 
 def _constant(here: ir.Value | None, value: ir.Value, *, is_bias: bool) -> _Read | None:

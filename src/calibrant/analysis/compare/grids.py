@@ -9,7 +9,7 @@ Between the ends of a grid values are rounded; beyond them they are clipped.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,14 +39,22 @@ class Grid:
     Args:
         low: Least value that it holds.
         high: Largest value that it holds.
+        step: Distance of its values; 0 where that is not known.
     """
 
     low: Array
     high: Array
+    step: Array = field(default_factory=lambda: np.zeros(()))
 
     def clip(self, x: Array) -> Array:
         """Return values, those beyond the ends at the end."""
         return np.clip(x, self.low, self.high).astype(x.dtype, copy=False)
+
+    def on(self, x: Array) -> Array:
+        """Return the nearest values of the grid; ties go to the even number of steps, as ONNX has it."""
+        steps = np.rint(x / self.step.astype(np.float32))
+        found: Array = np.clip(steps * self.step, self.low, self.high)
+        return found.astype(x.dtype, copy=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,7 +149,7 @@ def _linear(node: ir.Node, kind: ir.DataType | None) -> Grid | None:
         return None
     low, high = _ENDS[kind]
     scales, zero = numbers
-    return Grid((low - zero) * scales, (high - zero) * scales)
+    return Grid((low - zero) * scales, (high - zero) * scales, scales)
 
 
 def _numbers(node: ir.Node, rank: int) -> tuple[Array, Array] | None:
@@ -178,7 +186,7 @@ def _fake(node: ir.Node) -> Grid | None:
     ends = [node.attributes[n].as_float() for n in ("qmin", "qmax")]
     step = np.asarray(scale.const_value.numpy(), np.float64)
     shift = np.asarray(zero.const_value.numpy(), np.float64)
-    return Grid((ends[0] - shift) * step, (ends[1] - shift) * step)
+    return Grid((ends[0] - shift) * step, (ends[1] - shift) * step, step)
 
 
 def _same_scale(quantize: ir.Node, back: ir.Node) -> bool:

@@ -44,6 +44,8 @@ class LayerRow:
         reason: Why a metric could not be computed; empty where all could.
         born: Which part of the error is the layer's own, or None where that was not looked at.
         digits: How many values agree, where that was asked for.
+        loss: What the outputs lose by this layer alone (`analysis.alone.metric`); None where that was not measured.
+        alone: All metrics of the outputs then, of the part that loses most; empty where that was not measured.
     """
 
     index: int
@@ -62,6 +64,8 @@ class LayerRow:
     reason: str
     born: Born | None = None
     digits: Digits | None = None
+    loss: float | None = None
+    alone: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +132,25 @@ class Report:
 
     @property
     def worst_first(self) -> tuple[LayerRow, ...]:
-        """Layers, the worst by the report's metric first; equal ones in order of execution."""
+        """Layers, those first that do most harm.
+
+        1. By what the outputs lose where the layer alone is as in the second model, by the report's metric;
+        2. those of which that was not measured, by what is born in them;
+        3. those in which nothing is born, by what they are off by. Where births were not looked at, that is all of them.
+
+        Of layers that lose the same, those in which more is born come first.
+        """
         order = MEASURES[self.metric].ordered
         indices = order.worst_first([row.metrics[self.metric] for row in self.layers])
-        return tuple(self.layers[i] for i in indices)
+        rows = sorted((self.layers[i] for i in indices), key=lambda row: -_born(row))
+        return tuple(sorted(rows, key=_harm))
 
     @property
     def at_fault(self) -> tuple[LayerRow, ...]:
-        """Layers in which something is born, those first in which most is, for what they give."""
-        found = [row for row in self.layers if row.born is not None and row.born.energy > 0]
-        return tuple(sorted(found, key=lambda row: -row.born.energy if row.born else 0.0))
+        """Layers in which something is born, those first that do most harm."""
+        return tuple(
+            row for row in self.worst_first if row.born is not None and row.born.energy > 0
+        )
 
     @property
     def below(self) -> tuple[LayerRow, ...]:
@@ -227,6 +240,20 @@ class Report:
             for name, text in files.items():
                 (new / name).write_text(text, encoding="utf-8")
         return [place / name for name in files]
+
+
+def _harm(row: LayerRow) -> tuple[int, float]:
+    """Return the place of a layer among others: group, and within it."""
+    if row.loss is not None and not row.loss <= 0:
+        return 0, -row.loss
+    if row.loss is None and _born(row) > 0:
+        return 1, -_born(row)
+    return 2, 0.0
+
+
+def _born(row: LayerRow) -> float:
+    energy = row.born.energy if row.born is not None else 0.0
+    return math.inf if math.isnan(energy) else energy
 
 
 def _number(value: float) -> str:

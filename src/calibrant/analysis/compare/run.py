@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.analysis.alone.metric import ranked_by
 from calibrant.analysis.compare.births import Births
 from calibrant.analysis.compare.forms import float_forms
 from calibrant.analysis.compare.info import Surroundings, read_info
+from calibrant.analysis.compare.losing import SAMPLES as ALONE
+from calibrant.analysis.compare.losing import lost_by
 from calibrant.analysis.compare.mapping import Mapped, map_layers
 from calibrant.analysis.compare.mapping import Mapping as Layers
 from calibrant.analysis.compare.outputs import Outputs
@@ -73,12 +78,14 @@ def compare(
         info: A quant-info file, which says what nodes stand around a layer; None takes `quant_info.json` beside the
             quantized file, if there is one.
         samples: How many to compare; None for all.
-        metric: What the report is ordered by, a name of `calibrant.analysis.metrics`.
+        metric: What the report is ordered by, a name of `calibrant.analysis.metrics`: those layers come first by which
+            alone the outputs lose most (`Report.worst_first`).
         limits: Limit by metric, over the published ones (cosine similarity above 0.99, relative Euclidean distance below
             0.05, divergence below 0.005); None for no limit.
         digits: Demand that values agree to so many decimal digits, and count those that do not.
-        born: Say how much of each layer's error arrived, how much is born in it, and of what; costs one more run, and
-            each layer some times more by itself.
+        born: Say how much of each layer's error arrived, how much is born in it, and of what, and what the outputs lose by
+            it; costs one more run, each layer some times more by itself, and for the worst 24 layers a run of what lies
+            behind them on 8 samples.
         batch_size: Samples in a run; None takes 1 where the model allows it.
         preprocess: File that says how stored samples become inputs.
         provider: Where the first model runs.
@@ -120,12 +127,15 @@ def compare(
         births = Births(*sides, layers.layers, runtimes[1])
     streams = Streams(pair, layers.layers, births=births)
     outputs = Outputs(original, other, pair, layers.outputs, lambda: Tally(metric, digits))
+    first: list[Batch] = []
     with stages.stage("compare"):
 
         def use(layer: Mapped, sample: str, x: Array, y: Array, alone: Array | None) -> None:
             tallies[layer].add(sample, x, y, alone)
 
         def advance(batch: Batch) -> None:
+            if sum(b.size for b in first) < ALONE:
+                first.append(batch)
             outputs.add(batch)
             stages.step(outputs.samples, samples)
 
@@ -136,6 +146,22 @@ def compare(
     notes += outputs.beside({x.truth: tallies[x].metrics["sqnr_db"] for x in layers.layers})
     order = {n.name: i for i, n in enumerate(truth.graph)}
     rows = [_layer(order.get(x.name, 0), x, tallies[x], bounds, births) for x in layers.layers]
+    if births is not None:
+        lost, missing = lost_by(
+            truth,
+            births,
+            {x: _energy(row) for x, row in zip(layers.layers, rows, strict=True)},
+            first,
+            ranked_by(metric),
+            free=free,
+            progress=stages,
+            runtime=runtimes[0],
+        )
+        notes += missing
+        rows = [
+            replace(r, loss=lost[r.name].loss, alone=lost[r.name].metrics) if r.name in lost else r
+            for r in rows
+        ]
     return Report(
         _name(float_model),
         _name(quantized),
@@ -257,9 +283,15 @@ def _layer(
         not failed,
         failed,
         tally.reason,
-        tally.born_by(births.tally(layer)) if births is not None else None,
+        tally.born_by(births.tally(layer), births.held(layer)) if births is not None else None,
         tally.agreement,
     )
+
+
+def _energy(row: LayerRow) -> float:
+    """Return the energy of what is born in a layer, inf where it is not finite."""
+    energy = row.born.energy if row.born is not None else 0.0
+    return energy if math.isfinite(energy) else math.inf
 
 
 def _name(model: object) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from calibrant.analysis.held import Held
 from calibrant.analysis.metrics import MEASURES, measure_all, why_not
 from calibrant.analysis.origin import Tally as Walked
 
@@ -54,7 +55,10 @@ class Born:
         activation_rounding: Of activations, by rounding.
         weight_clipping: Of weights, by clipping.
         weight_rounding: Of weights, by rounding.
-        cause: The largest of the last four, `bias` and `other`; empty where nothing is born.
+        cause: What most of it comes from: `clipping`, `rounding`, `range` (rounding, since few channels or values hold the
+            range, or the range is far wider than what is read), `mask` (the range holds a mask), `bias`, or `other`; empty where
+            nothing is born.
+        kind: Whether that is of an `activation` or a `weight`; empty for the other causes.
         energy: Energy of what is born, over that of the true tensor.
         sqnr_db: SQNR of the layer alone, reading the true model's tensors [dB].
         channels: Channels that most of what is born is born in, and the share of each, largest first.
@@ -73,6 +77,7 @@ class Born:
     weight_clipping: float
     weight_rounding: float
     cause: str
+    kind: str
     energy: float
     sqnr_db: float
     channels: tuple[tuple[int, float], ...] = ()
@@ -205,11 +210,12 @@ class Tally:
             texts.append(f"({mean:.3f};{math.sqrt(max(0.0, squares / n - mean * mean)):.3f})")
         return ",".join(texts)
 
-    def born_by(self, walk: Walked | None) -> Born | None:
+    def born_by(self, walk: Walked | None, held: Mapping[str, Held] | None = None) -> Born | None:
         """Return which part of the error is the layer's own; None where that was not looked at.
 
         Args:
             walk: The walk of the layer, where its quantizers could be read.
+            held: What is wrong with the range of its activations and its weight.
         """
         signal, error, own, both = self._energies.tolist()
         if not self._energies.any() and (walk is None or not walk.signal):
@@ -233,7 +239,8 @@ class Tally:
             "other": other,
         }
         share = sum(parts.values())
-        cause = max(parts, key=lambda name: parts[name])
+        largest = max(parts, key=lambda name: parts[name])
+        cause, kind = _said(largest, held or {}) if parts[largest] > 0 else ("", "")
         return Born(
             share=share,
             arrived=arrived,
@@ -241,7 +248,8 @@ class Tally:
             weights=w_clip + w_round,
             clipping=a_clip + w_clip,
             rounding=a_round + w_round,
-            cause=cause if parts[cause] > 0 else "",
+            cause=cause,
+            kind=kind,
             energy=share * energy if share else 0.0,
             sqnr_db=alone,
             channels=channels,
@@ -268,6 +276,13 @@ class Tally:
         if self._mismatches:
             bad.append("digits")
         return tuple(bad)
+
+
+def _said(part: str, held: Mapping[str, Held]) -> tuple[str, str]:
+    """Return the cause of a part of an error, and what it is of."""
+    kind, _, cause = part.rpartition("_")
+    wrong = held.get(kind, "")
+    return (wrong if wrong == "mask" or (wrong and cause == "rounding") else cause), kind
 
 
 def _sqnr_db(signal: float, error: float) -> float:

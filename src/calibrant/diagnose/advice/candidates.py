@@ -208,6 +208,8 @@ def seen(unit: Unit) -> str:
             f"few values hold the range of {what} (up to {noise.largest:.3g}, all but 1 in 10,000 below "
             f"{noise.tail:.3g})"
         )
+    if noise.is_unused:
+        return f"the range of {what} reaches {noise.end:.3g}, its values {noise.largest:.3g}: most of it is not used"
     return f"{what} is rounded too coarsely"
 
 

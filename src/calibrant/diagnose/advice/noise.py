@@ -9,13 +9,14 @@ Where the largest value lies far beyond nearly all others, these few hold the ra
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.analysis.held import OUTLIERS, SPREAD, TAIL, few_channels
 from calibrant.numerics import QuantParams, fake_quantize
 from calibrant.numerics.affine import within
 from calibrant.plan import Plan, WeightDecision
@@ -23,15 +24,7 @@ from calibrant.plan.folding import float_weight
 from calibrant.plan.parameters import Parameters
 from calibrant.stats import TensorStats
 
-__all__ = ["OUTLIERS", "SPREAD", "Noise", "activation_noise", "holding", "weight_noise"]
-
-#: Values hold the range where the largest magnitude is so many times that of all but one in 10,000.
-OUTLIERS = 20.0
-
-#: Channels hold the range where the largest is so many times the median one.
-SPREAD = 8.0
-
-_TAIL = 0.9999
+__all__ = ["Noise", "activation_noise", "holding", "weight_noise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +38,7 @@ class Noise:
         tail: Magnitude that all but one in 10,000 values stay below.
         holders: Channels that hold the range, where few do.
         channels: How many channels there are; 0 where that is not known.
+        end: The end of the grid that lies farther from 0; 0 where channels have their own.
     """
 
     clipping: float = 0.0
@@ -53,6 +47,7 @@ class Noise:
     tail: float = 0.0
     holders: tuple[int, ...] = ()
     channels: int = 0
+    end: float = 0.0
 
     @property
     def energy(self) -> float:
@@ -65,11 +60,17 @@ class Noise:
         return self.tail > 0 and self.largest > OUTLIERS * self.tail
 
     @property
+    def is_unused(self) -> bool:
+        """Whether the values take a small part of the range."""
+        return 0 < SPREAD * self.largest < self.end
+
+    @property
     def cause(self) -> str:
-        """`clipping`, `rounding`, or `range`: rounding, since few channels or values hold the range."""
+        """`clipping`, `rounding`, or `range`: rounding, since few channels or values hold the range, or nothing does."""
         if self.clipping > self.rounding:
             return "clipping"
-        return "range" if self.holders or self.has_outliers else "rounding"
+        held = self.holders or self.has_outliers or self.is_unused
+        return "range" if held else "rounding"
 
 
 def activation_noise(stats: TensorStats, params: QuantParams) -> Noise:
@@ -91,7 +92,8 @@ def activation_noise(stats: TensorStats, params: QuantParams) -> Noise:
     if not energy > 0:
         return Noise()
     x, count = stats.points()
-    return Noise(clipped / energy, rounded / energy, *_ends(np.abs(x), count))
+    end = max(float(np.abs(e).max()) for e in params.range) if params.axis is None else 0.0
+    return Noise(clipped / energy, rounded / energy, *_ends(np.abs(x), count), end=end)
 
 
 def weight_noise(model: ir.Model, plan: Plan, params: Parameters, weight: WeightDecision) -> Noise:
@@ -118,17 +120,12 @@ def holding(noise: Noise, magnitudes: npt.NDArray[Any]) -> Noise:
         noise: Of the tensor.
         magnitudes: (channels,) largest magnitude of each.
     """
-    alive = magnitudes[magnitudes > 0]
-    if len(alive) < 2:
-        return _with(noise, (), len(magnitudes))
-    middle = float(np.median(alive))
-    held = [int(c) for c in np.argsort(-magnitudes) if magnitudes[c] > SPREAD * middle]
-    few = held if 0 < len(held) <= len(magnitudes) // 2 else []
-    return _with(noise, tuple(few), len(magnitudes))
+    few = few_channels(magnitudes)
+    return _with(noise, few, len(magnitudes))
 
 
 def _with(noise: Noise, holders: tuple[int, ...], channels: int) -> Noise:
-    return Noise(noise.clipping, noise.rounding, noise.largest, noise.tail, holders, channels)
+    return replace(noise, holders=holders, channels=channels)
 
 
 def _ends(x: npt.NDArray[Any], count: npt.NDArray[Any] | None = None) -> tuple[float, float]:
@@ -136,7 +133,7 @@ def _ends(x: npt.NDArray[Any], count: npt.NDArray[Any] | None = None) -> tuple[f
     order = np.argsort(x)
     weights = count[order] if count is not None else np.ones(len(x))
     below = np.cumsum(weights)
-    place = int(np.searchsorted(below, _TAIL * below[-1]))
+    place = int(np.searchsorted(below, TAIL * below[-1]))
     return float(x[order[-1]]), float(x[order[min(place, len(x) - 1)]])
 
 

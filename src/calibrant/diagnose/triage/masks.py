@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from calibrant.analysis.held import mask_in
 from calibrant.diagnose.triage.finding import Finding
 from calibrant.graph.values import values_by_name
 from calibrant.plan.decisions import Edge
@@ -22,9 +23,6 @@ __all__ = ["BELOW", "Mask", "check_masks", "masks_of"]
 
 #: So far below the other values a mask is 0 behind a Softmax.
 BELOW = 15.0
-
-#: A mask is so low, so many times the size of all other values, and all of it so near to one value.
-_LOW, _TIMES, _NEAR = -1e3, 50.0, 0.1
 
 #: Operators between a mask and its Softmax, at most.
 _STEPS = 6
@@ -93,25 +91,7 @@ def check_masks(masks: list[Mask]) -> Iterator[Finding]:
 def _mask(stats: TensorStats) -> tuple[float, float, float] | None:
     """Return the value of a mask, and the least and the largest of the other values; None without a mask."""
     x, _ = stats.points()
-    if not len(x):
-        return None
-    if stats.nonfinite and x[0] > _LOW:
-        return (-np.inf, float(x[0]), float(x[-1])) if _is_low(stats) else None
-    if x[0] > _LOW:
-        return None
-    masked = x < x[0] * (1 - _NEAR) if x[0] < 0 else np.zeros(len(x), dtype=bool)
-    others = x[~masked]
-    if not len(others):
-        return None
-    size = float(np.abs(others).max())
-    if size * _TIMES > -float(x[0]):
-        return None
-    return float(x[0]), float(others[0]), float(others[-1])
-
-
-def _is_low(stats: TensorStats) -> bool:
-    """Whether values that are not finite may be a mask: there are others."""
-    return stats.count > 0
+    return mask_in(np.asarray(x), minus_inf=bool(stats.nonfinite) and stats.count > 0)
 
 
 def _reaches(value: ir.Value) -> bool:

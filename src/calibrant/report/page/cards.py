@@ -14,7 +14,7 @@ from calibrant.report.page.numbers import TIMES, as_db, as_percent, figure
 from calibrant.report.page.run import Run
 from calibrant.report.page.sections.plan import ends, rule_text
 
-__all__ = ["CAUSES", "Facts", "card_of", "facts_of"]
+__all__ = ["CAUSES", "SAID", "Facts", "card_of", "facts_of"]
 
 #: What errors come from, in words.
 CAUSES = {
@@ -25,6 +25,14 @@ CAUSES = {
     "weight_rounding": "weights rounded",
     "bias": "bias",
     "other": "other",
+}
+
+#: The same, and what is wrong with a range.
+SAID = {
+    **CAUSES,
+    "activation_range": "activations, whose range few of them hold",
+    "activation_mask": "a mask in the range",
+    "weight_range": "weights, whose range few of them hold",
 }
 
 
@@ -225,7 +233,7 @@ def _origin(row: OriginRow) -> dict[str, Any]:
             ("SQNR of its output", as_db(row.shares.sqnr_db)),
             ("Born here", as_percent(row.shares.born)),
             ("Arrived", as_percent(row.shares.arrived)),
-            ("Most of what is born", CAUSES.get(row.cause, "nothing")),
+            ("Most of what is born", SAID.get(row.cause, "nothing")),
         ],
         "shares": [(text, _number(share)) for text, share in shares],
         "channels": [(c, _number(share)) for c, share in row.channels],

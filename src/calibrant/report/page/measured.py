@@ -106,6 +106,7 @@ class Born:
     bias: float = 0.0
     other: float = 0.0
     cause: str = ""
+    kind: str = ""
     energy: float = math.nan
     channels: tuple[tuple[int, float], ...] = ()
 
@@ -251,5 +252,11 @@ def _origin(row: ComparedLayer, born: Born) -> OriginRow:
         born.other,
     )
     return OriginRow(
-        row.name, row.op_type, row.truth, born.energy, born.cause, shares, born.channels
+        row.name,
+        row.op_type,
+        row.truth,
+        born.energy,
+        "_".join(x for x in (born.kind, born.cause) if x),
+        shares,
+        born.channels,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from calibrant.report.page.cards import CAUSES
+from calibrant.report.page.cards import CAUSES, SAID
 from calibrant.report.page.measured import OriginRow
 from calibrant.report.page.numbers import as_db, as_percent
 from calibrant.report.page.run import Run
@@ -82,5 +82,5 @@ def _row(row: OriginRow) -> tuple[str, ...]:
         as_db(row.shares.sqnr_db),
         as_percent(row.shares.born),
         as_percent(row.shares.arrived),
-        CAUSES.get(row.cause, "nothing"),
+        SAID.get(row.cause, "nothing"),
     )
