@@ -19,7 +19,9 @@ from calibrant.cli import main
 from calibrant.demo.digits import MODEL, calibration, evaluation
 from calibrant.errors import ConfigValueError, DataError
 from calibrant.qat import fit, prepare
+from calibrant.qat.average import Average
 from calibrant.qat.checkpoint import load_checkpoint, save_checkpoint
+from calibrant.qat.rates import suggested_rate
 from calibrant.qat.samples import read_samples
 from calibrant.qat.schedule import rate_share
 
@@ -86,7 +88,7 @@ def test_what_is_no_better_than_calibration_is_not_kept(training):
 
 def test_the_best_state_is_kept_not_the_last(training):
     qat = fresh()
-    scores = iter([1.0, 0.1, 0.3, 0.9, 0.2, 0.4, 0.5])
+    scores = iter([1.0, 0.1, 0.3, 0.9, 0.2, 0.4])
     fitted = fit(qat, training, evaluate=lambda _: next(scores), epochs=4, batch_size=75)
     assert fitted.trained_score == 0.9
     assert [c.score for c in fitted.checks] == [0.3, 0.9, 0.2, 0.4]
@@ -112,8 +114,106 @@ def test_a_loss_that_is_no_number_sends_the_run_back_with_half_the_rate(training
     fitted = fit(qat, training, evaluate=top1, epochs=2, loss=loss, batch_size=50)
     assert len(fitted.notes) == 1
     assert "At step 2 the loss was nan" in fitted.notes[0]
-    assert fitted.result.summary["training"]["rate"] == 5e-4
+    assert fitted.result.summary["training"]["rate"] == pytest.approx(
+        suggested_rate(qat.solution) / 2
+    )
     assert all(math.isfinite(v) for v in fitted.losses)
+
+
+def test_a_state_that_is_no_number_is_left_at_the_next_look(training):
+    qat = fresh()
+    calls = []
+
+    def loss(outputs, wanted, extras):
+        calls.append(1)
+        if len(calls) == 4:
+            with torch.no_grad():
+                next(qat.module.parameters()).fill_(math.nan)
+            return outputs[0].square().mean() * 0 + 1.0
+        return (outputs[0] - wanted[0]).square().mean()
+
+    fitted = fit(qat, training, evaluate=top1, epochs=2, loss=loss, batch_size=50)
+    assert fitted.notes
+    assert all(np.isfinite(v.detach().numpy()).all() for v in qat.module.parameters())
+    assert math.isfinite(fitted.trained_score)
+
+
+def test_a_loss_that_grows_out_of_all_proportion_sends_the_run_back(training):
+    qat = fresh(W4A4)
+    calls = []
+
+    def loss(outputs, wanted, extras):
+        calls.append(1)
+        value = (outputs[0] - wanted[0]).square().mean()
+        return value * 1e4 if len(calls) == 30 else value
+
+    fitted = fit(qat, training, evaluate=top1, epochs=5, loss=loss, batch_size=30)
+    assert len(fitted.notes) == 1
+    assert "back to the last good state, with rate" in fitted.notes[0]
+
+
+def test_the_verdict_scores_three_models_once_each_and_chooses_nothing(training):
+    qat, asked = fresh(W4A4), []
+
+    def verdict(model):
+        asked.append(model)
+        return top1(model)
+
+    fitted = fit(qat, training, verdict=verdict, epochs=6, batch_size=30)
+    assert len(asked) == 3
+    assert asked[1] is qat.calibrated.deploy
+    assert fitted.float_score == top1(qat.solution.original)
+    assert fitted.trained_score == pytest.approx(top1(fitted.result.deploy))
+    assert fitted.checks[-1].score not in (fitted.trained_score, fitted.calibrated_score)  # in dB
+
+
+def test_the_rate_follows_from_how_coarsely_a_network_is_rounded():
+    eight, four = (suggested_rate(prepared(r).solution) for r in (None, W4A4))
+    assert 5e-5 < eight < 5e-4 < four < 5e-3
+
+
+def test_the_mean_is_what_the_formula_says_and_leaves_the_module_where_it_is():
+    module = torch.nn.Linear(1, 1, bias=False)
+    average = Average(module)
+    start = wanted = float(module.weight.detach())
+    for step in range(200):
+        with torch.no_grad():
+            module.weight.fill_(start + step)
+        average.update(step, 200)
+        decay = min(1 - 1 / 10, (1 + step) / (10 + step))
+        wanted += (1 - decay) * (start + step - wanted)
+    with average.taken():
+        assert module.weight.item() == pytest.approx(wanted, rel=1e-5)
+    assert module.weight.item() == pytest.approx(start + 199)
+    assert [Average.matters(n) for n in (39, 40)] == [False, True]
+
+
+def test_samples_are_changed_anew_each_time_and_the_float_network_asked_anew(training):
+    qat, seen, asked = fresh(W4A4), [], []
+    teacher = qat.teacher.forward
+
+    def flipped(inputs, extras, generator):
+        flips = generator.random(len(inputs[0])) < 0.5
+        x = inputs[0].clone()
+        x[flips] = x[flips].flip(-1)
+        seen.append(flips)
+        return (x,), extras
+
+    def counted(x):
+        asked.append(1)
+        return teacher(x)
+
+    qat.teacher.forward = counted
+    try:
+        first = fit(qat, training, evaluate=top1, epochs=2, batch_size=50, augment=flipped)
+        assert len(asked) == len(seen) == 12
+        again = fit(fresh(W4A4), training, evaluate=top1, epochs=2, batch_size=50, augment=flipped)
+    finally:
+        del qat.teacher.forward
+    assert first.losses == again.losses
+    assert not np.array_equal(seen[0], seen[6])
+    with pytest.raises(ConfigValueError, match="augment is 'flip'"):
+        fit(fresh(W4A4), training, evaluate=top1, epochs=1, augment="flip")
 
 
 def test_labels_train_where_they_are_there_and_are_missed_where_not():
@@ -133,7 +233,7 @@ class KilledError(Exception):
 
 
 def test_a_run_that_was_killed_goes_on_with_the_same_losses(training, tmp_path, monkeypatch):
-    monkeypatch.setattr("calibrant.qat.fitting.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("calibrant.qat.loop.CHECKPOINT_SECONDS", 0.0)
 
     asked = {"evaluate": top1, "epochs": 3, "batch_size": 50, "lr": 3e-3}
     count = 0
@@ -184,6 +284,8 @@ def test_a_checkpoint_holds_arrays_and_json_alone(tmp_path):
         ({"minutes": -1}, "minutes is -1"),
         ({"lr": 0.0}, "lr is 0.0"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"device": "cuda:99"}, "The device 'cuda:99' cannot be used"),
+        ({"device": "moon"}, "The device 'moon' cannot be used"),
     ],
 )
 def test_a_budget_or_rate_out_of_range_is_refused(asked, message):

@@ -74,8 +74,9 @@ def train(
         typer.Option(
             "--eval",
             metavar="DATA",
-            help="Evaluation data with references, as for 'calibrant evaluate'. Default: some training samples are held back, "
-            "and outputs compared with the float model's.",
+            help="Evaluation data with references, as for 'calibrant evaluate': it says whether training is better than "
+            "calibration, and chooses nothing else. Default: outputs are compared with the float model's on training samples "
+            "that are held back.",
             rich_help_panel=DATA_PANEL,
             show_default=False,
         ),
@@ -131,14 +132,26 @@ def train(
             rich_help_panel=_PANEL,
         ),
     ] = "distill",
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="module:function that changes samples each time they are shown: called with a tuple of inputs, a dict of what "
+            "else the data has, and a generator; returns the first two.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None,
     lr: Annotated[
-        float,
+        float | None,
         typer.Option(
             metavar="RATE",
-            help="Largest learning rate, as a share of what is trained.",
+            help="Largest learning rate, as a share of what is trained. Default: what suits the widths, about 2e-4 for 8 bits "
+            "and 2e-3 for 4.",
             rich_help_panel=_PANEL,
+            show_default=False,
         ),
-    ] = 1e-3,
+    ] = None,
     batch_size: Annotated[
         int,
         typer.Option(metavar="N", min=1, help="Samples in a step.", rich_help_panel=_PANEL),
@@ -167,6 +180,14 @@ def train(
     preprocess: Preprocess = None,
     provider: Provider = "cpu",
     threads: Threads = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Where torch trains: cpu, cuda, cuda:1.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "cpu",
     as_json: Json = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -211,6 +232,7 @@ def train(
             epochs=epochs,
             minutes=minutes,
             loss=loss,
+            augment=augment,
             lr=lr,
             batch_size=batch_size,
             calibration_samples=calibration_samples,
@@ -219,6 +241,7 @@ def train(
             preprocess=preprocess,
             provider=provider,
             threads=threads,
+            device=device,
             progress=progress,
         )
     if as_json:

@@ -13,7 +13,8 @@ from calibrant.data.imports import is_function_name
 from calibrant.graph.load import load
 from calibrant.plan.fixed import with_fixed
 from calibrant.progress import Callback
-from calibrant.qat.fitting import Evaluate, Fitted, fit
+from calibrant.qat.fitting import Fitted, fit
+from calibrant.qat.judge import Evaluate
 from calibrant.qat.samples import read_samples
 from calibrant.qat.trainable import prepare
 from calibrant.recipe import Recipe
@@ -36,7 +37,8 @@ def train_files(
     epochs: float | None = None,
     minutes: float | None = None,
     loss: str = "distill",
-    lr: float = 1e-3,
+    augment: str | None = None,
+    lr: float | None = None,
     batch_size: int = 64,
     calibration_samples: int = 128,
     seed: int = 0,
@@ -44,6 +46,7 @@ def train_files(
     preprocess: str | Path | None = None,
     provider: str = "cpu",
     threads: int | None = None,
+    device: str = "cpu",
     progress: Callback | None = None,
 ) -> tuple[Fitted, list[Path]]:
     """Train a model, and write the results into a folder.
@@ -53,13 +56,15 @@ def train_files(
         data: Training samples.
         recipe: What is wanted.
         out: The folder.
-        evaluation: Evaluation data with references; None compares outputs on samples that are held back.
-        metric: What the deployed model is scored by on it.
+        evaluation: Evaluation data with references, for the verdict; None compares outputs on training samples that are
+            held back. The state that is kept is chosen on these in any case.
+        metric: What the deployed model is scored by on evaluation data.
         target: What the model will run on, over the recipe's.
         epochs: How often all samples are gone through.
         minutes: Wall time instead.
         loss: What is made small.
-        lr: Largest learning rate.
+        augment: `module:function` that changes samples each time they are shown.
+        lr: Largest learning rate; None for what suits the widths.
         batch_size: Samples in a step.
         calibration_samples: Samples that ranges are calibrated on.
         seed: Decides the order of the samples.
@@ -67,6 +72,7 @@ def train_files(
         preprocess: File that says how raw samples become inputs.
         provider: Execution provider for runs of the deployed model.
         threads: Threads inside an operator.
+        device: Where torch trains.
         progress: Called with a stage, what is done of it, and how much there is.
 
     Returns:
@@ -85,13 +91,15 @@ def train_files(
     fitted = fit(
         qat,
         samples,
-        evaluate=_scorer(evaluation, metric, preprocess, provider, threads),
+        verdict=_scorer(evaluation, metric, preprocess, provider, threads),
         epochs=epochs,
         minutes=minutes,
         lr=lr,
         batch_size=batch_size,
         loss=loss,
+        augment=augment,
         seed=seed,
+        device=device,
         folder=out,
         resume=resume,
     )

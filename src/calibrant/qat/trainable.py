@@ -34,6 +34,7 @@ from calibrant.qat.agreement import Agreement, agreement_of
 from calibrant.qat.build import Trained, build_module
 from calibrant.qat.graph import explained, key_of, to_torch
 from calibrant.qat.modules import exported
+from calibrant.qat.rates import float_groups
 from calibrant.qat.recipe import asked_of_training, for_calibration
 from calibrant.results import QuantizedModel
 from calibrant.runtime.runtime import Runtime
@@ -99,8 +100,9 @@ class Trainable:
         | Group | Holds | Rate | Decay |
         |---|---|---|---|
         | `weights` | weights over their size | lr | as asked |
-        | `offsets` | biases, gains of channels, normalizations | lr | none |
+        | `offsets` | biases of layers with quantizers, gains of channels | lr | none |
         | `scales` | scales (as logarithms) and ranges (as shares) | lr | none |
+        | `learned.0`, … | what has no quantizer, each by itself | lr times its size | of matrices and kernels, as asked |
 
         All are shares of what they were at the start, so one rate fits a whole network.
 
@@ -109,9 +111,10 @@ class Trainable:
             weight_decay: Decay of the weights.
         """
         groups: dict[str, list[nn.Parameter]] = {"weights": [], "offsets": [], "scales": []}
+        plain: list[nn.Parameter] = []
         for name, p in self.module.named_parameters():
-            groups[_group(name)].append(p)
-        return [
+            (plain if name.startswith("learned.") else groups[_group(name)]).append(p)
+        quantized: list[dict[str, Any]] = [
             {
                 "params": ps,
                 "lr": lr,
@@ -121,6 +124,7 @@ class Trainable:
             for n, ps in groups.items()
             if ps
         ]
+        return quantized + float_groups(plain, lr, weight_decay)
 
     def freeze(self, *, bn: bool = False, ranges: bool = False) -> None:
         """Stop parts from learning.

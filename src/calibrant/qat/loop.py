@@ -1,0 +1,292 @@
+"""The loop of a run: steps with a schedule, looks at the deployed model, and the way back from a step that went wrong.
+
+    step    loss ─► gradients ─► AdamW, warm-up and cosine ─► the mean of the last steps
+    look    the deployed model is built from the mean and scored; the best state is kept
+    back    a loss that is no number, or far above the usual: the last good state, half the rate
+
+Every order of samples follows from the seed and the epoch, so a run that was killed and goes on computes what it would
+have computed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from calibrant.qat.answers import Answers
+from calibrant.qat.augmentation import Augment
+from calibrant.qat.average import Average
+from calibrant.qat.checkpoint import state_of, with_state
+from calibrant.qat.judge import Evaluate
+from calibrant.qat.losses import Loss
+from calibrant.qat.run_state import Check, Folder, State, chosen, is_finite, prefixed
+from calibrant.qat.samples import TrainingData
+from calibrant.qat.schedule import rate_share
+from calibrant.qat.trainable import Trainable
+from calibrant.solution import build
+
+__all__ = ["Asked", "Loop"]
+
+#: The deployed model is scored so often in a run.
+CHECKS = 4
+#: A loss so many times as large as the median of the last ones is a run that diverges.
+DIVERGED = 20.0
+#: Losses that the median is taken from.
+RECENT = 25
+#: How often a run that diverges goes back, each time with half the rate.
+MOST_RETURNS = 4
+#: Seconds between checkpoints.
+CHECKPOINT_SECONDS = 30.0
+#: Steps that tell how long a step takes, where minutes are the budget.
+TIMED_STEPS = 5
+#: Share of the minutes that a look takes, before one was taken.
+LOOK_SHARE = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a run is told.
+
+    Args:
+        lr: Largest learning rate.
+        size: Samples in a step.
+        loss: What is made small.
+        evaluate: What the best state is chosen by.
+        seed: Decides the order of the samples.
+        minutes: Wall time; None where steps are counted.
+        steps: Steps, where they are.
+        weight_decay: Decay of the weights.
+        augment: Changes samples each time they are shown; None for samples as they are.
+        device: Where it trains.
+    """
+
+    lr: float
+    size: int
+    loss: Loss
+    evaluate: Evaluate
+    seed: int
+    minutes: float | None
+    steps: int
+    weight_decay: float = 0.0
+    augment: Augment | None = None
+    device: str = "cpu"
+
+
+class Loop:
+    """One run of training.
+
+    Args:
+        qat: What is trained; it is in the best state afterwards.
+        data: Training samples.
+        asked: What the run is told.
+        folder: Where it writes.
+    """
+
+    def __init__(self, qat: Trainable, data: TrainingData, asked: Asked, folder: Folder) -> None:
+        """Stand before the first step."""
+        self.qat, self.data, self.asked, self.folder = qat, data, asked, folder
+        self.module = qat.module.to(asked.device)
+        teacher = qat.teacher.to(asked.device)
+        self.per_epoch = len(data) // asked.size
+        self.state = State(steps=asked.steps)
+        groups = qat.parameter_groups(asked.lr, weight_decay=asked.weight_decay)
+        self.rates = [float(g["lr"]) for g in groups]
+        self.optimizer = torch.optim.AdamW(groups, eps=1e-12)
+        self.answers = Answers(teacher, len(data), keeps=asked.augment is None)
+        self.average = Average(self.module)
+        self.best = self.good = state_of(self.module)
+        self.begin = self.saved = time.perf_counter()
+        self.trained, self.timed, self.looked = 0.0, 0, 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run, with that of processes before this one [s]."""
+        return self.state.seconds + time.perf_counter() - self.begin
+
+    def run(self) -> None:
+        """Train until the budget is spent."""
+        self.module.train()
+        while not self._done():
+            epoch, first = divmod(self.state.step, self.per_epoch)
+            for batch in self.data.batches(
+                self.asked.size, self.qat.inputs, seed=self.asked.seed, epoch=epoch, first=first
+            ):
+                start = time.perf_counter()
+                if not self._step(*self._moved(*batch)):
+                    break  # the run went back
+                self._plan(time.perf_counter() - start)
+                self.qat.progress.step(self.state.step, self.state.steps or None)
+                if self._due() and not self._done():
+                    self._look()
+                self._save()
+                if self._done():
+                    break
+        self._look(last=True)
+        self._save(now=True)
+
+    # ------------------------------------------------------------------------------------------ budget
+
+    def _done(self) -> bool:
+        state, minutes = self.state, self.asked.minutes
+        late = minutes is not None and self.seconds > 60 * minutes
+        return (
+            bool(state.steps and state.step >= state.steps)
+            or (late and state.step > 0)
+            or state.returns > MOST_RETURNS
+        )
+
+    def _plan(self, seconds: float) -> None:
+        """Say anew how many steps the minutes allow for, from how long steps and looks took."""
+        minutes = self.asked.minutes
+        self.timed += 1
+        if self.timed > 1:  # the first one compiles
+            self.trained += seconds
+        if minutes is None or self.timed < TIMED_STEPS:
+            return
+        look = self.looked if self.looked else 60 * minutes * LOOK_SHARE
+        looks = CHECKS + 1 - len(self.state.checks)  # the last one scores twice
+        left = 60 * minutes - self.seconds - looks * look
+        each = self.trained / (self.timed - 1)
+        self.state.steps = self.state.step + max(1, int(left / max(each, 1e-6)))
+
+    def _due(self) -> bool:
+        """Whether it is time for a look."""
+        state = self.state
+        return bool(state.steps) and CHECKS * state.step >= state.steps * (len(state.checks) + 1)
+
+    # ------------------------------------------------------------------------------------------- steps
+
+    def _moved(
+        self,
+        rows: npt.NDArray[np.int64],
+        inputs: tuple[Tensor, ...],
+        extras: dict[str, Tensor],
+    ) -> tuple[npt.NDArray[np.int64], tuple[Tensor, ...], dict[str, Tensor]]:
+        """Change samples where that is asked for, and bring them to where the network is."""
+        if self.asked.augment is not None:
+            generator = np.random.default_rng((self.asked.seed, self.state.step, 1))
+            inputs, extras = self.asked.augment(inputs, extras, generator)
+        device = self.asked.device
+        return (
+            rows,
+            tuple(x.to(device) for x in inputs),
+            {k: v.to(device) for k, v in extras.items()},
+        )
+
+    def _step(
+        self,
+        rows: npt.NDArray[np.int64],
+        inputs: tuple[Tensor, ...],
+        extras: Mapping[str, Tensor],
+    ) -> bool:
+        """Take one step; say whether it was taken, or the run went back to the last good state."""
+        state = self.state
+        share = rate_share(state.step, state.steps) if state.steps else 1 / (10 * TIMED_STEPS)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * share * state.factor
+        answer = self.module(*inputs)
+        answers = answer if isinstance(answer, tuple) else (answer,)
+        loss = self.asked.loss(answers, self.answers.of(rows, inputs), extras)
+        value = float(loss.detach())
+        recent = state.losses[-RECENT:]
+        usual = float(np.median(recent)) if len(recent) == RECENT else math.inf
+        if not math.isfinite(value) or value > DIVERGED * usual:
+            self._go_back(value)
+            return False
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.average.update(state.step, state.steps or state.step + 1)
+        state.step += 1
+        state.losses.append(value)
+        return True
+
+    def _go_back(self, value: float) -> None:
+        """Return to the last good state, and go on with half the rate."""
+        state = self.state
+        state.returns += 1
+        state.factor /= 2
+        state.notes.append(
+            f"At step {state.step} the loss was {value:.4g}: back to the last good state, with rate "
+            f"{self.asked.lr * state.factor:.3g}."
+        )
+        with_state(self.good, self.module)
+        self.average.reset()
+        self.optimizer.state.clear()
+        state.step += 1  # another batch
+
+    # ------------------------------------------------------------------------------------------- looks
+
+    def _look(self, *, last: bool = False) -> None:
+        """Score the deployed model of the mean, at the end that of the last step too; keep the best state."""
+        state, start = self.state, time.perf_counter()
+        if state.checks and state.checks[-1].step == state.step:
+            return
+        now = state_of(self.module)
+        if not is_finite(now):
+            self._go_back(math.nan)
+            return
+        scores = []
+        with self.qat.progress.stage("score"):
+            if Average.matters(state.steps):
+                with self.average.taken():
+                    scores.append(self._scored())
+            if last or not scores:
+                scores.append(self._scored())
+        before = state.checks[-1].step if state.checks else 0
+        since = state.losses[before - state.step :] or [math.nan]
+        check = Check(
+            state.step,
+            state.step / self.per_epoch,
+            float(np.mean(since)),
+            max(scores),
+            self.seconds,
+        )
+        state.checks.append(check)
+        self.good = now
+        self.module.train()
+        self.folder.tell(check)
+        self.looked = (time.perf_counter() - start) / len(scores)
+
+    def _scored(self) -> float:
+        """Score the module as it is, and keep its state where it is the best."""
+        score = float(self.asked.evaluate(build(self.qat.to_solution()).deploy))
+        if score > self.state.best:
+            self.state.best, self.best = score, state_of(self.module)
+        return score
+
+    # ----------------------------------------------------------------------------------------- on disk
+
+    def _save(self, *, now: bool = False) -> None:
+        if self.folder.path is None:
+            return
+        if not now and time.perf_counter() - self.saved < CHECKPOINT_SECONDS:
+            return
+        self.saved = time.perf_counter()
+        mean = {n: v.cpu().numpy() for n, v in self.average.state().items()}
+        arrays = {
+            **state_of(self.module, self.optimizer),
+            **prefixed(self.best, "best"),
+            **prefixed(self.good, "good"),
+            **prefixed(mean, "mean"),
+        }
+        self.folder.save(arrays, self.state, self.seconds)
+
+    def resume(self) -> None:
+        """Go on where a run in the folder ended."""
+        arrays, held = self.folder.load()
+        if self.asked.steps:
+            held.steps = self.asked.steps
+        self.state = held
+        self.best, self.good = chosen(arrays, "best"), chosen(arrays, "good")
+        with_state(arrays, self.module, self.optimizer)
+        mean: dict[str, Any] = chosen(arrays, "mean")
+        self.average.load({n: torch.from_numpy(v.copy()) for n, v in mean.items()})
