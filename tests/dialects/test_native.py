@@ -23,6 +23,7 @@ from calibrant.recipe import (
     AllNodes,
     AllOf,
     Calibration,
+    EndLayers,
     Fusion,
     InputOf,
     Layer,
@@ -72,6 +73,7 @@ wheres = st.one_of(
     st.builds(LayerInput, texts, indices, st.just(()) | name_tuples),
     graphs,
     st.builds(InputOf, op_types | graphs, indices),
+    st.builds(EndLayers, st.sampled_from(["first", "last"])),
     st.builds(AllOf, st.tuples(op_types, layer_names) | st.tuples(graphs)),
     st.builds(MappedLayers, texts, st.none() | name_tuples),
 )
@@ -208,7 +210,7 @@ def test_the_documented_form_loads() -> None:
     assert doc is not None
     text = doc.split("\n\n")[1]
     recipe = load_recipe(inspect.cleandoc(text) + "\n")
-    assert len(recipe.rules) == 5
+    assert len(recipe.rules) == 6
     assert recipe.calibration == Calibration(8, 16)
     assert recipe.rules[0].settings == Settings(
         compute="int",

@@ -15,6 +15,7 @@ from calibrant.plan.effective import Effective
 from calibrant.recipe import (
     AllNodes,
     AllOf,
+    EndLayers,
     InputOf,
     Layer,
     LayerInput,
@@ -33,6 +34,7 @@ NAMES: dict[type[Where], str] = {
     AllNodes: "model",
     OpType: "type",
     Subgraph: "subgraph",
+    EndLayers: "subgraph",
     Layer: "layer",
     MappedLayers: "layer",
     LayerInput: "input",

@@ -16,9 +16,11 @@ from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.graph.bodies import dependencies
 from calibrant.graph.ops import matches_type, rule_of
 from calibrant.graph.passes.fuse_batchnorm import FOLDED
+from calibrant.plan.ends import first_layers, last_layers
 from calibrant.recipe import (
     AllNodes,
     AllOf,
+    EndLayers,
     InputOf,
     Layer,
     LayerInput,
@@ -93,6 +95,9 @@ def _match(where: Where, model: ir.Model, origin: str) -> Edges:
             return _input(where, nodes, origin)
         case Subgraph():
             return frozenset((n, None) for n in _between(where, model, origin))
+        case EndLayers(which):
+            found = first_layers(model) if which == "first" else last_layers(model)
+            return frozenset((n, None) for n in found)
         case InputOf(inner, index):
             owners = {n for n, _ in _match(inner, model, origin)}
             having = [n for n in nodes if n.name in owners and index < len(n.inputs)]

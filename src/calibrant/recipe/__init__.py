@@ -20,6 +20,7 @@ from calibrant.recipe.settings import AlgorithmChoice, Compute, Settings
 from calibrant.recipe.where import (
     AllNodes,
     AllOf,
+    EndLayers,
     InputOf,
     Layer,
     LayerInput,
@@ -36,6 +37,7 @@ __all__ = [
     "Calibration",
     "Compute",
     "Condition",
+    "EndLayers",
     "FixedInput",
     "FixedValue",
     "Force",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 __all__ = [
     "AllNodes",
     "AllOf",
+    "EndLayers",
     "InputOf",
     "Layer",
     "LayerInput",
@@ -84,10 +86,24 @@ class Subgraph:
 
 
 @dataclass(frozen=True, slots=True)
-class InputOf:
-    """One input, counted from 0, of every node of a type or subgraph that has so many."""
+class EndLayers:
+    """Layers at one end of the network: those that read an input, or those that give an output.
 
-    nodes: OpType | Subgraph
+    Args:
+        which: `first` or `last`.
+    """
+
+    which: Literal["first", "last"]
+
+    def __str__(self) -> str:
+        return f"{self.which} layers"
+
+
+@dataclass(frozen=True, slots=True)
+class InputOf:
+    """One input, counted from 0, of every node of a type, a subgraph or an end that has so many."""
+
+    nodes: OpType | Subgraph | EndLayers
     index: int
 
     def __str__(self) -> str:
@@ -98,7 +114,7 @@ class InputOf:
 class AllOf:
     """Nodes that each of several selections has; none at all is no mistake."""
 
-    parts: tuple[OpType | Subgraph | Layer, ...]
+    parts: tuple[OpType | Subgraph | Layer | EndLayers, ...]
 
     def __str__(self) -> str:
         return " and ".join(map(str, self.parts))
@@ -120,4 +136,6 @@ class MappedLayers:
         return f"layers of {self.file}"
 
 
-Where = AllNodes | OpType | Layer | LayerInput | Subgraph | InputOf | AllOf | MappedLayers
+Where = (
+    AllNodes | OpType | Layer | LayerInput | Subgraph | EndLayers | InputOf | AllOf | MappedLayers
+)

@@ -17,6 +17,7 @@ from calibrant.recipe import (
     AllNodes,
     AllOf,
     Calibration,
+    EndLayers,
     Fusion,
     InputOf,
     Layer,
@@ -190,8 +191,11 @@ def _where_content(where: Where) -> Any:
         case Subgraph(name, inputs, outputs, exclusive):
             graph = {"name": name, "inputs": list(inputs), "outputs": list(outputs)}
             return {"subgraph": graph | {"exclusive": True} if exclusive else graph}
+        case EndLayers(which):
+            return which
         case InputOf(nodes, index):
-            return _where_content(nodes) | {"input": index}
+            inner = {nodes.which: True} if isinstance(nodes, EndLayers) else _where_content(nodes)
+            return inner | {"input": index}
         case AllOf(parts):
             return {"all_of": [_where_content(p) for p in parts]}
         case MappedLayers(file, names):

@@ -15,6 +15,8 @@
         activation: percentile    # an algorithm alone; options are further keys beside `algorithm`
       - where: {layer: conv1}     # a name, a pattern with * ? [ ], or a list of both
         precision: float32
+      - where: first              # layers that read an input of the model; last: those that give an output
+        precision: int8
       - where: {layer: add1, input: 1}
         activation: {bits: 16}
       - where: {subgraph: {name: head, inputs: [a], outputs: [b]}}
@@ -51,6 +53,7 @@ from calibrant.recipe import (
     AllNodes,
     AllOf,
     Calibration,
+    EndLayers,
     FixedInput,
     Fusion,
     InputOf,
@@ -228,7 +231,11 @@ def _wheres(where: WhereSection, path: Path | None) -> list[Where]:
     ]
 
 
-def _parts(where: WhereSection) -> list[OpType | Layer | Subgraph]:
+def _parts(where: WhereSection) -> list[OpType | Layer | Subgraph | EndLayers]:
+    if where.first is not None:
+        return [EndLayers("first")]
+    if where.last is not None:
+        return [EndLayers("last")]
     if where.op is not None:
         return [OpType(name) for name in where.op]
     if where.layer is not None:

@@ -46,7 +46,7 @@ NAMES = (
 )
 
 _WHERE = (
-    "it is one of all, {op: …}, {layer: …}, {subgraph: …}, each with input: … for one input, "
+    "it is one of all, first, last, {op: …}, {layer: …}, {subgraph: …}, each with input: … for one input, "
     "{all_of: […]} and {mapped: …}"
 )
 
@@ -77,8 +77,8 @@ def _as_choice(value: object) -> object:
 
 
 def _as_where(value: object) -> object:
-    if value == "all":
-        return {"all": True}
+    if value in ("all", "first", "last"):
+        return {value: True}
     if not isinstance(value, dict):
         raise ValueError(_WHERE)
     return value
@@ -167,22 +167,29 @@ class MappedSection(Section):
 
 
 class WhereSection(Section):
-    """`where` of a rule; `all` alone is read as {all: true}."""
+    """`where` of a rule; `all`, `first` and `last` alone are read as {all: true} and so on."""
 
     all: Literal[True] | None = None
+    first: Literal[True] | None = None
+    last: Literal[True] | None = None
     op: NameList | None = None
     layer: NameList | None = None
     input: Annotated[int, Field(ge=0)] | None = None
     types: NameList | None = None
     subgraph: SubgraphSection | None = None
-    all_of: Annotated[list[WhereSection], Field(min_length=1)] | None = None
+    all_of: (
+        Annotated[list[Annotated[WhereSection, BeforeValidator(_as_where)]], Field(min_length=1)]
+        | None
+    ) = None
     mapped: MappedSection | None = None
 
     @model_validator(mode="after")
     def _one_of(self) -> WhereSection:
-        kinds = ("all", "op", "layer", "subgraph", "all_of", "mapped")
+        kinds = ("all", "first", "last", "op", "layer", "subgraph", "all_of", "mapped")
         said = [k for k in kinds if getattr(self, k) is not None]
-        one_input = self.input is None or said[:1] in (["op"], ["layer"], ["subgraph"])
+        one_input = self.input is None or said[:1] in (
+            [k] for k in ("op", "layer", "subgraph", "first", "last")
+        )
         of_types = self.types is None or (said == ["layer"] and self.input is not None)
         if len(said) != 1 or not one_input or not of_types:
             raise ValueError(_WHERE)
