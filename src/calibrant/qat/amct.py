@@ -22,7 +22,7 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from calibrant import algorithms
 from calibrant.dialects import load_recipe
@@ -109,7 +109,15 @@ class _Start:
 
     def _set(self, high: float, low: float) -> None:
         q = self.quantizer
-        q.ends.copy_(torch.tensor([high, low]) / q.unit)
+        q.ends.copy_(_over_workers(torch.tensor([high, low])) / q.unit)
+
+
+def _over_workers(values: Tensor) -> Tensor:
+    """Return the mean over the processes that train together."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
+    distributed.all_reduce(values)
+    return values / distributed.get_world_size()
 
 
 def create_quant_retrain_config(
