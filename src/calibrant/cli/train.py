@@ -171,6 +171,15 @@ def train(
             metavar="N", help="Decides the order of the samples.", rich_help_panel=_PANEL
         ),
     ] = 0,
+    bn: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Statistics of batch normalization: frozen (those of the file; for short runs) or live (those of each batch; "
+            "for runs of many epochs).",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "frozen",
     resume: Annotated[
         bool,
         typer.Option(
@@ -237,6 +246,7 @@ def train(
             batch_size=batch_size,
             calibration_samples=calibration_samples,
             seed=seed,
+            bn=bn,
             resume=resume,
             preprocess=preprocess,
             provider=provider,

@@ -114,7 +114,8 @@ def outputs_of(
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     found = []
     for feed in feeds:
-        answer = answering(*(torch.from_numpy(np.asarray(feed[n])).to(device) for n in names))
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            answer = answering(*(torch.from_numpy(np.asarray(feed[n])).to(device) for n in names))
         answers = answer if isinstance(answer, tuple) else (answer,)
         found.append({n: a.float().cpu().numpy() for n, a in zip(outputs, answers, strict=True)})
     module.train(was_training)

@@ -42,6 +42,7 @@ def train_files(
     batch_size: int = 64,
     calibration_samples: int = 128,
     seed: int = 0,
+    bn: str = "frozen",
     resume: bool = False,
     preprocess: str | Path | None = None,
     provider: str = "cpu",
@@ -68,6 +69,7 @@ def train_files(
         batch_size: Samples in a step.
         calibration_samples: Samples that ranges are calibrated on.
         seed: Decides the order of the samples.
+        bn: Statistics of batch normalization, `frozen` or `live`.
         resume: Go on where a run in this folder ended.
         preprocess: File that says how raw samples become inputs.
         provider: Execution provider for runs of the deployed model.
@@ -99,6 +101,7 @@ def train_files(
         loss=loss,
         augment=augment,
         seed=seed,
+        bn=bn,
         device=device,
         folder=out,
         resume=resume,

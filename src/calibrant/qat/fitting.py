@@ -34,6 +34,8 @@ __all__ = ["Check", "Fitted", "fit"]
 HELD_SHARE, HELD_SAMPLES = 0.1, 512
 #: How often samples are gone through, where no budget is given.
 EPOCHS = 3.0
+#: Statistics of batch normalization.
+BN = ("frozen", "live")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +79,7 @@ def fit(
     augment: str | Augment | None = None,
     weight_decay: float = 0.0,
     seed: int = 0,
+    bn: str = "frozen",
     device: str = "cpu",
     preprocess: str | Path | None = None,
     folder: str | Path | None = None,
@@ -104,6 +107,8 @@ def fit(
         augment: `module:function` or a function that changes samples each time they are shown (`augmentation`).
         weight_decay: Decay of the weights.
         seed: Decides the order of the samples.
+        bn: Statistics of batch normalization: `frozen` (those of the file; for short runs) or `live` (those of each batch;
+            for runs of many epochs).
         device: Where torch trains: `cpu`, `cuda`, `cuda:1`.
         preprocess: File that says how raw samples become inputs.
         folder: Where the journal and the checkpoint go; None for none.
@@ -115,6 +120,8 @@ def fit(
         DataError: The samples do not fit the model.
     """
     _check_asked(epochs, minutes, lr, batch_size, device)
+    if bn not in BN:
+        raise ConfigValueError(f"bn is '{bn}'; it is one of {', '.join(BN)}.")
     if qat.runtime.threads is not None:
         torch.set_num_threads(qat.runtime.threads)
     rate = lr if lr is not None else suggested_rate(qat.solution)
@@ -148,8 +155,10 @@ def fit(
         weight_decay,
         augment_of(augment),
         device,
+        bn == "live",
     )
-    identity = {"seed": seed, "lr": rate, "batch": size, "samples": len(data)}
+    identity: dict[str, Any] = {"seed": seed, "lr": rate, "batch": size, "samples": len(data)}
+    identity |= {"bn": bn} if bn != "frozen" else {}
     loop = Loop(qat, data, asked, Folder(Path(folder) if folder is not None else None, identity))
     if resume:
         loop.resume()

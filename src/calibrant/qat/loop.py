@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,8 @@ DIVERGED = 20.0
 RECENT = 25
 #: How often a run that diverges goes back, each time with half the rate.
 MOST_RETURNS = 4
+#: Batches that statistics of live normalizations are measured on, before a look.
+RESTATED = 20
 #: Seconds between checkpoints.
 CHECKPOINT_SECONDS = 30.0
 #: Steps that tell how long a step takes, where minutes are the budget.
@@ -66,6 +69,7 @@ class Asked:
         weight_decay: Decay of the weights.
         augment: Changes samples each time they are shown; None for samples as they are.
         device: Where it trains.
+        live: Batch normalization has the statistics of each batch.
     """
 
     lr: float
@@ -78,6 +82,7 @@ class Asked:
     weight_decay: float = 0.0
     augment: Augment | None = None
     device: str = "cpu"
+    live: bool = False
 
 
 class Loop:
@@ -93,6 +98,8 @@ class Loop:
     def __init__(self, qat: Trainable, data: TrainingData, asked: Asked, folder: Folder) -> None:
         """Stand before the first step."""
         self.qat, self.data, self.asked, self.folder = qat, data, asked, folder
+        if asked.live:
+            qat.live_bn()
         self.module = qat.module.to(asked.device)
         teacher = qat.teacher.to(asked.device)
         self.per_epoch = len(data) // asked.size
@@ -192,9 +199,10 @@ class Loop:
         share = rate_share(state.step, state.steps) if state.steps else 1 / (10 * TIMED_STEPS)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * share * state.factor
-        answer = self.module(*inputs)
-        answers = answer if isinstance(answer, tuple) else (answer,)
-        loss = self.asked.loss(answers, self.answers.of(rows, inputs), extras)
+        with self._placed():
+            answer = self.module(*inputs)
+            answers = answer if isinstance(answer, tuple) else (answer,)
+            loss = self.asked.loss(answers, self.answers.of(rows, inputs), extras)
         value = float(loss.detach())
         recent = state.losses[-RECENT:]
         usual = float(np.median(recent)) if len(recent) == RECENT else math.inf
@@ -208,6 +216,10 @@ class Loop:
         state.step += 1
         state.losses.append(value)
         return True
+
+    def _placed(self) -> AbstractContextManager[Any]:
+        """What a graph works out from shapes is made where the network is."""
+        return nullcontext() if self.asked.device == "cpu" else torch.device(self.asked.device)
 
     def _go_back(self, value: float) -> None:
         """Return to the last good state, and go on with half the rate."""
@@ -258,10 +270,17 @@ class Loop:
 
     def _scored(self) -> float:
         """Score the module as it is, and keep its state where it is the best."""
+        if any(s.live for s in self.qat.statistics):
+            self.qat.reestimate_bn(self._samples(), RESTATED)
         score = float(self.asked.evaluate(build(self.qat.to_solution()).deploy))
         if score > self.state.best:
             self.state.best, self.best = score, state_of(self.module)
         return score
+
+    def _samples(self) -> Iterator[tuple[Tensor, ...]]:
+        """Yield inputs of training samples, for statistics."""
+        order = self.data.batches(self.asked.size, self.qat.inputs, seed=self.asked.seed, epoch=0)
+        return (inputs for _, inputs, _ in order)
 
     # ----------------------------------------------------------------------------------------- on disk
 

@@ -9,8 +9,9 @@ Calibration comes first, always: training begins with the best ranges that calib
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,10 @@ from calibrant.qat.agreement import Agreement, agreement_of
 from calibrant.qat.build import Trained, build_module
 from calibrant.qat.graph import explained, key_of, to_torch
 from calibrant.qat.modules import exported
+from calibrant.qat.normalization import with_statistics
 from calibrant.qat.rates import float_groups
 from calibrant.qat.recipe import asked_of_training, for_calibration
+from calibrant.qat.statistics import LiveStatistics, as_inputs, reestimated
 from calibrant.results import QuantizedModel
 from calibrant.runtime.runtime import Runtime
 from calibrant.solution import Solution
@@ -61,6 +64,7 @@ class Trainable:
         runtime: Where models run.
         source: The model as it was given.
         progress: Told what is going on.
+        statistics: What stands behind layers whose statistics are live, or were measured anew.
     """
 
     calibrated: QuantizedModel
@@ -70,6 +74,7 @@ class Trainable:
     runtime: Runtime
     source: Any
     progress: Progress = field(default_factory=Progress)
+    statistics: list[LiveStatistics] = field(default_factory=list)
 
     @property
     def module(self) -> GraphModule:
@@ -126,13 +131,55 @@ class Trainable:
         ]
         return quantized + float_groups(plain, lr, weight_decay)
 
+    def live_bn(self) -> None:
+        """Normalize what layers answer with the statistics of each batch, as batch normalization does in training.
+
+        Without it statistics are those of the file. Short runs do better so; live ones need some epochs, and
+        `reestimate_bn` before the end. Which layers: `qat.normalization`.
+
+        Raises:
+            ConfigValueError: No layer of the model can have them.
+        """
+        for s in self._with_statistics():
+            s.live = True
+
+    def reestimate_bn(self, loader: Iterable[Any], batches: int = 100) -> int:
+        """Measure the statistics of batch normalization anew, and take them into scales and biases.
+
+        Args:
+            loader: Batches: what the module is called with, or a sequence that begins with it (labels may follow).
+            batches: So many of them at most.
+
+        Returns:
+            How many batches there were.
+        """
+        live = self._with_statistics()
+        device = next(self.module.parameters()).device
+        inputs = as_inputs(islice(loader, batches), len(self.inputs), device)
+        return reestimated(self.module, live, inputs)
+
+    def _with_statistics(self) -> list[LiveStatistics]:
+        """Return what stands behind layers for their statistics, put there on first use."""
+        if not self.statistics:
+            device = next(self.module.parameters()).device
+            feeds = self.probe.feeds
+            batches = [[x.to(device) for x in _tensors(f, self.inputs)] for f in feeds]
+            self.statistics += with_statistics(
+                self.trained, self.teacher.to(device), self.solution.original, batches
+            )
+        return self.statistics
+
     def freeze(self, *, bn: bool = False, ranges: bool = False) -> None:
         """Stop parts from learning.
 
         Args:
-            bn: Gains of channels, biases, and normalizations that stand in the graph.
+            bn: Statistics of batches where they are live (they go into scales and biases), gains of channels, biases, and
+                normalizations that stand in the graph.
             ranges: Ranges of activations and scales of weights.
         """
+        for s in self.statistics if bn else ():
+            s.settle()
+            s.live = False
         for name, p in self.module.named_parameters():
             group = _group(name)
             if (bn and group == "offsets") or (ranges and group == "scales"):
@@ -151,6 +198,8 @@ class Trainable:
         """Return what was trained as a solution: the float model with trained weights, and all parameters."""
         solution, trained = self.solution, self.trained
         plan = solution.plan
+        for s in self.statistics:
+            s.settle()
         activations = {d.id: trained.activation(d.id).params() for d in plan.activations}
         layers = {}
         for w in plan.weights:
