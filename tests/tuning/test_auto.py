@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from calibrant.tuning.cheapest import cheapest, least_cost, nearest_below
 from calibrant.tuning.driver import drive
 from calibrant.tuning.menu import Assignment, Menu
-from calibrant.tuning.questions import Found, Full, Glance, Losses, Question, Reached, Together
+from calibrant.tuning.questions import (
+    Found,
+    Full,
+    Glance,
+    Losses,
+    Question,
+    Reached,
+    Together,
+    Whole,
+)
 from calibrant.tuning.strategies.auto import auto
 
 BITS = {"int8": 8, "int16": 16, "float16": 16, "float32": 32}
@@ -62,7 +71,7 @@ class Invented:
             return self.alone(question.precision)
         if isinstance(question, Together):
             return self.error(question.assignment)
-        if isinstance(question, Glance):
+        if isinstance(question, Glance | Whole):
             return None
         loss = self.loss(question.assignment)
         return Reached(0.9 - loss, loss, loss <= self.allowed)
@@ -87,7 +96,7 @@ def test_what_meets_the_requirement_at_once_takes_one_evaluation() -> None:
     net = Invented(network())
     found, raised = net.tuned()
     assert raised == {}
-    assert net.asked == [Full(net.menu().narrowest)]
+    assert net.asked == [Full(net.menu().narrowest), Whole(net.menu().narrowest)]
     assert found.reason == "The cheapest assignment meets the requirement."
 
 

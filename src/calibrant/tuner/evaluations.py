@@ -105,6 +105,7 @@ class Evaluations:
     notes: list[str] = field(default_factory=list)
     failed: CalibrantError | None = None
     _losses: dict[str, Floats] = field(default_factory=dict)
+    _settled: set[str] = field(default_factory=set)
 
     def reach(
         self,
@@ -209,7 +210,9 @@ class Evaluations:
         known = self.journal.get(key)
         seen = Seen(np.array(known["values"])) if known is not None else Seen(np.zeros(0))
         looked = int(known["seen"]) if known is not None else 0
-        self.counts.partial_samples += paired.count - looked
+        if key not in self._settled:
+            self.counts.partial_samples += paired.count - looked
+            self._settled.add(key)
         if len(seen.values) < paired.count:
             seen = paired.run(deploy(), known=seen)
             self._note(seen.notes)

@@ -40,6 +40,7 @@ from calibrant.tuning.questions import (
     Reached,
     Together,
     Trial,
+    Whole,
 )
 
 __all__ = ["TimeIsUp", "Trials"]
@@ -109,6 +110,8 @@ class Trials:
             return self._together(question.assignment)
         if isinstance(question, Glance):
             return self._glance(question.assignment)
+        if isinstance(question, Whole):
+            return self._whole(question.assignment)
         return self._full(question)
 
     def recipe_of(self, assignment: Assignment) -> Recipe:
@@ -153,7 +156,7 @@ class Trials:
             found: What a strategy found.
         """
         if found.within is not None:
-            verdict = self._verdict(found.best)
+            verdict = self._verdict(found.best.assignment)
             met_too = verdict.reached.met and found.best.reached.met
             verdict = replace(verdict, reached=replace(verdict.reached, met=met_too))
             return _with_best(found, found.best, verdict), verdict
@@ -162,7 +165,7 @@ class Trials:
         )
         first: tuple[Trial, Verdict] | None = None
         for trial in met or [found.best]:
-            verdict = self._verdict(trial)
+            verdict = self._verdict(trial.assignment)
             first = first if first is not None else (trial, verdict)
             if verdict.reached.met:
                 break
@@ -175,12 +178,17 @@ class Trials:
             )
         return _with_best(found, trial, verdict), verdict
 
-    def _verdict(self, trial: Trial) -> Verdict:
-        recipe = self.recipe_of(trial.assignment)
+    def _whole(self, assignment: Assignment) -> Reached | None:
+        if self.evaluations.evaluator.paired is None:
+            return None
+        return self._verdict(assignment).reached
+
+    def _verdict(self, assignment: Assignment) -> Verdict:
+        recipe = self.recipe_of(assignment)
         return self.evaluations.settle(
             self._key(recipe),
-            self._shown(trial.assignment),
-            trial.reached,
+            self._shown(assignment),
+            self.reached[assignment],
             lambda: build(self.bench.solve(recipe)).deploy,
         )
 

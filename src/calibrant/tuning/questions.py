@@ -10,7 +10,17 @@ from dataclasses import dataclass, field
 
 from calibrant.tuning.menu import Assignment
 
-__all__ = ["Found", "Full", "Glance", "Losses", "Question", "Reached", "Together", "Trial"]
+__all__ = [
+    "Found",
+    "Full",
+    "Glance",
+    "Losses",
+    "Question",
+    "Reached",
+    "Together",
+    "Trial",
+    "Whole",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +55,17 @@ class Glance:
     assignment: Assignment
 
 
-Question = Losses | Together | Full | Glance
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What does an assignment that was evaluated reach on all samples, those too that the search does not see?
+
+    Answer: `Reached`; None where the search sees them all.
+    """
+
+    assignment: Assignment
+
+
+Question = Losses | Together | Full | Glance | Whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from calibrant.tuning.questions import (
     Reached,
     Together,
     Trial,
+    Whole,
 )
 
 __all__ = ["Search", "changed"]
@@ -32,7 +33,19 @@ _CORRECTIONS = 5
 
 @dataclass(slots=True, eq=False)
 class Search:
-    """One search on its way: what is known, and how it goes on."""
+    """One search on its way: what is known, and how it goes on.
+
+    Args:
+        menu: What layers may be.
+        allowed: Loss of score that is allowed on all samples, in its own units.
+        evaluations: Full evaluations, at most.
+        lowest: The cheapest assignment.
+        trials: What was evaluated, in order.
+        errors: What each layer loses alone in each precision (layers, precisions).
+        top: The most precise assignment.
+        reachable: Its error.
+        wanted: Loss that is allowed on the samples that the search sees, where more was lost on all of them; inf before.
+    """
 
     menu: Menu
     allowed: float
@@ -42,6 +55,7 @@ class Search:
     errors: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     top: Assignment = ()
     reachable: float | None = None
+    wanted: float = math.inf
     _true: dict[Assignment, float] = field(default_factory=dict)
 
     # ------------------------------------------------------------------------------------- what is known
@@ -59,8 +73,16 @@ class Search:
     @property
     def best(self) -> Trial | None:
         """The cheapest trial that meets the requirement."""
-        met = [t for t in self.trials if t.reached.met]
+        met = [t for t in self.trials if t.reached.met and self._within(t.reached)]
         return min(met, key=lambda t: (t.cost, t.reached.loss), default=None)
+
+    @property
+    def limit(self) -> float:
+        """Loss that is allowed on the samples that the search sees."""
+        return min(self.allowed, self.wanted)
+
+    def _within(self, reached: Reached) -> bool:
+        return reached.free or reached.loss <= self.wanted
 
     @property
     def points(self) -> list[Point]:
@@ -145,10 +167,26 @@ class Search:
             self._true[assignment] = yield Together(assignment)
         return self._true[assignment]
 
+    def holds(self) -> Strategy[Question, Any, bool]:
+        """Whether the best meets the requirement on all samples; where not, ask more of what is tried next.
+
+        The next one is taken to lose as much more on all samples than on those that the search sees.
+        """
+        best = self.best
+        if best is None or best.reached.free:
+            return True
+        whole: Reached | None = yield Whole(best.assignment)
+        if whole is None or whole.met:
+            return True
+        self.wanted = self.limit - (whole.loss - best.reached.loss)
+        self.wanted = min(self.wanted, best.reached.loss - 1e-9 * max(1.0, abs(best.reached.loss)))
+        self.trials = [replace(t, reached=whole) if t is best else t for t in self.trials]
+        return False
+
     def hopeless(self, assignment: Assignment) -> Strategy[Question, Any, bool | None]:
         """Whether too much is lost on the samples that tell trials apart; None where nobody knows."""
         loss: float | None = yield Glance(assignment)
-        return None if loss is None else loss > self.allowed + 1e-12
+        return None if loss is None else loss > self.limit + 1e-12
 
     def measure(self) -> Strategy[Question, Any, None]:
         """Measure each layer alone, the cheapest assignment, and the most precise one."""

@@ -13,6 +13,8 @@
 5. Back up, where nothing is known of single samples: between the cheapest assignment that meets it and the most precise one
    that does not, until none is left.
 6. Layers are given back (`strategies.give_back`).
+7. What was found is run on all samples. Where it loses too much there, more is asked of what the search sees, by as much, and it
+   goes on from 3.
 
 What is asked: `Losses` of a precision, the error of an assignment as a whole (`Together`), its loss on few samples (`Glance`), and
 its score (`Full`).
@@ -63,31 +65,44 @@ def auto(
             early.
     """
     search = Search(menu, allowed, evaluations, least_cost(menu))
+    reason = yield from _first(search)
+    if reason == "":
+        yield from search.measure()
+        if allowed >= 0:
+            yield from _remember(search, known)
+        reason = yield from _search(search)
+    while search.left and not (yield from search.holds()):
+        if not len(search.errors):
+            yield from search.measure()
+        reason = yield from _search(search)
+    return search.found(reason)
+
+
+def _first(search: Search) -> Strategy[Question, Any, str]:
+    """Evaluate the cheapest assignment; return why the search ends with it, or nothing."""
     yield from search.evaluate(search.lowest, "cheapest")
     if search.best is not None and search.best.reached.cost is not None:
         yield from search.beside_float()
     if search.best is not None:
-        return search.found(
-            "The cheapest assignment meets the requirement."
-            if not search.best.reached.free
-            else "Nothing that was measured is faster than the float model."
-        )
-    if np.isfinite(menu.cost).sum() == len(menu.layers):
-        return search.found("There is one assignment only.")
-    if not search.left:
-        return search.found(search.spent)
-    yield from search.measure()
-    if allowed < 0:
-        yield from search.evaluate(search.top, "most precise")
-        return search.found("The requirement is above what the float model reaches.")
-    yield from _remember(search, known)
+        if search.best.reached.free:
+            return "Nothing that was measured is faster than the float model."
+        return "The cheapest assignment meets the requirement."
+    if np.isfinite(search.menu.cost).sum() == len(search.menu.layers):
+        return "There is one assignment only."
+    return "" if search.left else search.spent
+
+
+def _search(search: Search) -> Strategy[Question, Any, str]:
+    """Find an assignment that meets the requirement, and give up what it does not need; return why the search ends."""
+    if search.allowed < 0:
+        if all(t.assignment != search.top for t in search.trials):
+            yield from search.evaluate(search.top, "most precise")
+        return "The requirement is above what the float model reaches."
     yield from _reach(search)
     if search.best is None:
-        return search.found(
-            "The most precise assignment does not meet the requirement."
-            if any(t.assignment == search.top for t in search.trials)
-            else search.spent
-        )
+        if any(t.assignment == search.top for t in search.trials):
+            return "The most precise assignment does not meet the requirement."
+        return search.spent
     glances = yield from search.hopeless(search.best.assignment)
     if glances is not None:
         yield from give_back_by_glances(search)
@@ -95,13 +110,11 @@ def auto(
         yield from _between(search)
         yield from give_back(search)
     if search.best.reached.free:
-        return search.found(
-            "Nothing but the float model itself was found to meet the requirement."
-        )
-    return search.found(
+        return "Nothing but the float model itself was found to meet the requirement."
+    if not search.left:
+        return search.spent
+    return (
         "Nothing more can be given up: what is cheaper failed, or is further off than what failed."
-        if search.left
-        else search.spent
     )
 
 
@@ -116,7 +129,8 @@ def _remember(search: Search, known: Sequence[Assignment]) -> Strategy[Question,
 
 def _reach(search: Search) -> Strategy[Question, Any, None]:
     """Find an assignment that meets the requirement."""
-    if all(p == "float32" for p in search.top):
+    tried = {t.assignment for t in search.trials}
+    if all(p == "float32" for p in search.top) and search.top not in tried:
         yield from search.evaluate(search.top, "the float model")
     for _ in range(min(_CLIMBS, search.left - 1)):
         found = yield from climb(search)
@@ -129,7 +143,7 @@ def _reach(search: Search) -> Strategy[Question, Any, None]:
     hopeless = math.inf  # the smallest error at which a look was enough
     while search.best is None and search.left:
         limit = min(search.too_much, hopeless)
-        wanted = error_for(search.points, search.allowed)
+        wanted = error_for(search.points, search.limit)
         error = min(wanted if wanted is not None else math.inf, limit / _STEP)
         assignment: Assignment | None = None
         if search.left > 1 and math.isfinite(error):
@@ -157,7 +171,7 @@ def _between(search: Search) -> Strategy[Question, Any, None]:
         low = max(best.error, 1e-6 * high)
         if low >= high:
             return
-        wanted = error_for(search.points, search.allowed) or math.sqrt(low * high)
+        wanted = error_for(search.points, search.limit) or math.sqrt(low * high)
         share = math.log(wanted / low) / math.log(high / low)
         if not best.reached.free and best.reached.loss <= 0:
             share = max(share, 0.5)  # nothing is lost yet, so the curve says too little
