@@ -168,12 +168,12 @@ class Evaluations:
             deploy: Returns the model.
 
         Returns:
-            The loss; None where scores are not known sample by sample, or no few samples tell trials apart.
+            The loss; None where scores are not known sample by sample, or no sample tells trials apart.
         """
         paired = self.evaluator.paired
         if paired is None or not paired.divisible:
             return None
-        indices = telling(list(self._losses.values()), paired.tuned)
+        indices, share = telling(list(self._losses.values()), paired.tuned)
         if not indices:
             return None
         known: dict[str, float] = self.journal.get(key) or {}
@@ -191,7 +191,7 @@ class Evaluations:
             self.journal.put(key, "glance", shown, known, time.perf_counter() - start)
         values = np.array([known[str(i)] for i in indices])
         losses = [paired.losses(values[k : k + 1], i)[0] for k, i in enumerate(indices)]
-        return float(np.sum(losses)) / paired.tuned
+        return share * float(np.mean(losses))
 
     def settle(self, key: str, shown: str, reached: Reached, deploy: Deploy) -> Verdict:
         """Return what a model reaches on all samples, those held out too.

@@ -49,7 +49,7 @@ class Full:
 class Glance:
     """What does an assignment lose on the samples that tell trials apart, if it loses nothing on all others?
 
-    Answer: loss of score; None where scores are not known sample by sample, or trials differ in too many samples.
+    Answer: loss of score; None where scores are not known sample by sample, or no trial has differed from the float model yet.
     """
 
     assignment: Assignment

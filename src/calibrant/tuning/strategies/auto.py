@@ -105,6 +105,7 @@ def _search(search: Search) -> Strategy[Question, Any, str]:
         return search.spent
     glances = yield from search.hopeless(search.best.assignment)
     if glances is not None:
+        yield from _between(search, started=True)
         yield from give_back_by_glances(search)
     else:
         yield from _between(search)
@@ -161,11 +162,18 @@ def _reach(search: Search) -> Strategy[Question, Any, None]:
             return
 
 
-def _between(search: Search) -> Strategy[Question, Any, None]:
-    """Try what lies between the best assignment and what failed."""
+def _between(search: Search, *, started: bool = False) -> Strategy[Question, Any, None]:
+    """Try what lies between the best assignment and what failed.
+
+    Args:
+        search: The search.
+        started: Only until something better than the float model is found.
+    """
     while search.left:
         best, high = search.best, search.too_much
         assert best is not None
+        if started and not best.reached.free:
+            return
         if best.error is None or not math.isfinite(high):
             return
         low = max(best.error, 1e-6 * high)
