@@ -108,8 +108,14 @@ def print_advice(advice: Advice, files: Sequence[Path], *, verbose: bool) -> Non
             out.print(f"   {len(lines)} lines of recipe (-v shows them)")
     if len(advice.steps) > len(shown):
         out.print(f"\n{len(advice.steps) - len(shown)} more steps (-v shows them).")
+    if advice.answer:
+        out.print(f"\n[bold]What to do now:[/bold] {escaped(advice.answer)}")
+    if advice.command:
+        out.print(
+            f"  The cheapest model that reaches 20 dB, by a search: {escaped(advice.command)}"
+        )
     if advice.steps and not files:
-        out.print("\nTry one: --apply N --out DIR.")
+        out.print("\nTry a step: --apply N --out DIR.")
     for note in advice.notes:
         out.print(f"Note: {escaped(note)}")
     if files:

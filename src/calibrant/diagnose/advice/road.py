@@ -2,7 +2,8 @@
 
     checks ─► findings                       what no recipe can mend, or what mends the data
     recipe ─► solve ─► units, worst first    quantizers, each alone
-                         └─► moves ─► solve, score on the same samples ─► steps, best first
+                         ├─► moves ─► solve, score on the same samples ─► steps, best first
+                         └─► where none reaches 20 dB: steps together, more places (`together`) ─► the answer
 
 A gain is that of a recipe that was solved, never an estimate; `keep` says which are shown. Where calibration data is not like the
 data of use, that is the only step: what other steps gain with it says nothing.
@@ -23,10 +24,12 @@ from calibrant.analysis.evaluate import evaluate
 from calibrant.analysis.probe import Probe, rows_are_free, take_probe
 from calibrant.analysis.score import Score
 from calibrant.data.open import open_data
+from calibrant.diagnose.advice.answer import answer_of, command_of
 from calibrant.diagnose.advice.candidates import clamps, everywhere, mended_data, sets, singles
-from calibrant.diagnose.advice.keep import DEARER_DB, best_first
+from calibrant.diagnose.advice.keep import DEARER_DB, GOOD_DB, best_first
 from calibrant.diagnose.advice.noise import holding
 from calibrant.diagnose.advice.steps import Advice, Culprit, Step, Tried
+from calibrant.diagnose.advice.together import way_to, worst_part
 from calibrant.diagnose.advice.trials import Trials
 from calibrant.diagnose.advice.units import Unit, units_of
 from calibrant.diagnose.triage import Finding, Mask, masks_of, triage
@@ -177,6 +180,20 @@ class _Road:
         else:
             found += self._tried(trials, base, solved, units, masks)
         kept = best_first(found, before)
+        reached = worst_part(before)
+        if not any(k[0].move == "data" for k in kept):
+            with store.progress.stage("together"):
+                way = way_to(
+                    [(s, score) for s, score, _ in kept],
+                    units,
+                    solved.solution,
+                    base,
+                    before,
+                    trials.score,
+                )
+            more = [(s, score, score.db - before.db) for s, score in way.found]
+            kept = sorted([*kept, *more], key=lambda k: (-k[2], k[0].units, k[0].price))
+            reached = way.reached_db
         steps = [_step(*k) for k in kept]
         scores: dict[str, float] = {}
         if metric is not None:
@@ -194,6 +211,8 @@ class _Road:
             trials.count,
             scores,
             tuple(self.notes),
+            answer_of(worst_part(before), reached, kept),
+            command_of(name, self.wanted.target) if worst_part(before) < GOOD_DB else "",
         )
 
     def _probe(self, solved: Solved) -> Probe:

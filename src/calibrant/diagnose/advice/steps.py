@@ -25,7 +25,7 @@ class Step:
         cause: What it does away with: `clipping`, `rounding`, `range` (few channels or values hold the range), `mask`, `data`,
             `bias`, or `shared` (one weight, inputs of very different size).
         what: What is seen, and what to do, in a sentence.
-        move: The kind of step: `algorithm`, `per-channel`, `balance`, `int16`, `float32`, `clamp`, `data`, ….
+        move: The kind of step: `algorithm`, `per-channel`, `balance`, `int16`, `float32`, `clamp`, `data`, `together`, ….
         gain_db: What the outputs gain, mean over their parts [dB].
         score_db: What they have then [dB].
         parts: The same, part by part [dB].
@@ -116,6 +116,8 @@ class Advice:
         trials: How many recipes were solved.
         metric: What the task metric says of the quantized model now, and of the float model; empty without one.
         notes: What was not looked at, and why.
+        answer: What to do now, in a sentence or two.
+        command: The search for the cheapest model that reaches 20 dB, as a command; empty where the outputs have as much.
     """
 
     model: str
@@ -130,6 +132,8 @@ class Advice:
     trials: int = 0
     metric: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    answer: str = ""
+    command: str = ""
 
     def content(self) -> dict[str, Any]:
         """Return it as plain values, steps best first."""
@@ -146,6 +150,8 @@ class Advice:
             "trials": self.trials,
             "metric": self.metric,
             "notes": list(self.notes),
+            "answer": self.answer,
+            "command": self.command,
         }
 
     def json(self) -> str:
