@@ -15,6 +15,7 @@ from calibrant.graph.load import load
 from calibrant.recipe import AllNodes, Recipe, Rule, Settings
 from calibrant.runtime.runtime import Runtime
 from calibrant.tuner.paired import PRECHECK, Paired, Seen, interval
+from calibrant.tuner.samples import Samples
 from tests.models.rescaled import rescaled
 from tests.road import quantize
 
@@ -25,7 +26,7 @@ def evaluation() -> dict[str, Any]:
 
 
 def paired(**options: Any) -> Paired:
-    found = Paired(evaluation(), batch_metric("top1"), load(digits.MODEL), Runtime(), **options)
+    found = Paired(Samples(evaluation(), load(digits.MODEL), Runtime(), **options), batch_metric("top1"))
     found.open()
     return found
 
@@ -136,7 +137,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(worse: float, better: flo
 
 def test_less_is_better_for_errors() -> None:
     data = {"image": evaluation()["image"], "logits": np.zeros((600, 10), np.float32)}
-    found = Paired(data, batch_metric("mse"), load(digits.MODEL), Runtime())
+    found = Paired(Samples(data, load(digits.MODEL), Runtime()), batch_metric("mse"))
     found.open()
     assert np.allclose(found.losses(found.reference + 1), 1)
     assert found.certainty(0.1) is None  # an error has no largest value

@@ -19,6 +19,7 @@ from calibrant.runtime.runtime import Runtime
 from calibrant.tuner.evaluations import Evaluations
 from calibrant.tuner.journal import Journal
 from calibrant.tuner.paired import Paired
+from calibrant.tuner.samples import Samples
 from calibrant.tuner.telling import SHARE, telling
 
 
@@ -53,7 +54,7 @@ def noisy(size: float) -> ir.Model:
 def evaluations(journal: Journal | None = None, **options: Any) -> Evaluations:
     found = digits.evaluation()
     data = {"image": found.image, "labels": found.labels}
-    paired = Paired(data, batch_metric("top1"), load(digits.MODEL), Runtime(), **options)
+    paired = Paired(Samples(data, load(digits.MODEL), Runtime(), **options), batch_metric("top1"))
     paired.open()
     evaluator: Any = SimpleNamespace(paired=paired, higher_is_better=True)
     reference = float(paired.reference.mean())
@@ -105,5 +106,5 @@ def test_samples_that_cannot_be_parted_are_not_looked_at(models: dict[int, ir.Mo
     found.reach("a", "", lambda: models[4])
     paired = found.evaluator.paired
     assert paired is not None
-    paired._inputs = [InputInfo("image", (100, 1, 16, 16), np.dtype("float32"))]
+    paired.samples.inputs = [InputInfo("image", (100, 1, 16, 16), np.dtype("float32"))]
     assert found.glance("b", "", lambda: models[8]) is None

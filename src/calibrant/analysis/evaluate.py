@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibrant.analysis.task_metrics import BatchMetric, batch_metric
+from calibrant.analysis.task_metrics import BatchMetric
+from calibrant.analysis.tasks.corpus import CorpusMetric
+from calibrant.analysis.tasks.registry import task_metric
 from calibrant.data.batch import AnyArray, Batch
 from calibrant.data.imports import import_function, is_function_name
 from calibrant.data.open import Batches, open_data
@@ -69,7 +71,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure a model, float or quantized.
 
-    A named metric holds one batch of outputs at a time; a function of the user's own holds them all.
+    A named metric holds one batch of outputs at a time, or what each sample contributes; a function of the user's own holds them all.
     8-bit kernels that saturate on this CPU are not used; where they would answer clearly otherwise, a note says so.
     Where no batch size is asked for and the model refuses a batch of several samples (a Reshape with a
     batch of 1 in it), samples are run one by one.
@@ -78,7 +80,8 @@ def evaluate(
         model: A path, a model in memory, or the result of a quantization, whose deployed model is run.
         data: What `open_data` takes, with references beside the inputs: `labels`, or an array named like
             an output.
-        metric: `top1`, `top5`, any `top<k>`, `mse`, `mae`, `module:function`, or a function. A function
+        metric: A name of `calibrant list metrics`, options behind it (`top1`, any `top<k>`, `mse`, `miou`,
+            `psnr,peak=255`, `map,head=yolox`, …), `module:function`, or a function. A function
             gets the list of all outputs, each (samples, …), and the references by name, and returns a
             number.
         batch_size: Samples in a batch.
@@ -109,20 +112,21 @@ def evaluate(
     results = _noted(
         results, lambda b, found: saturation_note(held, b.feeds, found, runtime=runtime), batches
     )
-    value, samples = (
-        _sum(measure, results)
-        if isinstance(measure, BatchMetric)
-        else _collect(measure, name, results)
-    )
+    if isinstance(measure, BatchMetric):
+        value, samples = _sum(measure, results)
+    elif isinstance(measure, CorpusMetric):
+        value, samples = _of_all(measure, results)
+    else:
+        value, samples = _collect(measure, name, results)
     seconds = time.perf_counter() - begin
     return Evaluation(name, value, samples, seconds, tuple(batches.notes))
 
 
-def _metric(metric: str | UserMetric) -> tuple[str, BatchMetric | UserMetric]:
+def _metric(metric: str | UserMetric) -> tuple[str, BatchMetric | CorpusMetric | UserMetric]:
     if isinstance(metric, str):
         if is_function_name(metric):
             return metric, import_function(metric, what="Metric", error=ConfigValueError)
-        return metric, batch_metric(metric)
+        return metric, task_metric(metric)
     if callable(metric):
         return getattr(metric, "__name__", type(metric).__name__), metric
     raise ConfigTypeError(f"metric is a {type(metric).__name__}; it is a name or a function.")
@@ -176,6 +180,18 @@ def _sum(
         part, n = metric.of_batch(outputs, batch.extras, str(batch))
         total, count, samples = total + part, count + n, samples + batch.size
     return total / count, samples
+
+
+def _of_all(
+    metric: CorpusMetric, results: Iterator[tuple[Batch, dict[str, AnyArray]]]
+) -> tuple[float, int]:
+    """Return the value of a metric that is no mean over samples: what each contributes is held."""
+    found = [
+        x
+        for batch, outputs in results
+        for x in metric.of_samples(outputs, batch.extras, str(batch))
+    ]
+    return metric.value(found), len(found)
 
 
 def _collect(

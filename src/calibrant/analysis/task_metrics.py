@@ -1,12 +1,13 @@
-"""Task metrics: how good a model's outputs are against references.
+"""Task metrics that are means over samples: how good a model's outputs are against references.
 
-A named metric is a sum over samples, so an evaluation holds no more than one batch of outputs:
+An evaluation holds no more than one batch of outputs:
 
     top<k>    share of labels among the k largest scores; of equal scores the earlier class comes first
     mse       mean (output - reference)**2                                    [units of the output, squared]
     mae       mean |output - reference|                                       [units of the output]
 
-A function of the user's own, `module:function`, gets all outputs at once.
+Those that are no means are in `analysis.tasks`, whose `registry` knows all by name. A function of the user's own,
+`module:function`, gets all outputs at once.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ import numpy.typing as npt
 from calibrant.data.batch import AnyArray
 from calibrant.errors import ConfigValueError, DataError, ModelError, did_you_mean
 
-__all__ = ["METRICS", "BatchMetric", "batch_metric"]
+__all__ = ["BatchMetric", "batch_metric", "paired_arrays"]
 
-#: Names for messages and help.
-METRICS = ("top1", "top5", "mse", "mae")
+#: Names for messages.
+_NAMES = ("top1", "top5", "mse", "mae")
 
 Outputs = Mapping[str, AnyArray]
 Floats = npt.NDArray[np.float64]
@@ -62,7 +63,7 @@ class BatchMetric:
             DataError: The data has no reference, or one that does not fit the output.
             ModelError: An output is NaN.
         """
-        output, reference = _pair(outputs, references)
+        output, reference = paired_arrays(outputs, references)
         name, values = output
         if values.dtype.kind == "f" and np.isnan(values).any():
             raise ModelError(
@@ -77,10 +78,10 @@ class BatchMetric:
 
 
 def batch_metric(name: str) -> BatchMetric:
-    """Return a metric by name.
+    """Return a metric that is a mean over samples and has no options, by name.
 
     Raises:
-        ConfigValueError: An unknown name; it lists what there is.
+        ConfigValueError: Another name; it lists what there is.
     """
     if match := re.fullmatch(r"top([1-9]\d*)", name):
         k = int(match[1])
@@ -92,8 +93,8 @@ def batch_metric(name: str) -> BatchMetric:
     if name == "mae":
         return BatchMetric(name, lambda y, r: _differences(y, r, np.abs), False)
     raise ConfigValueError(
-        f"Unknown metric '{name}'. Known: {', '.join(METRICS)} (any top<k>), or module:function."
-        + did_you_mean(name, METRICS)
+        f"Unknown metric '{name}'. Known: {', '.join(_NAMES)} (any top<k>), or module:function."
+        + did_you_mean(name, _NAMES)
     )
 
 
@@ -162,7 +163,7 @@ def _differences(
     return np.asarray(found.sum(axis=1)), int(found.shape[1])
 
 
-def _pair(
+def paired_arrays(
     outputs: Outputs, references: Mapping[str, AnyArray]
 ) -> tuple[tuple[str, AnyArray], tuple[str, AnyArray]]:
     """Return the output to judge and its reference, each with its name.

@@ -50,9 +50,9 @@ def targets() -> list[str]:
 
 def metrics() -> list[str]:
     """Return the metrics of `calibrant evaluate`."""
-    from calibrant.analysis.task_metrics import METRICS
+    from calibrant.analysis.tasks.registry import TASK_METRICS
 
-    return list(METRICS)
+    return list(TASK_METRICS)
 
 
 def dialects() -> list[str]:

@@ -100,7 +100,7 @@ def advise(
             "--metric",
             metavar="NAME",
             autocompletion=completing(metrics),
-            help="{metrics} (any number behind top), or module:function, with references in --eval: told beside the scores.",
+            help="{metrics} (any number behind top; options behind a comma: map,head=yolox), or module:function, with references in --eval: told beside the scores.",
             rich_help_panel=DATA_PANEL,
             show_default=False,
         ),

@@ -42,7 +42,7 @@ def evaluate(
         typer.Option(
             metavar="METRIC",
             autocompletion=completing(metrics),
-            help="{metrics} (any number behind top), or module:function, which gets a list of all outputs and "
+            help="{metrics} (any number behind top; options behind a comma: map,head=yolox), or module:function, which gets a list of all outputs and "
             "a dict of references and returns a number.",
             rich_help_panel=DATA_PANEL,
             show_default=False,

@@ -74,11 +74,13 @@ def _targets() -> Iterator[dict[str, Any]]:
 
 def _metrics() -> Iterator[dict[str, Any]]:
     from calibrant.analysis.metrics import MEASURES
-    from calibrant.analysis.task_metrics import METRICS as OF_TASKS
+    from calibrant.analysis.tasks.registry import TASK_METRICS, about
     from calibrant.numerics.metrics import METRICS as OF_SEARCHES
 
-    for name in OF_TASKS:
-        yield {"name": name, "for": "evaluate --metric", "what": _TASKS[name]}
+    for name in TASK_METRICS:
+        what, options = about(name)
+        behind = f" Options: {', '.join(options)}." if options else ""
+        yield {"name": name, "for": "evaluate --metric", "what": what + behind, "options": options}
     for name, metric in OF_SEARCHES.items():
         best = "higher is better" if metric.higher_is_better else "lower is better"
         yield {"name": name, "for": "searches and promotion", "what": best}
@@ -102,13 +104,6 @@ _LISTS: dict[Kind, Callable[[], Iterator[dict[str, Any]]]] = {
     Kind.TARGETS: _targets,
     Kind.METRICS: _metrics,
     Kind.DIALECTS: _dialects,
-}
-
-_TASKS = {
-    "top1": "share of samples whose class is right; top<k> for the best k",
-    "top5": "share of samples whose class is among the five best",
-    "mse": "mean squared difference to the references",
-    "mae": "mean absolute difference to the references",
 }
 
 

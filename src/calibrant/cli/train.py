@@ -87,7 +87,7 @@ def train(
             "--metric",
             metavar="NAME",
             autocompletion=completing(metrics),
-            help="{metrics} (any number behind top), or module:function (more is better); needed with --eval.",
+            help="{metrics} (any number behind top; options behind a comma: map,head=yolox), or module:function (more is better); needed with --eval.",
             rich_help_panel=DATA_PANEL,
             show_default=False,
         ),

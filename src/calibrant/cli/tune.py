@@ -114,7 +114,7 @@ def tune(
             "--metric",
             metavar="NAME",
             autocompletion=completing(metrics),
-            help="{metrics} (any number behind top), or module:function, with references in --eval; without --eval, "
+            help="{metrics} (any number behind top; options behind a comma: map,head=yolox), or module:function, with references in --eval; without --eval, "
             "module:function gets a runner and returns a number. cosine_similarity and sqnr_db need no labels. Default: "
             "cosine_similarity.",
             rich_help_panel=DATA_PANEL,

@@ -13,6 +13,8 @@ import numpy as np
 from calibrant.data.axes import rows_of, sample_axis
 from calibrant.data.batch import AnyArray, Batch, InputInfo
 from calibrant.data.fit import take
+from calibrant.data.sources.boxes import NAME as BOXES
+from calibrant.data.sources.boxes import boxes_by_sample
 from calibrant.data.sources.columns import Column, Table
 from calibrant.data.sources.feeds import Feed, FeedStream
 from calibrant.data.sources.regroup import regroup
@@ -149,10 +151,12 @@ class Batches:
 
     def _references(self, table: Table, total: int) -> dict[str, Column]:
         """Return the columns that are no input and have a row for each sample."""
-        found = {}
+        found: dict[str, Column] = {}
         for name, column in table.columns.items():
             if name in {i.name for i in self._inputs}:
                 continue
+            if name == BOXES:
+                column = boxes_by_sample(column, total, self.source)
             if column.samples == total:
                 found[name] = column
             else:

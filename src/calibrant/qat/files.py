@@ -8,7 +8,7 @@ from typing import Any
 import onnx_ir as ir
 
 from calibrant.analysis.evaluate import evaluate
-from calibrant.analysis.task_metrics import batch_metric
+from calibrant.analysis.tasks.registry import task_metric
 from calibrant.data.imports import is_function_name
 from calibrant.graph.load import load
 from calibrant.plan.fixed import with_fixed
@@ -124,7 +124,7 @@ def _scorer(
     if data is None or metric is None:
         return None
     sign = 1.0
-    if not is_function_name(metric) and not batch_metric(metric).higher_is_better:
+    if not is_function_name(metric) and not task_metric(metric).higher_is_better:
         sign = -1.0
 
     def score(model: ir.Model) -> float:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.errors import CalibrantError, ConfigError, ConfigValueError, ModelError
+from calibrant.tuner.corpus import ByCorpus
+from calibrant.tuner.digests import text_digest
 from calibrant.tuner.evaluator import Evaluator, Score
 from calibrant.tuner.journal import Journal
 from calibrant.tuner.paired import PRECHECK, Paired, Seen, interval
@@ -203,6 +205,8 @@ class Evaluations:
             deploy: Returns the model.
         """
         paired = self.evaluator.paired
+        if isinstance(self.evaluator, ByCorpus) and not math.isnan(reached.score):
+            return self._settle_corpus(self.evaluator, key, shown, reached, deploy)
         if paired is None or math.isnan(reached.score):
             return Verdict(reached)
         if reached.free:
@@ -224,6 +228,28 @@ class Evaluations:
         losses = paired.losses(seen.values)
         whole = self._reached(Score(self._score(float(losses.mean())), len(losses)), reached.cost)
         return Verdict(whole, interval(losses, paired.width), self._held_out(paired, losses))
+
+    def _settle_corpus(
+        self, evaluator: ByCorpus, key: str, shown: str, reached: Reached, deploy: Deploy
+    ) -> Verdict:
+        if reached.free:
+            return Verdict(reached, (0.0, 0.0))
+        key = text_digest(key, "all samples")
+        known = self.journal.get(key)
+        if known is None:
+            start = time.perf_counter()
+            compared, held = evaluator.compare(deploy())
+            known = {"all": asdict(compared), "held": asdict(held) if held is not None else None}
+            self.journal.put(key, "full", shown, known, time.perf_counter() - start)
+        whole, held_out = known["all"], known["held"]
+        self.counts.partial_samples += held_out["samples"] if held_out else 0
+        final = self._reached(Score(whole["score"], whole["samples"]), reached.cost)
+        rest = (
+            HeldOut(held_out["samples"], held_out["loss"], _ends(held_out["interval"]))
+            if held_out
+            else None
+        )
+        return Verdict(final, _ends(whole["interval"]), rest)
 
     def _seen(
         self, paired: Paired, known: dict[str, Any] | None, deploy: Deploy
@@ -313,3 +339,7 @@ class Evaluations:
 
     def _note(self, notes: Any) -> None:
         self.notes += [n for n in notes if n not in self.notes]
+
+
+def _ends(interval: Sequence[float] | None) -> tuple[float, float] | None:
+    return (interval[0], interval[1]) if interval is not None else None

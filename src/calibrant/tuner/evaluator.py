@@ -25,6 +25,7 @@ import numpy as np
 import onnx_ir as ir
 
 from calibrant.analysis.evaluate import evaluate
+from calibrant.analysis.task_metrics import BatchMetric
 from calibrant.data.batch import AnyArray
 from calibrant.data.imports import import_function, is_function_name
 from calibrant.errors import CalibrantError, ConfigTypeError, ConfigValueError
@@ -34,6 +35,7 @@ from calibrant.runtime.session import infer, open_session
 from calibrant.tuner.digests import data_digest
 from calibrant.tuner.likeness import LIKENESSES, Likeness
 from calibrant.tuner.paired import Paired
+from calibrant.tuner.samples import Samples
 
 __all__ = ["Command", "Evaluator", "Runner", "Score", "evaluator_of"]
 
@@ -357,11 +359,15 @@ def evaluator_of(
         if is_function_name(metric):
             function = import_function(metric, what="Metric", error=ConfigValueError)
             return _ByMetric(data, function, metric, _direction(function), reading, runtime)
-        from calibrant.analysis.task_metrics import batch_metric
+        from calibrant.analysis.tasks.registry import task_metric
+        from calibrant.tuner.corpus import ByCorpus
 
-        mean = batch_metric(metric)
-        paired = Paired(data, mean, original, runtime, batch_size, preprocess, holdout, confidence)
-        better = mean.higher_is_better
+        found = task_metric(metric)
+        samples = Samples(data, original, runtime, batch_size, preprocess, holdout)
+        if not isinstance(found, BatchMetric):
+            return ByCorpus(samples, found, metric)
+        paired = Paired(samples, found, confidence)
+        better = found.higher_is_better
         return _ByMetric(data, metric, metric, better, reading, runtime, paired=paired)
     if callable(metric):
         return _ByMetric(data, metric, _name(metric), _direction(metric), reading, runtime)

@@ -1,0 +1,163 @@
+"""Labelled samples that models are run on: in random order, always the same one, a share of them held out.
+
+Samples that fit into memory are shuffled there; others are looked at as they come, and none are held out.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from calibrant.data.batch import AnyArray, Batch, InputInfo
+from calibrant.data.open import Batches, open_data
+from calibrant.errors import ModelError
+from calibrant.runtime.inputs import input_infos
+from calibrant.runtime.runtime import Runtime
+from calibrant.runtime.saturation import kernels_are_exact, saturation_note
+from calibrant.runtime.session import infer, open_session
+
+__all__ = ["Answered", "Samples"]
+
+#: Samples that are held in memory to be shuffled, at most [bytes]; more are looked at as they come.
+MEMORY_BYTES = 2**30
+
+#: A batch, and the outputs of a model by name.
+Answered = tuple[Batch, dict[str, AnyArray]]
+
+
+@dataclass(slots=True, eq=False)
+class Samples:
+    """Labelled samples.
+
+    Args:
+        data: As `open_data` takes it, references beside the inputs.
+        original: The float model.
+        runtime: Where models run.
+        batch_size: Samples in a batch.
+        preprocess: File that says how stored samples become inputs.
+        holdout: Share of the samples that the search does not see.
+        notes: What is to be said of the data.
+    """
+
+    data: Any = field(repr=False)
+    original: ir.Model = field(repr=False)
+    runtime: Runtime
+    batch_size: int | None = None
+    preprocess: Any = None
+    holdout: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    shuffled: bool = False
+    inputs: list[InputInfo] = field(default_factory=list)
+    _batches: Sequence[Batch] | Batches = field(default=(), repr=False)
+
+    def open(self) -> None:
+        """Read the data.
+
+        Raises:
+            DataError: The data does not fit.
+            ModelError: The float model cannot be opened.
+        """
+        session = open_session(self.original, runtime=self.runtime)
+        self.inputs = input_infos(session, self.original)
+        batches = open_data(
+            self.data, self.inputs, batch_size=self.batch_size, preprocess=self.preprocess
+        )
+        self._batches = _shuffled(batches) or batches
+        self.shuffled = self._batches is not batches
+        self.notes += [n for n in batches.notes if n not in self.notes]
+
+    def tuned(self, count: int) -> int:
+        """Return how many samples the search sees: the first ones.
+
+        Args:
+            count: Samples in all.
+        """
+        if not self.shuffled or self.holdout == 0:
+            return count
+        assert isinstance(self._batches, list)
+        ends = np.cumsum([b.size for b in self._batches])
+        return int(ends[np.argmin(np.abs(ends - (1 - self.holdout) * count))])
+
+    @property
+    def divisible(self) -> bool:
+        """Whether single samples can be looked at: they are held in memory, and the model takes any number of them."""
+        fixed = any(
+            len(i.dims) and isinstance(i.dims[0], int) and i.dims[0] > 1 for i in self.inputs
+        )
+        return self.shuffled and (not fixed or any(b.whole for b in self._batches))
+
+    def answers(
+        self, model: ir.Model, ranges: Sequence[tuple[int, float]], notes: list[str] | None = None
+    ) -> Iterator[Answered]:
+        """Run a model on ranges of samples, batch by batch.
+
+        Args:
+            model: The model.
+            ranges: (first, behind the last) of each.
+            notes: Is given what the first sample of all shows of a quantized model: kernels that saturate.
+        """
+        session = open_session(
+            model, runtime=self.runtime, integers=kernels_are_exact(self.runtime)
+        )
+        for start, end in ranges:
+            for i, batch in enumerate(self._from(start, end)):
+                outputs = self._run(session, batch)
+                if i == 0 and start == 0 and notes is not None and model is not self.original:
+                    said = saturation_note(model, batch.feeds, outputs, runtime=self.runtime)
+                    notes += [said] if said is not None else []
+                yield batch, outputs
+
+    def _from(self, start: int, end: float) -> Iterator[Batch]:
+        """Yield samples from one index to another."""
+        done = 0
+        for batch in self._batches:
+            first, last = max(start - done, 0), min(end - done, batch.size)
+            done += batch.size
+            if first < last:
+                yield batch if (first, last) == (0, batch.size) else batch.part(first, int(last))
+            if done >= end:
+                return
+
+    def _run(self, session: Any, batch: Batch) -> dict[str, AnyArray]:
+        names = [o.name for o in session.get_outputs()]
+        feeds = {i.name: batch.feeds[i.name] for i in session.get_inputs()}
+        try:
+            values = infer(session, names, feeds)
+        except ModelError:
+            if batch.size == 1 or batch.whole:
+                raise
+            parts = [self._run(session, batch.part(i, i + 1)) for i in range(batch.size)]
+            return {n: np.concatenate([p[n] for p in parts]) for n in names}
+        return dict(zip(names, map(np.asarray, values), strict=True))
+
+
+def _shuffled(batches: Batches) -> list[Batch] | None:
+    """Return all batches with their samples in random order; None where they do not fit into memory."""
+    held: list[Batch] = []
+    size = 0
+    if batches.once:
+        return None
+    for batch in batches:
+        held.append(batch)
+        size += sum(x.nbytes for x in (*batch.feeds.values(), *batch.extras.values()))
+        if size > MEMORY_BYTES:
+            return None
+    rng = np.random.default_rng(0)
+    if any(b.whole for b in held) or any(
+        b.feeds[n].shape[1:] != held[0].feeds[n].shape[1:] for b in held for n in b.feeds
+    ):
+        return [held[i] for i in rng.permutation(len(held))]
+    order = rng.permutation(sum(b.size for b in held))
+    feeds = {
+        n: x if n in held[0].shared else np.concatenate([b.feeds[n] for b in held])[order]
+        for n, x in held[0].feeds.items()
+    }
+    extras = {n: np.concatenate([b.extras[n] for b in held])[order] for n in held[0].extras}
+    whole = replace(held[0], feeds=feeds, extras=extras, size=len(order), files=())
+    starts = np.cumsum([0, *(b.size for b in held)])
+    return [whole.part(int(a), int(b)) for a, b in itertools.pairwise(starts)]
