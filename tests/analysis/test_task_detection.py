@@ -24,7 +24,8 @@ Array = np.ndarray[Any, Any]
 def scene(seed: int, samples: int = 5, classes: int = 3) -> tuple[list[Array], list[Array]]:
     """Return detections (n, 6) and boxes (n, 5) of each sample: some found well, some badly, some twice, some not at all."""
     rng = np.random.default_rng(seed)
-    found, there = [], []
+    found: list[Array] = []
+    there: list[Array] = []
     for _ in range(samples):
         low = rng.uniform(0, 80, (rng.integers(0, 5), 2))
         boxes = np.hstack([low, low + rng.uniform(20, 50, low.shape)])
@@ -142,7 +143,7 @@ def test_mean_precision_is_that_of_coco(seed: int) -> None:
 
 
 def test_outputs_of_their_own_and_one_output_say_the_same() -> None:
-    found, there = scene(1)
+    found, _ = scene(1)
     rows = next(f for f in found if len(f) > 2)
     boxes, scores, classes = rows[None, :, :4], rows[None, :, 4], rows[None, :, 5]
     several = {"classes": classes, "boxes": boxes, "scores": scores}

@@ -26,7 +26,9 @@ def evaluation() -> dict[str, Any]:
 
 
 def paired(**options: Any) -> Paired:
-    found = Paired(Samples(evaluation(), load(digits.MODEL), Runtime(), **options), batch_metric("top1"))
+    found = Paired(
+        Samples(evaluation(), load(digits.MODEL), Runtime(), **options), batch_metric("top1")
+    )
     found.open()
     return found
 

@@ -54,7 +54,7 @@ def noisy(size: float) -> ir.Model:
 def evaluations(journal: Journal | None = None, **options: Any) -> Evaluations:
     found = digits.evaluation()
     data = {"image": found.image, "labels": found.labels}
-    paired = Paired(Samples(data, load(digits.MODEL), Runtime(), **options), batch_metric("top1"))
+    paired = Paired(Samples(data, load(digits.MODEL), Runtime()), batch_metric("top1"), **options)
     paired.open()
     evaluator: Any = SimpleNamespace(paired=paired, higher_is_better=True)
     reference = float(paired.reference.mean())

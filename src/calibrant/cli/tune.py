@@ -254,7 +254,7 @@ def tune(
             "--holdout",
             metavar="SHARE",
             help="Share of the evaluation samples that the search does not see; the chosen model is run on them, too. For "
-            "scores that are means over samples. Default: 0.2 with auto, 0 with a vendor's procedure.",
+            "metrics by name. Default: 0.2 with auto and a mean over samples, otherwise 0.",
             rich_help_panel=_PANEL,
             show_default=False,
         ),

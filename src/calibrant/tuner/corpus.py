@@ -7,7 +7,8 @@ both models on the same samples:
     interval   = 2.5 % and 97.5 % of loss(S_1), …, loss(S_500), each S_i as many samples, drawn at random with replacement
 
 A sample that is hard for one model is hard for the other, and both are drawn together. No bound says after a few samples what
-such a value will be on all, so no evaluation ends early, and no few samples tell trials apart. A share is held out as for means.
+such a value will be on all, so no evaluation ends early, and no few samples tell trials apart. Nor is the value of all samples the
+mean of those of two shares, so none is held out unless it is asked for.
 
 Sources: Efron, Tibshirani, "An introduction to the bootstrap", 1993, section 13.3 (the interval of percentiles); Koehn,
 "Statistical significance tests for machine translation evaluation", EMNLP 2004 (both systems on the same draws).
@@ -135,9 +136,7 @@ class ByCorpus:
                 self.samples.notes.append(UNSHUFFLED)
             self._reference, _ = self._run(self.samples.original, 0, math.inf)
 
-    def _run(
-        self, model: ir.Model, start: int, end: float
-    ) -> tuple[list[Any], Sequence[str]]:
+    def _run(self, model: ir.Model, start: int, end: float) -> tuple[list[Any], Sequence[str]]:
         """Return what each sample contributes, and what is to be said of it."""
         if start >= end:
             return [], ()

@@ -314,6 +314,7 @@ def evaluator_of(
     provider: str = "cpu",
     threads: int | None = None,
     holdout: float = 0.0,
+    holdout_of_all: float = 0.0,
     confidence: float | None = 0.99,
 ) -> Evaluator:
     """Return how models are scored.
@@ -328,6 +329,7 @@ def evaluator_of(
         provider: Where models run.
         threads: Threads inside an operator.
         holdout: Share of the samples that the search does not see, where the score is a mean over samples.
+        holdout_of_all: The same, where the score is a metric of all samples together.
         confidence: That an evaluation which ends early is right; None for certain ends alone.
 
     Raises:
@@ -363,7 +365,8 @@ def evaluator_of(
         from calibrant.tuner.corpus import ByCorpus
 
         found = task_metric(metric)
-        samples = Samples(data, original, runtime, batch_size, preprocess, holdout)
+        share = holdout if isinstance(found, BatchMetric) else holdout_of_all
+        samples = Samples(data, original, runtime, batch_size, preprocess, share)
         if not isinstance(found, BatchMetric):
             return ByCorpus(samples, found, metric)
         paired = Paired(samples, found, confidence)

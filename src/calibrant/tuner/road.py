@@ -143,8 +143,8 @@ def tune(
             many as a vendor's procedure takes (40 at most with `horizon`).
         max_minutes: Minutes, at most; what runs is finished.
         holdout: Share of the evaluation samples that the search does not see, in [0, 1). None for 0.2 with
-            `auto`, and for nothing with a vendor's procedure. The model that is chosen is run on
-            them, too, and meets the requirement on all. For scores that are means over samples.
+            `auto`, and for nothing with a vendor's procedure or a score that is no mean over samples. The model that is
+            chosen is run on them, too, and meets the requirement on all. For named metrics.
         confidence: An evaluation ends before all samples are seen once it is certain, with this probability, whether the
             requirement is met; 1 for no chance at all, None for 0.99 with
             `auto` and 1 otherwise. For `top<k>`.
@@ -182,6 +182,7 @@ def tune(
         max_minutes,
         samples_for_sensitivity,
     )
+    of_all = holdout if holdout is not None else 0.0
     holdout = holdout if holdout is not None else 0.0 if vendor is not None else HOLDOUT
     confidence = (
         confidence if confidence is not None else 1.0 if vendor is not None else CONFIDENCE
@@ -212,6 +213,7 @@ def tune(
         provider=provider,
         threads=threads,
         holdout=holdout,
+        holdout_of_all=of_all,
         confidence=confidence if confidence < 1 else None,
         **how,  # type: ignore[arg-type]
     )

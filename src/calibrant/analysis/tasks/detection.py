@@ -167,7 +167,7 @@ def _precision(hits: npt.NDArray[np.bool_], count: int) -> float:
     for got, best in zip(right.T, precision.T, strict=True):
         index = np.searchsorted(got / count, recalls, side="left")
         found += float(np.append(best, 0.0)[index].mean())
-    return found / hits.shape[1]
+    return float(found / hits.shape[1])
 
 
 def _metric(

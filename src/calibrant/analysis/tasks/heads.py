@@ -94,7 +94,7 @@ def overlaps(first: Floats, second: Floats) -> Floats:
     both = np.clip(high - low, 0, None).prod(axis=2)
     mine, other = ((b[:, 2:4] - b[:, :2]).prod(axis=1) for b in (first, second))
     union = mine[:, None] + other[None] - both
-    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    return np.asarray(np.divide(both, union, out=np.zeros_like(both), where=union > 0))
 
 
 def _corners(outputs: Mapping[str, AnyArray], least: float, most: float) -> Iterator[Detections]:
