@@ -198,7 +198,7 @@ def median(values: Sequence[float]) -> float:
 
 def publish(name: str, title: str, body: str) -> None:
     """Print a result with its versions, machine, date and command, and write it to RESULTS."""
-    versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in PACKAGES)
+    versions = ", ".join(f"{p} {_version(p)}" for p in PACKAGES)
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
@@ -223,6 +223,14 @@ def publish(name: str, title: str, body: str) -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)
+
+
+def _version(package: str) -> str:
+    """Return the version of a package; a checkout on PYTHONPATH has none."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "(a checkout)"
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

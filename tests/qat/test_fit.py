@@ -228,6 +228,19 @@ def test_labels_train_where_they_are_there_and_are_missed_where_not():
         fit(qat, CALIBRATION, evaluate=top1, epochs=1, loss="distil")
 
 
+def test_the_float_network_is_trained_beside_where_that_is_asked_for():
+    held = evaluation()
+    labelled = {"image": held.image[:300], "labels": held.labels[:300]}
+    asked = {"evaluate": top1, "epochs": 1, "batch_size": 50, "float_too": True}
+    fitted = fit(fresh(), labelled, loss="labels", lr=0.2, **asked)
+    assert fitted.float_trained_score != fitted.float_score  # a rate that ruins any network
+    assert (
+        fitted.result.summary["training"]["scores"]["float_trained"] == fitted.float_trained_score
+    )
+    alike = fit(fresh(), labelled, **asked)
+    assert alike.float_trained_score == alike.float_score
+
+
 class KilledError(Exception):
     """Stands for the end of a process."""
 

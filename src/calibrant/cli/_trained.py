@@ -26,7 +26,7 @@ def print_trained(fitted: Fitted, metric: str, files: Sequence[Path]) -> None:
     training = fitted.result.summary["training"]
     rows = table("", metric, title="Scores")
     for name, value in training["scores"].items():
-        rows.add_row(name, f"{value:.6g}")
+        rows.add_row(name.replace("_", ", "), f"{value:.6g}")
     out.print(rows)
     out.print(
         f"{training['steps']} steps of {training['batch_size']} samples, {training['epochs']:.2f} epochs, "

@@ -180,6 +180,15 @@ def train(
             rich_help_panel=_PANEL,
         ),
     ] = "frozen",
+    float_too: Annotated[
+        bool,
+        typer.Option(
+            "--float-too",
+            help="Train the float model as long with the same loss and score it beside: what of a gain is not due to "
+            "quantizers. It stays as it is with distill.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -247,6 +256,7 @@ def train(
             calibration_samples=calibration_samples,
             seed=seed,
             bn=bn,
+            float_too=float_too,
             resume=resume,
             preprocess=preprocess,
             provider=provider,

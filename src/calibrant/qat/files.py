@@ -43,6 +43,7 @@ def train_files(
     calibration_samples: int = 128,
     seed: int = 0,
     bn: str = "frozen",
+    float_too: bool = False,
     resume: bool = False,
     preprocess: str | Path | None = None,
     provider: str = "cpu",
@@ -70,6 +71,7 @@ def train_files(
         calibration_samples: Samples that ranges are calibrated on.
         seed: Decides the order of the samples.
         bn: Statistics of batch normalization, `frozen` or `live`.
+        float_too: Train the float model as long with the same loss, and score it beside.
         resume: Go on where a run in this folder ended.
         preprocess: File that says how raw samples become inputs.
         provider: Execution provider for runs of the deployed model.
@@ -102,6 +104,7 @@ def train_files(
         augment=augment,
         seed=seed,
         bn=bn,
+        float_too=float_too,
         device=device,
         folder=out,
         resume=resume,

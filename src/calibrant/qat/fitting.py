@@ -18,6 +18,7 @@ import torch
 from calibrant.analysis.parts import parts_of
 from calibrant.errors import ConfigValueError
 from calibrant.qat.augmentation import Augment, augment_of
+from calibrant.qat.beside import float_trained
 from calibrant.qat.checkpoint import with_state
 from calibrant.qat.judge import Evaluate, Held
 from calibrant.qat.loop import Asked, Loop
@@ -52,6 +53,7 @@ class Fitted:
         losses: Loss of every step.
         notes: What went otherwise than planned.
         seconds: Wall time [s].
+        float_trained_score: Score of the float model trained as long with the same loss; None where it was not asked for.
     """
 
     result: QuantizedModel
@@ -63,6 +65,7 @@ class Fitted:
     losses: tuple[float, ...]
     notes: tuple[str, ...]
     seconds: float
+    float_trained_score: float | None = None
 
 
 def fit(
@@ -80,6 +83,7 @@ def fit(
     weight_decay: float = 0.0,
     seed: int = 0,
     bn: str = "frozen",
+    float_too: bool = False,
     device: str = "cpu",
     preprocess: str | Path | None = None,
     folder: str | Path | None = None,
@@ -109,6 +113,8 @@ def fit(
         seed: Decides the order of the samples.
         bn: Statistics of batch normalization: `frozen` (those of the file; for short runs) or `live` (those of each batch;
             for runs of many epochs).
+        float_too: Train the float network as long with the same samples and loss, and score it beside: what of a gain
+            is not due to quantizers. With `distill` it stays as it is, since its loss is 0; otherwise it doubles the time.
         device: Where torch trains: `cpu`, `cuda`, `cuda:1`.
         preprocess: File that says how raw samples become inputs.
         folder: Where the journal and the checkpoint go; None for none.
@@ -162,10 +168,10 @@ def fit(
     loop = Loop(qat, data, asked, Folder(Path(folder) if folder is not None else None, identity))
     if resume:
         loop.resume()
-    return _fitted(qat, loop, verdict)
+    return _fitted(qat, loop, verdict, float_too=float_too)
 
 
-def _fitted(qat: Trainable, loop: Loop, verdict: Evaluate | None) -> Fitted:
+def _fitted(qat: Trainable, loop: Loop, verdict: Evaluate | None, *, float_too: bool) -> Fitted:
     """Run a loop, and say what it came to."""
     state, evaluate = loop.state, loop.asked.evaluate
     if math.isnan(state.calibrated):
@@ -192,6 +198,11 @@ def _fitted(qat: Trainable, loop: Loop, verdict: Evaluate | None) -> Fitted:
             result = qat.convert()
     assert result is not None
     scores = {"float": floating, "calibrated": calibrated, "trained": trained}
+    beside = None
+    if float_too:
+        with qat.progress.stage("train the float model"):
+            other = float_trained(loop)
+        beside = scores["float_trained"] = float((verdict or evaluate)(other))
     summary = _summary(loop, result, scores, better=better)
     return Fitted(
         replace(result, summary=summary),
@@ -203,6 +214,7 @@ def _fitted(qat: Trainable, loop: Loop, verdict: Evaluate | None) -> Fitted:
         tuple(state.losses),
         tuple(state.notes),
         loop.seconds,
+        beside,
     )
 
 

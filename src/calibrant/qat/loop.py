@@ -127,7 +127,7 @@ class Loop:
                 self.asked.size, self.qat.inputs, seed=self.asked.seed, epoch=epoch, first=first
             ):
                 start = time.perf_counter()
-                if not self._step(*self._moved(*batch)):
+                if not self._step(*self.moved(*batch, step=self.state.step)):
                     break  # the run went back
                 self._plan(time.perf_counter() - start)
                 self.qat.progress.step(self.state.step, self.state.steps or None)
@@ -171,15 +171,17 @@ class Loop:
 
     # ------------------------------------------------------------------------------------------- steps
 
-    def _moved(
+    def moved(
         self,
         rows: npt.NDArray[np.int64],
         inputs: tuple[Tensor, ...],
         extras: dict[str, Tensor],
+        *,
+        step: int,
     ) -> tuple[npt.NDArray[np.int64], tuple[Tensor, ...], dict[str, Tensor]]:
         """Change samples where that is asked for, and bring them to where the network is."""
         if self.asked.augment is not None:
-            generator = np.random.default_rng((self.asked.seed, self.state.step, 1))
+            generator = np.random.default_rng((self.asked.seed, step, 1))
             inputs, extras = self.asked.augment(inputs, extras, generator)
         device = self.asked.device
         return (
@@ -199,7 +201,7 @@ class Loop:
         share = rate_share(state.step, state.steps) if state.steps else 1 / (10 * TIMED_STEPS)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * share * state.factor
-        with self._placed():
+        with self.placed():
             answer = self.module(*inputs)
             answers = answer if isinstance(answer, tuple) else (answer,)
             loss = self.asked.loss(answers, self.answers.of(rows, inputs), extras)
@@ -217,7 +219,7 @@ class Loop:
         state.losses.append(value)
         return True
 
-    def _placed(self) -> AbstractContextManager[Any]:
+    def placed(self) -> AbstractContextManager[Any]:
         """What a graph works out from shapes is made where the network is."""
         return nullcontext() if self.asked.device == "cpu" else torch.device(self.asked.device)
 

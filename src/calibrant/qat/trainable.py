@@ -33,7 +33,8 @@ from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.progress import Callback, Progress
 from calibrant.qat.agreement import Agreement, agreement_of
 from calibrant.qat.build import Trained, build_module
-from calibrant.qat.graph import explained, key_of, to_torch
+from calibrant.qat.graph import explained, to_torch
+from calibrant.qat.learned import with_learned
 from calibrant.qat.modules import exported
 from calibrant.qat.normalization import with_statistics
 from calibrant.qat.rates import float_groups
@@ -223,13 +224,7 @@ class Trainable:
             )
             if w.bias is not None and w.layer in self.trained.biases:
                 _set(constants[w.bias], self.trained.bias(w.layer).floats())
-        learned = getattr(self.module, "learned", None)
-        if learned is not None:
-            held = dict(learned.named_parameters())
-            for name, value in constants.items():
-                p = held.get(key_of(name))
-                if p is not None and tuple(p.shape) == _shape(value):
-                    _set(value, p.detach().cpu().numpy())
+        with_learned(model, self.module)
         return model
 
     def convert(self, *, latency: bool = False, check: bool = True) -> QuantizedModel:
@@ -383,8 +378,3 @@ def _group(name: str) -> str:
 
 def _set(value: ir.Value, array: npt.NDArray[Any]) -> None:
     value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)
-
-
-def _shape(value: ir.Value) -> tuple[int, ...]:
-    assert value.const_value is not None
-    return tuple(int(n) for n in value.const_value.shape.numpy())
