@@ -54,6 +54,7 @@ class Samples:
     shuffled: bool = False
     inputs: list[InputInfo] = field(default_factory=list)
     _batches: Sequence[Batch] | Batches = field(default=(), repr=False)
+    _saturates: bool = False
 
     def open(self) -> None:
         """Read the data.
@@ -107,9 +108,11 @@ class Samples:
         for start, end in ranges:
             for i, batch in enumerate(self._from(start, end)):
                 outputs = self._run(session, batch)
-                if i == 0 and start == 0 and notes is not None and model is not self.original:
+                new = i == 0 and start == 0 and model is not self.original
+                if new and notes is not None and not self._saturates:  # it is told of one trial
                     said = saturation_note(model, batch.feeds, outputs, runtime=self.runtime)
                     notes += [said] if said is not None else []
+                    self._saturates = said is not None
                 yield batch, outputs
 
     def _from(self, start: int, end: float) -> Iterator[Batch]:
