@@ -21,7 +21,9 @@ from calibrant.errors import ConfigValueError, DataError
 from calibrant.qat import fit, prepare
 from calibrant.qat.average import Average
 from calibrant.qat.checkpoint import load_checkpoint, save_checkpoint
+from calibrant.qat.loop import Asked, Loop
 from calibrant.qat.rates import suggested_rate
+from calibrant.qat.run_state import Check, State
 from calibrant.qat.samples import read_samples
 from calibrant.qat.schedule import rate_share
 
@@ -214,6 +216,35 @@ def test_samples_are_changed_anew_each_time_and_the_float_network_asked_anew(tra
     assert not np.array_equal(seen[0], seen[6])
     with pytest.raises(ConfigValueError, match="augment is 'flip'"):
         fit(fresh(W4A4), training, evaluate=top1, epochs=1, augment="flip")
+
+
+class Clocked(Loop):
+    """A loop whose steps take 1 s and whose scores 2 s."""
+
+    seconds = 0.0
+
+    def __init__(self):
+        self.asked = Asked(1e-3, 1, lambda *_: torch.zeros(()), lambda _: 0.0, 0, 2.0, 0)
+        self.state = State()
+        self.timed, self.trained, self.looked = 0, 0.0, 0.0
+
+
+def test_minutes_end_with_the_rate_at_0_and_time_for_the_last_look():
+    loop, rates = Clocked(), []
+    while not loop._done():
+        steps = loop.state.steps
+        rates.append(rate_share(loop.state.step, steps) if steps else 0.02)
+        loop.state.step += 1
+        loop.seconds += 1.0
+        loop._plan(1.0)
+        if loop._due() and not loop._done():
+            loop.state.checks.append(Check(loop.state.step, 0.0, 0.0, 0.0, 0.0))
+            loop.seconds += 2.0
+            loop.looked = 2.0
+    assert 115 <= loop.seconds + 2 * 2.0 <= 120
+    assert len(loop.state.checks) == 3
+    assert max(rates) > 0.9
+    assert rates[-1] < 0.01
 
 
 def test_labels_train_where_they_are_there_and_are_missed_where_not():

@@ -162,7 +162,7 @@ class Loop:
         looks = CHECKS + 1 - len(self.state.checks)  # the last one scores twice
         left = 60 * minutes - self.seconds - looks * look
         each = self.trained / (self.timed - 1)
-        self.state.steps = self.state.step + max(1, int(left / max(each, 1e-6)))
+        self.state.steps = self.state.step + max(0, int(left / max(each, 1e-6)))
 
     def _due(self) -> bool:
         """Whether it is time for a look."""
