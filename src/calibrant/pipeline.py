@@ -20,6 +20,7 @@ from calibrant.analysis.quality import quality_of
 from calibrant.dialects.asked import RecipeLike, asked
 from calibrant.findings import Findings
 from calibrant.graph.load import ModelLike
+from calibrant.graph.modules import as_model
 from calibrant.plan.loaded import keeps_scales
 from calibrant.progress import Callback, Progress
 from calibrant.results import QuantizedModel, result_of
@@ -42,6 +43,7 @@ def quantize(
     data: Any,
     recipe: RecipeLike | None = None,
     *,
+    example: Any = None,
     target: str | Path | None = None,
     fix: Mapping[str, Any] | None = None,
     keep_fixed_inputs: bool = False,
@@ -59,11 +61,14 @@ def quantize(
     """Quantize a float model.
 
     Args:
-        model: Path of an ONNX file, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not changed.
+        model: Path of an ONNX file, an `onnx.ModelProto`, an `onnx_ir.Model`, or a module of torch, which is exported: its
+            nodes have the names of your modules. It is not changed.
         data: Calibration data: a path, a dict of arrays by input name, or any iterable of feeds. None where
             nothing is calibrated: the recipe keeps the scales that the model has.
         recipe: What is wanted: a path, a text, a mapping (all in any dialect) or a Recipe; None for the
             defaults.
+        example: What a module of torch is called with: a tensor, a sequence of tensors, or a mapping by argument. None
+            takes it from data that has arrays by the names of its arguments.
         target: What the model will run on, a name or a file of your own; over the recipe's.
         fix: Inputs of the model that are the same in every use, such as `{"sr": 16000}`: they become constants,
             what depends on them is computed beforehand, and an If that they decide gives way to its branch. A value
@@ -87,6 +92,7 @@ def quantize(
         DataError: The data is empty, does not fit the inputs, or is not finite.
         ConfigError: The recipe names what the model does not have, or asks for what does not exist.
     """
+    model = as_model(model, example, data)
     wanted = asked(recipe, target, fix, keep_fixed_inputs=keep_fixed_inputs)
     store = Store(
         model,
@@ -192,6 +198,7 @@ def observe(
     data: Any,
     recipe: RecipeLike | None = None,
     *,
+    example: Any = None,
     target: str | Path | None = None,
     fix: Mapping[str, Any] | None = None,
     provider: str = "cpu",
@@ -209,7 +216,7 @@ def observe(
     whole, bit for bit; those of different models do not merge (their digests differ).
     """
     store = Store(
-        model,
+        as_model(model, example, data),
         data,
         runtime=Runtime(provider, threads),
         batch_size=batch_size,

@@ -11,6 +11,7 @@ from calibrant.errors import ConfigValueError
 
 if TYPE_CHECKING:
     from calibrant.diagnose import Advice
+    from calibrant.graph.load import ModelLike
 
 __all__ = ["applied", "print_advice"]
 
@@ -22,7 +23,7 @@ RECIPE = "recipe.yaml"
 
 
 def applied(
-    advice: Advice, number: int, out: Path, *, model: Path, data: Any, **how: Any
+    advice: Advice, number: int, out: Path, *, model: ModelLike, data: Any, **how: Any
 ) -> list[Path]:
     """Quantize with a step, and write the model and its recipe.
 

@@ -38,7 +38,13 @@ HOW_PANEL = "How to quantize (over the recipe)"
 RUN_PANEL = "Running the model"
 OUTPUT_PANEL = "Messages"
 
-Model = Annotated[Path, typer.Argument(help="An ONNX file.", show_default=False)]
+Model = Annotated[
+    Path,
+    typer.Argument(
+        help="An ONNX file; or module:function, which returns a module of torch, or that and what it is called with.",
+        show_default=False,
+    ),
+]
 
 Data = Annotated[
     str,

@@ -152,6 +152,7 @@ def advise(
     gain of a step is that of a recipe that was solved, not a guess. Steps that gain nothing are not shown.
     """
     from calibrant.cli._advised import applied, print_advice
+    from calibrant.cli._module import model_of
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._reported import add_report, check_report
     from calibrant.cli._summary import check_folder, print_json, quiet_stdout
@@ -168,8 +169,9 @@ def advise(
         check_folder(out)
     files: list[Path] = []
     with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
+        network = model_of(model, data)
         advice = run(
-            model,
+            network,
             data,
             target=target,
             recipe=recipe_source(recipe) if recipe is not None else None,
@@ -189,7 +191,7 @@ def advise(
                 advice,
                 apply,
                 out,
-                model=model,
+                model=network,
                 data=data,
                 batch_size=batch_size,
                 preprocess=preprocess,
@@ -202,9 +204,9 @@ def advise(
         if page and out is not None:
             if apply is not None:
                 files += advice.save(out)
-            network = prepare(load(model))
-            fuse_batchnorm(network)
-            files += add_report(out, network_of(network))
+            prepared = prepare(load(network))
+            fuse_batchnorm(prepared)
+            files += add_report(out, network_of(prepared))
     if as_json:
         print_json(advice.content())
     else:

@@ -37,7 +37,12 @@ EXAMPLES = """Examples:
 
 def compare(
     float_model: Annotated[
-        Path, typer.Argument(metavar="FLOAT", help="The model that is right.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FLOAT",
+            help="The model that is right; module:function for a module of torch.",
+            show_default=False,
+        ),
     ],
     quantized: Annotated[
         Path,
@@ -146,6 +151,7 @@ def compare(
     """
     from calibrant.analysis.compare import compare as run
     from calibrant.cli._compared import print_report
+    from calibrant.cli._module import model_of
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._reported import add_report, check_report
     from calibrant.cli._summary import check_folder, print_json, quiet_stdout
@@ -155,7 +161,7 @@ def compare(
         check_folder(out)
     with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
         report = run(
-            float_model,
+            model_of(float_model, data),
             quantized,
             data,
             record=record,

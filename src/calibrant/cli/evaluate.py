@@ -72,6 +72,7 @@ def evaluate(
     labels.txt in the folder, or an array named like the output it belongs to.
     """
     from calibrant.analysis.evaluate import evaluate as run
+    from calibrant.cli._module import model_of
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._summary import print_evaluation, print_json, quiet_stdout
     from calibrant.errors import ConfigValueError
@@ -80,7 +81,7 @@ def evaluate(
         raise ConfigValueError("--min is nan; it is a number.")
     with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
         result = run(
-            model,
+            model_of(model, data),
             data,
             metric,
             batch_size=batch_size,

@@ -75,6 +75,7 @@ def explain(
     its reason. No data is needed.
     """
     from calibrant.cli._explained import in_brief, in_full
+    from calibrant.cli._module import model_of
     from calibrant.cli._overrides import with_options
     from calibrant.cli._prepared import prepared_for
     from calibrant.cli._summary import print_json
@@ -84,7 +85,7 @@ def explain(
     wanted = with_options(
         load_recipe(recipe_source(recipe), dialect=dialect, strict=strict), fix=fix or ()
     )
-    prepared = prepared_for(wanted, model)
+    prepared = prepared_for(wanted, model_of(model))
     found = _content(explained(wanted, prepared), wanted, prepared)
     if layer is not None:
         found["layers"] = _selected(found["layers"], layer)

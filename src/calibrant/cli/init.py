@@ -143,6 +143,7 @@ def init(
 
 def _native(model: Path, target: str, fix: Sequence[str]) -> tuple[str, tuple[LayerDecision, ...]]:
     """Return a recipe that changes nothing, and its layers."""
+    from calibrant.cli._module import model_of
     from calibrant.cli._overrides import with_options
     from calibrant.cli._starter import starter_recipe
     from calibrant.graph.load import load, prepare
@@ -151,7 +152,7 @@ def _native(model: Path, target: str, fix: Sequence[str]) -> tuple[str, tuple[La
     from calibrant.recipe import Recipe
 
     recipe = with_options(Recipe(target=target), fix=fix)
-    prepared = prepare(with_fixed(load(model), recipe))
+    prepared = prepare(with_fixed(load(model_of(model)), recipe))
     plan = resolve(recipe, prepared)
     return starter_recipe(prepared, plan, model.name, recipe), plan.layers
 
@@ -162,6 +163,7 @@ def _vendor(
     """Return a vendor's configuration, its layers as read back, and what gave way in `source`."""
     import json
 
+    from calibrant.cli._module import model_of
     from calibrant.cli._overrides import with_options
     from calibrant.cli._prepared import prepared_for
     from calibrant.dialects import load_recipe
@@ -173,9 +175,9 @@ def _vendor(
     from calibrant.plan.fixed import with_fixed
     from calibrant.recipe import Recipe
 
-    model: ModelLike = path
+    model: ModelLike = model_of(path)
     if fix:
-        model = with_fixed(load(path), with_options(Recipe(), fix=fix))
+        model = with_fixed(load(model), with_options(Recipe(), fix=fix))
     unsaid = [
         f"The file does not say that inputs are fixed: 'calibrant quantize' needs --fix {f}, too."
         for f in fix

@@ -255,6 +255,7 @@ def quantize(
     like what the model will see are enough.
     """
     from calibrant.cli._called import called
+    from calibrant.cli._module import model_of
     from calibrant.cli._overrides import with_options
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._summary import (
@@ -306,7 +307,7 @@ def quantize(
                     "A record says all scales, so no data is looked at that --jobs or --ray could divide."
                 )
             result = quantize_from_record(
-                model,
+                model_of(model, data),
                 record,
                 data,
                 provider=provider,
@@ -319,7 +320,7 @@ def quantize(
             )
         else:
             result = run(
-                model,
+                model_of(model, data),
                 data,
                 wanted,
                 provider=provider,

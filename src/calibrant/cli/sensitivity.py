@@ -153,6 +153,7 @@ def sensitivity(
 
     One layer alone is quantized, or one alone is left in float; only what lies behind it is run again.
     """
+    from calibrant.cli._module import model_of
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._ranked import print_ranking
     from calibrant.cli._reported import add_report, check_report
@@ -164,7 +165,7 @@ def sensitivity(
         check_folder(out)
     with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
         ranking = run(
-            model,
+            model_of(model, data),
             data,
             recipe_source(recipe) if recipe is not None else None,
             [p.strip() for p in precision.split(",")],

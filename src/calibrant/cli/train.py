@@ -217,6 +217,7 @@ def train(
     training is no better than calibration alone, the calibrated model is written and the exit code is 8. Needs torch:
     pip install "calibrant[torch]".
     """
+    from calibrant.cli._module import model_of
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._summary import check_folder, print_json, quiet_stdout
     from calibrant.cli._trained import print_trained
@@ -240,7 +241,7 @@ def train(
     check_folder(out)
     with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
         fitted, files = train_files(
-            model,
+            model_of(model, data),
             data,
             wanted,
             out=out,

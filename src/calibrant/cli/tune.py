@@ -50,7 +50,8 @@ def tune(
     model: Annotated[
         Path | None,
         typer.Argument(
-            help="An ONNX file; with --from that of the earlier run.", show_default=False
+            help="An ONNX file, or module:function, which returns a module of torch; with --from that of the earlier run.",
+            show_default=False,
         ),
     ] = None,
     *,
@@ -305,6 +306,7 @@ def tune(
     """
     from calibrant.cli._call import CALL, filled, text_of
     from calibrant.cli._called import called
+    from calibrant.cli._module import model_of
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._summary import check_folder, print_json, quiet_stdout
     from calibrant.cli._tuned import print_tuned
@@ -345,7 +347,7 @@ def tune(
         check_packages()
     with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
         result = run(
-            call["model"],
+            model_of(call["model"], call["data"]),
             call["data"],
             _evaluation(call),
             Requirement.of(said) if said else None,

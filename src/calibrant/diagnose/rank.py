@@ -33,6 +33,7 @@ from calibrant.dialects.asked import RecipeLike, asked
 from calibrant.emit.qdq import emit_simulated
 from calibrant.errors import ConfigValueError, ModelError, did_you_mean
 from calibrant.graph.load import ModelLike
+from calibrant.graph.modules import as_model
 from calibrant.graph.passes.half_nodes import round_layers
 from calibrant.plan.loaded import keeps_scales
 from calibrant.progress import Callback, Progress
@@ -75,6 +76,7 @@ def sensitivity(
     precision: str | Sequence[str] = "int8",
     metric: MetricLike = "sqnr_db",
     *,
+    example: Any = None,
     mode: Mode = "alone",
     cost: Unit = "macs",
     layers: Sequence[str] | None = None,
@@ -101,6 +103,7 @@ def sensitivity(
             recipe's.
         metric: What layers are ranked by: a name of `calibrant.analysis.metrics`, `module:function`, or a function
             (mine, truth) of two arrays of one sample that returns a number. A function may say `higher_is_better`.
+        example: What a module of torch is called with, as for `calibrant.quantize`.
         mode: `alone`: one layer is quantized, all else float; `all-but`: one layer is float, all else quantized.
         cost: What `cost` counts: `macs`, multiplications of one sample, or `bytes` of the weight in the precision.
         layers: Layers to measure; None for all that are quantized.
@@ -124,6 +127,7 @@ def sensitivity(
     """
     by = ranked_by(metric)
     precisions = _checked(precision, mode, cost, samples, budget, memory_bytes)
+    model = as_model(model, example, data)
     wanted = PLAIN if recipe is None else asked(recipe, None)
     if keeps_scales(wanted):
         raise ConfigValueError(

@@ -25,7 +25,7 @@ from calibrant.graph.passes.names import has_unique_names, name_everything
 from calibrant.graph.passes.plain_gemm import plain_gemm
 from calibrant.graph.passes.simplify import simplify
 from calibrant.graph.passes.single import in_float32
-from calibrant.graph.proto import HoldsModel, held_model
+from calibrant.graph.proto import HoldsModel, TorchModule, held_model
 from calibrant.graph.quiet import quiet
 from calibrant.graph.values import own_copy
 
@@ -36,7 +36,7 @@ __all__ = [
     "unsupported_subgraphs",
 ]
 
-ModelLike = str | Path | onnx.ModelProto | ir.Model | HoldsModel
+ModelLike = str | Path | onnx.ModelProto | ir.Model | HoldsModel | TorchModule
 
 #: Quantizers of a model whose operators read floats.
 _QDQ_OPS = frozenset({"QuantizeLinear", "DequantizeLinear"})
@@ -84,6 +84,10 @@ def load(model: ModelLike, *, quantizers: bool = False, integers: bool = False) 
         name = "the model"
         _check(model, name)
         loaded = ir.from_proto(model)
+    elif isinstance(model, TorchModule):
+        raise ModelError(
+            f"The model is a module of torch ({type(model).__name__}), which is not taken here; export it to ONNX first."
+        )
     elif not isinstance(model, (str, os.PathLike)) or not str(model):
         raise ModelError(
             f"The model is a {type(model).__name__}; it is a path, an onnx.ModelProto or an onnx_ir.Model."

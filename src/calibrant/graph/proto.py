@@ -10,7 +10,7 @@ import onnx_ir as ir
 from calibrant.errors import ModelError
 from calibrant.graph.values import own_copy
 
-__all__ = ["PROTOBUF_LIMIT", "HoldsModel", "as_proto", "held_model"]
+__all__ = ["PROTOBUF_LIMIT", "HoldsModel", "TorchModule", "as_proto", "held_model"]
 
 #: Protobuf messages end at 2 GiB; a model with more bytes of weights goes through files.
 PROTOBUF_LIMIT = 2**31 - 2**24
@@ -23,6 +23,23 @@ class HoldsModel(Protocol):
     @property
     def deploy(self) -> ir.Model:
         """The model."""
+        ...
+
+
+@runtime_checkable
+class TorchModule(Protocol):
+    """A module of torch (`torch.nn.Module`)."""
+
+    def forward(self, *args: Any) -> Any:
+        """Answer."""
+        ...
+
+    def state_dict(self) -> Any:
+        """Return parameters and buffers by name."""
+        ...
+
+    def named_parameters(self) -> Any:
+        """Yield parameters by name."""
         ...
 
 

@@ -28,9 +28,9 @@ from calibrant import algorithms
 from calibrant.dialects import load_recipe
 from calibrant.dialects.amct.retrain_write import create_retrain_config
 from calibrant.errors import ConfigRuntimeError, ConfigTypeError, OutputError
+from calibrant.graph.modules import exported
 from calibrant.numerics import QuantSpec
 from calibrant.plan import resolve
-from calibrant.qat.modules import exported
 from calibrant.qat.quantizers import ActivationQuantizer
 from calibrant.qat.trainable import Trainable, prepare
 from calibrant.stats import TensorStats

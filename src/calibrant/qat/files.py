@@ -11,6 +11,7 @@ from calibrant.analysis.evaluate import evaluate
 from calibrant.analysis.tasks.registry import task_metric
 from calibrant.data.imports import is_function_name
 from calibrant.graph.load import load
+from calibrant.graph.modules import as_model
 from calibrant.plan.fixed import with_fixed
 from calibrant.progress import Callback
 from calibrant.qat.fitting import Fitted, fit
@@ -31,6 +32,7 @@ def train_files(
     recipe: Recipe,
     *,
     out: Path,
+    example: Any = None,
     evaluation: Any = None,
     metric: str | None = None,
     target: str | Path | None = None,
@@ -58,6 +60,7 @@ def train_files(
         data: Training samples.
         recipe: What is wanted.
         out: The folder.
+        example: What a module of torch is called with, as for `prepare`.
         evaluation: Evaluation data with references, for the verdict; None compares outputs on training samples that are
             held back. The state that is kept is chosen on these in any case.
         metric: What the deployed model is scored by on evaluation data.
@@ -82,6 +85,7 @@ def train_files(
     Returns:
         What training came to, and the files.
     """
+    model = as_model(model, example, data)
     samples = read_samples(with_fixed(load(model), recipe), data, preprocess)
     qat = prepare(
         model,

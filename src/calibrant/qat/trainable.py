@@ -25,6 +25,7 @@ from calibrant.analysis.probe import Probe
 from calibrant.dialects.asked import RecipeLike, asked
 from calibrant.errors import ConfigValueError
 from calibrant.graph.load import ModelLike
+from calibrant.graph.modules import as_model
 from calibrant.pipeline import finished
 from calibrant.plan import resolve
 from calibrant.plan.folding import folded_scales
@@ -33,9 +34,9 @@ from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.progress import Callback, Progress
 from calibrant.qat.agreement import Agreement, agreement_of
 from calibrant.qat.build import Trained, build_module
+from calibrant.qat.giving_back import put_back
 from calibrant.qat.graph import explained, to_torch
 from calibrant.qat.learned import with_learned
-from calibrant.qat.modules import exported
 from calibrant.qat.normalization import with_statistics
 from calibrant.qat.rates import float_groups
 from calibrant.qat.recipe import asked_of_training, for_calibration
@@ -227,15 +228,21 @@ class Trainable:
         with_learned(model, self.module)
         return model
 
-    def convert(self, *, latency: bool = False, check: bool = True) -> QuantizedModel:
+    def convert(
+        self, *, into: nn.Module | None = None, latency: bool = False, check: bool = True
+    ) -> QuantizedModel:
         """Return the trained network as files have it, compared with the module on held samples.
 
         Args:
+            into: Your module, the one that was prepared: the trained weights are put back into it, under the names of
+                its parameters, so that it computes what the trained float model does.
             latency: Time one inference of both models.
             check: Refuse a model that is not what was trained.
 
         Raises:
             ModelError: The deployed model does not compute what the module does.
+            ConfigValueError: `into` is another module, or holds its weights in a way that they cannot be put back into;
+                it is left as it was.
         """
         start = time.perf_counter()
         findings = replace(self.calibrated.findings, trials=(), nodes=(), distances=())
@@ -253,6 +260,8 @@ class Trainable:
         agreement = self.agreement(result)
         if check:
             agreement.check()
+        if into is not None:
+            put_back(into, result.float_model, self.probe.feeds[0], self.runtime)
         training = {
             "agreement": {
                 "samples": agreement.samples,
@@ -276,7 +285,7 @@ class Trainable:
 
 
 def prepare(
-    model: ModelLike | nn.Module,
+    model: ModelLike,
     data: Any,
     recipe: RecipeLike | None = None,
     *,
@@ -298,6 +307,7 @@ def prepare(
         data: Calibration data, as `calibrant.quantize` takes it: some 100 samples are enough.
         recipe: What is wanted: any recipe, one for training (AMCT's retrain configurations) or not.
         example: What a module of torch is called with: a tensor, a sequence of tensors, or a mapping by argument.
+            None takes it from data that has arrays by the names of its arguments.
         target: What the model will run on, over the recipe's.
         fix: Inputs of the model that are the same in every use.
         provider: Execution provider for runs of the deployed model.
@@ -314,12 +324,7 @@ def prepare(
         UnsupportedError: A node or a setting that cannot be trained.
     """
     start = time.perf_counter()
-    if isinstance(model, nn.Module):
-        if example is None:
-            raise ConfigValueError(
-                "A module of torch needs an example of what it is called with (example=…)."
-            )
-        model = exported(model, example)
+    model = as_model(model, example, data)
     wanted = asked(recipe, target, fix)
     calibration = for_calibration(wanted)
     store = Store(

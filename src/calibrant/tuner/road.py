@@ -23,6 +23,7 @@ from calibrant.errors import ConfigValueError, ModelError
 from calibrant.graph import targets
 from calibrant.graph.digest import digest
 from calibrant.graph.load import ModelLike
+from calibrant.graph.modules import as_model
 from calibrant.graph.structure import structure_digest
 from calibrant.pipeline import finished
 from calibrant.progress import Callback
@@ -85,6 +86,7 @@ def tune(
     evaluate: Any = None,
     require: Requirement | str | Mapping[str, Any] | None = None,
     *,
+    example: Any = None,
     recipe: RecipeLike | None = None,
     target: str | Path | None = None,
     allow: str | Sequence[str] | None = None,
@@ -125,6 +127,7 @@ def tune(
         require: What the score has to reach: `"max-drop 0.5%"`, `"max-drop 0.005"`, `"min 0.87"`, a mapping with
             `max_drop`, `min` or both, or a `Requirement`. Of several scores each has to reach it; `{"box": {"max_drop": "1%"}, …}`
             says what each has to reach by itself. None for at most 1 % less, or for nothing where `max_cost` is given.
+        example: What a module of torch is called with, as for `calibrant.quantize`.
         recipe: What is wanted beside precisions; layers whose precision a rule names keep it.
         target: What the model will run on; over the recipe's.
         allow: Precisions that layers may have, among `int8`, `int16`, `float16` and `float32`; None for int8, int16 where
@@ -168,6 +171,7 @@ def tune(
         OutputError: The journal cannot be used.
     """
     start = time.perf_counter()
+    model = as_model(model, example, data)
     if require is None:
         require = "max-drop 1%" if max_cost is None else "any"
     required = Requirement.of(require)

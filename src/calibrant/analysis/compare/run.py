@@ -30,6 +30,7 @@ from calibrant.data.batch import Batch
 from calibrant.data.open import open_data
 from calibrant.errors import ConfigError, ConfigValueError, DataError, ModelError, did_you_mean
 from calibrant.graph.load import ModelLike, load
+from calibrant.graph.modules import as_model
 from calibrant.progress import Callback, Progress
 from calibrant.record.read import Record, read_record
 from calibrant.report.evidence import network_of
@@ -49,6 +50,7 @@ def compare(
     quantized: ModelLike,
     data: Any,
     *,
+    example: Any = None,
     record: str | Path | Record | None = None,
     info: str | Path | None = None,
     samples: int | None = SAMPLES,
@@ -69,10 +71,11 @@ def compare(
     Memory does not grow with samples or layers.
 
     Args:
-        float_model: The model that is right.
+        float_model: The model that is right; a module of torch, too.
         quantized: The other one: of calibrant, with QuantizeLinear and DequantizeLinear of any tool, a fake-quant model of
             the Ascend tools, or a float model.
         data: Samples, as `calibrant.quantize` takes them.
+        example: What a module of torch is called with, as for `calibrant.quantize`.
         record: The record of the quantization, which says what was done to the float model; None takes `record.txt`
             beside the quantized file, if there is one.
         info: A quant-info file, which says what nodes stand around a layer; None takes `quant_info.json` beside the
@@ -107,7 +110,7 @@ def compare(
     runtimes = (Runtime(provider, threads), Runtime(quantized_provider or provider, threads))
     notes: list[str] = []
     with stages.stage("map"):
-        original = load(float_model, quantizers=True, integers=True)
+        original = load(as_model(float_model, example, data), quantizers=True, integers=True)
         other = load(quantized, quantizers=True, integers=True)
         mine = opened(other)
         forms = _forms(original, mine, record, quantized, notes)
