@@ -3,12 +3,12 @@
     python benchmarks/training.py                                10 minutes a run on 2 cores, 3 seeds: 2 hours
     python benchmarks/training.py --epochs 1 --seeds 1           a look: 15 minutes
     python benchmarks/training.py --jobs 8                       16 cores: 8 runs at once, each on 2 cores of its own
-    python benchmarks/training.py --jobs 9 --threads 1 --device cuda --epochs 12
+    python benchmarks/training.py --jobs 12 --threads 1 --device cuda --epochs 12 --rows rows.jsonl     16 cores and a GPU
     python benchmarks/training.py --only W4A4 --seed 2 --rows rows.jsonl     one run, one line of JSON added to a file
     python benchmarks/training.py --table rows.jsonl             the table of runs that were done one by one
 
 It needs src/ and the folder of cases (CALIBRANT_CASES), and torch. Ranges are calibrated on `calib.npz`; `fit` trains on the
-images of `train.npz` to answer as the float model does. Its state is chosen on 512 images of `train.npz` that are not
+images of `train.npz`, shifted and turned at random, to answer as the float model does. Its state is chosen on 512 images of `train.npz` that are not
 trained on (SQNR of the deployed model), so the test images decide nothing. Scores are those of the deployed file in ONNX
 Runtime on the test images. The budget is that of training with its looks at the deployed model; calibration and the test
 images come on top, 1 to 3 minutes.
@@ -43,6 +43,8 @@ WIDTHS = {
 BATCH = 64
 #: Images that the module of torch and the deployed file are compared on.
 COMPARED = 1000
+#: Pixels that an image is moved by at most.
+SHIFT = 4
 #: Steps of each network that are timed.
 TURNS = 12
 HEAD = {
@@ -84,6 +86,22 @@ def case_layers(case: Any) -> list[str]:
 
     graph = onnx.load(case.model_path).graph
     return [n.name for n in graph.node if n.op_type in ("Conv", "Gemm")]
+
+
+def shifted(inputs: Any, extras: Any, generator: np.random.Generator) -> tuple[Any, Any]:
+    """Move each image by up to 4 pixels, edges mirrored, and turn half of them left to right."""
+    import torch
+    from torch.nn import functional
+
+    (x,) = inputs
+    wide = functional.pad(x, (SHIFT,) * 4, mode="reflect")
+    size, found = x.shape[-1], []
+    for image, (down, right, turn) in zip(
+        wide, generator.integers(0, (2 * SHIFT + 1, 2 * SHIFT + 1, 2), (len(x), 3)), strict=True
+    ):
+        part = image[:, down : down + size, right : right + size]
+        found.append(part.flip(-1) if turn else part)
+    return (torch.stack(found),), extras
 
 
 def step_ratio(qat: Any, images: np.ndarray, device: str) -> float:
@@ -137,7 +155,14 @@ def measured(name: str, seed: int, asked: argparse.Namespace) -> dict[str, objec
     ratio = step_ratio(qat, images["image"], "cpu")
     budget = {"epochs": asked.epochs} if asked.epochs else {"minutes": asked.minutes}
     fitted = fit(
-        qat, images, lr=asked.lr, batch_size=BATCH, seed=seed, device=asked.device, **budget
+        qat,
+        images,
+        lr=asked.lr,
+        batch_size=BATCH,
+        augment=None if asked.same_images else shifted,
+        seed=seed,
+        device=asked.device,
+        **budget,
     )
     trained = fitted.result if fitted.better else qat.convert()
     batches = list(case.eval_batches(200, limit=asked.images))
@@ -184,6 +209,7 @@ def side_by_side(asked: argparse.Namespace) -> list[dict[str, object]]:
             ["--epochs", str(asked.epochs)] if asked.epochs else ["--minutes", str(asked.minutes)]
         )
         command += ["--lr", str(asked.lr)] if asked.lr else []
+        command += ["--same-images"] if asked.same_images else []
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         free.append(slot)
         if done.returncode != 0:
@@ -245,6 +271,11 @@ def options() -> argparse.Namespace:
     found.add_argument("--seed", type=int, help="one run with this seed, in this process")
     found.add_argument("--only", nargs="*", default=list(WIDTHS), choices=list(WIDTHS))
     found.add_argument("--lr", type=float, help="largest rate (default: what suits the widths)")
+    found.add_argument(
+        "--same-images",
+        action="store_true",
+        help="show images as they are, not shifted and turned",
+    )
     found.add_argument("--images", type=int, default=10_000, help="test images (default: 10000)")
     found.add_argument("--threads", type=int, default=2, help="threads of a run (default: 2)")
     found.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
