@@ -8,9 +8,9 @@
     python benchmarks/training.py --table rows.jsonl             the table of runs that were done one by one
 
 It needs src/ and the folder of cases (CALIBRANT_CASES), and torch. Ranges are calibrated on `calib.npz`; `fit` trains on the
-images of `train.npz`, shifted and turned at random, to answer as the float model does. Its state is chosen on 512 images of `train.npz` that are not
-trained on (SQNR of the deployed model), so the test images decide nothing. Scores are those of the deployed file in ONNX
-Runtime on the test images. The budget is that of training with its looks at the deployed model; calibration and the test
+images of `train.npz`, shifted and turned at random, to answer as the float model does. Its state is chosen on 512 images of
+`train.npz` that are not trained on (SQNR of the deployed model), so the test images decide nothing. Scores are those of the
+deployed file in ONNX Runtime on the test images. The budget is that of training with its looks at the deployed model; calibration and the test
 images come on top, 1 to 3 minutes.
 """
 
@@ -31,6 +31,7 @@ from _common import load_case, median, publish, say, table
 
 from calibrant import AllNodes, Layer, Recipe, Rule, Settings
 from calibrant.runtime.measure import run
+from calibrant.runtime.runtime import Runtime
 
 CASE = "resnet20-cifar10"
 #: Row -> bits of weights, of activations, of the first and the last layer.
@@ -74,9 +75,9 @@ def recipe_of(name: str, first: str, last: str) -> Recipe:
     return Recipe(rules=tuple(rules), target="layers-only")
 
 
-def answers(model: Any, batches: list[dict[str, np.ndarray]]) -> np.ndarray:
+def answers(model: Any, batches: list[dict[str, np.ndarray]], threads: int = 1) -> np.ndarray:
     """Return the logits of the images (images, classes)."""
-    found = run(model, batches, integers=False)
+    found = run(model, batches, integers=False, runtime=Runtime("cpu", threads))
     return np.concatenate([next(iter(f.values())) for f in found])
 
 
@@ -167,8 +168,8 @@ def measured(name: str, seed: int, asked: argparse.Namespace) -> dict[str, objec
     trained = fitted.result if fitted.better else qat.convert()
     batches = list(case.eval_batches(200, limit=asked.images))
     labels = case.references["labels"][: asked.images]
-    truth = answers(case.model_path, batches).argmax(axis=1)
-    before, after = (answers(m.deploy, batches).argmax(axis=1) for m in (qat.calibrated, trained))
+    models = (case.model_path, qat.calibrated.deploy, trained.deploy)
+    truth, before, after = (answers(m, batches, asked.threads).argmax(axis=1) for m in models)
     held = qat.agreement(trained, batches[: COMPARED // 200])
     said = fitted.result.summary["training"]
     return {
