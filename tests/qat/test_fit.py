@@ -360,6 +360,20 @@ def test_samples_come_in_an_order_that_the_seed_and_the_epoch_decide():
     np.testing.assert_array_equal(extras["labels"].numpy(), calibration().labels[chosen])
 
 
+def test_the_page_of_a_run_of_training(tmp_path):
+    pytest.importorskip("jinja2", reason="the page is made with the extra 'report'")
+    pytest.importorskip("plotly", reason="the page is made with the extra 'report'")
+    train = tmp_path / "train.npz"
+    np.savez(train, image=evaluation().image[:60])
+    run = ["train", str(MODEL), "--data", str(train), "--out", str(tmp_path / "run"), "--report"]
+    assert main([*run, "--epochs", "0.5", "--batch-size", "30"]) in (0, 8)
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "pw3_conv" in page
+    assert "calibrant train" in page
+    graph = json.loads((tmp_path / "run" / "graph.json").read_text(encoding="utf-8"))
+    assert {"dw1_conv", "pw4_conv"} <= {n["name"] for n in graph["nodes"]}
+
+
 def test_the_command_writes_what_quantize_writes_and_says_how_it_went(tmp_path, capsys):
     held = evaluation()
     train, test = tmp_path / "train.npz", tmp_path / "eval.npz"

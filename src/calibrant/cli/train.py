@@ -20,6 +20,7 @@ from calibrant.cli._options import (
     Model,
     Preprocess,
     Provider,
+    Report,
     Strict,
     Target,
     Threads,
@@ -40,6 +41,8 @@ EXAMPLES = """Examples:
 `calibrant train model.onnx --data train.npz --minutes 10 --out run`
 
 `calibrant train model.onnx --data train.npz --out run --resume`
+
+`calibrant train model.onnx --data train.npz --minutes 10 --out run --report`
 """
 
 
@@ -207,6 +210,7 @@ def train(
         ),
     ] = "cpu",
     as_json: Json = False,
+    page: Report = False,
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
@@ -219,13 +223,17 @@ def train(
     """
     from calibrant.cli._module import model_of
     from calibrant.cli._progress import progress_bars
+    from calibrant.cli._reported import add_report, check_report
     from calibrant.cli._summary import check_folder, print_json, quiet_stdout
     from calibrant.cli._trained import print_trained
     from calibrant.dialects import load_recipe
     from calibrant.errors import ConfigValueError
+    from calibrant.graph.load import load, prepare
+    from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
     from calibrant.qat import train_files
     from calibrant.recipe import Recipe
     from calibrant.recipe.fixed import fixed_by_text, merged
+    from calibrant.report.evidence import network_of
 
     if (evaluation is None) != (metric is None):
         raise ConfigValueError(
@@ -238,6 +246,7 @@ def train(
     )
     if fix:
         wanted = replace(wanted, fix=merged(wanted.fix, fixed_by_text(fix, "--fix")))
+    check_report(out, report=page)
     check_folder(out)
     with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
         fitted, files = train_files(
@@ -265,6 +274,10 @@ def train(
             device=device,
             progress=progress,
         )
+    if page:
+        network = prepare(load(model))
+        fuse_batchnorm(network)
+        files = [*files, *add_report(out, network_of(network))]
     if as_json:
         print_json({**fitted.result.summary, "files": [str(f) for f in files]})
     else:

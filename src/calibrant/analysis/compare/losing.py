@@ -117,9 +117,12 @@ class _Place:
 
 def _places(births: Births, energies: Mapping[Mapped, float]) -> list[_Place]:
     found = []
-    shared = births.shared()
-    for layer, grid in shared.items():
-        readers = [x for x in energies if layer in births.reads_shared(x)]
+    readers_of: dict[Mapped, list[Mapped]] = {}
+    for x in energies:
+        for read in births.reads_shared(x):
+            readers_of.setdefault(read, []).append(x)
+    for layer, grid in births.shared().items():
+        readers = readers_of.get(layer, [])
         weighted = tuple(x.name for x in readers if births.has_weight(x))
         energy = max(energies.get(x, 0.0) for x in (layer, *readers))
         found.append(_Place(layer, weighted or (layer.name,), energy, grid))
