@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import calibrant
@@ -88,6 +90,20 @@ def test_steps_are_put_together_before_more_places_are_tried(
     assert reached >= 20.0
     assert max(asked) == 2
     assert set(step.layers) == {n for s in steps[:2] for n in s.layers}
+
+
+def test_fewer_places_are_looked_for_where_a_step_changes_most_of_them(
+    solved: tuple[Solved, list[Unit]],
+) -> None:
+    found, units = solved
+    one = next(s for s in singles(units, found.solution, COARSE) if s.move == "int16")
+    step, _, _ = way(solved, 5.0, [(replace(one, units=len(units)), score(30.0))])
+    assert step is not None
+    assert step.units == 3
+    nothing, reached, asked = way(solved, 5.0, [(one, score(30.0))])
+    assert nothing is None
+    assert reached == 30.0
+    assert asked == []
 
 
 def test_a_part_that_is_bad_counts() -> None:

@@ -5,6 +5,8 @@
        20 dB, found by doubling and then by halving
     3. nothing reaches it: the best that was found
 
+Where a step for most of the places reaches 20 dB, fewer places that do are looked for in the same way.
+
 Counted is the part of the outputs that is worst: boxes of 40 dB do not make up for scores of 5. Every figure is that of a recipe
 that was solved. Single places alone do not say what they are worth together, so sets are solved, not added up.
 """
@@ -41,7 +43,7 @@ class Way:
     """What brings the outputs to 20 dB, or as near as anything does.
 
     Args:
-        found: Steps that were solved on the way and reach more than those that are known, the best last.
+        found: A step that was solved on the way and reaches more than those that are known, or as much with fewer places.
         reached_db: The worst part with the best of all steps [dB].
     """
 
@@ -75,6 +77,16 @@ def way_to(
         goal: [dB]
     """
     best = max([worst_part(before), *(worst_part(s) for _, s in kept)])
+    if best >= goal:
+        enough = [s.units for s, reached in kept if worst_part(reached) >= goal]
+        if worst_part(before) >= goal or not enough or min(enough) <= max(_FIRST, len(units) // 4):
+            return Way((), best)
+        fewer = [
+            way
+            for way in _more(units, solution, base, score, goal)
+            if worst_part(way[1]) >= goal and way[0].units < min(enough)
+        ]
+        return Way(tuple(fewer), max([best, *(worst_part(s) for _, s in fewer)]))
     found: list[tuple[Tried, Score]] = []
     for way in (_steps(kept, base, score, goal), _more(units, solution, base, score, goal)):
         if best >= goal:
