@@ -19,6 +19,7 @@ from calibrant.tuning.questions import (
     Found,
     Full,
     Glance,
+    Improve,
     Losses,
     Question,
     Reached,
@@ -73,6 +74,8 @@ class Invented:
             return self.error(question.assignment)
         if isinstance(question, Glance | Whole):
             return None
+        if isinstance(question, Improve):
+            return False
         loss = self.loss(question.assignment)
         return Reached(0.9 - loss, loss, loss <= self.allowed)
 

@@ -14,6 +14,7 @@ from calibrant.tuning.questions import (
     Found,
     Full,
     Glance,
+    Improve,
     Losses,
     Question,
     Reached,
@@ -72,6 +73,8 @@ class Margins:
         if isinstance(question, Together):
             shrink = np.array([SHRINK[p] for p in question.assignment])
             return float(np.sum((self.sizes * shrink) ** 2))
+        if isinstance(question, Improve):
+            return False
         losses = self.losses(question.assignment)
         if isinstance(question, Whole):
             loss = float(losses.mean())

@@ -336,7 +336,7 @@ def _sentence(
     samples: int,
     confidence: float,
 ) -> str:
-    known = f"on {samples} samples, with {confidence:.0%} confidence"
+    known = f"on {samples} samples, with {100 * confidence:.3g}% confidence"
     if worse:
         lost = ", ".join(f"'{n}' {-v:.2f} dB" for n, v in worse.items())
         return f"{gain:+.2f} dB over all parts, but {'a part loses' if len(worse) == 1 else 'parts lose'}: {lost} ({known})."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from calibrant.cli._tables import console, escaped, table
 from calibrant.tuner.markdown import shown
+from calibrant.tuner.moves.told import HEADINGS, row_of
 from calibrant.tuner.report import said_of_samples
 
 if TYPE_CHECKING:
@@ -47,6 +48,12 @@ def print_tuned(result: TuningResult, files: Sequence[Path]) -> None:
             escaped(f"{named}{more}" or "none"),
         )
     out.print(rows)
+    if result.moves:
+        moves = table(*HEADINGS, title="Moves that keep the cost [dB]")
+        for move in [m for m in result.moves if m.taken] or result.moves[:_NAMED]:
+            moves.add_row(*map(escaped, row_of(move.content())))
+        out.print(moves)
+        out.print(f"{len(result.moves)} moves were tried; tuning_report.md has all of them.")
     counts = ", ".join(
         f"{n} in {p}" for p, n in result.menu.counts(result.best.assignment).items()
     )

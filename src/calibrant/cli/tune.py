@@ -281,6 +281,17 @@ def tune(
             rich_help_panel=_PANEL,
         ),
     ] = 16,
+    moves: Annotated[
+        str | None,
+        typer.Option(
+            "--moves",
+            metavar="auto|none|NAMES",
+            help="What is tried without labels before layers are raised: data, algorithm, per-channel, balance, bias-correction, "
+            "rounding, with commas. What clearly gains becomes a part of the recipe. Default: auto, which is all, with strategy auto.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None,
     batch_size: BatchSize = None,
     preprocess: Preprocess = None,
     report: Annotated[
@@ -331,6 +342,7 @@ def tune(
         "holdout": holdout,
         "confidence": confidence,
         "samples": samples,
+        "moves": moves,
         "batch_size": batch_size,
         "preprocess": preprocess,
     }
@@ -363,6 +375,7 @@ def tune(
             holdout=call["holdout"],
             confidence=call["confidence"],
             samples_for_sensitivity=call["samples"] or None,
+            moves=call["moves"],
             out=place,
             start_from=source,
             knowledge=knowledge,

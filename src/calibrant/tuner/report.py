@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from calibrant.tuner.markdown import number, shown, table
+from calibrant.tuner.moves.told import moves_told
 from calibrant.tuner.told_report import told_layers, told_trials
 
 __all__ = ["as_markdown", "said_of_samples"]
@@ -27,6 +28,7 @@ def as_markdown(report: Mapping[str, Any]) -> str:
         "# Tuning report",
         *_verdict(report),
         *(told_trials(report) if "strategy" in report else _trials(report)),
+        *moves_told(report["moves"]),
         *(told_layers(report) if "strategy" in report else _layers(report)),
         "## What it took",
         _took(report),

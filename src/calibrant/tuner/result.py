@@ -13,6 +13,7 @@ from calibrant.results import QuantizedModel
 from calibrant.text.json_out import json_of
 from calibrant.tuner.evaluations import Counts, Verdict
 from calibrant.tuner.markdown import shown
+from calibrant.tuner.moves import MoveTried
 from calibrant.tuner.report import as_markdown
 from calibrant.tuner.requirement import Requirement
 from calibrant.tuner.told import Told
@@ -50,6 +51,7 @@ class TuningResult:
         interrupted: What ended it early: `Ctrl-C`, `time`; empty where it ended by itself.
         notes: What is to be said of it.
         told: What a vendor's procedure tells beside; None for `auto`.
+        moves: What was tried before layers were raised, those that were taken first.
     """
 
     result: QuantizedModel
@@ -72,6 +74,7 @@ class TuningResult:
     interrupted: str = ""
     notes: tuple[str, ...] = ()
     told: Told | None = None
+    moves: tuple[MoveTried, ...] = ()
 
     @property
     def best(self) -> Trial:
@@ -137,6 +140,7 @@ class TuningResult:
             },
             "layers": dict(self.menu.counts(self.best.assignment)),
             "raised": list(self.raised),
+            "moves": [m.content() for m in self.moves],
             "recipe": str(place / RECIPE) if place is not None else None,
             "deploy": str(place / "deploy.onnx") if place is not None else None,
             "metric": self.metric,

@@ -44,6 +44,7 @@ from calibrant.tuner.evaluator import evaluator_of
 from calibrant.tuner.journal import Journal
 from calibrant.tuner.knowledge import Knowledge
 from calibrant.tuner.markdown import shown
+from calibrant.tuner.moves import kinds_of
 from calibrant.tuner.reference import evaluations_of, float_scores, name_of
 from calibrant.tuner.requirement import Requirement
 from calibrant.tuner.result import TuningResult
@@ -99,6 +100,7 @@ def tune(
     holdout: float | None = None,
     confidence: float | None = None,
     samples_for_sensitivity: int | None = SAMPLES,
+    moves: str | Sequence[str] | None = None,
     out: str | Path | None = None,
     start_from: str | Path | None = None,
     knowledge: str | Path | None = None,
@@ -152,6 +154,10 @@ def tune(
             requirement is met; 1 for no chance at all, None for 0.99 with
             `auto` and 1 otherwise. For `top<k>`.
         samples_for_sensitivity: Samples that layers are measured on alone; None for all.
+        moves: What is tried before layers are raised, where the cheapest assignment misses the requirement: `auto`, `none`, or
+            some of `data`, `algorithm`, `per-channel`, `balance`, `bias-correction`, `rounding`. They keep the cost, are judged
+            without labels on calibration samples that they do not come from, and are taken where they clearly gain. None for `auto`
+            with strategy `auto` where `max_cost` is not given; a vendor's procedure has moves of its own.
         out: Folder of the journal (`journal.sqlite`); a run that was ended goes on from there. None keeps none.
         start_from: Folder of an earlier run whose journal answers what it can, for another requirement.
         knowledge: Folder that keeps, by the structure of the graph, what met a requirement: the next model of the same
@@ -192,6 +198,7 @@ def tune(
         confidence if confidence is not None else 1.0 if vendor is not None else CONFIDENCE
     )
     check_shares(holdout, confidence)
+    kinds = _kinds(moves, strategy, max_cost)
     check_budget(max_cost, cost, strategy)
     if limits and vendor is not None:
         raise ConfigValueError(f"Limits by layer belong to strategy 'auto'; it is '{strategy}'.")
@@ -251,6 +258,7 @@ def tune(
             scoring,
             deadline,
             timed=str(cost) == "latency",
+            kinds=kinds,
         )
         trials.counts.full = 1
         if vendor is not None:
@@ -289,7 +297,7 @@ def tune(
             model,
             trials,
             search,
-            trials.recipe_of(search.best.assignment),
+            trials.recipe_of(search.best.assignment, improved=search.best.improved),
             verdict,
             required,
             reference,
@@ -332,8 +340,9 @@ def _searched(
             None,
             reached,
             "",
+            improved=improved,
         )
-        for a, reached in trials.reached.items()
+        for (a, improved), reached in trials.reached.items()
     ]
     met = [t for t in done if t.reached.met]
     best = (
@@ -450,4 +459,23 @@ def _result(
         interrupted,
         (*notes, *dict.fromkeys(trials.notes)),
         told,
+        trials.moves,
     )
+
+
+def _kinds(
+    said: str | Sequence[str] | None, strategy: str, max_cost: float | None
+) -> tuple[str, ...]:
+    """Return the kinds of moves that are tried."""
+    if said is None:
+        return kinds_of("auto" if strategy == "auto" and max_cost is None else "none")
+    found = kinds_of(said)
+    if found and strategy != "auto":
+        raise ConfigValueError(
+            f"Moves belong to strategy 'auto'; '{strategy}' has its own. Take moves 'none', or leave them out."
+        )
+    if found and max_cost is not None:
+        raise ConfigValueError(
+            "Moves are tried where the cheapest assignment misses the requirement, not with a limit of cost."
+        )
+    return found

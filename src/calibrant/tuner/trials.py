@@ -28,6 +28,7 @@ from calibrant.solution import build
 from calibrant.tuner.digests import text_digest
 from calibrant.tuner.evaluations import Counts, Evaluations, Verdict
 from calibrant.tuner.journal import Journal, LayerFigures
+from calibrant.tuner.moves import Moves, MoveTried, find_moves
 from calibrant.tuning.bench import Bench
 from calibrant.tuning.guide import essence, without_widths
 from calibrant.tuning.menu import Assignment, Menu
@@ -35,6 +36,7 @@ from calibrant.tuning.questions import (
     Found,
     Full,
     Glance,
+    Improve,
     Losses,
     Question,
     Reached,
@@ -71,6 +73,7 @@ class Trials:
         scoring: Digest of how models are scored.
         timed: Each trial is timed beside the float model, and that is its cost.
         deadline: When to stop, by `time.monotonic`; None for never.
+        kinds: Kinds of moves that are tried before layers are raised.
     """
 
     bench: Bench
@@ -83,7 +86,11 @@ class Trials:
     scoring: str
     deadline: float | None = None
     timed: bool = False
-    reached: dict[Assignment, Reached] = field(default_factory=dict)
+    kinds: tuple[str, ...] = ()
+    moves: tuple[MoveTried, ...] = ()
+    improved: Recipe | None = None
+    reached: dict[tuple[Assignment, bool], Reached] = field(default_factory=dict)
+    _now: bool = False
     errors: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
@@ -112,11 +119,23 @@ class Trials:
             return self._glance(question.assignment)
         if isinstance(question, Whole):
             return self._whole(question.assignment)
+        if isinstance(question, Improve):
+            return self._improve(question)
         return self._full(question)
 
-    def recipe_of(self, assignment: Assignment) -> Recipe:
-        """Return the recipe of an assignment: a rule for each layer that does not have what the recipe gives it."""
-        base, first = self.recipe, self.menu.precisions[0]
+    def recipe_of(self, assignment: Assignment, *, improved: bool | None = None) -> Recipe:
+        """Return the recipe of an assignment: a rule for each layer that does not have what the recipe gives it.
+
+        Args:
+            assignment: One precision a layer.
+            improved: It stands on the recipe with moves, or on the one that was given; None for the present one.
+        """
+        stands = self._now if improved is None else improved
+        base = self.improved if stands and self.improved is not None else self.recipe
+        return self._with(base, assignment)
+
+    def _with(self, base: Recipe, assignment: Assignment) -> Recipe:
+        first = self.menu.precisions[0]
         default = "int8"
         if without_widths(base) == essence(base) and first != default:
             rule = Rule(AllNodes(), Settings.of_precision(first), "tune: all layers")
@@ -138,7 +157,7 @@ class Trials:
             cost = self.milliseconds(None)
             known = self.evaluations
             reached = Reached(known.reference, 0.0, known.allowed >= 0, free=True, cost=cost)
-            self.reached[question.assignment] = reached
+            self.reached[question.assignment, self._now] = reached
             return reached
         reached = self.evaluations.reach(
             self._key(recipe),
@@ -146,8 +165,50 @@ class Trials:
             lambda: build(self.bench.solve(recipe)).deploy,
             self.milliseconds,
         )
-        self.reached[question.assignment] = reached
+        self.reached[question.assignment, self._now] = reached
         return reached
+
+    def _improve(self, question: Improve) -> bool:
+        """Make the recipe better by moves that keep the cost, or take that back."""
+        if question.back:
+            self._now = False
+            self.moves = tuple(replace(m, taken=False) for m in self.moves)
+            self.notes.append(
+                "The moves that gained without labels lost with them, and were taken back."
+            )
+            return False
+        if not self.kinds:
+            return False
+        recipe = self._with(self.recipe, self.menu.narrowest)
+        key = text_digest(self.context, "moves", repr(self.kinds), repr(essence(recipe)))
+        known = self.journal.get(key)
+        if known is None:
+            start = time.perf_counter()
+            known = self._tried_moves().content()
+            taken = time.perf_counter() - start
+            self.journal.put(key, "moves", ", ".join(self.kinds), known, taken)
+        found = Moves.from_content(known)
+        self.counts.partial_samples += found.samples
+        self.counts.passes += found.samples
+        self.notes.extend([found.note] if found.note else [])
+        self.moves = found.tried
+        self._now = any(m.taken for m in found.tried)
+        self.improved = found.recipe if self._now else None
+        return self._now
+
+    def _tried_moves(self) -> Moves:
+        def check() -> None:
+            if self.deadline is not None and time.monotonic() > self.deadline:
+                raise TimeIsUp
+
+        return find_moves(
+            self.bench.store,
+            self.recipe,
+            lambda recipe: self._with(recipe, self.menu.narrowest),
+            self.kinds,
+            figures=LayerFigures(self.journal),
+            check=check,
+        )
 
     def settled(self, found: Found) -> tuple[Found, Verdict]:
         """Run what was found on all samples; where it does not meet the requirement there, the next cheapest that does.
@@ -156,7 +217,7 @@ class Trials:
             found: What a strategy found.
         """
         if found.within is not None:
-            verdict = self._verdict(found.best.assignment)
+            verdict = self._verdict(found.best.assignment, improved=found.best.improved)
             met_too = verdict.reached.met and found.best.reached.met
             verdict = replace(verdict, reached=replace(verdict.reached, met=met_too))
             return _with_best(found, found.best, verdict), verdict
@@ -165,7 +226,7 @@ class Trials:
         )
         first: tuple[Trial, Verdict] | None = None
         for trial in met or [found.best]:
-            verdict = self._verdict(trial.assignment)
+            verdict = self._verdict(trial.assignment, improved=trial.improved)
             first = first if first is not None else (trial, verdict)
             if verdict.reached.met:
                 break
@@ -181,14 +242,14 @@ class Trials:
     def _whole(self, assignment: Assignment) -> Reached | None:
         if self.evaluations.evaluator.paired is None:
             return None
-        return self._verdict(assignment).reached
+        return self._verdict(assignment, improved=self._now).reached
 
-    def _verdict(self, assignment: Assignment) -> Verdict:
-        recipe = self.recipe_of(assignment)
+    def _verdict(self, assignment: Assignment, *, improved: bool) -> Verdict:
+        recipe = self.recipe_of(assignment, improved=improved)
         return self.evaluations.settle(
             self._key(recipe),
             self._shown(assignment),
-            self.reached[assignment],
+            self.reached[assignment, improved],
             lambda: build(self.bench.solve(recipe)).deploy,
         )
 

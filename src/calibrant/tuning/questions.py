@@ -14,6 +14,7 @@ __all__ = [
     "Found",
     "Full",
     "Glance",
+    "Improve",
     "Losses",
     "Question",
     "Reached",
@@ -65,7 +66,18 @@ class Whole:
     assignment: Assignment
 
 
-Question = Losses | Together | Full | Glance | Whole
+@dataclass(frozen=True, slots=True)
+class Improve:
+    """Can the recipe be made better, without labels, where no layer is made wider? Answer: whether it was.
+
+    Args:
+        back: Take that back: assignments stand on the recipe as it was given again.
+    """
+
+    back: bool = False
+
+
+Question = Losses | Together | Full | Glance | Whole | Improve
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +112,7 @@ class Trial:
         predicted: What the layers' own errors add up to; None before they were measured.
         reached: What the evaluation says.
         phase: What it was tried for.
+        improved: It stands on the recipe that was made better (`Improve`), not on the one that was given.
     """
 
     assignment: Assignment
@@ -108,6 +121,7 @@ class Trial:
     predicted: float | None
     reached: Reached
     phase: str
+    improved: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from calibrant.analysis.parts import Part, parts_of
 from calibrant.analysis.probe import Probe
-from calibrant.analysis.score import Score, sample_scores
+from calibrant.analysis.score import SampleScores, Score, sample_scores
 from calibrant.analysis.simulate import Simulator
 from calibrant.recipe import Recipe
 from calibrant.tuning.guide import Guide, essence
@@ -49,12 +49,15 @@ class Trials:
         """
         key = essence(recipe)
         if key not in self._known:
-            self.count += 1
-            self._known[key] = self.of(solve(self.store, recipe, self._guide_of(recipe)))
+            self._known[key] = self.of(self.solve(recipe))
         return self._known[key]
 
     def of(self, solved: Solved) -> Score:
         """Return how near the outputs of a solution are to the float model's."""
+        return Score.of(self.lost(solved))
+
+    def lost(self, solved: Solved) -> SampleScores:
+        """Return what the outputs of a solution lose, sample by sample."""
         solution, probe = solved.solution, self.probe
         simulator = self._simulators.pop(solution.model, None)
         if simulator is None:
@@ -65,9 +68,17 @@ class Trials:
         outputs = simulator.simulate(solution.plan, solution.params, probe.feeds)
         self.store.work.whole(probe.samples)
         sizes = [b.size for b in probe.small]
-        return Score.of(
-            sample_scores(probe.scored_reference, outputs, self.parts(solution.model), sizes=sizes)
-        )
+        parts = self.parts(solution.model)
+        return sample_scores(probe.scored_reference, outputs, parts, sizes=sizes)
+
+    def solve(self, recipe: Recipe) -> Solved:
+        """Return the solution of a recipe, what is left open decided as for the one that all are compared with.
+
+        Raises:
+            CalibrantError: The recipe cannot be solved.
+        """
+        self.count += 1
+        return solve(self.store, recipe, self._guide_of(recipe))
 
     def parts(self, model: ir.Model) -> dict[str, tuple[Part, ...]]:
         """Return the parts that outputs are compared by."""

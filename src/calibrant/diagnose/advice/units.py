@@ -72,7 +72,12 @@ class Unit:
 
 
 def units_of(
-    solved: Solved, feeds: Feeds, outputs: Sequence[str], progress: Progress, runtime: Runtime
+    solved: Solved,
+    feeds: Feeds,
+    outputs: Sequence[str],
+    progress: Progress,
+    runtime: Runtime,
+    journal: Journal | None = None,
 ) -> list[Unit]:
     """Return every quantizer of a solution, the one that loses most first.
 
@@ -82,6 +87,7 @@ def units_of(
         outputs: Tensors that are compared.
         progress: Told of quantizers.
         runtime: Where models run.
+        journal: Keeps what was measured; None keeps nothing.
     """
     found = [*_activations(solved), *_weights(solved)]
     solution = solved.solution
@@ -101,7 +107,7 @@ def units_of(
                 by,
                 ranking.worst,
                 budget=_BUDGET,
-                journal=Journal(None),
+                journal=journal if journal is not None else Journal(None),
                 memory=MEMORY_BYTES,
                 progress=progress,
                 runtime=runtime,

@@ -56,6 +56,8 @@ class Search:
     top: Assignment = ()
     reachable: float | None = None
     wanted: float = math.inf
+    earlier: list[Trial] = field(default_factory=list)
+    improved: bool = False
     _true: dict[Assignment, float] = field(default_factory=dict)
 
     # ------------------------------------------------------------------------------------- what is known
@@ -63,7 +65,7 @@ class Search:
     @property
     def left(self) -> int:
         """Full evaluations that are left."""
-        return self.evaluations - sum(not t.reached.free for t in self.trials)
+        return self.evaluations - sum(not t.reached.free for t in (*self.earlier, *self.trials))
 
     @property
     def spent(self) -> str:
@@ -135,8 +137,9 @@ class Search:
                 best = replace(best, reached=replace(best.reached, met=False))
             trials = tuple(best if t.assignment == best.assignment else t for t in self.trials)
             return Found(best, trials, reason, self.reachable, within=within)
-        best = self.best or min(self.trials, key=lambda t: (t.reached.loss, t.cost))
-        return Found(best, tuple(self.trials), reason, self.reachable)
+        trials = (*self.earlier, *self.trials)
+        best = self.best or min(trials, key=lambda t: (t.reached.loss, t.cost))
+        return Found(best, trials, reason, self.reachable)
 
     # ----------------------------------------------------------------------------------------- questions
 
@@ -151,9 +154,17 @@ class Search:
             self.predicted(assignment) if known else None,
             reached,
             phase,
+            improved=self.improved,
         )
         self.trials.append(trial)
         return trial
+
+    def on(self, *, improved: bool) -> None:
+        """Let assignments stand on another recipe: trials and errors of the present one are kept for the end alone."""
+        kept = [t for t in self.earlier if t.improved == improved]
+        rest = [t for t in self.earlier if t.improved != improved]
+        self.earlier, self.trials = [*rest, *self.trials], kept
+        self.improved, self._true = improved, {}
 
     def beside_float(self) -> Strategy[Question, Any, None]:
         """Where costs are measured, ask what the float model costs: what is slower than it is not worth having."""

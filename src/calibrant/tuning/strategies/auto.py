@@ -1,6 +1,7 @@
 """Find the cheapest assignment of precisions that meets a requirement, with few full evaluations.
 
-1. The cheapest assignment is evaluated: where it does, nothing is left to do.
+1. The cheapest assignment is evaluated: where it does, nothing is left to do. Else moves that keep the cost are tried first
+   (`strategies.cheaper_moves`).
 2. Layers are measured alone, without labels, on a few samples; what the most precise assignment loses is known from there on.
    Where that is the float model itself, its score is known, too, and costs no evaluation.
 3. Up to the requirement: assignments that cost ever more are looked at on the samples that tell trials apart, and the cheapest
@@ -34,6 +35,7 @@ from calibrant.tuning.loss_curve import error_for
 from calibrant.tuning.menu import Assignment, Menu
 from calibrant.tuning.questions import Found, Question
 from calibrant.tuning.strategies.assigning import Search
+from calibrant.tuning.strategies.cheaper_moves import cheaper_moves
 from calibrant.tuning.strategies.climb import climb
 from calibrant.tuning.strategies.give_back import give_back, give_back_by_glances
 
@@ -89,7 +91,13 @@ def _first(search: Search) -> Strategy[Question, Any, str]:
         return "The cheapest assignment meets the requirement."
     if np.isfinite(search.menu.cost).sum() == len(search.menu.layers):
         return "There is one assignment only."
-    return "" if search.left else search.spent
+    if not search.left:
+        return search.spent
+    if search.allowed >= 0:
+        yield from cheaper_moves(search)
+    if search.best is not None:
+        return "The cheapest assignment meets the requirement, with moves that keep the cost."
+    return ""
 
 
 def _search(search: Search) -> Strategy[Question, Any, str]:

@@ -69,6 +69,7 @@ def section(run: Run) -> Section | None:
             "charts": charts,
             "table": table,
             "layers": _layers(told),
+            "moves": _moves(told),
             "notes": notes,
         },
     )
@@ -109,6 +110,34 @@ def _layers(told: Mapping[str, Any]) -> Table | None:
         "A layer is raised where that saves most error for what it costs",
         layers=True,
     )
+
+
+def _moves(told: Mapping[str, Any]) -> Table | None:
+    """Return the moves that were tried before layers were raised; None where none was."""
+    moves = told.get("moves") or []
+    if not moves:
+        return None
+    return Table(
+        ("Move", "Layers", "Gain alone [dB]", "Beside others [dB]", "Taken", "Why"),
+        [
+            (
+                str(m["what"]),
+                ", ".join(m["layers"][:6]) or "all",
+                _gain(m["gain_db"], m["noise_db"]),
+                _gain(m["with_others_db"]),
+                "yes" if m["taken"] else "",
+                str(m["reason"]),
+            )
+            for m in moves
+        ],
+        "Moves that keep the cost, tried before layers were raised; judged on samples that they do not come from",
+    )
+
+
+def _gain(gain: float | None, noise: float | None = None) -> str:
+    if gain is None:
+        return ""
+    return f"{gain:+.2f}" if noise is None else f"{gain:+.2f} ± {noise:.2f}"
 
 
 def _limit(told: Mapping[str, Any]) -> float | None:

@@ -1,0 +1,144 @@
+"""Moves that keep the cost: judged on samples that they do not come from, taken where they clearly gain, told and journaled."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import calibrant
+from calibrant.demo import digits
+from calibrant.errors import ConfigValueError
+from calibrant.recipe import AlgorithmChoice, AllNodes, Calibration, Recipe, Rule, Settings
+from calibrant.tuner.moves import KINDS, Moves, find_moves
+from calibrant.tuning.store import Store
+
+
+def images(count: int = 96) -> Any:
+    return digits.calibration().image[:count]
+
+
+def dim_first(count: int = 48) -> Any:
+    """Calibration images of which the first ones are much darker."""
+    found = np.array(images(count))
+    found[:8] *= 0.2
+    return found
+
+
+def moves_of(data: Any, recipe: Recipe, *kinds: str) -> Moves:
+    store = Store(digits.MODEL, {"image": data}, shared=True)
+    return find_moves(store, recipe, lambda r: r, kinds)
+
+
+@cache
+def rounded() -> Moves:
+    few = Recipe((Rule(AllNodes(), Settings(weight_bits=4)),))
+    return moves_of(images(48), few, "rounding")
+
+
+@pytest.mark.slow
+def test_more_data_is_taken_where_the_recipe_takes_too_little() -> None:
+    part = Recipe(calibration=Calibration(batch_size=1, batch_num=8))
+    found = moves_of(dim_first(), part, "data")
+    (move,) = found.tried
+    assert move.taken
+    assert move.gain_db is not None
+    assert move.gain_db > 3
+    assert found.recipe.calibration.batch_num is None
+
+
+def test_all_data_cannot_become_more() -> None:
+    assert moves_of(images(24), Recipe(), "data").tried == ()
+
+
+@pytest.mark.slow
+def test_learned_rounding_of_the_worst_weights_gains_with_4_bits() -> None:
+    found = rounded()
+    best = found.tried[0]
+    assert best.taken
+    assert best.gain_db is not None
+    assert best.noise_db is not None
+    assert best.gain_db > best.noise_db
+    assert "ada" in best.rules
+    assert any(r.settings.weight is not None for r in found.recipe.rules)
+
+
+@pytest.mark.slow
+def test_two_moves_of_one_place_are_not_laid_over_each_other() -> None:
+    taken = [m for m in rounded().tried if m.taken]
+    layers = [n for m in taken for n in m.layers]
+    assert len(layers) == len(set(layers))
+
+
+def test_what_a_recipe_says_stays() -> None:
+    said = Recipe((Rule(AllNodes(), Settings(weight=AlgorithmChoice("max"))),))
+    assert moves_of(images(24), said, "rounding").tried == ()
+
+
+def test_few_samples_are_said() -> None:
+    found = moves_of(images(9), Recipe(), "algorithm")
+    assert found.tried == ()
+    assert "there are 9 samples" in found.note
+
+
+@pytest.mark.slow
+def test_moves_survive_the_journal() -> None:
+    found = rounded()
+    again = Moves.from_content(json.loads(json.dumps(found.content())))
+    assert again.tried == found.tried
+    assert again.content() == found.content()
+
+
+def missed(out: Path, **options: Any) -> calibrant.TuningResult:
+    """Return a run whose cheapest assignment misses the requirement, on data of which the recipe takes too little."""
+    part = Recipe(calibration=Calibration(batch_size=1, batch_num=8))
+    data = {"image": dim_first()}
+    how: dict[str, Any] = {"recipe": part, "out": out, "moves": "data", **options}
+    return calibrant.tune(digits.MODEL, data, (data, "sqnr_db"), "min 20", **how)
+
+
+@pytest.mark.slow
+def test_moves_are_told_and_a_run_that_goes_on_does_not_try_them_again(tmp_path: Path) -> None:
+    result = missed(tmp_path)
+    assert result.met
+    assert result.counts.full <= 8
+    assert [m.kind for m in result.moves if m.taken] == ["data"]
+    assert result.recipe.calibration.batch_num is None
+    (told,) = result.content()["moves"]
+    assert told["taken"] is True
+    result.save(tmp_path)
+    assert "## Moves that keep the cost" in (tmp_path / "tuning_report.md").read_text()
+    rows = sqlite3.connect(tmp_path / "journal.sqlite")
+    (seconds,) = rows.execute("SELECT seconds FROM answers WHERE kind = 'moves'").fetchone()
+    again = missed(tmp_path)
+    (same,) = rows.execute("SELECT seconds FROM answers WHERE kind = 'moves'").fetchone()
+    rows.close()
+    assert seconds == same
+    assert again.content()["moves"] == result.content()["moves"]
+    assert again.result.to_bytes() == result.result.to_bytes()
+
+
+@pytest.mark.slow
+def test_without_moves_layers_are_raised(tmp_path: Path) -> None:
+    result = missed(tmp_path, moves="none")
+    assert result.moves == ()
+    assert result.raised
+
+
+def test_a_kind_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigValueError, match="Did you mean 'rounding'"):
+        calibrant.tune(digits.MODEL, images(24), moves="roundin")
+
+
+def test_a_vendors_procedure_has_moves_of_its_own() -> None:
+    with pytest.raises(ConfigValueError, match="has its own"):
+        calibrant.tune(digits.MODEL, images(24), moves="auto", strategy="amct-manual")
+
+
+def test_every_kind_says_what_it_does() -> None:
+    assert all(text and text[0].islower() for text in KINDS.values())
