@@ -17,6 +17,9 @@ from calibrant.errors import ConfigValueError
 from calibrant.recipe import AlgorithmChoice, AllNodes, Calibration, Recipe, Rule, Settings
 from calibrant.tuner.moves import KINDS, Moves, find_moves
 from calibrant.tuning.store import Store
+from tests.models import convolution
+from tests.models.rescaled import rescaled
+from tests.road import batches
 
 
 def images(count: int = 96) -> Any:
@@ -35,12 +38,6 @@ def moves_of(data: Any, recipe: Recipe, *kinds: str) -> Moves:
     return find_moves(store, recipe, lambda r: r, kinds)
 
 
-@cache
-def rounded() -> Moves:
-    few = Recipe((Rule(AllNodes(), Settings(weight_bits=4)),))
-    return moves_of(images(48), few, "rounding")
-
-
 @pytest.mark.slow
 def test_more_data_is_taken_where_the_recipe_takes_too_little() -> None:
     part = Recipe(calibration=Calibration(batch_size=1, batch_num=8))
@@ -56,23 +53,46 @@ def test_all_data_cannot_become_more() -> None:
     assert moves_of(images(24), Recipe(), "data").tried == ()
 
 
-@pytest.mark.slow
-def test_learned_rounding_of_the_worst_weights_gains_with_4_bits() -> None:
-    found = rounded()
-    best = found.tried[0]
+@cache
+def one_scale(**options: Any) -> calibrant.TuningResult:
+    """Return a run on a network whose channels differ much, with one scale for all of them."""
+    network, data = convolution.residual()
+    said = Recipe((Rule(AllNodes(), Settings(activation_per_channel=False)),), equalize="off")
+    model = rescaled(network, "w1", "w2")
+    return calibrant.tune(model, batches(data), None, "min 0.9995", recipe=said, **options)
+
+
+def test_a_move_takes_the_place_of_a_wider_layer() -> None:
+    raised, moved = one_scale(moves="none"), one_scale()
+    assert set(raised.raised) == {"conv2"}
+    assert moved.met
+    assert moved.raised == ()
+    assert moved.cost < raised.cost
+    best = moved.moves[0]
     assert best.taken
+    assert best.kind == "balance"
     assert best.gain_db is not None
     assert best.noise_db is not None
     assert best.gain_db > best.noise_db
-    assert "ada" in best.rules
-    assert any(r.settings.weight is not None for r in found.recipe.rules)
+    assert moved.counts.full <= 8
+
+
+def test_two_moves_of_one_place_are_not_laid_over_each_other() -> None:
+    taken = [m.rules for m in one_scale().moves if m.taken]
+    assert len(taken) == len(set(taken))
+
+
+def test_a_move_that_does_not_gain_is_not_taken() -> None:
+    for move in one_scale().moves:
+        if move.gain_db is not None and move.gain_db < 0.1:
+            assert not move.taken
 
 
 @pytest.mark.slow
-def test_two_moves_of_one_place_are_not_laid_over_each_other() -> None:
-    taken = [m for m in rounded().tried if m.taken]
-    layers = [n for m in taken for n in m.layers]
-    assert len(layers) == len(set(layers))
+def test_learned_rounding_of_the_worst_weights_is_measured() -> None:
+    found = moves_of(images(24), Recipe(), "rounding")
+    assert {m.kind for m in found.tried} == {"rounding"}
+    assert all("ada" in m.rules and m.gain_db is not None for m in found.tried)
 
 
 def test_what_a_recipe_says_stays() -> None:
@@ -88,7 +108,9 @@ def test_few_samples_are_said() -> None:
 
 @pytest.mark.slow
 def test_moves_survive_the_journal() -> None:
-    found = rounded()
+    found = moves_of(
+        dim_first(), Recipe(calibration=Calibration(batch_size=1, batch_num=8)), "data"
+    )
     again = Moves.from_content(json.loads(json.dumps(found.content())))
     assert again.tried == found.tried
     assert again.content() == found.content()

@@ -26,7 +26,7 @@ def data() -> list[dict[str, Any]]:
 
 
 def tuned(model: Any, calibration: Any, *args: Any, **options: Any) -> TuningResult:
-    return calibrant.tune(model, calibration, *args, **options)
+    return calibrant.tune(model, calibration, *args, **{"moves": "none", **options})
 
 
 def calibration() -> dict[str, Any]:
