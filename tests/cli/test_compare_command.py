@@ -37,7 +37,7 @@ def test_tables_and_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert run(folder, "--out", str(folder / "out")) == 0
     text = capsys.readouterr().out
     assert "8 samples" in text
-    assert "Layers, worst sqnr_db first" in text
+    assert "worst first by sqnr_db of the outputs" in " ".join(text.split())
     assert "0 nodes of the first model without a counterpart" in text
     assert (folder / "out" / "compare.csv").read_text(encoding="utf-8").startswith("Index,OpType")
 

@@ -213,6 +213,49 @@ CONTRAST = """() => {
 }"""
 
 
+#: What a screen reader would not know what to say of: controls, graph nodes and charts without a name, tables without a name or
+#: heads, headings that skip a level, ids that occur twice.
+NAMELESS = """() => {
+  const bad = [];
+  const name = (e) => (e.getAttribute('aria-label') || '').trim()
+    || (e.getAttribute('aria-labelledby') || '').split(' ').map((i) => document.getElementById(i)?.textContent || '').join('').trim()
+    || [...(e.labels || [])].map((l) => l.textContent).join('').trim()
+    || e.textContent.trim() || e.getAttribute('title') || e.querySelector('title')?.textContent || '';
+  for (const e of document.querySelectorAll('button, a, input, select, summary, [role=button], [tabindex="0"]')) {
+    const own = e.tagName === 'INPUT' || e.tagName === 'SELECT';
+    const said = own ? (e.getAttribute('aria-label') || [...e.labels].map((l) => l.textContent).join('')) : name(e);
+    if (!said.trim()) bad.push('no name: ' + e.outerHTML.slice(0, 60));
+  }
+  for (const e of document.querySelectorAll('figure > .chart')) {
+    const role = e.getAttribute('role') || e.closest('[role]')?.getAttribute('role');
+    if (role !== 'img' || !name(e)) bad.push('chart: ' + e.id);
+  }
+  for (const e of document.querySelectorAll('table')) {
+    if (!(e.caption?.textContent || e.getAttribute('aria-label') || '').trim()) bad.push('no caption: ' + e.textContent.trim().slice(0, 30));
+    if (!e.querySelector('th')) bad.push('no heads: ' + e.textContent.trim().slice(0, 30));
+  }
+  let level = 0;
+  for (const h of document.querySelectorAll('h1, h2, h3, h4, h5, h6')) {
+    if (!h.getClientRects().length) continue;
+    const now = Number(h.tagName[1]);
+    if (now > level + 1) bad.push('heading skips: ' + h.textContent.trim().slice(0, 30));
+    level = now;
+  }
+  const ids = [...document.querySelectorAll('[id]')].map((e) => e.id);
+  bad.push(...ids.filter((id, i) => ids.indexOf(id) !== i).map((id) => 'twice: ' + id));
+  if (!document.documentElement.lang || !document.title) bad.push('no language or title');
+  return bad;
+}"""
+
+
+def test_everything_has_a_name_that_can_be_read_aloud(chromium: Any, folder: Path) -> None:
+    with opened(chromium, folder / "report.html") as page:
+        drawn(page)
+        assert page.evaluate(NAMELESS) == []
+        page.locator(".node.layer").first.click()
+        assert page.evaluate(NAMELESS) == []
+
+
 def test_print_shows_all_of_it(chromium: Any, folder: Path, tmp_path: Path) -> None:
     with opened(chromium, folder / "report.html", color_scheme="dark") as page:
         page.pdf(path=tmp_path / "page.pdf", format="A4")

@@ -49,7 +49,7 @@ def print_report(report: Report, files: Sequence[Path], *, verbose: bool) -> Non
     out.print(outputs)
     worst = report.worst_first if verbose else report.worst_first[:_SHOWN]
     if worst:
-        out.print(_layers(worst, f"Layers, worst {report.metric} first"))
+        out.print(_layers(worst, report.metric))
     faults = report.at_fault if verbose else report.at_fault[:_SHOWN]
     if faults:
         out.print(_births(faults))
@@ -65,17 +65,25 @@ def print_report(report: Report, files: Sequence[Path], *, verbose: bool) -> Non
         out.print(f"Written: {', '.join(escaped(str(f)) for f in files)}")
 
 
-def _layers(rows: Iterable[LayerRow], title: str) -> object:
-    found = table("layer", "type", *_COLUMNS, "born here", "within limits", title=title)
+def _layers(rows: Sequence[LayerRow], metric: str) -> object:
+    """Return layers with what the outputs lose by each alone, where that was measured."""
+    measured = any(row.alone for row in rows)
+    title = f"Layers, worst first by {metric} of {'the outputs' if measured else 'their tensors'}"
+    alone = ("outputs with it alone",) if measured else ()
+    found = table(
+        "layer", "type", *alone, *_COLUMNS[:3], "born here", "within limits", title=title
+    )
     for row in rows:
         share = "-" if row.born is None else f"{row.born.share:.0%}"
-        found.add_row(escaped(row.name), row.op_type, *_figures(row.metrics), share, _verdict(row))
+        said = (f"{row.alone[metric]:.5g}" if row.alone else "-",) if measured else ()
+        figures = _figures(row.metrics)[:3]
+        found.add_row(escaped(row.name), row.op_type, *said, *figures, share, _verdict(row))
     return found
 
 
 def _births(rows: Iterable[LayerRow]) -> object:
     """Return where most is born, for what the layer gives, and of what."""
-    title = "Where the error is born, most first"
+    title = "Where their error is born"
     found = table("layer", "type", "alone, dB", "of its error", "cause", "channels", title=title)
     for row in rows:
         b = row.born

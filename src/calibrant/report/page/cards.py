@@ -125,6 +125,11 @@ def card_of(facts: Facts, name: str, op_type: str, outputs: tuple[str, ...]) -> 
                 if born
                 else []
             ),
+            *(
+                [("outputs with it alone", as_db(compared.alone["sqnr_db"]))]
+                if "sqnr_db" in compared.alone
+                else []
+            ),
             ("worst sample", compared.worst_sample),
             ("mean and deviation", compared.standard_deviation),
             (

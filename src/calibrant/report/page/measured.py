@@ -128,6 +128,7 @@ class ComparedLayer:
     failed: tuple[str, ...]
     reason: str
     born: Born | None = None
+    alone: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ function factList(facts) {
 
 function simpleTable(caption, columns, rows) {
   return make("details", {}, make("summary", {}, caption), make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    make("table", {}, make("thead", {}, make("tr", {}, ...columns.map((c) => make("th", { scope: "col" }, c)))),
+    make("table", { "aria-label": caption }, make("thead", {}, make("tr", {}, ...columns.map((c) => make("th", { scope: "col" }, c)))),
       make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map((cell, i) => make(i ? "td" : "th", i ? {} : { scope: "row" }, String(cell)))))))));
 }
 
