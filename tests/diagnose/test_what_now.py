@@ -11,7 +11,7 @@ from calibrant.analysis.alone.feeds import take_feeds
 from calibrant.analysis.score import Score
 from calibrant.diagnose import rank
 from calibrant.diagnose.advice.answer import answer_of
-from calibrant.diagnose.advice.candidates import singles
+from calibrant.diagnose.advice.candidates import everywhere, singles
 from calibrant.diagnose.advice.steps import Tried
 from calibrant.diagnose.advice.together import way_to, worst_part
 from calibrant.diagnose.advice.units import Unit, units_of
@@ -129,3 +129,13 @@ def test_nothing_has_to_be_done_where_outputs_are_good() -> None:
     found = calibrant.advise(model, feeds(batch=8, seed=1), recipe=rank.PLAIN, minutes=0.2)
     assert "nothing has to be done" in found.answer
     assert found.command == ""
+
+
+def test_a_step_for_the_whole_model_names_the_layers_that_lose_most(
+    solved: tuple[Solved, list[Unit]],
+) -> None:
+    found, units = solved
+    step = next(iter(everywhere(units, found.solution, rank.PLAIN)))
+    assert step.whole
+    first = next(u for u in units if u.kind == "activation")
+    assert step.layers[0] == first.layers[0]

@@ -24,6 +24,9 @@ LEAST_SHARE = 0.02
 #: Shares of all losses that sets of places make.
 SETS = (0.5, 0.8, 1.0)
 
+#: A step for the whole model names the layers that make so much of the loss, and so many of them at most.
+MOST, FEW = 0.8, 10
+
 #: Algorithms that are tried for all activations.
 _ALGORITHMS = ("mse", "percentile", "kl", "min-max")
 
@@ -38,6 +41,7 @@ def tried(
     move: Move,
     units: int = 1,
     evidence: str = "",
+    whole: bool = False,
 ) -> Tried:
     """Return what a move comes to for a recipe."""
     return Tried(
@@ -52,6 +56,7 @@ def tried(
         Recipe(rules=rules, target=base.target),
         units,
         evidence,
+        whole,
     )
 
 
@@ -147,6 +152,7 @@ def sets(units: Sequence[Unit], solution: Solution, base: Recipe) -> Iterator[Tr
 def everywhere(units: Sequence[Unit], solution: Solution, base: Recipe) -> Iterator[Tried]:
     """Yield what can be done about the model as a whole."""
     activations = [u for u in units if u.kind == "activation"]
+    layers = _most_of(units)
     used = {d.algorithm.name for d in solution.plan.activations if d.fixed_range is None}
     for name in _ALGORITHMS:
         if used == {name} or not activations:
@@ -156,22 +162,24 @@ def everywhere(units: Sequence[Unit], solution: Solution, base: Recipe) -> Itera
         yield tried(
             base,
             (rule,),
-            layers=(),
+            layers=_most_of(activations),
             cause=_cause(activations),
             seen="all activations",
             move=move,
             units=len(units),
+            whole=True,
         )
 
     def switched(name: str, done: str, cause: str, change: Callable[[Recipe], Recipe]) -> Tried:
         found = tried(
             base,
             (),
-            layers=(),
+            layers=layers,
             cause=cause,
             seen="the whole model",
             move=Move(name, done, 0, ""),
             units=len(units),
+            whole=True,
         )
         return replace(found, recipe=change(found.recipe), added=change(found.added))
 
@@ -211,6 +219,18 @@ def seen(unit: Unit) -> str:
     if noise.is_unused:
         return f"the range of {what} reaches {noise.end:.3g}, its values {noise.largest:.3g}: most of it is not used"
     return f"{what} is rounded too coarsely"
+
+
+def _most_of(units: Sequence[Unit]) -> tuple[str, ...]:
+    """Return the layers of the worst places, so many that they make most of the loss, and not more than a few."""
+    total, part = sum(u.loss for u in units), 0.0
+    found: dict[str, None] = {}
+    for unit in units:
+        if part >= MOST * total or len(found) >= FEW:
+            break
+        part += unit.loss
+        found |= dict.fromkeys(unit.layers)
+    return tuple(found)
 
 
 def _cause(units: Sequence[Unit]) -> str:

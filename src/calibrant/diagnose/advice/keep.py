@@ -36,7 +36,7 @@ def best_first(
     kept: list[tuple[Tried, Score, float]] = []
     for step, score, gain in sorted(gains, key=lambda g: (g[0].units, g[0].price, -g[2])):
         fewer = max((k[2] for k in kept if k[0].units < step.units), default=0.0)
-        same = [k for k in kept if k[0].layers == step.layers]
+        same = [k for k in kept if (k[0].whole, k[0].layers) == (step.whole, step.layers)]
         cheaper = max((k[2] for k in same if k[0].price < step.price), default=-DEARER_DB)
         alike = max((k[2] for k in same if k[0].move == step.move), default=0.0)
         done = fewer >= ENOUGH_DB and before.db + fewer >= GOOD_DB

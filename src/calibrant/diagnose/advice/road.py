@@ -308,7 +308,9 @@ class _Road:
                 try:
                     found.append((step, trials.score(step.recipe)))
                 except CalibrantError as e:
-                    self.notes.append(f"{step.move} for {_named(step.layers)} was not tried: {e}")
+                    self.notes.append(
+                        f"{step.move} for {_named(() if step.whole else step.layers)} was not tried: {e}"
+                    )
                 progress.step(i + 1, len(steps))
         return found
 
@@ -336,7 +338,7 @@ class _Road:
 
 
 def _step(step: Tried, score: Score, gain: float) -> Step:
-    who = _named(step.layers) if step.move != "data" else "The data"
+    who = "The data" if step.move == "data" else _named(() if step.whole else step.layers)
     what = f"{who}: {step.seen}; {step.done}: {gain:+.1f} dB expected"
     return Step(
         step.layers,

@@ -21,7 +21,8 @@ class Step:
     """One thing to do, which was tried.
 
     Args:
-        layers: Nodes it is for, the one that loses most first; empty where it is for the whole model or its data.
+        layers: Nodes it is for, the one that loses most first; of a step for the whole model, those that make most of the loss;
+            empty where it is for the data.
         cause: What it does away with: `clipping`, `rounding`, `range` (few channels or values hold the range), `mask`, `data`,
             `bias`, or `shared` (one weight, inputs of very different size).
         what: What is seen, and what to do, in a sentence.
@@ -186,6 +187,7 @@ class Tried:
         added: The part of it that is new.
         units: How many places are changed.
         evidence: Of the risk catalogue.
+        whole: It is for the whole model; `layers` are those that lose most.
     """
 
     layers: tuple[str, ...]
@@ -199,3 +201,4 @@ class Tried:
     added: Recipe
     units: int = 1
     evidence: str = ""
+    whole: bool = False

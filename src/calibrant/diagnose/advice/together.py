@@ -140,7 +140,7 @@ def _both(steps: Sequence[Tried], recipe: Recipe, base: Recipe) -> Tried:
     dear = max(steps, key=lambda s: s.price)
     done = ", and ".join(
         f"{s.done} for {s.layers[0]}{' and more' if len(s.layers) > 1 else ''}"
-        if s.layers
+        if s.layers and not s.whole
         else s.done
         for s in steps
     )
