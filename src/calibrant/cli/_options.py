@@ -130,7 +130,7 @@ Jobs = Annotated[
         "--jobs",
         metavar="N",
         min=1,
-        help="Processes that look at the calibration data, each at a part of it. The result is the same.",
+        help="Processes that look at the calibration data, each at a part of it; with tune they also measure layers and evaluate. The result is the same.",
         rich_help_panel=RUN_PANEL,
         show_default=False,
     ),

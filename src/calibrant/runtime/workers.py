@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from calibrant.errors import ConfigRuntimeError, ConfigValueError, MissingPackageError
@@ -34,14 +34,20 @@ class Workers(Protocol):
         """How many there are."""
         ...
 
+    @property
+    def threads(self) -> int:
+        """How many threads a worker may use."""
+        ...
+
     def map(
-        self, function: Callable[[Piece], Result], pieces: Sequence[Piece]
+        self, function: Callable[..., Result], pieces: Sequence[Piece], shared: Any = None
     ) -> Iterator[Result]:
         """Yield what a function returns for each piece, in their order.
 
         Args:
-            function: A function of a module, which workers import.
+            function: A function of a module, which workers import: (piece), or (shared, piece).
             pieces: Plain values.
+            shared: What all pieces need; None where they need nothing more.
 
         Raises:
             ConfigRuntimeError: Workers were lost again and again.
@@ -49,50 +55,69 @@ class Workers(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Processes:
-    """Processes of this machine.
+    """Processes of this machine, started when the first work comes, and kept for what comes next.
 
     Args:
         count: How many.
     """
 
     count: int
+    _pool: ProcessPoolExecutor | None = field(default=None, repr=False)
+
+    @property
+    def threads(self) -> int:
+        """A share of the processors of this machine."""
+        return max(1, (os.cpu_count() or 1) // self.count)
 
     def map(
-        self, function: Callable[[Piece], Result], pieces: Sequence[Piece]
+        self, function: Callable[..., Result], pieces: Sequence[Piece], shared: Any = None
     ) -> Iterator[Result]:
         """Yield what a function returns for each piece."""
+        call = function if shared is None else partial(function, shared)
         done: dict[int, Result] = {}
         yielded = 0
         for _ in range(RETRIES + 1):
-            missing = [i for i in range(len(pieces)) if i not in done]
+            futures = {}
             try:
-                with self._pool(len(missing)) as pool:
-                    futures = {i: pool.submit(function, pieces[i]) for i in missing}
-                    for i in missing:
-                        done[i] = futures[i].result()
-                        while yielded in done:
-                            yield done[yielded]
-                            yielded += 1
+                pool = self._opened()
+                futures = {
+                    i: pool.submit(call, piece) for i, piece in enumerate(pieces) if i not in done
+                }
+                for i, future in futures.items():
+                    done[i] = future.result()
+                    while yielded in done:
+                        yield done[yielded]
+                        yielded += 1
                 return
             except BrokenProcessPool:
-                continue
+                # what others had finished by then is kept
+                for i, future in futures.items():
+                    if future.done() and not future.cancelled() and future.exception() is None:
+                        done[i] = future.result()
+                self.close()
+            finally:
+                for future in futures.values():
+                    future.cancel()  # whoever asked wants no more
         raise ConfigRuntimeError(
             f"Worker processes ended {RETRIES + 1} times before their work was done; it may be that they had too little memory. "
             "Use fewer of them."
         )
 
-    @contextmanager
-    def _pool(self, pieces: int) -> Iterator[ProcessPoolExecutor]:
-        context = multiprocessing.get_context(
-            "spawn"
-        )  # a fork would copy the threads of ONNX Runtime
-        pool = ProcessPoolExecutor(min(self.count, pieces), mp_context=context)
-        try:
-            yield pool
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    def close(self) -> None:
+        """End the processes; further work starts new ones."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def _opened(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            # a fork would copy the threads of ONNX Runtime
+            self._pool = ProcessPoolExecutor(
+                self.count, mp_context=multiprocessing.get_context("spawn")
+            )
+        return self._pool
 
 
 class RayCluster:
@@ -135,21 +160,33 @@ class RayCluster:
                 ) from e
         self.count = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
 
+    @property
+    def threads(self) -> int:
+        """One: a task takes one processor of the cluster."""
+        return 1
+
     def map(
-        self, function: Callable[[Piece], Result], pieces: Sequence[Piece]
+        self, function: Callable[..., Result], pieces: Sequence[Piece], shared: Any = None
     ) -> Iterator[Result]:
         """Yield what a function returns for each piece."""
         task = self._ray.remote(max_retries=RETRIES)(function)
-        waiting = [task.remote(piece) for piece in pieces]
-        for future in waiting:
-            try:
-                yield self._ray.get(future)
-            except self._ray.exceptions.RayTaskError as e:
-                raise e.cause if e.cause is not None else e from None
-            except self._ray.exceptions.RayError as e:
-                raise ConfigRuntimeError(
-                    f"Workers of the Ray cluster were lost before their work was done: {' '.join(str(e).split())[:200]}"
-                ) from e
+        common = () if shared is None else (self._ray.put(shared),)  # sent to each machine once
+        waiting = [task.remote(*common, piece) for piece in pieces]
+        try:
+            while waiting:
+                try:
+                    found = self._ray.get(waiting[0])
+                except self._ray.exceptions.RayTaskError as e:
+                    raise e.cause if e.cause is not None else e from None
+                except self._ray.exceptions.RayError as e:
+                    raise ConfigRuntimeError(
+                        f"Workers of the Ray cluster were lost before their work was done: {' '.join(str(e).split())[:200]}"
+                    ) from e
+                waiting.pop(0)
+                yield found
+        finally:
+            for future in waiting:  # whoever asked wants no more
+                self._ray.cancel(future)
 
 
 def workers_of(jobs: int | None, ray: str | None) -> Workers | None:

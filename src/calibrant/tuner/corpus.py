@@ -28,6 +28,7 @@ from calibrant.analysis.tasks.corpus import CorpusMetric
 from calibrant.graph.digest import digest
 from calibrant.runtime.runtime import Runtime
 from calibrant.tuner.digests import data_digest
+from calibrant.tuner.divided import said_of
 from calibrant.tuner.evaluator import Score
 from calibrant.tuner.paired import UNSHUFFLED
 from calibrant.tuner.samples import Samples
@@ -143,10 +144,8 @@ class ByCorpus:
         key = f"{digest(model)} {start} {end}"
         notes: list[str] = []
         if key not in self._seen:
-            found: list[Any] = []
-            for batch, outputs in self.samples.answers(model, [(start, end)], notes):
-                found += self.metric.of_samples(outputs, batch.extras, str(batch))
-            self._seen[key] = found
+            said = said_of(self.samples, model, self.metric, [(start, end)], notes)
+            self._seen[key] = [x for batch in said for x in batch]
         return self._seen[key], notes
 
 

@@ -32,6 +32,7 @@ from calibrant.errors import CalibrantError, ConfigTypeError, ConfigValueError
 from calibrant.runtime.runtime import Runtime
 from calibrant.runtime.saturation import kernels_are_exact
 from calibrant.runtime.session import infer, open_session
+from calibrant.runtime.workers import Workers
 from calibrant.tuner.digests import data_digest
 from calibrant.tuner.likeness import LIKENESSES, Likeness
 from calibrant.tuner.paired import Paired
@@ -316,6 +317,7 @@ def evaluator_of(
     holdout: float = 0.0,
     holdout_of_all: float = 0.0,
     confidence: float | None = 0.99,
+    workers: Workers | None = None,
 ) -> Evaluator:
     """Return how models are scored.
 
@@ -331,6 +333,7 @@ def evaluator_of(
         holdout: Share of the samples that the search does not see, where the score is a mean over samples.
         holdout_of_all: The same, where the score is a metric of all samples together.
         confidence: That an evaluation which ends early is right; None for certain ends alone.
+        workers: Who runs models for a metric by name; None for this process alone.
 
     Raises:
         ConfigValueError: A metric or a function that does not exist.
@@ -366,7 +369,7 @@ def evaluator_of(
 
         found = task_metric(metric)
         share = holdout if isinstance(found, BatchMetric) else holdout_of_all
-        samples = Samples(data, original, runtime, batch_size, preprocess, share)
+        samples = Samples(data, original, runtime, batch_size, preprocess, share, workers=workers)
         if not isinstance(found, BatchMetric):
             return ByCorpus(samples, found, metric)
         paired = Paired(samples, found, confidence)

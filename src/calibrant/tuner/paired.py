@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from calibrant.analysis.task_metrics import BatchMetric
 from calibrant.tuner.certain import Certainty
+from calibrant.tuner.divided import said_of
 from calibrant.tuner.samples import Samples
 
 __all__ = ["Paired", "Seen", "interval"]
@@ -130,8 +131,7 @@ class Paired:
         end = until if until is not None else math.inf
         notes: list[str] = []
         answer: bool | None = None
-        for batch, outputs in self.samples.answers(model, [(done, end)], notes):
-            sums, terms = self.metric.of_samples(outputs, batch.extras, str(batch))
+        for sums, terms in said_of(self.samples, model, self.metric, [(done, end)], notes):
             found.append(sums / terms)
             if test is not None:
                 answer = test.add(self.gains(found[-1], done))
@@ -149,8 +149,7 @@ class Paired:
             indices: Which samples, in rising order.
         """
         found = []
-        for batch, outputs in self.samples.answers(model, _runs(indices)):
-            sums, terms = self.metric.of_samples(outputs, batch.extras, str(batch))
+        for sums, terms in said_of(self.samples, model, self.metric, _runs(indices)):
             found.append(sums / terms)
         return np.concatenate(found) if found else np.zeros(0)
 

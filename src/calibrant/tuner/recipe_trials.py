@@ -255,6 +255,7 @@ class RecipeTrials:
                 journal=LayerFigures(self.trials.journal),
                 progress=store.progress,
                 runtime=store.runtime,
+                workers=store.workers,
             )
         scores = {n: loss.score for n, loss in losses.all(measured).items()}
         rows = [[n, _number(scores[n]), measured.macs[n]] for n in layers]

@@ -166,7 +166,8 @@ def tune(
         preprocess: File that says how stored samples become inputs, of both.
         provider: Where models run.
         threads: Threads inside an operator.
-        jobs: Processes that look at the calibration data, each at a part of it; the result is the same.
+        jobs: Processes that look at the calibration data, measure layers alone, and run models on evaluation samples for a
+            metric by name, each at a part of it; the result is the same.
         ray: Address of a Ray cluster whose workers do that, or `local`.
         progress: Called with a stage, what is done of it, and how much there is.
 
@@ -226,6 +227,7 @@ def tune(
         holdout=holdout,
         holdout_of_all=of_all,
         confidence=confidence if confidence < 1 else None,
+        workers=store.workers,
         **how,  # type: ignore[arg-type]
     )
     journal = Journal(out)

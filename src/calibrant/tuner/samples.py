@@ -6,9 +6,9 @@ Samples that fit into memory are shuffled there; others are looked at as they co
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -18,10 +18,13 @@ from calibrant.data.open import Batches, open_data
 from calibrant.errors import ModelError
 from calibrant.runtime.inputs import input_infos
 from calibrant.runtime.runtime import Runtime
-from calibrant.runtime.saturation import kernels_are_exact, saturation_note
+from calibrant.runtime.saturation import kernels_are_exact
 from calibrant.runtime.session import infer, open_session
+from calibrant.runtime.workers import Workers
 
-__all__ = ["Answered", "Samples"]
+__all__ = ["Answered", "Part", "Samples", "answers"]
+
+T = TypeVar("T")
 
 #: Samples that are held in memory to be shuffled, at most [bytes]; more are looked at as they come.
 MEMORY_BYTES = 2**30
@@ -42,6 +45,7 @@ class Samples:
         preprocess: File that says how stored samples become inputs.
         holdout: Share of the samples that the search does not see.
         notes: What is to be said of the data.
+        workers: Who runs models; None for this process alone.
     """
 
     data: Any = field(repr=False)
@@ -51,10 +55,11 @@ class Samples:
     preprocess: Any = None
     holdout: float = 0.0
     notes: list[str] = field(default_factory=list)
+    workers: Workers | None = None
     shuffled: bool = False
     inputs: list[InputInfo] = field(default_factory=list)
     _batches: Sequence[Batch] | Batches = field(default=(), repr=False)
-    _saturates: bool = False
+    saturates: bool = False
 
     def open(self) -> None:
         """Read the data.
@@ -92,51 +97,101 @@ class Samples:
         )
         return self.shuffled and (not fixed or any(b.whole for b in self._batches))
 
-    def answers(
-        self, model: ir.Model, ranges: Sequence[tuple[int, float]], notes: list[str] | None = None
-    ) -> Iterator[Answered]:
-        """Run a model on ranges of samples, batch by batch.
+    def batches(self, ranges: Sequence[tuple[int, float]]) -> Iterator[Batch]:
+        """Yield the batches of ranges of samples, each (first, behind the last)."""
+        for start, end in ranges:
+            yield from _between(self._batches, start, end)
+
+    def parts(self, ranges: Sequence[tuple[int, float]], count: int) -> list[Part]:
+        """Divide ranges of samples into parts of whole batches; none where the data is a stream.
 
         Args:
-            model: The model.
             ranges: (first, behind the last) of each.
-            notes: Is given what the first sample of all shows of a quantized model: kernels that saturate.
+            count: How many parts, at most.
         """
-        session = open_session(
-            model, runtime=self.runtime, integers=kernels_are_exact(self.runtime)
-        )
-        for start, end in ranges:
-            for i, batch in enumerate(self._from(start, end)):
-                outputs = self._run(session, batch)
-                new = i == 0 and start == 0 and model is not self.original
-                if new and notes is not None and not self._saturates:  # it is told of one trial
-                    said = saturation_note(model, batch.feeds, outputs, runtime=self.runtime)
-                    notes += [said] if said is not None else []
-                    self._saturates = said is not None
-                yield batch, outputs
+        if self.shuffled:
+            held = list(self.batches(ranges))
+            return [Part(held=tuple(some)) for some in _divided(held, count)]
+        batches = self._batches
+        if not isinstance(batches, Batches) or not batches.by_index or batches.samples is None:
+            return []
+        size = batches.batch_size or 1
+        edges = [
+            (max(start, at), int(min(end, at + size)))
+            for start, end in ranges
+            for at in range(start - start % size, int(min(end, batches.samples)), size)
+        ]
+        reading = {"batch_size": size, "preprocess": self.preprocess}
+        return [
+            Part(self.data, tuple(self.inputs), reading, tuple(some))
+            for some in _divided(edges, count)
+        ]
 
-    def _from(self, start: int, end: float) -> Iterator[Batch]:
-        """Yield samples from one index to another."""
-        done = 0
-        for batch in self._batches:
-            first, last = max(start - done, 0), min(end - done, batch.size)
-            done += batch.size
-            if first < last:
-                yield batch if (first, last) == (0, batch.size) else batch.part(first, int(last))
-            if done >= end:
-                return
 
-    def _run(self, session: Any, batch: Batch) -> dict[str, AnyArray]:
-        names = [o.name for o in session.get_outputs()]
-        feeds = {i.name: batch.feeds[i.name] for i in session.get_inputs()}
-        try:
-            values = infer(session, names, feeds)
-        except ModelError:
-            if batch.size == 1 or batch.whole:
-                raise
-            parts = [self._run(session, batch.part(i, i + 1)) for i in range(batch.size)]
-            return {n: np.concatenate([p[n] for p in parts]) for n in names}
-        return dict(zip(names, map(np.asarray, values), strict=True))
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Some of the samples, as a worker is given them: batches, or which samples of the data to read.
+
+    Args:
+        data: As `open_data` takes it.
+        inputs: What the model takes.
+        reading: `batch_size` and `preprocess`.
+        edges: First sample of each batch, and behind its last.
+        held: The batches, where they are held in memory.
+    """
+
+    data: Any = None
+    inputs: tuple[InputInfo, ...] = ()
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    edges: tuple[tuple[int, int], ...] = ()
+    held: tuple[Batch, ...] | None = None
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the batches."""
+        if self.held is not None:
+            yield from self.held
+            return
+        data = open_data(self.data, self.inputs, **self.reading)
+        for start, stop in self.edges:
+            yield from data.between(start, stop)
+
+
+def answers(model: ir.Model, batches: Iterable[Batch], runtime: Runtime) -> Iterator[Answered]:
+    """Run a model on batches, one by one; where it refuses several samples together, each by itself."""
+    session = open_session(model, runtime=runtime, integers=kernels_are_exact(runtime))
+    for batch in batches:
+        yield batch, _run(session, batch)
+
+
+def _run(session: Any, batch: Batch) -> dict[str, AnyArray]:
+    names = [o.name for o in session.get_outputs()]
+    feeds = {i.name: batch.feeds[i.name] for i in session.get_inputs()}
+    try:
+        values = infer(session, names, feeds)
+    except ModelError:
+        if batch.size == 1 or batch.whole:
+            raise
+        parts = [_run(session, batch.part(i, i + 1)) for i in range(batch.size)]
+        return {n: np.concatenate([p[n] for p in parts]) for n in names}
+    return dict(zip(names, map(np.asarray, values), strict=True))
+
+
+def _between(batches: Iterable[Batch], start: int, end: float) -> Iterator[Batch]:
+    """Yield samples from one index to another."""
+    done = 0
+    for batch in batches:
+        first, last = max(start - done, 0), min(end - done, batch.size)
+        done += batch.size
+        if first < last:
+            yield batch if (first, last) == (0, batch.size) else batch.part(first, int(last))
+        if done >= end:
+            return
+
+
+def _divided(things: Sequence[T], count: int) -> list[Sequence[T]]:
+    """Return neighbours together, in so many groups or fewer."""
+    edges = [len(things) * i // count for i in range(count + 1)]
+    return [things[a:b] for a, b in itertools.pairwise(edges) if a < b]
 
 
 def _shuffled(batches: Batches) -> list[Batch] | None:

@@ -347,6 +347,7 @@ class Trials:
                 journal=LayerFigures(self.journal),
                 progress=store.progress,
                 runtime=store.runtime,
+                workers=store.workers,
             )
         found: dict[str, float] = {}
         samples = 0

@@ -8,7 +8,6 @@ more), scales by tensor, algorithm and grid, rounded weights by layer.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,7 +33,7 @@ from calibrant.runtime.inputs import model_inputs
 from calibrant.runtime.observe import observe
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.shards import Shard, observe_shards
-from calibrant.runtime.workers import Processes, Workers
+from calibrant.runtime.workers import Workers
 from calibrant.stats import TensorStats
 from calibrant.tuning.folds import Folds, merged
 from calibrant.tuning.samples import Samples, open_samples
@@ -305,9 +304,7 @@ class Store:
             )
         assert batches.samples is not None
         size = batches.batch_size or 1
-        threads = self.runtime.threads
-        if threads is None and isinstance(self.workers, Processes):
-            threads = max(1, (os.cpu_count() or 1) // self.workers.count)
+        threads = self.runtime.threads or self.workers.threads
         shard = Shard(
             bytes(ir.to_proto(model).SerializeToString()),
             tuple(model_inputs(model)),

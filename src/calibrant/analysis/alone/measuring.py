@@ -24,6 +24,7 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.analysis.alone.divided import Group, divide
 from calibrant.analysis.alone.feeds import Feeds
 from calibrant.analysis.alone.journal import Journal, content_key
 from calibrant.analysis.alone.jury import Jury, Sums, added
@@ -37,6 +38,7 @@ from calibrant.runtime.downstream import Whole, Work
 from calibrant.runtime.measure import run
 from calibrant.runtime.runtime import Runtime
 from calibrant.runtime.tap import expose
+from calibrant.runtime.workers import Workers
 
 __all__ = ["MEMORY_BYTES", "Figures", "Measured", "Question", "measure"]
 
@@ -114,6 +116,7 @@ def measure(
     memory: int = MEMORY_BYTES,
     progress: Progress,
     runtime: Runtime,
+    workers: Workers | None = None,
 ) -> Measured:
     """Measure all layers of a question.
 
@@ -128,12 +131,14 @@ def measure(
         memory: Bytes of activations that are kept at a time.
         progress: Told of layers.
         runtime: Where models run.
+        workers: Who measures layers; None for this process alone. Figures are the same.
 
     Raises:
         ModelError: The model does not run.
         ConfigRuntimeError: No output can be compared.
     """
     bout = _Bout.of(question, feeds, metric, journal, memory, runtime)
+    bout.workers = workers
     layers = question.layers
     count = len(bout.feeds.batches)
     first = count if bout.is_enough(budget) else bout.feeds.first()
@@ -180,6 +185,7 @@ class _Bout:
     whole: Whole
     _key: str
     work: Work
+    workers: Workers | None = None
     _group: range = range(1)
     done: int = 0
     planned: int = 0
@@ -260,6 +266,7 @@ class _Bout:
         for i, group in enumerate(groups):
             self._open(group)
             truth = self._truth(group)
+            self._ahead(layers, group)
             for j, layer in enumerate(layers):
                 sums = self._layer(layer, group, truth)
                 found[layer] = added(found[layer], sums) if layer in found else sums
@@ -290,23 +297,53 @@ class _Bout:
             self.base = added(self.base, sums) if self.base else sums
         return truth
 
+    def _ahead(self, layers: Sequence[str], group: range) -> None:
+        """Let workers measure what the journal does not have, and write it there."""
+        if self.workers is None or self.question.base is not self.question.model:
+            return
+        keys = {layer: self._keys(layer, group) for layer in layers}
+        missing = {
+            n: tuple(i for i, k in enumerate(own) if self.journal.get(k) is None)
+            for n, own in keys.items()
+        }
+        tasks = [(n, feeds) for n, feeds in missing.items() if feeds]
+        batches = [self.feeds.batches[i] for i in group]
+        runtime = Runtime(self.runtime.provider, self.runtime.threads or self.workers.threads)
+        feeds, sizes = [b.feeds for b in batches], [b.size for b in batches]
+        given = Group.of(self.whole, self.question.reading, feeds, sizes, self.jury, runtime)
+        if given is None or not tasks:
+            return
+        for layer, sums in divide(given, tasks, self.workers).items():
+            for i, found in zip(missing[layer], sums, strict=True):
+                self.journal.put(keys[layer][i], layer, group[i], found)
+            nodes = self.whole.behind(layer)
+            macs = sum(self.whole.macs_of(n.name or "") for n in nodes)
+            self._worked(Work(len(nodes) * len(group), macs), group, missing[layer])
+
+    def _keys(self, layer: str, group: range) -> list[str]:
+        """Return the keys of a layer's figures on each of a group of feeds."""
+        reading = self.question.reading
+        constants = reading.constants(layer)
+        means = [self._key, layer, reading.identity(layer)]
+        return [content_key(means, {**constants, **self.feeds.batches[i].feeds}) for i in group]
+
+    def _worked(self, work: Work, group: range, missing: Sequence[int]) -> None:
+        """Count the work of a layer on some feeds of a group, from that on all of them."""
+        done = sum(self.feeds.batches[group[i]].size for i in missing)
+        share = done / sum(self.feeds.batches[i].size for i in group)
+        self.work += Work(work.nodes * len(missing) // len(group), round(work.macs * share))
+
     def _layer(self, layer: str, group: range, truth: Sequence[Mapping[str, Array]]) -> Sums:
         """Measure one layer on a group of feeds; what is in the journal is not run."""
-        question = self.question
-        constants = question.reading.constants(layer)
-        means = [self._key, layer, question.reading.identity(layer)]
-        keys = [content_key(means, {**constants, **self.feeds.batches[i].feeds}) for i in group]
+        question, keys = self.question, self._keys(layer, group)
         missing = [i for i, key in enumerate(keys) if not self.journal.has(key)]
         if missing:
             outputs, work = one_layer(self.whole, question.reading, layer, missing)
-            done = 0
             for i, out in zip(missing, outputs, strict=True):
                 size = self.feeds.batches[group[i]].size
                 whole = {**self.whole.reference()[i], **out}
                 self.journal.put(keys[i], layer, group[i], self.jury.sums(truth[i], whole, size))
-                done += size
-            share = done / sum(self.feeds.batches[i].size for i in group)
-            self.work += Work(work.nodes * len(missing) // len(group), round(work.macs * share))
+            self._worked(work, group, missing)
         found: Sums = {}
         for key in keys:
             sums = self.journal.get(key)
