@@ -52,7 +52,7 @@ def test_the_vendors_script_trains_and_saves(tmp_path):
     for step in range(4):
         batch = torch.randn(16, 1, 8, 8)
         loss = F.cross_entropy(model(batch), torch.arange(16) % 4)
-        if step < 2:
+        if step < 1:  # with the second of two batches the range is that of IFMR
             assert first.last[0].item() == pytest.approx(batch.max().item(), rel=1e-5)
         optimizer.zero_grad()
         loss.backward()

@@ -17,7 +17,9 @@ import calibrant
 from calibrant.cli import main
 from calibrant.errors import ConfigValueError, ModelError
 from calibrant.graph.load import load
+from calibrant.graph.load import prepare as prepare_graph
 from calibrant.graph.modules import exported
+from calibrant.graph.passes.fuse_batchnorm import fuse_batchnorm
 from calibrant.qat import prepare
 from calibrant.runtime.measure import run
 
@@ -28,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 class Block(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, 8, 3, padding=1)
+        self.conv1 = nn.Conv2d(channels, 8, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(8)
         self.conv2 = nn.Conv2d(8, 8, 3, padding=1)
 
@@ -220,6 +222,16 @@ def test_a_command_is_given_a_function_that_makes_a_module(tmp_path, monkeypatch
     ):
         assert main(["quantize", f"makers:{name}", *common, "--out", "x"]) == 3
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_convolution_without_a_bias_has_none_and_its_normalization_is_folded():
+    model = exported(Block(1), torch.randn(2, 1, 8, 8))
+    layers = {n.name: len(n.inputs) for n in model.graph if n.op_type == "Conv"}
+    assert layers == {"conv1": 2, "conv2": 3}
+    prepared = prepare_graph(model)
+    fuse_batchnorm(prepared)
+    assert [n.op_type for n in prepared.graph] == ["Conv", "Relu", "Conv", "Add"]
 
 
 @pytest.mark.slow

@@ -97,6 +97,7 @@ def exported(module: Any, example: Any) -> ir.Model:
     model: ir.Model = program.model
     _name_nodes(model)
     _refuse_training(model)
+    _without_zeros(model)
     return model
 
 
@@ -202,6 +203,33 @@ def _scope(node: ir.Node) -> str:
         return ""
     inner = [s for s in scopes[:-1] if s]
     return str(inner[-1]) if inner else str(scopes[-1])
+
+
+def _without_zeros(model: ir.Model) -> None:
+    """Take out the biases of zeros that the exporter writes for convolutions that have none, in place."""
+    dead: set[ir.Node] = set()
+    for node in model.graph:
+        if node.op_type == "Conv" and len(node.inputs) > 2 and (made := _zeros(node.inputs[2])):
+            node.resize_inputs(2)
+            dead |= made
+    waiting = [n for n in reversed(list(model.graph)) if n in dead]
+    for node in waiting:
+        if not any(v.uses() or v.is_graph_output() for v in node.outputs):
+            model.graph.remove(node, safe=True)
+
+
+def _zeros(value: ir.Value | None) -> set[ir.Node]:
+    """Return the nodes that make a value of zeros, `Expand(CastLike(0, x), shape)`; none where it is something else."""
+    found: set[ir.Node] = set()
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type == "Constant":
+            held = ir.convenience.get_const_tensor(value)
+            return found if held is not None and not held.numpy().any() else set()
+        if node.op_type not in ("Expand", "CastLike", "Cast"):
+            return set()
+        found.add(node)
+        value = node.inputs[0]
+    return set()
 
 
 # --------------------------------------------------------------------------------------------- refusals

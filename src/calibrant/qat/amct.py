@@ -5,8 +5,10 @@
     (one pass in evaluation writes the record)
     save_quant_retrain_model                   <prefix>_fake_quant_model.onnx, <prefix>_deploy_model.onnx
 
-Layers have the names that they have in your module. While fewer than `batch_num` batches of training were seen, a range
-without clips in the configuration is that of the batch; then IFMR, symmetric, over these batches gives the first clips.
+Layers have the names that they have in your module. A range without clips in the configuration is that of the batch until
+`batch_num` batches were seen; with the last of these, IFMR, symmetric, over all of them gives the first clips. Parameters are
+clips, scales, weights and biases as they are, and a step computes what it computes in the toolkit (`quantizers.natural`), so
+that rates of a script mean the same.
 
 Two things differ from the toolkit: the module is the deployed graph, so it trains folded batch normalizations, with a
 gain for each channel; and the deploy model is standard ONNX with QuantizeLinear and DequantizeLinear.
@@ -29,9 +31,13 @@ from calibrant.dialects import load_recipe
 from calibrant.dialects.amct.retrain_write import create_retrain_config
 from calibrant.errors import ConfigRuntimeError, ConfigTypeError, OutputError
 from calibrant.graph.modules import exported
+from calibrant.graph.passes.fuse_batchnorm import FOLDED
 from calibrant.numerics import QuantSpec
 from calibrant.plan import resolve
+from calibrant.plan.folding import float_weight
 from calibrant.qat.quantizers import ActivationQuantizer
+from calibrant.qat.quantizers.natural import NaturalActivation, NaturalBias, natural_weight
+from calibrant.qat.recipe import asked_of_training
 from calibrant.qat.trainable import Trainable, prepare
 from calibrant.stats import TensorStats
 
@@ -60,8 +66,13 @@ class RetrainModel(nn.Module):
         self.graph = qat.module
         self.qat, self.config, self.record_file = qat, config, record_file
         self.due = False
-        waiting = _without_clips(qat, config)
-        self.starts = [_Start(qat.trained.activation(n), batch_num) for n in waiting]
+        self.starts: list[_Start] = []
+        for path, clips in _clips(qat, config).items():
+            quantizer: Any = qat.module.get_submodule(path)
+            if clips is not None:
+                _set(quantizer, *clips)
+            elif quantizer.spec.learns:
+                self.starts.append(_Start(quantizer, batch_num))
 
     def forward(self, *inputs: Tensor) -> Any:
         """Answer as the module does."""
@@ -79,7 +90,7 @@ class RetrainModel(nn.Module):
 
 
 class _Start:
-    """The first range of a quantizer: of each batch, then of the first batches together."""
+    """The first range of a quantizer: of each batch, and with the last of the first batches that of them together."""
 
     def __init__(self, quantizer: ActivationQuantizer, batches: int) -> None:
         self.quantizer, self.left = quantizer, batches
@@ -88,16 +99,16 @@ class _Start:
 
     @torch.no_grad()
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if not module.training or not args:
-            return
-        if self.left == 0:
-            self._end()
+        if not args:
             return
         x = args[0].detach()
-        self._set(float(x.max()), float(x.min()))
         stats = TensorStats.of(x.float().cpu().numpy())
         self.seen = stats if self.seen is None else self.seen.merge(stats)
         self.left -= 1
+        if self.left:
+            _set(self.quantizer, float(x.max()), float(x.min()))
+        else:
+            self._end()
 
     def _end(self) -> None:
         """Take the clips that IFMR finds over all of the first batches."""
@@ -105,11 +116,15 @@ class _Start:
         assert self.seen is not None
         spec = QuantSpec(self.quantizer.spec.bits, symmetric=True)
         low, high = algorithms.activation("ifmr")(self.seen, spec).range
-        self._set(float(high), float(low))
+        _set(self.quantizer, float(high), float(low))
 
-    def _set(self, high: float, low: float) -> None:
-        q = self.quantizer
-        q.ends.copy_(_over_workers(torch.tensor([high, low])) / q.unit)
+
+@torch.no_grad()
+def _set(quantizer: ActivationQuantizer, high: float, low: float) -> None:
+    """Set both clips; processes that train together get the mean of theirs."""
+    clips = _over_workers(torch.tensor([high, low], device=quantizer.ends.device))
+    quantizer.ends.copy_(clips / quantizer.unit)
+    quantizer.last.copy_(clips)
 
 
 def _over_workers(values: Tensor) -> Tensor:
@@ -157,6 +172,7 @@ def create_quant_retrain_model(
     text = Path(config_file).read_text(encoding="utf-8")
     float_model = _exported(model, input_data)
     qat = prepare(float_model, _feeds(float_model, input_data), config_file)
+    _in_own_units(qat, config_file)
     batches = load_recipe(config_file).calibration.batch_num or 1
     return RetrainModel(qat, text, Path(record_file), batches).train(model.training)
 
@@ -267,20 +283,54 @@ def _feeds(model: ir.Model, input_data: Any) -> dict[str, Any]:
     }
 
 
-def _without_clips(qat: Trainable, config: str) -> list[str]:
-    """Return the quantizers whose range the configuration does not give, one for each module."""
+def _clips(qat: Trainable, config: str) -> dict[str, tuple[float, float] | None]:
+    """Return clip_max and clip_min of each quantizer as the configuration gives them, by path; None where it does not."""
     plan = resolve(load_recipe(config), qat.solution.model, check=False)
-    given = {
-        d.node
-        for d in plan.layers
-        if d.settings.activation is not None
-        and any(name == "clip_max" for name, _ in d.settings.activation.options)
-    }
-    found: dict[str, str] = {}
+    given: dict[str, tuple[float, float]] = {}
+    for layer in plan.layers:
+        if layer.settings.activation is not None:
+            said = dict(layer.settings.activation.options)
+            if "clip_max" in said:
+                given[layer.node] = float(said["clip_max"]), float(said["clip_min"])
+    found: dict[str, tuple[float, float] | None] = {}
     for d in qat.solution.plan.activations:
-        if d.fixed_range is None and not any(node in given for node, _ in d.users):
-            found.setdefault(qat.trained.activations[d.id], d.id)
-    return list(found.values())
+        if d.spec.axis is None:
+            clips = next((given[node] for node, _ in d.users if node in given), None)
+            found.setdefault(qat.trained.activations[d.id], clips)
+    return found
+
+
+def _in_own_units(qat: Trainable, config_file: str | Path) -> None:
+    """Let every quantizer train as in the toolkit; a layer with a folded batch normalization keeps its gains."""
+    module, trained = qat.module, qat.trained
+    model, plan, params = qat.solution.model, qat.solution.plan, qat.solution.params
+    nodes = {n.name or "": n for n in model.graph}
+    said = asked_of_training(
+        load_recipe(config_file), resolve(load_recipe(config_file), model, check=False), plan
+    ).fixed_min
+    made: dict[str, nn.Module] = {}
+    for d in plan.activations:
+        path = trained.activations[d.id]
+        quantizer = module.get_submodule(path)
+        if path in made or not isinstance(quantizer, ActivationQuantizer):
+            continue
+        asked = [said[n] for n, _ in d.users if n in said]
+        behind_relu = any(
+            v.name == d.tensor and n.op_type == "Relu" for n in nodes.values() for v in n.outputs
+        )
+        fixed = asked[0] if asked else behind_relu
+        made[path] = NaturalActivation.like(quantizer, fixed_min=fixed and not d.spec.symmetric)
+    for w in plan.weights:
+        weight = float_weight(model, plan, w, params.activations)
+        gains = bool(nodes[w.layer].meta.get(FOLDED))
+        made.setdefault(
+            trained.weights[w.layer],
+            natural_weight(trained.weight(w.layer), weight, gains=gains),
+        )
+        if w.layer in trained.biases:
+            made[trained.biases[w.layer]] = NaturalBias.like(trained.bias(w.layer))
+    for path, quantizer in made.items():
+        module.set_submodule(path, quantizer)
 
 
 def _write(path: Path, text: str) -> None:
