@@ -32,6 +32,9 @@ Array = npt.NDArray[Any]
 #: Sessions that are kept open.
 KEPT = 3
 
+#: Parameters whose session and inputs are remembered.
+REMEMBERED = 4
+
 
 def taking_scales(plan: Plan) -> frozenset[str]:
     """Return the layers whose weights take over the scales of their input's channels."""
@@ -53,6 +56,10 @@ class _Open:
         return same and _same_layers(self.layers, params.layers, self.made.free)
 
 
+#: A session, its inputs, and those of them that stand for parameters.
+_Ready = tuple[_Open, frozenset[str], Mapping[str, Array]]
+
+
 @dataclass(slots=True, eq=False)
 class Simulator:
     """Simulated quantized models of one float model.
@@ -69,6 +76,7 @@ class Simulator:
     runtime: Runtime = CPU
     opened: int = 0
     _sessions: list[_Open] = field(default_factory=list)
+    _recent: list[tuple[Plan, Parameters, _Ready]] = field(default_factory=list)
 
     def simulate(
         self, plan: Plan, params: Parameters, feeds: Sequence[Mapping[str, Array]]
@@ -78,9 +86,7 @@ class Simulator:
         Raises:
             ModelError: ONNX Runtime cannot load or run the model.
         """
-        found = self._session(plan, params)
-        inputs = {i.name for i in found.session.get_inputs()}
-        numbers = {n: x for n, x in found.made.feeds(params).items() if n in inputs}
+        found, inputs, numbers = self._numbers(plan, params)
         names = [o.name for o in found.session.get_outputs()]
         outputs = []
         for feed in feeds:
@@ -88,6 +94,18 @@ class Simulator:
             values = infer(found.session, names, fed | numbers)
             outputs.append(dict(zip(names, values, strict=True)))
         return outputs
+
+    def _numbers(self, plan: Plan, params: Parameters) -> _Ready:
+        """Return the session of parameters, its inputs, and what the parameters put into them."""
+        for a, b, ready in self._recent:
+            if a is plan and b is params:
+                return ready
+        found = self._session(plan, params)
+        inputs = frozenset(i.name for i in found.session.get_inputs())
+        numbers = {n: x for n, x in found.made.feeds(params).items() if n in inputs}
+        ready = found, inputs, numbers
+        self._recent = [(plan, params, ready), *self._recent][:REMEMBERED]
+        return ready
 
     def _session(self, plan: Plan, params: Parameters) -> _Open:
         form, biases = form_of(plan), visible_biases(self.model, plan, params)

@@ -13,7 +13,7 @@ from collections.abc import Collection
 import onnx_ir as ir
 
 from calibrant.emit.qdq import pair_values, quantizer_pair
-from calibrant.graph.values import Names, add_constant, values_by_name
+from calibrant.graph.values import Names, add_constant, node_named, values_by_name
 from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
 
@@ -43,7 +43,7 @@ def emit_layers_alone(
     for weight in plan.weights:
         if weight.layer not in layers:
             continue
-        node = graph.node(weight.layer)
+        node = node_named(graph, weight.layer)
         inputs = list(node.inputs)
         new: list[ir.Node] = []
         decision = quantizers.get((weight.layer, 1 - weight.input_index))

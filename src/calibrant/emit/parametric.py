@@ -136,7 +136,7 @@ def emit_parametric(
             return add_constant(graph, name, data if bias is None else bias.given)
         narrow = data.dtype == _INT4
         given = f"{name}__int8" if narrow else name
-        tensor = ir.tensor(_fed(data))
+        tensor = ir.Tensor(np.asarray(_fed(data)))
         shape = ir.Shape([None] * data.ndim)
         value = ir.Value(name=given, shape=shape, type=ir.TensorType(tensor.dtype))
         graph.inputs.append(value)

@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-__all__ = ["Names", "add_constant", "drop_unused_initializers", "own_copy", "values_by_name"]
+__all__ = [
+    "Names",
+    "add_constant",
+    "drop_unused_initializers",
+    "node_named",
+    "own_copy",
+    "values_by_name",
+]
+
+#: Nodes by name, for graphs that were asked for one; neither is kept alive by it.
+_nodes: WeakKeyDictionary[ir.Graph, WeakValueDictionary[str, ir.Node]] = WeakKeyDictionary()
+
+
+def node_named(graph: ir.Graph, name: str) -> ir.Node:
+    """Return a node of a graph by its name, without a walk over the graph each time.
+
+    A graph may change: a node that left it, or has another name now, is looked up again.
+
+    Raises:
+        ValueError: There is none.
+    """
+    known = _nodes.get(graph)
+    if known is None:
+        known = _nodes[graph] = WeakValueDictionary()
+    node = known.get(name)
+    if node is None or node.graph is not graph or node.name != name:
+        known.clear()
+        known.update((n.name or "", n) for n in reversed(graph))  # of two, the first
+        node = known.get(name)
+        if node is None:
+            raise ValueError(f"No node is named '{name}'.")
+    return node
 
 
 def values_by_name(graph: ir.Graph) -> dict[str, ir.Value]:
@@ -40,7 +73,7 @@ class Names:
 
 def add_constant(graph: ir.Graph, name: str, data: npt.NDArray[np.generic]) -> ir.Value:
     """Add an initializer."""
-    tensor = ir.tensor(data, name=name)
+    tensor = ir.Tensor(np.asarray(data), name=name)  # `ir.tensor` asks ten times as long what it is
     value = ir.Value(
         name=name, const_value=tensor, shape=ir.Shape(data.shape), type=ir.TensorType(tensor.dtype)
     )

@@ -31,6 +31,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.graph.ops import is_depthwise
+from calibrant.graph.values import node_named
 from calibrant.numerics import QuantParams, quantize
 from calibrant.numerics.compensation import residual
 from calibrant.numerics.levels import nearest_level
@@ -248,7 +249,7 @@ def _step(
     scale: npt.NDArray[np.float32],
 ) -> FloatArray | None:
     """Return the step of a layer's bias (out,), for a scale of its weight; None where it adds none in integers."""
-    node = model.graph.node(weight.layer)
+    node = node_named(model.graph, weight.layer)
     read = _input(plan, weight)
     if read is None or not adds_in_integers(node, plan, weight):
         return None

@@ -161,6 +161,14 @@ class Plan:
     half: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
     half_scales: bool = False
+    _by_edge: Mapping[Edge, ActivationDecision] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        """Look up once which quantizer each edge reads; the first that names it counts."""
+        read = {edge: d for d in reversed(self.activations) for edge in d.users}
+        object.__setattr__(self, "_by_edge", read)
 
     def __repr__(self) -> str:
         layers = f"{sum(d.quantized for d in self.layers)} of {len(self.layers)} layers quantized"
@@ -169,7 +177,7 @@ class Plan:
 
     def at(self, edge: Edge) -> ActivationDecision | None:
         """Return the quantizer that an input reads; None where it reads floats."""
-        return next((d for d in self.activations if edge in d.users), None)
+        return self._by_edge.get(edge)
 
     def weight_of(self, layer: str) -> WeightDecision | None:
         """Return the quantizer of a layer's weight; None where it has none."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.graph.input_channels import spread_over_weight
+from calibrant.graph.values import node_named
 from calibrant.numerics import QuantParams
 from calibrant.plan import Plan, WeightDecision
 
@@ -59,7 +60,7 @@ def folded_scales(
         return None
     p = activations[folded.id]
     relative = p.scale.astype(np.float64) / p.common_scale  # (in,)
-    node = model.graph.node(decision.layer)
+    node = node_named(model.graph, decision.layer)
     value = node.inputs[decision.input_index]
     assert value is not None
     assert value.const_value is not None

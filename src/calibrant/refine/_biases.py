@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.graph.ops import bias_of
+from calibrant.graph.values import node_named
 from calibrant.plan import WeightDecision
 from calibrant.plan.parameters import LayerParameters
 
@@ -28,19 +29,19 @@ FloatArray = npt.NDArray[np.float64]
 
 def output_of(model: ir.Model, weight: WeightDecision) -> str:
     """Return the tensor that holds a layer's product with its bias."""
-    node = model.graph.node(weight.layer)
+    node = node_named(model.graph, weight.layer)
     place = bias_of(node)
     return (place[0] if place is not None else node).outputs[0].name or ""
 
 
 def output_axis(model: ir.Model, weight: WeightDecision) -> int:
     """Return the axis of that tensor that a bias lies along."""
-    return -1 if model.graph.node(weight.layer).op_type == "MatMul" else 1
+    return -1 if node_named(model.graph, weight.layer).op_type == "MatMul" else 1
 
 
 def has_other_bias(model: ir.Model, weight: WeightDecision) -> bool:
     """Whether a layer adds something in the place of a bias that is no constant."""
-    node = model.graph.node(weight.layer)
+    node = node_named(model.graph, weight.layer)
     return weight.bias is None and len(node.inputs) > 2 and node.inputs[2] is not None
 
 
@@ -61,7 +62,7 @@ def with_bias(
             const = model.graph.initializers[weight.bias].const_value
             assert const is not None
             bias = const.numpy().astype(np.float32)
-    factor = np.float32(bias_factor(model.graph.node(weight.layer)))
+    factor = np.float32(bias_factor(node_named(model.graph, weight.layer)))
     return replace(layer, bias=bias + delta / factor)
 
 
@@ -84,7 +85,7 @@ def can_correct(model: ir.Model, weight: WeightDecision) -> bool:
     """Whether a layer has a bias, or can be given one."""
     if weight.channel_axis is None:
         return False
-    node = model.graph.node(weight.layer)
+    node = node_named(model.graph, weight.layer)
     if weight.input_index != 1:
         return False
     if node.op_type == "MatMul":

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.emit.layers_alone import emit_layers_alone
+from calibrant.graph.values import node_named
 from calibrant.numerics.finite import finite_mask, mean_square, means_by_channel
 from calibrant.plan import Plan, WeightDecision
 from calibrant.plan.parameters import Parameters
@@ -125,7 +126,7 @@ def _measured(
     runtime: Runtime,
 ) -> dict[str, LocalError]:
     both, twins = emit_layers_alone(model, plan, params, targets)
-    floats = {n: model.graph.node(n).outputs[0].name or "" for n in targets}
+    floats = {n: node_named(model.graph, n).outputs[0].name or "" for n in targets}
     axes = {n: output_axis(model, w) for n, w in targets.items()}
     names = list(dict.fromkeys([*floats.values(), *twins.values()]))
     session = open_session(expose(both, names), runtime=runtime)

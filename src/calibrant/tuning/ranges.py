@@ -161,7 +161,7 @@ class Trying:
         scores = made.scores.setdefault(question.option.algorithm, [])
         new = range(len(scores), feeds)
         self.store.work.whole(sum(self.probe.small[i].size for i in new))
-        for i in new:
+        for i in new:  # each with the ranges of the other half
             outputs = made.simulator.simulate(made.plan, params[i % 2], [self.probe.feeds[i]])
             scores.append(
                 sample_scores(
