@@ -187,6 +187,7 @@ class PassFindings:
     Args:
         folded: Batch normalizations.
         half: Nodes that compute in float16.
+        narrowed: Layers whose scales grew, so that sums of two products fit 16 bits.
         learned: Layers whose rounding was learned.
         refinements: Layers whose levels were refined.
         corrections: Layers whose bias was corrected because it makes the outputs better.
@@ -195,6 +196,7 @@ class PassFindings:
 
     folded: tuple[Folded, ...] = ()
     half: tuple[Island, ...] = ()
+    narrowed: tuple[str, ...] = ()
     learned: tuple[Learned, ...] = ()
     refinements: tuple[Refinement, ...] = ()
     corrections: tuple[Correction, ...] = ()

@@ -92,6 +92,7 @@ def summarize(
         "passes": {
             "folded": [asdict(f) for f in passes.folded],
             "float16": [asdict(i) for i in passes.half],
+            "narrow_sums": list(passes.narrowed),
             "equalized": [
                 {"source": e.source, "readers": e.readers, "spread": e.spread}
                 for e in form.equalized

@@ -301,7 +301,7 @@ def weight_axis(node: ir.Node) -> int | None:
 def contracted_axis(node: ir.Node) -> int | None:
     """Return the axis of a node's weight that its products are added up over, beside positions.
 
-    None where there is no constant weight, and for a depthwise convolution, which adds up positions alone.
+    None where there is no constant weight, and for a convolution of one output a channel, which adds up positions alone.
     """
     index = weight_index(node)
     if index is None:
@@ -311,7 +311,9 @@ def contracted_axis(node: ir.Node) -> int | None:
     assert weight.const_value is not None
     shape = weight.const_value.shape
     if node.op_type == "Conv":
-        return 1 if shape[1] != 1 else None
+        group = node.attributes.get("group")
+        alone = shape[1] == 1 and shape[0] == (group.as_int() if group is not None else 1)
+        return None if alone else 1
     if node.op_type == "ConvTranspose":
         return 0
     if len(shape) < 2:

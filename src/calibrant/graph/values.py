@@ -73,7 +73,9 @@ class Names:
 
 def add_constant(graph: ir.Graph, name: str, data: npt.NDArray[np.generic]) -> ir.Value:
     """Add an initializer."""
-    tensor = ir.Tensor(np.asarray(data), name=name)  # `ir.tensor` asks ten times as long what it is
+    tensor = ir.Tensor(
+        np.asarray(data), name=name
+    )  # `ir.tensor` asks ten times as long what it is
     value = ir.Value(
         name=name, const_value=tensor, shape=ir.Shape(data.shape), type=ir.TensorType(tensor.dtype)
     )

@@ -27,10 +27,13 @@ import numpy.typing as npt
 
 from calibrant.numerics.params import QuantParams
 
-__all__ = ["PAIR_LIMIT", "fit_pairs", "pair_sums"]
+__all__ = ["LARGEST_INPUT", "PAIR_LIMIT", "fit_pairs", "pair_sums"]
 
 #: What two neighbours of one sign may add up to [steps]: 255 * 128 < 2**15 <= 255 * 129.
 PAIR_LIMIT = 128
+
+#: The largest input, as it is stored unsigned.
+LARGEST_INPUT = 255
 
 #: Least growth of a scale in one round of the search.
 _LEAST_GROWTH = 1 + 2**-8
@@ -80,6 +83,7 @@ def fit_pairs(
     contracted: int,
     *,
     limit: int = PAIR_LIMIT,
+    inputs: npt.ArrayLike = LARGEST_INPUT,
 ) -> QuantParams:
     """Let scales of a weight grow until all pairs fit.
 
@@ -87,11 +91,13 @@ def fit_pairs(
         params: What its algorithm chose.
         round_to: Puts the weight on a grid.
         contracted: Axis that is summed over.
-        limit: What two neighbours may add up to [steps].
+        limit: What two neighbours may add up to [steps], where both meet the largest input.
+        inputs: The largest number that each weight is multiplied with, in [0, 255], of a shape that broadcasts.
     """
+    most, factor = limit * LARGEST_INPUT, np.asarray(inputs, dtype=np.int64)
     while True:
-        sums = pair_sums(round_to(params), params.axis, contracted)
-        if (sums <= limit).all():
+        sums = pair_sums(round_to(params) * factor, params.axis, contracted)
+        if (sums <= most).all():
             return params
-        growth = np.where(sums > limit, np.maximum(sums / limit, _LEAST_GROWTH), 1.0)
+        growth = np.where(sums > most, np.maximum(sums / most, _LEAST_GROWTH), 1.0)
         params = replace(params, scale=(params.scale * growth).astype(np.float32))

@@ -41,7 +41,7 @@ from calibrant.plan.folding import float_weight
 from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.plan.products import adds_in_integers
 
-__all__ = ["BiasSteps", "FinalBias", "final_bias", "fitted"]
+__all__ = ["BiasSteps", "FinalBias", "final_bias", "fitted", "rescaled"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -207,13 +207,13 @@ def _fitted(
     new = wanted.astype(np.float32)
     if np.array_equal(new, scale):
         return chosen
-    return _rescaled(model, plan, params, weight, replace(chosen.weight, scale=new))
+    return rescaled(model, plan, params, weight, replace(chosen.weight, scale=new))
 
 
-def _rescaled(
+def rescaled(
     model: ir.Model, plan: Plan, params: Parameters, weight: WeightDecision, p: QuantParams
 ) -> LayerParameters:
-    """Round the channels again whose scale is another one."""
+    """Return the parameters of a layer, rounded again for another scale of its weight."""
     chosen = params.layers[weight.layer]
     floats = float_weight(model, plan, weight, params.activations)
     values = quantize(floats, p)

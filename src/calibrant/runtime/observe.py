@@ -22,7 +22,7 @@ from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import Tap, expose
 from calibrant.stats import Accumulator, TensorStats
 
-__all__ = ["Observer", "channel_magnitudes", "observe"]
+__all__ = ["Observer", "channel_magnitudes", "channel_tops", "observe"]
 
 Progress = Callable[[int], None]
 Array = npt.NDArray[Any]
@@ -125,6 +125,8 @@ def channel_magnitudes(
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Return max |x| of each channel of some tensors, over a few batches.
 
+    Values that are not finite are left out; a channel without any other has magnitude 0.
+
     Args:
         model: A prepared float model.
         axes: Tensor -> its channel axis; negative counts from the end.
@@ -133,9 +135,31 @@ def channel_magnitudes(
 
     Returns:
         Tensor -> (channels,).
-
-    Values that are not finite are left out; a channel without any other has magnitude 0.
     """
+    return _by_channel(
+        model, axes, batches, runtime, lambda x, of: np.maximum(x.max(of), -x.min(of))
+    )
+
+
+def channel_tops(
+    model: ir.Model,
+    axes: Mapping[str, int],
+    batches: Iterable[Batch],
+    *,
+    runtime: Runtime = CPU,
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Return max x of each channel of some tensors; arguments and result are those of `channel_magnitudes`."""
+    return _by_channel(model, axes, batches, runtime, lambda x, of: x.max(of))
+
+
+def _by_channel(
+    model: ir.Model,
+    axes: Mapping[str, int],
+    batches: Iterable[Batch],
+    runtime: Runtime,
+    measure: Callable[[Array, tuple[int, ...]], Array],
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Return the largest of a measure of each channel: tensor -> (channels,)."""
     inputs = {v.name or "" for v in model.graph.inputs}
     computed = [t for t in axes if t not in inputs]
     session = None
@@ -150,7 +174,7 @@ def channel_magnitudes(
         for t, axis in axes.items():
             x = finite_or_zero(values[t])
             others = tuple(i for i in range(x.ndim) if i != axis % x.ndim)
-            largest = np.maximum(x.max(axis=others), -x.min(axis=others)).astype(np.float64)
+            largest = np.asarray(measure(x, others), dtype=np.float64)
             found[t] = np.maximum(found[t], largest) if t in found else largest
     return found
 

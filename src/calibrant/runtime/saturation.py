@@ -57,7 +57,10 @@ layer (float[1,16] x) => (float[1,2] y) <float one = {1.0}, uint8 zero = {0}, in
 
 
 _HERE = "The 8-bit kernels of this CPU saturate (ONNX Runtime, x86-64 without VNNI)"
-_WAY_OUT = f"To run it here, set the session option {EXACT_KERNELS} to 1, or quantize with weights of 7 bits."
+_WAY_OUT = (
+    f"To run it here, quantize for target onnxruntime, set the session option {EXACT_KERNELS} to 1, or quantize with weights "
+    "of 7 bits."
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from calibrant.plan.parameters import Parameters
 from calibrant.recipe import Note, Recipe
 from calibrant.refine.few_levels import Refinement, refine_levels
 from calibrant.refine.learned_rounding import Learned, learn_rounding
+from calibrant.refine.narrow_sums import fit_narrow_sums
 from calibrant.solution import NOT_FOR_ACCURACY, Solution
 from calibrant.stats import Statistics, TensorStats
 from calibrant.tuning.biases import affordable, corrected, corrected_by_rules
@@ -36,6 +37,9 @@ from calibrant.tuning.solved import Solved
 from calibrant.tuning.store import Store
 
 __all__ = ["solve", "statistics_of"]
+
+#: Sums of two products are looked at on so many samples of the probe.
+NARROW_SAMPLES = 32
 
 
 def solve(store: Store, recipe: Recipe, guide: Guide | None = None) -> Solved:
@@ -94,6 +98,12 @@ def solve(store: Store, recipe: Recipe, guide: Guide | None = None) -> Solved:
             half += more_half
             half_later += raised
             params = _chosen(plan, base, statistics, form.balanced, store)
+    narrow: tuple[str, ...] = ()
+    if plan.target.narrow_sums == "fit":
+        with progress.stage("choose"):
+            seen = probe.part(NARROW_SAMPLES)
+            store.work.whole(seen.samples)
+            params, narrow = fit_narrow_sums(base, plan, params, seen.small, runtime=runtime)
     few = affordable(statistics, data.samples)
     params, learned, refinements = _refined(base, plan, params, probe, few, store)
     with progress.stage("bias correction"):
@@ -127,7 +137,9 @@ def solve(store: Store, recipe: Recipe, guide: Guide | None = None) -> Solved:
         half_later=half_later,
         overflows=tuple((i.node, i.overflows) for i in half if i.overflows),
     )
-    passes = PassFindings(prepared.folded, half, learned, refinements, biases.report, by_rule)
+    passes = PassFindings(
+        prepared.folded, half, narrow, learned, refinements, biases.report, by_rule
+    )
     return Solved(
         Solution(original, base, done, plan, params, random=recipe.calibration.random),
         Findings(data, trials, search, promotion, passes),

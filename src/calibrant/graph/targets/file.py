@@ -24,6 +24,7 @@
     channel_scales: false
     one_quantizer: false
     pairs_in_16_bits: false
+    narrow_sums: ignore                   # or try, or fit
     quantize_moved: true
     matmul_as_gemm: false
     measures_latency: false

@@ -109,6 +109,7 @@ class TargetDocument(Section):
     channel_scales: bool = False
     one_quantizer: bool = False
     pairs_in_16_bits: bool = False
+    narrow_sums: Literal["ignore", "try", "fit"] = "ignore"
     quantize_moved: bool = True
     matmul_as_gemm: bool = False
     measures_latency: bool = False

@@ -15,6 +15,7 @@ And how wide they are: `limits` lower what a recipe asks for an operand, with a 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 __all__ = ["Target", "WidthLimit"]
 
@@ -69,6 +70,8 @@ class Target:
         one_quantizer: A tensor has one quantizer for all its readers where scales by channel would give it two.
         pairs_in_16_bits: Two neighbouring products are added in 16 bits, so scales of weights grow until all such
             sums fit.
+        narrow_sums: Some processors add two products in 16 bits, others do not: `fit` lets scales of weights grow as
+            far as the samples need it, `try` does that where it costs the others next to nothing, `ignore` does not.
         quantize_moved: A tensor that an operator has only moved is quantized again for its readers, with the
             same numbers.
         matmul_as_gemm: A MatMul of two matrices to which something is added is written as Gemm: the device has
@@ -97,6 +100,7 @@ class Target:
     channel_scales: bool = False
     one_quantizer: bool = False
     pairs_in_16_bits: bool = False
+    narrow_sums: Literal["ignore", "try", "fit"] = "ignore"
     quantize_moved: bool = True
     matmul_as_gemm: bool = False
     measures_latency: bool = False
