@@ -97,6 +97,16 @@ def test_what_puts_operators_in_has_to_bring_two_db() -> None:
         assert found.form == taken
 
 
+def test_a_gain_that_cannot_become_two_db_is_not_looked_at_longer() -> None:
+    asked: list[Question] = []
+
+    def invented(o: RangeOption) -> SampleScores:
+        return scores(20.2 if o.form == "balanced" else 20, noise=0.5, seed=len(o.form))
+
+    assert drive(ranges(BASE, FORMS[1:], []), answers(invented, asked)) == BASE
+    assert max(q.samples for q in asked) == FIRST_SAMPLES
+
+
 def test_few_samples_decide_what_is_clear_and_more_what_is_not() -> None:
     for gain, noise, clear in ((6.0, 0.1, True), (0.3, 1.5, False)):
         asked: list[Question] = []

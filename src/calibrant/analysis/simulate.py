@@ -57,7 +57,7 @@ class _Open:
 
 
 #: A session, its inputs, and those of them that stand for parameters.
-_Ready = tuple[_Open, frozenset[str], Mapping[str, Array]]
+_Ready = tuple[_Open, frozenset[str], dict[str, Array]]
 
 
 @dataclass(slots=True, eq=False)

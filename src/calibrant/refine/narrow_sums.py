@@ -47,6 +47,7 @@ def fit_narrow_sums(
     batches: Sequence[Batch],
     *,
     runtime: Runtime = CPU,
+    known: dict[tuple[ir.Model, str], npt.NDArray[np.float64]] | None = None,
 ) -> tuple[Parameters, tuple[str, ...]]:
     """Let scales of weights grow where pairs of products could be beyond 16 bits.
 
@@ -56,17 +57,22 @@ def fit_narrow_sums(
         params: What they are.
         batches: Samples that say how large the channels of inputs get.
         runtime: Where it runs.
+        known: The largest value of each channel of a tensor, seen before; new ones are added.
 
     Returns:
         New parameters, and the layers that have other scales.
     """
     due = _reachable(model, plan, params)
     axes = {d.tensor: _channel_axis(node_named(model.graph, w.layer)) for w, d, _ in due}
-    tops = channel_tops(model, axes, batches, runtime=runtime) if due else {}
+    tops = known if known is not None else {}
+    missing = {t: axis for t, axis in axes.items() if (model, t) not in tops}
+    if missing:
+        seen = channel_tops(model, missing, batches, runtime=runtime)
+        tops |= {(model, t): x for t, x in seen.items()}
     layers = dict(params.layers)
     changed = []
     for w, d, contracted in due:
-        inputs = _largest(model, w, params.activations[d.id], tops[d.tensor])
+        inputs = _largest(model, w, params.activations[d.id], tops[model, d.tensor])
         before = layers[w.layer]
         after = _fitted(model, plan, params, w, contracted, inputs)
         if after is not before:

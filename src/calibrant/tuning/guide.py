@@ -27,11 +27,13 @@ class Guide:
         forms: The forms of the model that were tried.
         option: The option that was taken.
         way: How biases are corrected.
+        narrow: Whether weights are fitted to sums of two products in 16 bits.
     """
 
     forms: Sequence[Form]
     option: RangeOption
     way: str
+    narrow: bool = True
 
 
 def essence(recipe: Recipe) -> Recipe:

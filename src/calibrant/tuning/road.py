@@ -24,12 +24,12 @@ from calibrant.plan.parameters import Parameters
 from calibrant.recipe import Note, Recipe
 from calibrant.refine.few_levels import Refinement, refine_levels
 from calibrant.refine.learned_rounding import Learned, learn_rounding
-from calibrant.refine.narrow_sums import fit_narrow_sums
 from calibrant.solution import NOT_FOR_ACCURACY, Solution
 from calibrant.stats import Statistics, TensorStats
 from calibrant.tuning.biases import affordable, corrected, corrected_by_rules
 from calibrant.tuning.guide import Guide
 from calibrant.tuning.halves import in_half
+from calibrant.tuning.narrow import narrowed
 from calibrant.tuning.promotion import promoted
 from calibrant.tuning.ranges import behind_weights, decide
 from calibrant.tuning.search import prepare_search
@@ -37,9 +37,6 @@ from calibrant.tuning.solved import Solved
 from calibrant.tuning.store import Store
 
 __all__ = ["solve", "statistics_of"]
-
-#: Sums of two products are looked at on so many samples of the probe.
-NARROW_SAMPLES = 32
 
 
 def solve(store: Store, recipe: Recipe, guide: Guide | None = None) -> Solved:
@@ -98,19 +95,26 @@ def solve(store: Store, recipe: Recipe, guide: Guide | None = None) -> Solved:
             half += more_half
             half_later += raised
             params = _chosen(plan, base, statistics, form.balanced, store)
-    narrow: tuple[str, ...] = ()
-    if plan.target.narrow_sums == "fit":
-        with progress.stage("choose"):
-            seen = probe.part(NARROW_SAMPLES)
-            store.work.whole(seen.samples)
-            params, narrow = fit_narrow_sums(base, plan, params, seen.small, runtime=runtime)
+    simulator = decided.simulator
+    if base is not simulator.model:
+        simulator = Simulator(base, simulator.outputs, runtime)
+    with progress.stage("choose"):
+        narrow = narrowed(
+            base,
+            plan,
+            params,
+            probe,
+            simulator,
+            decided.parts,
+            store,
+            guide.narrow if guide is not None else None,
+        )
+        params = narrow.params
+        trials += narrow.trials
     few = affordable(statistics, data.samples)
     params, learned, refinements = _refined(base, plan, params, probe, few, store)
     with progress.stage("bias correction"):
         params, by_rule, notes = corrected_by_rules(base, plan, params, probe, runtime)
-        simulator = decided.simulator
-        if base is not simulator.model:
-            simulator = Simulator(base, simulator.outputs, runtime)
         params, biases = corrected(
             base,
             plan,
@@ -138,14 +142,14 @@ def solve(store: Store, recipe: Recipe, guide: Guide | None = None) -> Solved:
         overflows=tuple((i.node, i.overflows) for i in half if i.overflows),
     )
     passes = PassFindings(
-        prepared.folded, half, narrow, learned, refinements, biases.report, by_rule
+        prepared.folded, half, narrow.layers, learned, refinements, biases.report, by_rule
     )
     return Solved(
         Solution(original, base, done, plan, params, random=recipe.calibration.random),
         Findings(data, trials, search, promotion, passes),
         Statistics(statistics, digest(form.model)),
         probe,
-        Guide(decided.forms, decided.option, biases.way),
+        Guide(decided.forms, decided.option, biases.way, narrow.taken),
         halves or decided.folds.halves,
         simulator,
     )

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.analysis.probe import Probe, take_probe
@@ -109,6 +111,7 @@ class Store:
         self.workers = workers
         self.known = Known()
         self.local: dict[Hashable, LocalError] = {}
+        self.tops: dict[tuple[ir.Model, str], npt.NDArray[np.float64]] = {}
         self.work = Work()
 
     def original(self, recipe: Recipe, *, quantizers: bool = False) -> ir.Model:

@@ -140,7 +140,8 @@ def challenge(
             found = _worth_it(found)
         last = theirs.all and ours.all
         sure = found.better and (not costs_more or _gain(found) - found.noise_db >= ADDED_GAIN_DB)
-        decided = sure or (found.can_say and _hopeless(found))
+        asked = ADDED_GAIN_DB if costs_more else 0.0
+        decided = sure or (found.can_say and _hopeless(found, asked))
         if decided or last:
             said(other, found)
             return other if found.better else best
@@ -162,6 +163,8 @@ def _gain(found: Comparison) -> float:
     return max(found.parts.values(), default=found.gain_db)
 
 
-def _hopeless(found: Comparison) -> bool:
-    """Whether more samples would not make the option the better one."""
-    return bool(found.worse) or found.gain_db + found.noise_db <= 0
+def _hopeless(found: Comparison, asked: float) -> bool:
+    """Whether more samples would not make the option the better one, by what is asked for in some part [dB]."""
+    if found.worse or found.gain_db + found.noise_db <= 0:
+        return True
+    return _gain(found) + found.noise_db < asked

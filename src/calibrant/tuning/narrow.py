@@ -1,0 +1,113 @@
+"""Fit weights to processors that add two products in 16 bits, where the target says that some of its kind do.
+
+Where other processors of the kind are exact, they pay for it with coarser weights. So a target that says `try` gets the
+fitted weights only if no part of an output loses more than is worth a word, on the probe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from calibrant.analysis.parts import Part
+from calibrant.analysis.probe import Probe
+from calibrant.analysis.score import Score, sample_scores
+from calibrant.analysis.simulate import Simulator
+from calibrant.findings import Trial
+from calibrant.plan import Plan
+from calibrant.plan.parameters import Parameters
+from calibrant.refine.narrow_sums import fit_narrow_sums
+from calibrant.runtime.saturation import CLEARLY_DB
+from calibrant.tuning.store import Store
+
+__all__ = ["Narrowed", "narrowed"]
+
+#: Sums are looked at on so many samples of the probe …
+SEEN_SAMPLES = 16
+#: … and what it costs is judged on so many.
+JUDGED_SAMPLES = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Narrowed:
+    """What became of the weights.
+
+    Args:
+        params: The parameters.
+        layers: Layers whose scales grew.
+        trials: What was tried.
+        taken: Whether weights are to be fitted; of a recipe that differs in widths alone, too.
+    """
+
+    params: Parameters
+    layers: tuple[str, ...] = ()
+    trials: tuple[Trial, ...] = ()
+    taken: bool = True
+
+
+def narrowed(
+    model: ir.Model,
+    plan: Plan,
+    params: Parameters,
+    probe: Probe,
+    simulator: Simulator,
+    parts: Mapping[str, tuple[Part, ...]],
+    store: Store,
+    taken: bool | None = None,
+) -> Narrowed:
+    """Let scales of weights grow where pairs of products could be beyond 16 bits, as the target asks.
+
+    Args:
+        model: The float model that the plan belongs to.
+        plan: Where quantizers stand.
+        params: What they are.
+        probe: Samples.
+        simulator: Runs the simulated model.
+        parts: Parts of the tensors that models are compared by.
+        store: What is known of the model.
+        taken: Whether weights are to be fitted, where that is decided already.
+    """
+    how = plan.target.narrow_sums
+    if how == "ignore" or taken is False:
+        return Narrowed(params, taken=False)
+    seen = probe.part(SEEN_SAMPLES)
+    known = len(store.tops)
+    fitted, changed = fit_narrow_sums(
+        model, plan, params, seen.small, runtime=store.runtime, known=store.tops
+    )
+    if len(store.tops) > known:
+        store.work.whole(seen.samples)
+    if how == "fit" or taken or not changed:
+        return Narrowed(fitted, changed)
+    few = probe.part(JUDGED_SAMPLES)
+    sizes = [b.size for b in few.small]
+    store.work.whole(2 * few.samples)
+    before, after = (
+        sample_scores(
+            few.scored_reference, simulator.simulate(plan, p, few.feeds), parts, sizes=sizes
+        )
+        for p in (params, fitted)
+    )
+    lost = (before.sqnr_db - after.sqnr_db)[before.counted]
+    taken = bool((lost <= CLEARLY_DB).all())  # NaN where both are worthless: not taken
+    trials = []
+    for name, scores, chosen in (("off", before, not taken), ("fit", after, taken)):
+        score = Score.of(scores)
+        trials.append(
+            Trial(
+                "sums of two products",
+                name,
+                score.db,
+                chosen,
+                outputs=score.parts,
+                samples=scores.samples,
+                reason=f"An exact device may lose {CLEARLY_DB:g} dB in a part at most."
+                if name == "fit"
+                else "",
+            )
+        )
+    if taken:
+        return Narrowed(fitted, changed, tuple(trials))
+    return Narrowed(params, (), tuple(trials), taken=False)
