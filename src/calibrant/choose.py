@@ -17,7 +17,7 @@ from calibrant.numerics import QuantParams, QuantSpec, quantize
 from calibrant.numerics.compensation import residual
 from calibrant.numerics.half_scale import through_float16
 from calibrant.numerics.levels import nearest_level
-from calibrant.numerics.pairs import PAIR_LIMIT, fit_pairs
+from calibrant.numerics.pairs import LEARNED_STEPS, PAIR_LIMIT, fit_pairs
 from calibrant.numerics.params import smallest_scale
 from calibrant.plan import ActivationDecision, Plan, WeightDecision, roles
 from calibrant.plan.biases import fitted
@@ -40,9 +40,6 @@ __all__ = [
 #: What `auto` stands for where nothing is measured.
 AUTO_ACTIVATION = AlgorithmChoice("min-max")
 AUTO_WEIGHT = AlgorithmChoice("mse")
-
-#: What learning the rounding of two neighbours may add to their sum: a step each.
-LEARNED_STEPS = 2
 
 
 @dataclass(slots=True, eq=False)

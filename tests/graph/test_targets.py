@@ -354,3 +354,9 @@ def test_the_command_line_takes_a_file(
     npu.write_text(NPU.replace("symmetric: true", "symmetric: 1"))
     assert main(["init", *model_and_target]) == 5
     assert "my_npu.yaml:12: symmetric is 1; it is true or false." in capsys.readouterr().err
+
+
+def test_only_targets_whose_files_run_on_cpus_fit_sums_of_two_products() -> None:
+    said = {name: targets.get_target(name).narrow_sums for name in targets.names()}
+    asked = {name: how for name, how in said.items() if how != "ignore"}
+    assert asked == {"generic": "try", "onnxruntime": "fit"}

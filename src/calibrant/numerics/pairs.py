@@ -27,10 +27,13 @@ import numpy.typing as npt
 
 from calibrant.numerics.params import QuantParams
 
-__all__ = ["LARGEST_INPUT", "PAIR_LIMIT", "fit_pairs", "pair_sums"]
+__all__ = ["LARGEST_INPUT", "LEARNED_STEPS", "PAIR_LIMIT", "fit_pairs", "pair_sums"]
 
 #: What two neighbours of one sign may add up to [steps]: 255 * 128 < 2**15 <= 255 * 129.
 PAIR_LIMIT = 128
+
+#: What learning the rounding of two neighbours may add to their sum: a step each.
+LEARNED_STEPS = 2
 
 #: The largest input, as it is stored unsigned.
 LARGEST_INPUT = 255

@@ -13,20 +13,19 @@ sum has too much; where nothing saturates it loses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calibrant.choose import LEARNED_STEPS
 from calibrant.data.batch import Batch
 from calibrant.graph.input_channels import spread_over_weight
 from calibrant.graph.ops import contracted_axis
 from calibrant.graph.values import node_named
 from calibrant.numerics import QuantParams, quantize
-from calibrant.numerics.pairs import PAIR_LIMIT, fit_pairs, pair_sums
+from calibrant.numerics.pairs import LEARNED_STEPS, PAIR_LIMIT, fit_pairs, pair_sums
 from calibrant.plan import ActivationDecision, Plan, WeightDecision, roles
 from calibrant.plan.biases import rescaled
 from calibrant.plan.folding import float_weight
@@ -46,6 +45,7 @@ def fit_narrow_sums(
     params: Parameters,
     batches: Sequence[Batch],
     *,
+    layers: Collection[str] | None = None,
     runtime: Runtime = CPU,
     known: dict[tuple[ir.Model, str], npt.NDArray[np.float64]] | None = None,
 ) -> tuple[Parameters, tuple[str, ...]]:
@@ -56,29 +56,30 @@ def fit_narrow_sums(
         plan: Where quantizers stand.
         params: What they are.
         batches: Samples that say how large the channels of inputs get.
+        layers: Layers whose scales may grow; None for all.
         runtime: Where it runs.
         known: The largest value of each channel of a tensor, seen before; new ones are added.
 
     Returns:
         New parameters, and the layers that have other scales.
     """
-    due = _reachable(model, plan, params)
+    due = [r for r in _reachable(model, plan, params) if layers is None or r[0].layer in layers]
     axes = {d.tensor: _channel_axis(node_named(model.graph, w.layer)) for w, d, _ in due}
     tops = known if known is not None else {}
     missing = {t: axis for t, axis in axes.items() if (model, t) not in tops}
     if missing:
         seen = channel_tops(model, missing, batches, runtime=runtime)
         tops |= {(model, t): x for t, x in seen.items()}
-    layers = dict(params.layers)
+    fitted = dict(params.layers)
     changed = []
     for w, d, contracted in due:
         inputs = _largest(model, w, params.activations[d.id], tops[model, d.tensor])
-        before = layers[w.layer]
+        before = fitted[w.layer]
         after = _fitted(model, plan, params, w, contracted, inputs)
         if after is not before:
-            layers[w.layer] = after
+            fitted[w.layer] = after
             changed.append(w.layer)
-    return replace(params, layers=layers), tuple(changed)
+    return replace(params, layers=fitted), tuple(changed)
 
 
 def _reachable(

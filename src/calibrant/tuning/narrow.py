@@ -6,7 +6,7 @@ fitted weights only if no part of an output loses more than is worth a word, on 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -55,6 +55,7 @@ def narrowed(
     simulator: Simulator,
     parts: Mapping[str, tuple[Part, ...]],
     store: Store,
+    left_open: Collection[str],
     taken: bool | None = None,
 ) -> Narrowed:
     """Let scales of weights grow where pairs of products could be beyond 16 bits, as the target asks.
@@ -67,6 +68,8 @@ def narrowed(
         simulator: Runs the simulated model.
         parts: Parts of the tensors that models are compared by.
         store: What is known of the model.
+        left_open: Layers for whose weights the recipe names no algorithm: where the target says `try`, no others are
+            touched.
         taken: Whether weights are to be fitted, where that is decided already.
     """
     how = plan.target.narrow_sums
@@ -75,7 +78,13 @@ def narrowed(
     seen = probe.part(SEEN_SAMPLES)
     known = len(store.tops)
     fitted, changed = fit_narrow_sums(
-        model, plan, params, seen.small, runtime=store.runtime, known=store.tops
+        model,
+        plan,
+        params,
+        seen.small,
+        layers=left_open if how == "try" else None,
+        runtime=store.runtime,
+        known=store.tops,
     )
     if len(store.tops) > known:
         store.work.whole(seen.samples)

@@ -107,6 +107,7 @@ def solve(store: Store, recipe: Recipe, guide: Guide | None = None) -> Solved:
             simulator,
             decided.parts,
             store,
+            [w.layer for w in form.plan.weights if w.algorithm.name == "auto"],
             guide.narrow if guide is not None else None,
         )
         params = narrow.params
