@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import os
+import pickle
 import resource
 import subprocess
 import sys
@@ -84,10 +85,19 @@ def run(folder: str, workers: int, out: str) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     after = peaks(workers)
     found.save(out)
+    sent = pickle.dumps(dict(found.tensors))  # as workers send it, and never read from a file
     start = time.perf_counter()
-    found.merge(found)
+    other = pickle.loads(sent)
+    for name, stats in found.tensors.items():
+        stats.merge(other[name])
     merge = time.perf_counter() - start
-    return {"seconds": seconds, "before": before[0], "peak": after[0], "merge": merge}
+    return {
+        "seconds": seconds,
+        "before": before[0],
+        "peak": after[0],
+        "merge": merge,
+        "bytes": len(sent),
+    }
 
 
 def main() -> None:
@@ -103,6 +113,7 @@ def main() -> None:
         print(json.dumps(run(**json.loads(args.worker))))
         return
     rows, found = [], {}
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="calibrant-scale-") as place:
         folder = Path(place) / "data"
         folder.mkdir()
@@ -120,10 +131,7 @@ def main() -> None:
                 text=True,
             )
             found[workers] = json.loads(done.stdout.splitlines()[-1])
-            found[workers] |= {
-                "bytes": out.stat().st_size,
-                "digest": hashlib.sha256(out.read_bytes()).hexdigest(),
-            }
+            found[workers]["digest"] = hashlib.sha256(out.read_bytes()).hexdigest()
             say(str(found[workers]))
     for workers, f in found.items():
         own = f["peak"] - f["before"]
@@ -147,7 +155,7 @@ def main() -> None:
         "peak MB",
         "of that for data",
         "below the limit",
-        "MB merged",
+        "MB merged, at most",
     ]
     many = [
         [n, f"{n * one['bytes'] / 1e6:.0f}", f"{n * one['merge']:.1f}"] for n in (10, 100, 1000)
@@ -156,12 +164,15 @@ def main() -> None:
         [
             f"{samples} samples, {size:.0f} MB of float32 in files, a memory limit of {args.limit:g} MB for the data of each process: "
             f"{size / args.limit:.1f} times the limit. Peak resident memory is that of the largest process that saw data; `of that "
-            "for data` is what it grew by over what imports and a first small run took.",
+            "for data` is what it grew by over what imports and a first small run took. Processes that waited or ran on this machine "
+            f"before it began: {load:.1f}, of {os.cpu_count()} cores; where there are more of these than cores, times are those of a "
+            "busy machine, and workers gain nothing.",
             table(columns, rows),
             f"The saved statistics of all runs are {'the same, byte for byte' if same else 'NOT the same'}.",
-            f"On paper, for more shards: a shard sends its statistics, {one['bytes'] / 1e6:.2f} MB here (counts by bit pattern, whose "
-            f"number has a limit whatever the data is), and one merge takes {1e3 * one['merge']:.1f} ms. Merging is done by one "
-            "process as shards come in, which holds one result and the shard that comes.",
+            f"On paper, for more shards: a shard sends its statistics, at most the {one['bytes'] / 1e6:.2f} MB that all data has here. "
+            "They are counts by bit pattern, whose number has a limit whatever the data is, so a smaller shard sends less, and no "
+            f"larger one much more. Reading and merging them takes {1e3 * one['merge']:.1f} ms. One process does so as shards come in, "
+            "and holds one result and the shard that comes.",
             table(["shards", "MB merged", "s to merge"], many),
         ]
     )
