@@ -171,7 +171,7 @@ def tune(
         typer.Option(
             "--allow",
             metavar="NAMES",
-            help="Precisions that layers may have: int8, int16, float16, float32, with commas. Default: int8, int16 where the "
+            help="Precisions that layers may have: int4 (weights, beside 8-bit activations), int8, ec (8 bits with a second 8-bit value), int16, float16, float32, with commas. Default: int8, int16 where the "
             "target has it, and float32.",
             rich_help_panel=_PANEL,
             show_default=False,

@@ -10,9 +10,17 @@ from calibrant.graph.targets import Target
 from calibrant.plan.loaded import keeps_scales
 from calibrant.recipe import Recipe
 from calibrant.tuner.costs import BITS
+from calibrant.tuner.precisions import COMPENSATED
 from calibrant.tuner.vendors import VENDORS
 
-__all__ = ["PRECISIONS", "check_budget", "check_options", "check_shares", "precisions_of"]
+__all__ = [
+    "PRECISIONS",
+    "check_budget",
+    "check_kernels",
+    "check_options",
+    "check_shares",
+    "precisions_of",
+]
 
 #: Precisions that layers may have, the one of least bits first.
 PRECISIONS = tuple(BITS)
@@ -43,6 +51,10 @@ def precisions_of(
         raise ConfigValueError(f"No precision is allowed. Known: {', '.join(PRECISIONS)}.")
     if "int16" in named and not wide:
         raise ConfigValueError(f"int16 is allowed, and target '{target.name}' has 8 bits alone.")
+    if "int4" in named and not {4, 8} <= {*target.weight_bits, *target.activation_bits}:
+        raise ConfigValueError(
+            f"int4 is allowed, and target '{target.name}' has no weights of 4 bits beside activations of 8."
+        )
     if set(named) == {"float32"}:
         raise ConfigValueError("float32 alone is allowed, so there is nothing to quantize.")
     if vendor is not None and not {"int8", "float32"} <= set(named) <= set(vendor.precisions):
@@ -51,6 +63,15 @@ def precisions_of(
             f"{', '.join(named)}."
         )
     return [p for p in PRECISIONS if p in named]
+
+
+def check_kernels(precisions: Sequence[str], cost: str | Path) -> None:
+    """Check that the local runtime has kernels for what is timed on it."""
+    strange = [p for p in precisions if p in ("int4", COMPENSATED)]
+    if strange and str(cost) == "latency":
+        raise ConfigValueError(
+            f"{' and '.join(strange)} cannot be timed: ONNX Runtime has no kernels of that kind. Take another cost."
+        )
 
 
 def check_budget(max_cost: float | None, cost: str | Path, strategy: str) -> None:

@@ -31,12 +31,13 @@ from calibrant.runtime.runtime import Runtime
 from calibrant.tuner.digests import text_digest
 from calibrant.tuner.journal import Journal
 from calibrant.tuner.latency import Latencies, measured_latencies
+from calibrant.tuner.precisions import COMPENSATED, NARROW
 from calibrant.tuning.menu import Floats, Menu
 
 __all__ = ["BITS", "COSTS", "limited", "menu_of"]
 
-#: Bits of a precision, the least first.
-BITS = {"int8": 8, "int16": 16, "float16": 16, "float32": 32}
+#: Bits of a precision, the least first: int4 are those of weights, and an 8-bit value with a second one beside it takes 16.
+BITS = {"int4": 4, "int8": 8, COMPENSATED: 16, "int16": 16, "float16": 16, "float32": 32}
 
 COSTS = ("macs", "size", "latency")
 
@@ -73,12 +74,13 @@ def menu_of(
     bits = np.array([BITS[p] for p in precisions], dtype=float)
     work = _work(model, layers, probe, runtime)[:, np.newaxis] * bits
     feeds = _feeds(layers, plan)
+    narrow = max(1, sum(p in NARROW for p in precisions))
     if cost == "macs":
-        return Menu(tuple(layers), tuple(precisions), work, feeds=feeds)
+        return Menu(tuple(layers), tuple(precisions), work, feeds=feeds, narrow=narrow)
     if cost == "size":
         sizes = _weights(model, plan)
         table = np.array([sizes.get(n, 0) for n in layers])[:, np.newaxis] * bits / 8
-        return Menu(tuple(layers), tuple(precisions), table, work, feeds)
+        return Menu(tuple(layers), tuple(precisions), table, work, feeds, narrow=narrow)
     if cost == "latency":
         found = _latencies(layers, precisions, model, probe, runtime, deployed, journal, context)
         return Menu(tuple(layers), tuple(precisions), found.cost, work, feeds, found.borders)
@@ -88,7 +90,7 @@ def menu_of(
             + did_you_mean(str(cost), COSTS)
         )
     table = _table(Path(cost), layers, precisions)
-    return Menu(tuple(layers), tuple(precisions), table, work, feeds)
+    return Menu(tuple(layers), tuple(precisions), table, work, feeds, narrow=narrow)
 
 
 def limited(menu: Menu, limits: Mapping[str, str | Sequence[str]]) -> Menu:

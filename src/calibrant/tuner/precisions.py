@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
+from calibrant.errors import ConfigValueError
 from calibrant.plan import Plan
+from calibrant.recipe import Settings
 from calibrant.tuning.menu import Menu
 
-__all__ = ["COMPENSATED", "precision_of", "with_precision"]
+__all__ = [
+    "COMPENSATED",
+    "NARROW",
+    "precision_of",
+    "settings_of",
+    "where_they_are",
+    "with_precision",
+]
 
 #: What a layer is called of whose operands one has a second 8-bit value; that takes the time of 16 bits.
 COMPENSATED = "ec"
+
+#: Precisions whose kernels have 8-bit activations, the one of least bits first.
+NARROW = ("int4", "int8", COMPENSATED)
 
 
 def precision_of(plan: Plan, layer: str) -> str:
@@ -40,3 +54,44 @@ def with_precision(menu: Menu, name: str) -> Menu:
     if ties is not None:
         ties = np.concatenate([ties, ties[:, column : column + 1]], axis=1)
     return replace(menu, precisions=(*menu.precisions, name), cost=cost, ties=ties)
+
+
+def settings_of(precision: str) -> Settings:
+    """Return the settings of a precision, by the names that layers end in."""
+    if precision == COMPENSATED:
+        return replace(Settings.of_precision("int8"), compensation=True)
+    return Settings.of_precision(precision)
+
+
+def where_they_are(menu: Menu, plan_of: Callable[[str], Plan]) -> Menu:
+    """Return a menu without int4 weights and `ec` at layers that have no such thing.
+
+    A layer without a weight, or whose weight the target does not take in 4 bits, has no int4. One that has no place for a second
+    8-bit value has no `ec`.
+
+    Args:
+        menu: What layers may be.
+        plan_of: Returns the plan with all layers in a precision.
+
+    Raises:
+        ConfigValueError: A layer has nothing else to be.
+    """
+    cost = menu.cost.copy()
+    for column, precision in enumerate(menu.precisions):
+        if precision not in ("int4", COMPENSATED):
+            continue
+        plan = plan_of(precision)
+        for row, layer in enumerate(menu.layers):
+            weight = plan.weight_of(layer)
+            if precision == "int4":
+                there = weight is not None and weight.spec.bits == 4
+            else:
+                there = precision_of(plan, layer) == COMPENSATED
+            if not there:
+                cost[row, column] = math.inf
+    for layer, row in zip(menu.layers, cost, strict=True):
+        if not np.isfinite(row).any():
+            raise ConfigValueError(
+                f"Layer '{layer}' cannot be {' or '.join(menu.precisions)} on this target; allow int8, too."
+            )
+    return replace(menu, cost=cost)

@@ -26,13 +26,15 @@ from calibrant.graph.load import ModelLike
 from calibrant.graph.modules import as_model
 from calibrant.graph.structure import structure_digest
 from calibrant.pipeline import finished
+from calibrant.plan import Plan
 from calibrant.progress import Callback
-from calibrant.recipe import Layer, Recipe, Rule, Settings
+from calibrant.recipe import Layer, Recipe, Rule
 from calibrant.runtime.workers import workers_of
 from calibrant.solution import build
 from calibrant.tuner.checks import (
     PRECISIONS,
     check_budget,
+    check_kernels,
     check_options,
     check_shares,
     precisions_of,
@@ -45,6 +47,7 @@ from calibrant.tuner.journal import Journal
 from calibrant.tuner.knowledge import Knowledge
 from calibrant.tuner.markdown import shown
 from calibrant.tuner.moves import kinds_of
+from calibrant.tuner.precisions import settings_of, where_they_are
 from calibrant.tuner.reference import evaluations_of, float_scores, name_of
 from calibrant.tuner.requirement import Requirement
 from calibrant.tuner.result import TuningResult
@@ -132,8 +135,9 @@ def tune(
         example: What a module of torch is called with, as for `calibrant.quantize`.
         recipe: What is wanted beside precisions; layers whose precision a rule names keep it.
         target: What the model will run on; over the recipe's.
-        allow: Precisions that layers may have, among `int8`, `int16`, `float16` and `float32`; None for int8, int16 where
-            the target has it, and float32.
+        allow: Precisions that layers may have, among `int4` (weights, beside 8-bit activations), `int8`, `ec` (8 bits, and a second
+            8-bit value for what the first leaves), `int16`, `float16` and `float32`; None for int8, int16 where the target has
+            it, and float32.
         limits: Pattern of layer names -> precisions that these layers may have: `{"head*": "int16,float32"}`. All patterns
             that match hold.
         cost: What a layer costs: `macs` (multiplications times bits), `size` (bytes of its weight), `latency` (milliseconds
@@ -201,6 +205,7 @@ def tune(
     check_shares(holdout, confidence)
     kinds = _kinds(moves, strategy, max_cost)
     check_budget(max_cost, cost, strategy)
+    check_kernels(precisions, cost)
     if limits and vendor is not None:
         raise ConfigValueError(f"Limits by layer belong to strategy 'auto'; it is '{strategy}'.")
     deadline = time.monotonic() + 60 * max_minutes if max_minutes is not None else None
@@ -377,12 +382,14 @@ def _menu(
         raise ModelError("No layer of the model is quantized and free to have another precision.")
 
     def deployed(precision: str) -> ir.Model:
-        rules = [
-            Rule(Layer(glob.escape(n)), Settings.of_precision(precision), "tune") for n in layers
-        ]
+        rules = [Rule(Layer(glob.escape(n)), settings_of(precision), "tune") for n in layers]
         return build(bench.solve(wanted.with_rules(*rules))).deploy
 
-    return menu_of(
+    def plan_of(precision: str) -> Plan:
+        rules = [Rule(Layer(glob.escape(n)), settings_of(precision), "tune") for n in layers]
+        return bench.store.prepared(wanted.with_rules(*rules)).plan
+
+    menu = menu_of(
         cost,
         layers,
         precisions,
@@ -394,6 +401,7 @@ def _menu(
         journal,
         context,
     )
+    return where_they_are(menu, plan_of)
 
 
 def _result(

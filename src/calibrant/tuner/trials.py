@@ -22,13 +22,14 @@ from calibrant.analysis.alone.measuring import measure
 from calibrant.analysis.alone.metric import ranked_by
 from calibrant.analysis.probe import rows_are_free
 from calibrant.analysis.readings import HalfAlone, QuantizedAlone, Reading
-from calibrant.recipe import AllNodes, Layer, Recipe, Rule, Settings
+from calibrant.recipe import AllNodes, Layer, Recipe, Rule
 from calibrant.runtime.measure import measure_latency
 from calibrant.solution import build
 from calibrant.tuner.digests import text_digest
 from calibrant.tuner.evaluations import Counts, Evaluations, Verdict
 from calibrant.tuner.journal import Journal, LayerFigures
 from calibrant.tuner.moves import Moves, MoveTried, find_moves
+from calibrant.tuner.precisions import settings_of
 from calibrant.tuning.bench import Bench
 from calibrant.tuning.guide import essence, without_widths
 from calibrant.tuning.menu import Assignment, Menu
@@ -138,12 +139,12 @@ class Trials:
         first = self.menu.precisions[0]
         default = "int8"
         if without_widths(base) == essence(base) and first != default:
-            rule = Rule(AllNodes(), Settings.of_precision(first), "tune: all layers")
+            rule = Rule(AllNodes(), settings_of(first), "tune: all layers")
             base, default = base.with_rules(rule), first
         elif without_widths(base) != essence(base):
             default = ""
         rules = [
-            Rule(Layer(glob.escape(layer)), Settings.of_precision(precision), "tune")
+            Rule(Layer(glob.escape(layer)), settings_of(precision), "tune")
             for layer, precision in zip(self.menu.layers, assignment, strict=True)
             if precision != default
         ]

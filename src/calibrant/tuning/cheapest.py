@@ -3,9 +3,11 @@
 With x[l, p] = 1 where layer l has precision p:
 
     minimize    sum c[l, p] x[l, p] + sum over borders of c[b] y[b]
-    subject to  sum over p of x[l, p] = 1 for each l,    sum e[l, p] x[l, p] + sum over readers of e[r, 0] z[r] <= budget
-                y[b] >= |x[l, 0] - x[m, 0]| for the two layers of a border
-                z[r] >= x[l, 0] for each layer l that feeds r, and for r itself (whose e[r, 0] x[r, 0] is left out)
+    subject to  sum over p of x[l, p] = 1 for each l,    sum e[l, p] x[l, p] + sum over readers of e[r, n] z[r] <= budget
+                y[b] >= |x[l, N] - x[m, N]| for the two layers of a border
+                z[r] >= x[l, N] for each layer l that feeds r, and for r itself (of whose narrow e[r, p] that part is left out)
+
+where x[l, N] is the sum over the narrow precisions p of x[l, p], and n the last of them (`tuning.menu`):
 
 a multiple-choice knapsack, solved exactly as a mixed-integer program (HiGHS, by `scipy.optimize.milp`). The other
 question has c and e exchanged.
@@ -39,7 +41,7 @@ class _More:
     Args:
         cost: What it costs where it is 1.
         error: The error where it is 1.
-        least: Lower bounds, each a sum of (layer, sign) over x[layer, 0].
+        least: Lower bounds, each a sum of (layer, sign) over x[layer, N].
     """
 
     cost: float
@@ -71,7 +73,7 @@ def cheapest(menu: Menu, error: Floats, budget: float) -> Assignment | None:
         ('int16', 'int8')
     """
     cost, error, more = _terms(menu, menu.weighed, error, 1 / menu.scale)
-    found = _least(cost, error, budget, [(m.cost, m.error, m.least) for m in more])
+    found = _least(cost, error, budget, [(m.cost, m.error, m.least) for m in more], menu.narrow)
     return menu.named(found) if found is not None else None
 
 
@@ -86,7 +88,7 @@ def nearest_below(menu: Menu, error: Floats, cost: float) -> Assignment | None:
     below = cost - 1e-5 * abs(cost)  # the solver's own tolerance is a tenth of this
     costs, error, more = _terms(menu, menu.cost, error, 1.0)
     error = np.where(np.isfinite(menu.cost), error, np.inf)
-    found = _least(error, costs, below, [(m.error, m.cost, m.least) for m in more])
+    found = _least(error, costs, below, [(m.error, m.cost, m.least) for m in more], menu.narrow)
     if found is None or menu.cost_of(menu.named(found)) >= cost:
         return None
     return menu.named(found)
@@ -112,8 +114,9 @@ def _terms(
         readers.setdefault(reader, [reader]).append(feeder)
     error = error.copy()
     for reader, sources in readers.items():
-        more.append(_More(0.0, float(error[reader, 0]), tuple(((s, 1),) for s in sources)))
-        error[reader, 0] = 0.0
+        grid = float(error[reader, menu.narrow - 1])
+        more.append(_More(0.0, grid, tuple(((s, 1),) for s in sources)))
+        error[reader, : menu.narrow] = np.maximum(error[reader, : menu.narrow] - grid, 0.0)
     return cost, error, more
 
 
@@ -122,6 +125,7 @@ def _least(
     weight: Floats,
     budget: float,
     more: Sequence[tuple[float, float, tuple[tuple[tuple[int, int], ...], ...]]],
+    narrow: int,
 ) -> npt.NDArray[np.intp] | None:
     """Return the columns of least value, one a row, whose weights add up to no more than a budget.
 
@@ -130,6 +134,7 @@ def _least(
         weight: The same.
         budget: Of the weights; may be inf.
         more: (value, weight, lower bounds) of further variables.
+        narrow: Columns, from the first, over which a layer's term in a bound is the sum.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import csr_array
@@ -164,7 +169,10 @@ def _least(
     entries = [
         (row, place, sign)
         for row, (k, terms) in enumerate((k, terms) for k, m in enumerate(more) for terms in m[2])
-        for place, sign in [(count + k, 1), *((layer * columns, -s) for layer, s in terms)]
+        for place, sign in [
+            (count + k, 1),
+            *((layer * columns + p, -s) for layer, s in terms for p in range(narrow)),
+        ]
     ]
     if entries:
         r, c, data = (np.array(x) for x in zip(*entries, strict=True))

@@ -4,11 +4,12 @@ An assignment names one precision a layer, in the order of the layers. With c th
 alone, an assignment a has
 
     cost(a)  = sum over layers of c[layer, a[layer]]  +  sum over borders between integers and floats of what they cost
-    error(a) ~ sum over layers of e[layer, a[layer]]  +  sum over readers of e[reader, narrowest]
+    error(a) ~ sum over layers of e[layer, a[layer]]  +  sum over readers of e[reader, narrow]
                                                             [energy of the error over energy of the signal]
 
 since errors of different layers have little to do with each other, so that their energies add up. A reader is a layer in a
-wider precision that reads what an integer kernel gives: these numbers are on the kernel's grid, whatever it does with them.
+wider precision that reads what a kernel of 8-bit activations gives: these numbers are on the kernel's grid, whatever it does with
+them. The first precisions are those of such kernels (int4 weights, int8, `ec`); `narrow` is the last of them.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ class Menu:
         cost: What a layer costs in a precision (layers, precisions), in units of the cost model; inf where it may not
             have that precision.
         ties: Decides between assignments of equal cost (layers, precisions): the smaller sum is taken.
-        feeds: Pairs (feeder, reader) of layers: where the feeder is in the first precision, the reader reads numbers of it.
-        borders: (one layer, another, cost): what it costs more where one of them is in the first precision and the other
+        feeds: Pairs (feeder, reader) of layers: where the feeder is in a narrow precision, the reader reads numbers of it.
+        borders: (one layer, another, cost): what it costs more where one of them is in a narrow precision and the other
             is not.
+        narrow: How many precisions are narrow, the first ones: their kernels have 8-bit activations.
 
     Example:
         >>> menu = Menu(("a", "b"), ("int8", "int16"), np.array([[8.0, 16.0], [80.0, 160.0]]))
@@ -53,6 +55,7 @@ class Menu:
     ties: Floats | None = None
     feeds: tuple[tuple[int, int], ...] = ()
     borders: tuple[tuple[int, int, float], ...] = ()
+    narrow: int = 1
 
     @property
     def narrowest(self) -> Assignment:
@@ -84,16 +87,20 @@ class Menu:
         """Return what an assignment costs."""
         columns = self.columns(assignment)
         found = self.cost[np.arange(len(self.layers)), columns].sum()
-        more = sum(c for a, b, c in self.borders if (columns[a] == 0) != (columns[b] == 0))
+        more = sum(
+            c
+            for a, b, c in self.borders
+            if (columns[a] < self.narrow) != (columns[b] < self.narrow)
+        )
         return float(found + more)
 
     def errors_of(self, errors: Floats, assignment: Assignment) -> Floats:
         """Return the error that each layer adds, from those it makes alone (layers, precisions)."""
         columns = self.columns(assignment)
         found = errors[np.arange(len(self.layers)), columns]
-        narrow = {r for f, r in self.feeds if columns[f] == 0 and columns[r] != 0}
-        rows = sorted(narrow)
-        found[rows] += errors[rows, 0]
+        on_a_grid = columns < self.narrow
+        rows = sorted({r for f, r in self.feeds if on_a_grid[f] and not on_a_grid[r]})
+        found[rows] += errors[rows, self.narrow - 1]
         return np.asarray(found)
 
     def raised(self, assignment: Assignment) -> dict[str, str]:
