@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from calibrant.cli._files import recipe_source
+from calibrant.cli._files import recipe_source, write_whole
 from calibrant.cli._names import completing, metrics
 from calibrant.cli._options import (
     DATA_PANEL,
@@ -302,6 +302,17 @@ def tune(
             rich_help_panel=DATA_PANEL,
         ),
     ] = False,
+    emit_training: Annotated[
+        Path | None,
+        typer.Option(
+            "--emit-training",
+            metavar="FILE",
+            help="Write what was found as a configuration for 'calibrant train --recipe', too: .cfg as AMCT's retraining has it, .yaml "
+            "as a recipe of calibrant.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ] = None,
     provider: Provider = "cpu",
     threads: Threads = None,
     jobs: Jobs = None,
@@ -327,6 +338,7 @@ def tune(
     from calibrant.report.page import check_packages
     from calibrant.tuner import Requirement
     from calibrant.tuner import tune as run
+    from calibrant.tuner.training import check_training_file, training_text
 
     call: dict[str, Any] = {
         "model": model,
@@ -357,6 +369,8 @@ def tune(
     check_folder(place)
     if report:
         check_packages()
+    if emit_training is not None:
+        check_training_file(emit_training)
     with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
         result = run(
             model_of(call["model"], call["data"]),
@@ -391,6 +405,12 @@ def tune(
         if report:
             more[COMMANDS_FILE] = as_text(Commands().with_line(called()))
         files = result.save(place, more=more, report=report)
+    if emit_training is not None:
+        lost: list[str] = []
+        text = training_text(result.recipe, emit_training, result.result.original, lost)
+        write_whole(emit_training, text)
+        for sentence in lost:
+            typer.echo(f"{emit_training}: {sentence}", err=True)
     if as_json:
         print_json(result.content(place))
     else:
