@@ -76,9 +76,8 @@ def run(folder: str, workers: int, out: str) -> dict[str, Any]:
 
     address = f"local:{workers}" if workers else None
     first = np.load(next(iter(sorted(Path(folder).glob("*.npy")))), mmap_mode="r")[:4]
-    calibrant.observe(
-        model(), np.array(first), ray=address
-    )  # imports, and loops that are compiled
+    # Imports, and loops that are compiled: a sample for each worker.
+    calibrant.observe(model(), np.array(first), ray=address, batch_size=1)
     before = peaks(workers)
     start = time.perf_counter()
     found = calibrant.observe(model(), folder, ray=address)

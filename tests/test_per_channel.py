@@ -466,6 +466,7 @@ def test_parameters_follow_from_statistics_alone() -> None:
     assert one == other
 
 
+@pytest.mark.slow
 def test_learned_rounding_learns_the_weight_that_the_scales_are_folded_into() -> None:
     model, feeds = spread(100.0)
     found = []

@@ -178,6 +178,7 @@ def test_all_in_one_call_fills_the_tree(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "summary.json").read_text())["samples"] == 1
 
 
+@pytest.mark.slow
 def test_ordinary_nodes_bring_the_calibration_nodes_in_front_of_them(tmp_path: Path) -> None:
     summary = debug.runall(
         chain(), samples(), tmp_path, node_type="node", ns_metrics=["sqnr"], pick_threshold=99.0

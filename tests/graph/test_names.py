@@ -95,6 +95,7 @@ def test_outputs_that_a_node_leaves_out_stay_left_out() -> None:
     assert [v.name for v in made.graph[0].outputs] == ["", "last"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["generic", "onnxruntime"])
 def test_a_model_whose_nodes_share_one_name_is_quantized_and_timed(target: str) -> None:
     proto, feeds = convolution.residual()

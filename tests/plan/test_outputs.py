@@ -19,7 +19,9 @@ from tests.road import TARGETS, batches, every_net, outputs, quantize, sqnr_db
 
 def run(name: str, precision: Precision, target: str = "generic") -> QuantizedModel:
     model, feeds = NETS[name]()
-    fixed = Rule(AllNodes(), Settings(activation=AlgorithmChoice("min-max")))
+    # nothing is left to choose
+    algorithms = Settings(activation=AlgorithmChoice("min-max"), weight=AlgorithmChoice("arq"))
+    fixed = Rule(AllNodes(), algorithms)
     recipe = Recipe(
         (fixed,), target, output_precision=precision, bias_correction="off", equalize="off"
     )

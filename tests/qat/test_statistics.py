@@ -78,6 +78,7 @@ def test_live_statistics_settle_into_scales_and_biases_without_a_change_of_the_a
     assert not any(s.live for s in qat.statistics)
 
 
+@pytest.mark.slow
 def test_training_with_live_statistics_is_deployed_as_it_was_trained(tmp_path):
     images = {"image": evaluation().image[:300]}
     asked = {"epochs": 2, "batch_size": 30, "bn": "live", "folder": tmp_path}

@@ -117,6 +117,7 @@ def _words(settings: Settings) -> Settings:
     )
 
 
+@pytest.mark.slow
 @given(recipes)
 @effort(max_examples=200)
 def test_a_tidy_recipe_means_the_same(recipe: Recipe) -> None:

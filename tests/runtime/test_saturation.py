@@ -93,13 +93,20 @@ def warned(result: object) -> list[str]:
 @saturating_cpu
 def test_a_figure_that_the_cpu_spoils_is_said_beside_the_one_of_the_model() -> None:
     model, feeds = wide()
-    result = quantize(model, batches(feeds), Recipe(target="onnxruntime"))
+    result = quantize(model, batches(feeds), Recipe(target="int8-only"))
     quality = result.summary["quality"]
     here, model_itself = quality["saturated_here"]["y"], quality["outputs"]["y"]["sqnr_db"]
     assert here < 20 < 30 < model_itself
     (warning,) = warned(result)
     assert f"{here:.1f} dB here, and {model_itself:.1f} dB" in warning
     assert "session.x64quantprecision" in warning
+
+
+def test_a_file_for_this_runtime_is_not_spoilt() -> None:
+    model, feeds = wide()
+    result = quantize(model, batches(feeds), Recipe(target="onnxruntime"))
+    assert result.summary["quality"]["saturated_here"] == {}
+    assert not warned(result)
 
 
 def test_weights_of_7_bits_saturate_nowhere() -> None:
@@ -116,7 +123,7 @@ def test_weights_of_7_bits_saturate_nowhere() -> None:
 @saturating_cpu
 def test_an_evaluation_takes_the_model_and_notes_the_cpu() -> None:
     model, feeds = wide()
-    result = quantize(model, batches(feeds), Recipe(target="onnxruntime"))
+    result = quantize(model, batches(feeds), Recipe(target="int8-only"))
     feed = feeds(batch=8, seed=9)
     data = {"x": feed["x"], "y": outputs(result.deploy, feed)[0]}
     found = evaluate(result.deploy, data, "mse", batch_size=8)

@@ -25,6 +25,7 @@ def test_statistics_are_those_of_one_process_bit_for_bit(jobs: int, tmp_path: Pa
     assert calibrant.observe(digits.MODEL, tmp_path / "calib.npz", jobs=jobs) == alone
 
 
+@pytest.mark.slow
 def test_models_are_the_same(tmp_path: Path) -> None:
     alone = calibrant.quantize(digits.MODEL, DATA, latency=False)
     divided = calibrant.quantize(digits.MODEL, DATA, latency=False, jobs=2)

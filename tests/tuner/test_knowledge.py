@@ -78,7 +78,12 @@ def test_the_next_model_of_a_kind_takes_fewer_evaluations(tmp_path: Path) -> Non
 
     net, feeds = convolution.residual()
     as_it_is = Recipe((Rule(AllNodes(), Settings(activation_per_channel=False)),), equalize="off")
-    options: dict[str, Any] = {"recipe": as_it_is, "allow": "int8,int16", "knowledge": tmp_path}
+    options: dict[str, Any] = {
+        "moves": "none",
+        "recipe": as_it_is,
+        "allow": "int8,int16",
+        "knowledge": tmp_path,
+    }
     first = calibrant.tune(
         rescaled(net, "w1", "w2"), batches(feeds), None, "min 0.9995", **options
     )

@@ -95,6 +95,7 @@ def test_a_hopeless_trial_ends_with_the_first_samples() -> None:
     assert result.counts.precheck_samples == PRECHECK
 
 
+@pytest.mark.slow
 def test_early_ends_spare_samples_and_change_no_verdict() -> None:
     data = {"image": digits.calibration().image}
     recipe = Recipe((Rule(AllNodes(), Settings(weight_bits=4)),))

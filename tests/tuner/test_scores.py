@@ -41,6 +41,7 @@ def test_each_of_several_scores_has_its_limit() -> None:
     assert "first" in result.markdown()
 
 
+@pytest.mark.slow
 def test_one_score_below_its_limit_is_enough_to_fail() -> None:
     def evaluate(runner: Runner) -> dict[str, float]:
         calls.append(1)

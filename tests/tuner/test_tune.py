@@ -250,6 +250,7 @@ def test_a_model_without_layers_to_tune_is_an_error() -> None:
         tuned(model, {"x": np.arange(24, dtype=np.float32).reshape(8, 3) - 9}, None, "min 0.5")
 
 
+@pytest.mark.slow
 def test_a_floor_in_decibels_is_a_floor() -> None:
     """The float model has infinitely many decibels against itself."""
     below = tuned(digits.MODEL, calibration(), (calibration(), "sqnr_db"), "min 25")

@@ -80,8 +80,9 @@ def test_a_score_has_all_parts_and_the_metric_that_is_asked_for() -> None:
 def test_passes_are_counted_in_passes_of_the_probe() -> None:
     b = bench()
     assert b.work.passes == 0
+    choices = Settings(activation=AlgorithmChoice("max"), weight=AlgorithmChoice("arq"))
     fixed = Recipe(
-        rules=(Rule(AllNodes(), Settings(activation=AlgorithmChoice("max"))),),
+        rules=(Rule(AllNodes(), choices),),
         equalize="off",
         bias_correction="off",
     )

@@ -64,7 +64,8 @@ def run(name: str, wanted: Recipe) -> QuantizedModel:
 
 
 def selected(result: QuantizedModel) -> str:
-    (name,) = [d["name"] for d in result.summary["decisions"] if d["chosen"]]
+    decisions = result.summary["decisions"]
+    (name,) = [d["name"] for d in decisions if d["chosen"] and d["stage"] == "search"]
     return str(name)
 
 

@@ -1,7 +1,7 @@
 """Find the cheapest assignment of precisions that meets a requirement, with few full evaluations.
 
 1. The cheapest assignment is evaluated: where it does, nothing is left to do. Else moves that keep the cost are tried first
-   (`strategies.cheaper_moves`).
+   (`strategies.cheaper_moves`), where no assignment is known from before.
 2. Layers are measured alone, without labels, on a few samples; what the most precise assignment loses is known from there on.
    Where that is the float model itself, its score is known, too, and costs no evaluation.
 3. Up to the requirement: assignments that cost ever more are looked at on the samples that tell trials apart, and the cheapest
@@ -67,7 +67,8 @@ def auto(
             early.
     """
     search = Search(menu, allowed, evaluations, least_cost(menu))
-    reason = yield from _first(search)
+    known = [a for a in known if a != search.lowest]
+    reason = yield from _first(search, known)
     if reason == "":
         yield from search.measure()
         if allowed >= 0:
@@ -80,7 +81,7 @@ def auto(
     return search.found(reason)
 
 
-def _first(search: Search) -> Strategy[Question, Any, str]:
+def _first(search: Search, known: Sequence[Assignment]) -> Strategy[Question, Any, str]:
     """Evaluate the cheapest assignment; return why the search ends with it, or nothing."""
     yield from search.evaluate(search.lowest, "cheapest")
     if search.best is not None and search.best.reached.cost is not None:
@@ -93,7 +94,7 @@ def _first(search: Search) -> Strategy[Question, Any, str]:
         return "There is one assignment only."
     if not search.left:
         return search.spent
-    if search.allowed >= 0:
+    if search.allowed >= 0 and not known:
         yield from cheaper_moves(search)
     if search.best is not None:
         return "The cheapest assignment meets the requirement, with moves that keep the cost."
