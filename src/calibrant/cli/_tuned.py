@@ -62,7 +62,7 @@ def print_tuned(result: TuningResult, files: Sequence[Path]) -> None:
         out.print(line)
     out.print(
         f"{result.counts.full} full evaluations, {result.counts.partial_samples} samples in shorter runs, "
-        f"{result.counts.precheck_samples} in trials that were hopeless at once, {result.seconds:.0f} s."
+        f"{result.counts.precheck_samples} in looks at few samples, {result.seconds:.0f} s."
     )
     for note in result.notes:
         out.print(f"Note: {escaped(note)}")

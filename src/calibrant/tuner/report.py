@@ -155,6 +155,7 @@ def _took(report: Mapping[str, Any]) -> str:
     counted = report["evaluations"]
     return (
         f"{counted['full']} full evaluations, the float model's among them; {counted['partial_samples']} samples in "
-        f"evaluations that ended early, held out, or without labels; {counted['precheck_samples']} in trials that were hopeless at once and in looks at the samples that tell trials apart; {report['seconds']:.0f} s. {report['reused']} answers came from the "
-        "journal of an earlier run."
+        f"evaluations that ended early, held out, or without labels; {counted['precheck_samples']} in looks at few samples: "
+        f"the first of a trial, or those that tell trials apart; {report['seconds']:.0f} s. {report['reused']} answers came "
+        "from the journal of an earlier run."
     )

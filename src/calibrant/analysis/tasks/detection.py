@@ -68,18 +68,8 @@ class MeanPrecision:
 
 
 @options
-class MeanPrecisionAt50:
-    """Mean average precision of a detector at an overlap of 0.5.
-
-    Args:
-        head: What the outputs are.
-        score: Score that a detection has at least, where they are suppressed.
-        nms: Overlap of two detections of one class, at most, where they are suppressed.
-    """
-
-    head: Head = "corners"
-    score: Share = 0.01
-    nms: Share = 0.65
+class MeanPrecisionAt50(MeanPrecision):
+    """Mean average precision of a detector at an overlap of 0.5, with the options of `MeanPrecision`."""
 
     def metric(self, name: str) -> CorpusMetric:
         """Return the metric."""

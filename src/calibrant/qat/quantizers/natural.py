@@ -16,6 +16,7 @@ Source: the public code of AMCT for PyTorch (training with quantization); docs/e
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import replace
 from typing import Any
 
@@ -97,9 +98,9 @@ class _Natural(WeightQuantizer):
         found._begin(torch.from_numpy(other.params()[0].scale.copy()))
         return found
 
+    @abstractmethod
     def rounded(self) -> tuple[Tensor, Tensor]:
         """Return the weight as it is rounded, and its scale."""
-        raise NotImplementedError
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return the weight as the deployed model has it, and its scale (channels,) or ()."""

@@ -21,6 +21,7 @@ and `arq`, named ulq_retrain and arq_retrain there).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ from calibrant.qat.quantizers.lsq import lsq
 __all__ = ["WEIGHTS", "WeightQuantizer"]
 
 
-class WeightQuantizer(nn.Module):
+class WeightQuantizer(nn.Module, ABC):
     """The weight of a layer on its grid; called with nothing, it gives the weight and its scale.
 
     Args:
@@ -59,13 +60,13 @@ class WeightQuantizer(nn.Module):
         self.log_gain = nn.Parameter(torch.zeros_like(size))
         self._begin(scale / size)
 
+    @abstractmethod
     def _begin(self, scale: Tensor) -> None:
         """Take the scale to begin with [units of v per step]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def quantized(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return v as it is rounded, its steps, and the scale [units of v per step]."""
-        raise NotImplementedError
 
     @property
     def gain(self) -> Tensor:
