@@ -78,18 +78,30 @@ def test_live_statistics_settle_into_scales_and_biases_without_a_change_of_the_a
     assert not any(s.live for s in qat.statistics)
 
 
+def test_gains_that_are_learned_after_statistics_are_settled_count_once():
+    qat = moved(prepare(MODEL, DATA))
+    qat.live_bn()
+    qat.freeze(bn=True)
+    with torch.no_grad():
+        for name, p in qat.module.named_parameters():
+            if name.endswith("log_gain"):
+                p += 0.1
+        before = qat.module.eval()(X)
+        qat.to_solution()
+        torch.testing.assert_close(qat.module(X), before)
+
+
 @pytest.mark.slow
 def test_training_with_live_statistics_is_deployed_as_it_was_trained(tmp_path):
     images = {"image": evaluation().image[:300]}
+    scores = iter([1.0, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
     asked = {"epochs": 2, "batch_size": 30, "bn": "live", "folder": tmp_path}
     qat = prepare(MODEL, DATA)
     fitted = fit(qat, images, evaluate=lambda _: next(scores), **asked)
     assert fitted.result.summary["training"]["agreement"]["typical_db"] > 40
+    assert qat.statistics
     with pytest.raises(ConfigValueError, match="bn is 'alive'"):
         fit(qat, images, epochs=1, bn="alive")
-
-
-scores = iter([1.0, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
 
 
 def test_a_model_without_a_layer_that_can_have_them_is_refused():

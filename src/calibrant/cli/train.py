@@ -275,7 +275,7 @@ def train(
             progress=progress,
         )
     if page:
-        network = prepare(load(model))
+        network = prepare(load(model_of(model, data)))
         fuse_batchnorm(network)
         files = [*files, *add_report(out, network_of(network))]
     if as_json:

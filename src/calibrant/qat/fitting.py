@@ -163,12 +163,25 @@ def fit(
         device,
         bn == "live",
     )
-    identity: dict[str, Any] = {"seed": seed, "lr": rate, "batch": size, "samples": len(data)}
-    identity |= {"bn": bn} if bn != "frozen" else {}
+    identity = {
+        "seed": seed,
+        "lr": rate,
+        "batch": size,
+        "samples": len(data),
+        "bn": bn,
+        "loss": _name(loss),
+        "augment": _name(augment),
+        "weight_decay": weight_decay,
+    }
     loop = Loop(qat, data, asked, Folder(Path(folder) if folder is not None else None, identity))
     if resume:
         loop.resume()
     return _fitted(qat, loop, verdict, float_too=float_too)
+
+
+def _name(what: object) -> str:
+    """Return the name of a function, or of what was named by its name."""
+    return what if isinstance(what, str) else str(getattr(what, "__qualname__", what))
 
 
 def _fitted(qat: Trainable, loop: Loop, verdict: Evaluate | None, *, float_too: bool) -> Fitted:
@@ -180,6 +193,7 @@ def _fitted(qat: Trainable, loop: Loop, verdict: Evaluate | None, *, float_too: 
             state.calibrated = evaluate(qat.calibrated.deploy)
     with qat.progress.stage("train"):
         loop.run()
+    seconds = loop.seconds
     qat.module.to("cpu")
     qat.teacher.to("cpu")
     with_state(loop.best, qat.module)
@@ -203,7 +217,7 @@ def _fitted(qat: Trainable, loop: Loop, verdict: Evaluate | None, *, float_too: 
         with qat.progress.stage("train the float model"):
             other = float_trained(loop)
         beside = scores["float_trained"] = float((verdict or evaluate)(other))
-    summary = _summary(loop, result, scores, better=better)
+    summary = _summary(loop, result, scores, seconds, better=better)
     return Fitted(
         replace(result, summary=summary),
         better,
@@ -213,13 +227,13 @@ def _fitted(qat: Trainable, loop: Loop, verdict: Evaluate | None, *, float_too: 
         tuple(state.checks),
         tuple(state.losses),
         tuple(state.notes),
-        loop.seconds,
+        seconds,
         beside,
     )
 
 
 def _summary(
-    loop: Loop, result: QuantizedModel, scores: dict[str, float], *, better: bool
+    loop: Loop, result: QuantizedModel, scores: dict[str, float], seconds: float, *, better: bool
 ) -> dict[str, Any]:
     state, asked = loop.state, loop.asked
     training = {
@@ -232,7 +246,7 @@ def _summary(
         "samples": len(loop.data),
         "seed": asked.seed,
         "rate": asked.lr * state.factor,
-        "seconds": loop.seconds,
+        "seconds": seconds,
         "checks": [dataclasses.asdict(c) for c in state.checks],
         "notes": list(state.notes),
     }

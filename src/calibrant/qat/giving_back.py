@@ -57,7 +57,7 @@ def put_back(
                 _layer(module, node)
             _others(module, trained)
         _check(module, trained, feed, runtime)
-    except ConfigValueError:
+    except BaseException:  # whatever goes wrong, the module is left as it was
         module.load_state_dict(before)
         raise
 
@@ -167,7 +167,7 @@ def _flat(answer: Any) -> list[Tensor]:
     if isinstance(answer, Tensor):
         return [answer]
     values = answer.values() if isinstance(answer, Mapping) else answer
-    return [t for v in values for t in _flat(v)]
+    return [t for v in values if v is not None for t in _flat(v)]
 
 
 def _part(module: nn.Module, name: str) -> Any:

@@ -93,7 +93,12 @@ class LiveStatistics(nn.Module):
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Bring running means into gain and bias of the layer; it then answers the same without them."""
+        """Bring running means into gain and bias of the layer; it then answers the same without them.
+
+        Where statistics are not live, they are there already.
+        """
+        if not self.live:
+            return
         weight, bias = self.parts
         ratio, shift = self.line(self.running_mean, self.running_var)
         size, mean = self.wanted()

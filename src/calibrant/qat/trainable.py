@@ -120,7 +120,8 @@ class Trainable:
         groups: dict[str, list[nn.Parameter]] = {"weights": [], "offsets": [], "scales": []}
         plain: list[nn.Parameter] = []
         for name, p in self.module.named_parameters():
-            (plain if name.startswith("learned.") else groups[_group(name)]).append(p)
+            group = _group(name)
+            (plain if group == "learned" else groups[group]).append(p)
         quantized: list[dict[str, Any]] = [
             {
                 "params": ps,
@@ -175,8 +176,8 @@ class Trainable:
         """Stop parts from learning.
 
         Args:
-            bn: Statistics of batches where they are live (they go into scales and biases), gains of channels, biases, and
-                normalizations that stand in the graph.
+            bn: Statistics of batches where they are live (they go into scales and biases), gains of channels, and of what has no
+                quantizer the vectors: biases, and normalizations that stand in the graph.
             ranges: Ranges of activations and scales of weights.
         """
         for s in self.statistics if bn else ():
@@ -184,7 +185,8 @@ class Trainable:
             s.live = False
         for name, p in self.module.named_parameters():
             group = _group(name)
-            if (bn and group == "offsets") or (ranges and group == "scales"):
+            vector = group == "offsets" or (group == "learned" and p.ndim == 1)
+            if (bn and vector) or (ranges and group == "scales"):
                 p.requires_grad_(False)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -378,7 +380,7 @@ def _group(name: str) -> str:
         return {"weight": "weights", "log_gain": "offsets"}.get(last, "scales")
     if folder == "activations":
         return "scales"
-    return "offsets"
+    return "learned" if folder == "learned" else "offsets"
 
 
 def _set(value: ir.Value, array: npt.NDArray[Any]) -> None:
