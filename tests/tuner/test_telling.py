@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import calibrant
 from calibrant.analysis.task_metrics import batch_metric
 from calibrant.data.batch import InputInfo
 from calibrant.demo import digits
@@ -21,6 +22,11 @@ from calibrant.tuner.journal import Journal
 from calibrant.tuner.paired import Paired
 from calibrant.tuner.samples import Samples
 from calibrant.tuner.telling import SHARE, telling
+from calibrant.tuner.trials import Trials
+from calibrant.tuning.questions import Glance
+from tests.models import convolution
+from tests.models.rescaled import rescaled
+from tests.road import batches
 
 
 @given(st.lists(st.lists(st.sampled_from([0.0, 0.0, 0.0, 1.0, -1.0]), max_size=40), max_size=5))
@@ -62,7 +68,28 @@ def evaluations(journal: Journal | None = None, **options: Any) -> Evaluations:
 
 
 def test_nothing_is_known_before_a_trial(models: dict[int, ir.Model]) -> None:
-    assert evaluations().glance("a", "", lambda: models[4]) is None
+    found = evaluations()
+    assert not found.looks
+    assert found.glance("a", "", lambda: models[4]) is None
+    found.reach("a", "", lambda: models[4])
+    assert found.looks
+
+
+def test_without_scores_by_sample_nothing_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the float model either, which costs nothing to look at: errors decide."""
+    looks: list[Any] = []
+    answer = Trials.answer
+
+    def spied(self: Trials, question: Any) -> Any:
+        said = answer(self, question)
+        looks.extend([said] if isinstance(question, Glance) else [])
+        return said
+
+    monkeypatch.setattr(Trials, "answer", spied)
+    net, feeds = convolution.residual()
+    calibrant.tune(rescaled(net, "w1", "w2"), batches(feeds), None, "min 0.999999", moves="none")
+    assert looks
+    assert set(looks) == {None}
 
 
 def test_a_look_says_what_the_evaluation_of_the_same_model_saw(

@@ -72,7 +72,7 @@ class Invented:
             return self.alone(question.precision)
         if isinstance(question, Together):
             return self.error(question.assignment)
-        if isinstance(question, Glance | Whole):
+        if isinstance(question, Glance):
             return None
         if isinstance(question, Improve):
             return False

@@ -19,7 +19,6 @@ from calibrant.tuning.questions import (
     Question,
     Reached,
     Together,
-    Whole,
 )
 from calibrant.tuning.strategies.auto import auto
 
@@ -58,8 +57,6 @@ class Improvable:
             return {f"layer{i}": factor * SHRINK[question.precision] for i in range(LAYERS)}
         if isinstance(question, Glance):
             return self.glance
-        if isinstance(question, Whole):
-            return None
         error = factor * sum(SHRINK[p] for p in question.assignment)
         if isinstance(question, Together):
             return error

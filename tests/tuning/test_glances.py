@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from calibrant.tuning.driver import drive
+from calibrant.tuning.driver import Strategy, drive
 from calibrant.tuning.menu import Assignment, Menu
 from calibrant.tuning.questions import (
     Found,
@@ -21,6 +21,7 @@ from calibrant.tuning.questions import (
     Together,
     Whole,
 )
+from calibrant.tuning.strategies.assigning import Search
 from calibrant.tuning.strategies.auto import auto
 
 SHRINK = {"int8": 1.0, "int16": 2.0**-8, "float32": 0.0}
@@ -78,7 +79,7 @@ class Margins:
         losses = self.losses(question.assignment)
         if isinstance(question, Whole):
             loss = float(losses.mean())
-            return Reached(0.9 - loss, loss, loss <= 0.001) if self.held else None
+            return Reached(0.9 - loss, loss, loss <= 0.001)
         losses = losses[: self.samples]
         if isinstance(question, Glance):
             return losses[sorted(self.tells)].sum() / self.samples if self.glances else None
@@ -181,3 +182,29 @@ def test_what_fails_on_samples_that_the_search_did_not_see_is_searched_on_for() 
             )
     assert failed > 3
     assert held_up > 0.6 * failed
+
+
+def test_a_cheapest_assignment_that_costs_nothing_ends_the_way_up_too() -> None:
+    class Free(Margins):
+        def menu(self) -> Menu:
+            return replace(super().menu(), cost=super().menu().cost * [0.0, 1.0])
+
+    for seed in SEEDS:
+        net = Free(seed)
+        assert net.tuned().best.reached.met
+        assert net.full <= 7
+
+
+def test_each_trial_has_the_error_of_its_own_assignment() -> None:
+    net = Margins(1, precisions=("int8", "float32"))
+    menu = net.menu()
+    search = Search(menu, 0.001, 7, menu.narrowest)
+
+    def steps() -> Strategy[Question, Any, None]:
+        yield from search.evaluate(menu.narrowest, "cheapest")
+        yield from search.evaluate(("float32",) * net.layers, "the float model")
+        yield from search.measure()
+
+    drive(steps(), net.answer)
+    errors = [t.error for t in search.trials]
+    assert errors == [net.answer(Together(menu.narrowest)), 0.0]

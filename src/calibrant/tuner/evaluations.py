@@ -161,6 +161,14 @@ class Evaluations:
         self.journal.put(key, "full", shown, {**answer, "cost": spent, "seconds": taken}, taken)
         return reached
 
+    @property
+    def looks(self) -> bool:
+        """Whether models can be looked at on few samples: scores are known by sample, and some samples tell trials apart."""
+        paired = self.evaluator.paired
+        if paired is None or not paired.divisible:
+            return False
+        return bool(telling(list(self._losses.values()), paired.tuned)[0])
+
     def glance(self, key: str, shown: str, deploy: Deploy) -> float | None:
         """Return what a model loses on the samples that tell trials apart, if it loses nothing on all others.
 

@@ -12,6 +12,7 @@ import glob
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -297,7 +298,11 @@ def tune(
             raise failed
         with store.progress.stage("all evaluation samples"):
             search, verdict = trials.settled(search)
-        if learned is not None and search.best.reached.met and not search.best.reached.free:
+        if (
+            learned is not None
+            and search.best.reached.met
+            and not (search.best.reached.free or search.best.improved)
+        ):
             told = {"required": str(required), "metric": evaluator.name, "model": name_of(model)}
             learned.add(search.best.assignment, told)
         return _result(
@@ -469,7 +474,7 @@ def _result(
         interrupted,
         (*notes, *dict.fromkeys(trials.notes)),
         told,
-        trials.moves,
+        tuple(replace(m, taken=m.taken and search.best.improved) for m in trials.moves),
     )
 
 

@@ -173,7 +173,6 @@ class Trials:
         """Make the recipe better by moves that keep the cost, or take that back."""
         if question.back:
             self._now = False
-            self.moves = tuple(replace(m, taken=False) for m in self.moves)
             self.notes.append(
                 "The moves that gained without labels lost with them, and were taken back."
             )
@@ -240,9 +239,7 @@ class Trials:
             )
         return _with_best(found, trial, verdict), verdict
 
-    def _whole(self, assignment: Assignment) -> Reached | None:
-        if self.evaluations.evaluator.paired is None:
-            return None
+    def _whole(self, assignment: Assignment) -> Reached:
         return self._verdict(assignment, improved=self._now).reached
 
     def _verdict(self, assignment: Assignment, *, improved: bool) -> Verdict:
@@ -300,6 +297,8 @@ class Trials:
         return float(known["error"])
 
     def _glance(self, assignment: Assignment) -> float | None:
+        if not self.evaluations.looks:
+            return None
         recipe = self.recipe_of(assignment)
         if self._is_float(assignment, recipe):
             return 0.0

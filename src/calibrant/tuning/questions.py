@@ -60,7 +60,7 @@ class Glance:
 class Whole:
     """What does an assignment that was evaluated reach on all samples, those too that the search does not see?
 
-    Answer: `Reached`; None where the search sees them all.
+    Answer: `Reached`.
     """
 
     assignment: Assignment

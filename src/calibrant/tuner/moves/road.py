@@ -215,15 +215,17 @@ class _Asking:
                 continue
             self.check()
             new = one.candidate.of(recipe)
-            if taken:
+            try:
                 theirs = self.trials.lost(self.trials.solve(new))
+            except CalibrantError as e:
+                one.reason = f"It could not be had beside those before it: {e}"
+                continue
+            if taken:
                 one.beside = clearly_better(theirs, lost, confidence=self._confidence)
                 one.reason = _reason(one.beside, one.candidate)
                 if not _enough(one.beside, one.candidate):
                     continue
-                lost = theirs
-            else:
-                lost = self.trials.lost(self.trials.solve(new))
+            lost = theirs
             one.taken = True
             recipe = new
             taken.append(one)

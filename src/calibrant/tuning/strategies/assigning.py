@@ -75,7 +75,7 @@ class Search:
     @property
     def best(self) -> Trial | None:
         """The cheapest trial that meets the requirement."""
-        met = [t for t in self.trials if t.reached.met and self._within(t.reached)]
+        met = [t for t in self.trials if self.enough(t.reached)]
         return min(met, key=lambda t: (t.cost, t.reached.loss), default=None)
 
     @property
@@ -83,8 +83,9 @@ class Search:
         """Loss that is allowed on the samples that the search sees."""
         return min(self.allowed, self.wanted)
 
-    def _within(self, reached: Reached) -> bool:
-        return reached.free or reached.loss <= self.wanted
+    def enough(self, reached: Reached) -> bool:
+        """Whether a trial meets what is asked on the samples that the search sees."""
+        return reached.met and (reached.free or reached.loss <= self.wanted)
 
     @property
     def points(self) -> list[Point]:
@@ -95,7 +96,7 @@ class Search:
     def too_much(self) -> float:
         """The smallest error that was too large, of what costs less than the best; inf where there is none."""
         below = math.inf if self.best is None else self.best.cost
-        failed = [t for t in self.trials if not t.reached.met and t.cost < below]
+        failed = [t for t in self.trials if not self.enough(t.reached) and t.cost < below]
         return min((t.error for t in failed if t.error is not None), default=math.inf)
 
     def predicted(self, assignment: Assignment) -> float:
@@ -118,7 +119,8 @@ class Search:
         """Whether some assignment failed, or was too far off, in which no layer is less precise."""
         mine = self.menu.errors_of(self.errors, assignment)
         return any(
-            not t.reached.met and (self.menu.errors_of(self.errors, t.assignment) <= mine).all()
+            not self.enough(t.reached)
+            and (self.menu.errors_of(self.errors, t.assignment) <= mine).all()
             for t in self.trials
         )
 
@@ -186,8 +188,8 @@ class Search:
         best = self.best
         if best is None or best.reached.free:
             return True
-        whole: Reached | None = yield Whole(best.assignment)
-        if whole is None or whole.met:
+        whole: Reached = yield Whole(best.assignment)
+        if whole.met:
             return True
         self.wanted = self.limit - (whole.loss - best.reached.loss)
         self.wanted = min(self.wanted, best.reached.loss - 1e-9 * max(1.0, abs(best.reached.loss)))
@@ -209,10 +211,10 @@ class Search:
             losses: Mapping[str, float] = yield Losses(precision)
             columns.append(np.array([losses[layer] for layer in self.menu.layers]))
         self.errors = np.stack(columns, axis=1)
-        error = yield from self.error(self.lowest)
-        self.trials = [
-            replace(t, error=error, predicted=self.predicted(self.lowest)) for t in self.trials
-        ]
+        for i, trial in enumerate(self.trials):
+            error = yield from self.error(trial.assignment)
+            predicted = self.predicted(trial.assignment)
+            self.trials[i] = replace(trial, error=error, predicted=predicted)
         self.top = most_precise(self.menu, self.errors)
         self.reachable = yield from self.error(self.top)
 

@@ -1,7 +1,7 @@
 """Find the cheapest assignment of precisions that meets a requirement, with few full evaluations.
 
 1. The cheapest assignment is evaluated: where it does, nothing is left to do. Else moves that keep the cost are tried first
-   (`strategies.cheaper_moves`), where no assignment is known from before.
+   (`strategies.cheaper_moves`), unless what is known from before meets it.
 2. Layers are measured alone, without labels, on a few samples; what the most precise assignment loses is known from there on.
    Where that is the float model itself, its score is known, too, and costs no evaluation.
 3. Up to the requirement: assignments that cost ever more are looked at on the samples that tell trials apart, and the cheapest
@@ -71,8 +71,6 @@ def auto(
     reason = yield from _first(search, known)
     if reason == "":
         yield from search.measure()
-        if allowed >= 0:
-            yield from _remember(search, known)
         reason = yield from _search(search)
     while search.left and not (yield from search.holds()):
         if not len(search.errors):
@@ -94,9 +92,11 @@ def _first(search: Search, known: Sequence[Assignment]) -> Strategy[Question, An
         return "There is one assignment only."
     if not search.left:
         return search.spent
-    if search.allowed >= 0 and not known:
-        yield from cheaper_moves(search)
-    if search.best is not None:
+    if search.allowed >= 0:
+        yield from _remember(search, known)
+        if search.best is None:
+            yield from cheaper_moves(search)
+    if search.best is not None and search.best.assignment == search.lowest:
         return "The cheapest assignment meets the requirement, with moves that keep the cost."
     return ""
 
@@ -148,7 +148,7 @@ def _reach(search: Search) -> Strategy[Question, Any, None]:
             break
         yield from search.error(found)
         trial = yield from search.evaluate(found, "up to the requirement")
-        if trial.reached.met:
+        if search.enough(trial.reached):
             return
     hopeless = math.inf  # the smallest error at which a look was enough
     while search.best is None and search.left:

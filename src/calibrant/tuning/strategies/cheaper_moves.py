@@ -21,7 +21,7 @@ def cheaper_moves(search: Search) -> Strategy[Question, Any, None]:
     better: bool = yield Improve()
     if not better:
         return
-    before = search.trials[-1]
+    before = search.trials[0]
     search.on(improved=True)
     if search.left < 2 or (yield from search.hopeless(search.lowest)):
         return

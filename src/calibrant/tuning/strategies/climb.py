@@ -28,7 +28,7 @@ def climb(search: Search) -> Strategy[Question, Any, Assignment | None]:
     tried = {t.assignment for t in search.trials}
     known: dict[Assignment, bool] = {}
     best: Assignment | None = None
-    finest = min(_FINEST * low, span)
+    finest = min(_FINEST * (low or span), span)
     more, least, most = finest, 0.0, math.inf
     while most - least > finest and least < span:
         found = nearest_below(search.menu, search.errors, low + more)

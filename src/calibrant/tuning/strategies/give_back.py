@@ -39,7 +39,7 @@ def give_back(search: Search) -> Strategy[Question, Any, None]:
             failed = true >= search.too_much
         if not failed:
             trial = yield from search.evaluate(assignment, "give back")
-            failed = not trial.reached.met
+            failed = not search.enough(trial.reached)
         if not failed:
             step *= 2
         elif len(taken) > 1:
@@ -60,7 +60,7 @@ def give_back_by_glances(search: Search) -> Strategy[Question, Any, None]:
         assignment = changed(best.assignment, steps[: max(1, len(steps) >> failures)])
         yield from search.error(assignment)
         trial = yield from search.evaluate(assignment, "give back")
-        failures = 0 if trial.reached.met else failures + 1
+        failures = 0 if search.enough(trial.reached) else failures + 1
 
 
 def _steps(search: Search, start: Assignment) -> Strategy[Question, Any, list[tuple[int, str]]]:
