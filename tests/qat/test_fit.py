@@ -21,11 +21,13 @@ from calibrant.errors import ConfigValueError, DataError
 from calibrant.qat import fit, prepare
 from calibrant.qat.average import Average
 from calibrant.qat.checkpoint import load_checkpoint, save_checkpoint
+from calibrant.qat.judge import Held
 from calibrant.qat.loop import Asked, Loop
 from calibrant.qat.rates import suggested_rate
 from calibrant.qat.run_state import Check, State
 from calibrant.qat.samples import read_samples
 from calibrant.qat.schedule import rate_share
+from calibrant.runtime.measure import run
 
 W4A4 = """
     batch_num: 4
@@ -259,17 +261,112 @@ def test_labels_train_where_they_are_there_and_are_missed_where_not():
         fit(qat, CALIBRATION, evaluate=top1, epochs=1, loss="distil")
 
 
-def test_the_float_network_is_trained_beside_where_that_is_asked_for():
-    held = evaluation()
-    labelled = {"image": held.image[:300], "labels": held.labels[:300]}
+LABELLED = {"image": evaluation().image[:300], "labels": evaluation().labels[:300]}
+
+
+def test_the_float_network_is_trained_beside_with_the_same_samples_steps_and_rates(tmp_path):
+    qat, seen = fresh(W4A4), []
+
+    def loss(outputs, wanted, extras):
+        seen.append(extras["labels"].tolist())
+        return torch.nn.functional.cross_entropy(outputs[0], extras["labels"].long())
+
+    before = {k: v.clone() for k, v in qat.teacher.state_dict().items()}
+    asked = {"evaluate": top1, "epochs": 8, "batch_size": 50, "float_too": True, "lr": 5e-3}
+    fitted = fit(qat, LABELLED, loss=loss, folder=tmp_path, **asked)
+    steps = len(fitted.losses)
+    assert steps == 48
+    assert seen[steps:] == seen[:steps]
+    losses, checks = journal(tmp_path / "float")
+    assert len(losses) == steps
+    assert np.mean(losses[-6:]) < np.mean(losses[:6])  # it trains
+    assert fitted.float_trained_score == max(c["score"] for c in checks)  # its best state
+    assert [c["step"] for c in checks] == [c.step for c in fitted.checks]
+    said = fitted.result.summary["training"]["scores"]
+    assert said["float_trained"] == fitted.float_trained_score
+    assert all(torch.equal(v, before[k]) for k, v in qat.teacher.state_dict().items())
+
+
+def journal(folder):
+    """Return the losses and the looks of a run on disk."""
+    _, meta = load_checkpoint(folder / "checkpoint.npz")
+    lines = (folder / "training.jsonl").read_text(encoding="utf-8").splitlines()
+    return meta["state"]["losses"], [json.loads(line) for line in lines]
+
+
+def test_a_rate_that_ruins_any_network_ruins_the_float_one_beside_and_its_best_state_is_scored():
     asked = {"evaluate": top1, "epochs": 1, "batch_size": 50, "float_too": True}
-    fitted = fit(fresh(), labelled, loss="labels", lr=0.2, **asked)
-    assert fitted.float_trained_score != fitted.float_score  # a rate that ruins any network
-    assert (
-        fitted.result.summary["training"]["scores"]["float_trained"] == fitted.float_trained_score
-    )
-    alike = fit(fresh(), labelled, **asked)
+    fitted = fit(fresh(), LABELLED, loss="labels", lr=0.2, **asked)
+    assert fitted.float_trained_score < fitted.float_score - 0.1
+
+
+def test_what_distils_leaves_the_float_network_as_it_is_and_scores_it_once():
+    models = []
+
+    def verdict(model):
+        models.append(model)
+        return top1(model)
+
+    asked = {"verdict": verdict, "epochs": 1, "batch_size": 50, "float_too": True}
+    alike = fit(fresh(), LABELLED, **asked)
     assert alike.float_trained_score == alike.float_score
+    assert len(models) == 3
+    models.clear()
+    other = fit(fresh(), LABELLED, loss="labels", lr=5e-3, **asked)
+    assert len(models) == 4
+    assert other.float_trained_score == top1(models[3])
+    first, last = (m.graph.initializers for m in (models[0], models[3]))
+    assert any(
+        not np.array_equal(v.const_value.numpy(), last[k].const_value.numpy())
+        for k, v in first.items()
+        if k in last
+    )
+
+
+def test_every_sample_that_is_held_back_is_scored_on():
+    samples = read_samples(MODEL, LABELLED)
+    rest, held = samples.split(45)
+    assert (len(rest), len(held)) == (255, 45)
+    qat = fresh()
+    loss = torch.nn.functional.cross_entropy
+    score = Held(qat, held, lambda y, _, extras: loss(y[0], extras["labels"].long()))
+    answers = run(qat.solution.original, [dict(held.inputs)])[0][qat.outputs[0]]
+    wanted = loss(torch.from_numpy(answers), torch.from_numpy(held.extras["labels"]).long())
+    assert score(qat.solution.original) == pytest.approx(-wanted.item(), rel=1e-4)
+    fixed = replace(samples, fixed=32)
+    assert len(fixed.split(45)[1]) == 64  # whole batches
+
+
+def test_a_look_behind_a_step_back_tells_the_losses_since_the_last_look(training):
+    qat = fresh(W4A4)
+    losses: list[float] = []
+
+    def loss(outputs, wanted, extras):
+        value = (outputs[0] - wanted[0]).square().mean()
+        losses.append(math.nan if len(losses) in (13, 15) else value.item())
+        return value * losses[-1] if math.isnan(losses[-1]) else value
+
+    fitted = fit(qat, training, evaluate=top1, epochs=4, loss=loss, batch_size=50)
+    assert len(fitted.notes) == 2
+    ends = [c.step for c in fitted.checks]
+    assert ends == [6, 12, 18, 24]
+    for start, end, check in zip([0, *ends], ends, fitted.checks, strict=False):
+        since = [x for x in losses[start:end] if not math.isnan(x)]
+        assert check.loss == pytest.approx(np.mean(since), rel=1e-6)
+
+
+def test_a_run_that_ends_in_no_number_scores_what_it_went_back_to(training):
+    qat = fresh(W4A4)
+
+    def loss(outputs, wanted, extras):
+        with torch.no_grad():
+            next(qat.module.parameters()).fill_(math.nan)
+        return outputs[0].square().mean() * 0 + 1.0
+
+    fitted = fit(qat, training, evaluate=top1, epochs=0.2, loss=loss, batch_size=50)
+    assert fitted.checks
+    assert fitted.trained_score == fitted.calibrated_score
+    assert not fitted.better
 
 
 class KilledError(Exception):

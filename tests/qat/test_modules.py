@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import nn
 
 import calibrant
 from calibrant.cli import main
-from calibrant.errors import ConfigValueError, ModelError
+from calibrant.errors import ConfigValueError, MissingPackageError, ModelError
 from calibrant.graph.load import load
 from calibrant.graph.load import prepare as prepare_graph
 from calibrant.graph.modules import exported
@@ -54,6 +55,24 @@ class Net(nn.Module):
 class Choosing(nn.Module):
     def forward(self, x):
         return x if x.sum() > 0 else -x
+
+
+class Borrowing(nn.Module):
+    def forward(self, x):
+        return importlib.import_module("package_that_nobody_has").double(x)
+
+
+def test_a_package_that_the_module_needs_is_told_as_its_own(monkeypatch):
+    with pytest.raises(ModelError, match="No module named 'package_that_nobody_has'") as e:
+        exported(Borrowing(), torch.ones(2, 3))
+    assert "calibrant[torch]" not in str(e.value)
+
+    def without(*_, **__):
+        raise ModuleNotFoundError("No module named 'onnxscript'", name="onnxscript")
+
+    monkeypatch.setattr(torch.onnx, "export", without)
+    with pytest.raises(MissingPackageError, match="onnxscript"):
+        exported(nn.ReLU(), torch.ones(2, 3))
 
 
 @pytest.mark.slow

@@ -36,6 +36,9 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 #: Samples of an example that is taken from data.
 _SAMPLES = 2
 
+#: Packages that torch exports with; any other that is missing is one of the module's own.
+_EXPORTERS = frozenset({"onnx", "onnxscript", "onnx_ir"})
+
 #: Colours that torch writes into its messages.
 _COLOURS = re.compile(r"\x1b\[\d*m")
 
@@ -86,11 +89,11 @@ def exported(module: Any, example: Any) -> ir.Model:
                 optimize=False,
                 dynamic_shapes=_free(args, kwargs, torch.export.Dim("batch", min=1)),
             )
-    except ModuleNotFoundError as e:
-        raise MissingPackageError(
-            f'torch exports modules with the package {e.name}, which is not installed: pip install "calibrant[torch]".'
-        ) from e
     except Exception as e:  # the exporter and the user's code may raise anything
+        if isinstance(e, ModuleNotFoundError) and e.name in _EXPORTERS:
+            raise MissingPackageError(
+                f'torch exports modules with the package {e.name}, which is not installed: pip install "calibrant[torch]".'
+            ) from e
         where = _culprit(module, args, kwargs)
         raise ModelError(f"torch cannot export the module {where}: {_reason(e)}") from e
     assert program is not None

@@ -18,11 +18,10 @@ import torch
 from calibrant.analysis.parts import parts_of
 from calibrant.errors import ConfigValueError
 from calibrant.qat.augmentation import Augment, augment_of
-from calibrant.qat.beside import float_trained
-from calibrant.qat.checkpoint import with_state
 from calibrant.qat.judge import Evaluate, Held
 from calibrant.qat.loop import Asked, Loop
-from calibrant.qat.losses import Loss, loss_of
+from calibrant.qat.losses import Distill, Loss, loss_of
+from calibrant.qat.networks import FloatNetwork, QuantizedNetwork
 from calibrant.qat.rates import suggested_rate
 from calibrant.qat.run_state import Check, Folder
 from calibrant.qat.samples import TrainingData, read_samples
@@ -35,6 +34,8 @@ __all__ = ["Check", "Fitted", "fit"]
 HELD_SHARE, HELD_SAMPLES = 0.1, 512
 #: How often samples are gone through, where no budget is given.
 EPOCHS = 3.0
+#: Folder in that of a run, for the float network that is trained beside.
+FLOAT = "float"
 #: Statistics of batch normalization.
 BN = ("frozen", "live")
 
@@ -100,8 +101,8 @@ def fit(
             training samples are held back, and the score is the SQNR of the outputs against the float model's [dB], or
             where labels or a function are the loss, minus the loss.
         verdict: Scores the float, the calibrated and the chosen model at the end, and decides whether training is
-            better; without it, what chose the state does. It is called three times, so data that it scores on chooses
-            nothing else.
+            better; without it, what chose the state does. It is called once for each of them, and once for the float
+            model that was trained beside, so data that it scores on chooses nothing else.
         epochs: How often all samples are gone through; 3 where neither epochs nor minutes are given.
         minutes: Wall time instead.
         lr: Largest learning rate, as a share of what is trained; without it, what suits the widths (`rates`): about
@@ -113,8 +114,9 @@ def fit(
         seed: Decides the order of the samples.
         bn: Statistics of batch normalization: `frozen` (those of the file; for short runs) or `live` (those of each batch;
             for runs of many epochs).
-        float_too: Train the float network as long with the same samples and loss, and score it beside: what of a gain
-            is not due to quantizers. With `distill` it stays as it is, since its loss is 0; otherwise it doubles the time.
+        float_too: Train the float network in the same loop, with the same samples, loss and number of steps, and score
+            it beside: what of a gain is not due to quantizers. With `distill` it stays as it is, since its loss is 0;
+            otherwise it doubles the time. Its batch normalizations keep the statistics of the file.
         device: Where torch trains: `cpu`, `cuda`, `cuda:1`.
         preprocess: File that says how raw samples become inputs.
         folder: Where the journal and the checkpoint go; None for none.
@@ -140,15 +142,18 @@ def fit(
     model = qat.solution.model
     parts = [parts_of(model, n, [r[n] for r in reference]) for n in qat.outputs]
     wanted = loss_of(loss, model, parts)
+    held = None
     if evaluate is None:
         data, held = data.split(min(HELD_SAMPLES, max(1, int(HELD_SHARE * len(data)))))
-        evaluate = Held(qat, held, wanted)
     size = data.batch_size(batch_size)
     per_epoch = len(data) // size
     if per_epoch == 0:
         raise ConfigValueError(
             f"There are {len(data)} training samples, fewer than a batch of {size}."
         )
+    if evaluate is None:
+        assert held is not None
+        evaluate = Held(qat, held, wanted)
     steps = 0 if minutes is not None else max(1, round((epochs or EPOCHS) * per_epoch))
     asked = Asked(
         rate,
@@ -161,7 +166,6 @@ def fit(
         weight_decay,
         augment_of(augment),
         device,
-        bn == "live",
     )
     identity = {
         "seed": seed,
@@ -173,10 +177,13 @@ def fit(
         "augment": _name(augment),
         "weight_decay": weight_decay,
     }
-    loop = Loop(qat, data, asked, Folder(Path(folder) if folder is not None else None, identity))
+    if bn == "live":
+        qat.live_bn()
+    place = Folder(Path(folder) if folder is not None else None, identity)
+    loop = Loop(QuantizedNetwork(qat), data, asked, place)
     if resume:
         loop.resume()
-    return _fitted(qat, loop, verdict, float_too=float_too)
+    return _fitted(qat, loop, verdict, float_too=float_too, resume=resume)
 
 
 def _name(what: object) -> str:
@@ -184,7 +191,9 @@ def _name(what: object) -> str:
     return what if isinstance(what, str) else str(getattr(what, "__qualname__", what))
 
 
-def _fitted(qat: Trainable, loop: Loop, verdict: Evaluate | None, *, float_too: bool) -> Fitted:
+def _fitted(
+    qat: Trainable, loop: Loop, verdict: Evaluate | None, *, float_too: bool, resume: bool
+) -> Fitted:
     """Run a loop, and say what it came to."""
     state, evaluate = loop.state, loop.asked.evaluate
     if math.isnan(state.calibrated):
@@ -194,9 +203,6 @@ def _fitted(qat: Trainable, loop: Loop, verdict: Evaluate | None, *, float_too: 
     with qat.progress.stage("train"):
         loop.run()
     seconds = loop.seconds
-    qat.module.to("cpu")
-    qat.teacher.to("cpu")
-    with_state(loop.best, qat.module)
     floating, calibrated, trained = state.floating, state.calibrated, state.best
     result = None
     if verdict is not None:
@@ -214,9 +220,11 @@ def _fitted(qat: Trainable, loop: Loop, verdict: Evaluate | None, *, float_too: 
     scores = {"float": floating, "calibrated": calibrated, "trained": trained}
     beside = None
     if float_too:
-        with qat.progress.stage("train the float model"):
-            other = float_trained(loop)
-        beside = scores["float_trained"] = float((verdict or evaluate)(other))
+        beside = scores["float_trained"] = (
+            floating
+            if isinstance(loop.asked.loss, Distill)
+            else _float_beside(qat, loop, verdict, resume=resume)
+        )
     summary = _summary(loop, result, scores, seconds, better=better)
     return Fitted(
         replace(result, summary=summary),
@@ -230,6 +238,20 @@ def _fitted(qat: Trainable, loop: Loop, verdict: Evaluate | None, *, float_too: 
         seconds,
         beside,
     )
+
+
+def _float_beside(qat: Trainable, done: Loop, verdict: Evaluate | None, *, resume: bool) -> float:
+    """Train the float network as a run was, and return its score."""
+    asked = replace(done.asked, minutes=None, steps=done.state.step)
+    place = done.folder.within(FLOAT, {"steps": asked.steps})
+    loop = Loop(FloatNetwork(qat), done.data, asked, place)
+    if resume and place.has_checkpoint:
+        loop.resume()
+    with qat.progress.stage("train the float model"):
+        loop.run()
+    if verdict is None:
+        return loop.state.best
+    return float(verdict(loop.network.as_scored(())))
 
 
 def _summary(

@@ -6,7 +6,7 @@
                  other losses minus the loss of the outputs
 
 Samples that a final figure is measured on decide nothing here: `verdict`, where it is given, scores the float, the
-calibrated and the chosen model once each at the end.
+calibrated and the chosen model once each at the end, and where one was trained beside, the float model that was trained.
 """
 
 from __future__ import annotations
@@ -49,9 +49,11 @@ class Held:
         size = min(data.batch_size(BATCH), len(data))
         self.feeds: list[dict[str, np.ndarray[Any, Any]]] = []
         self.extras: list[Mapping[str, torch.Tensor]] = []
-        for _, inputs, extras in data.batches(size, qat.inputs, seed=0, epoch=0):
+        self.sizes: list[int] = []
+        for rows, inputs, extras in data.in_order(size, qat.inputs):
             self.feeds.append({n: x.numpy() for n, x in zip(qat.inputs, inputs, strict=True)})
             self.extras.append(extras)
+            self.sizes.append(len(rows))
         self.reference = run(qat.solution.original, self.feeds, runtime=qat.runtime)
 
     def __call__(self, model: ir.Model) -> float:
@@ -60,11 +62,8 @@ class Held:
         if isinstance(self.loss, Distill):
             found = [min(q.sqnr_db, MOST_DB) for q in compare(self.reference, mine)]
             return float(np.mean(found)) if found else 0.0
-        return -float(
-            np.mean(
-                [self._loss(*each) for each in zip(mine, self.reference, self.extras, strict=True)]
-            )
-        )
+        losses = [self._loss(*x) for x in zip(mine, self.reference, self.extras, strict=True)]
+        return -float(np.average(losses, weights=self.sizes))
 
     @torch.no_grad()
     def _loss(

@@ -1,11 +1,11 @@
 """The loop of a run: steps with a schedule, looks at the deployed model, and the way back from a step that went wrong.
 
     step    loss ─► gradients ─► AdamW, warm-up and cosine ─► the mean of the last steps
-    look    the deployed model is built from the mean and scored; the best state is kept
+    look    the model is built from the mean and scored; the best state is kept
     back    a loss that is no number, or far above the usual: the last good state, half the rate
 
 Every order of samples follows from the seed and the epoch, so a run that was killed and goes on computes what it would
-have computed.
+have computed. What is trained is a network with quantizers, or the float one beside it (`networks`).
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ from calibrant.qat.average import Average
 from calibrant.qat.checkpoint import state_of, with_state
 from calibrant.qat.judge import Evaluate
 from calibrant.qat.losses import Loss
+from calibrant.qat.networks import Network
 from calibrant.qat.run_state import Check, Folder, State, chosen, is_finite, prefixed
 from calibrant.qat.samples import TrainingData
 from calibrant.qat.schedule import rate_share
-from calibrant.qat.trainable import Trainable
-from calibrant.solution import build
 
 __all__ = ["Asked", "Loop"]
 
@@ -44,8 +43,6 @@ DIVERGED = 20.0
 RECENT = 25
 #: How often a run that diverges goes back, each time with half the rate.
 MOST_RETURNS = 4
-#: Batches that statistics of live normalizations are measured on, before a look.
-RESTATED = 20
 #: Seconds between checkpoints.
 CHECKPOINT_SECONDS = 30.0
 #: Steps that tell how long a step takes, where minutes are the budget.
@@ -69,7 +66,6 @@ class Asked:
         weight_decay: Decay of the weights.
         augment: Changes samples each time they are shown; None for samples as they are.
         device: Where it trains.
-        live: Batch normalization has the statistics of each batch.
     """
 
     lr: float
@@ -82,29 +78,26 @@ class Asked:
     weight_decay: float = 0.0
     augment: Augment | None = None
     device: str = "cpu"
-    live: bool = False
 
 
 class Loop:
     """One run of training.
 
     Args:
-        qat: What is trained; it is in the best state afterwards.
+        network: What is trained.
         data: Training samples.
         asked: What the run is told.
         folder: Where it writes.
     """
 
-    def __init__(self, qat: Trainable, data: TrainingData, asked: Asked, folder: Folder) -> None:
+    def __init__(self, network: Network, data: TrainingData, asked: Asked, folder: Folder) -> None:
         """Stand before the first step."""
-        self.qat, self.data, self.asked, self.folder = qat, data, asked, folder
-        if asked.live:
-            qat.live_bn()
-        self.module = qat.module.to(asked.device)
-        teacher = qat.teacher.to(asked.device)
+        self.network, self.data, self.asked, self.folder = network, data, asked, folder
+        self.module = network.module.to(asked.device)
+        teacher = network.teacher.to(asked.device)
         self.per_epoch = len(data) // asked.size
         self.state = State(steps=asked.steps)
-        groups = qat.parameter_groups(asked.lr, weight_decay=asked.weight_decay)
+        groups = network.parameter_groups(asked.lr, asked.weight_decay)
         self.rates = [float(g["lr"]) for g in groups]
         self.optimizer = torch.optim.AdamW(groups, eps=1e-12)
         self.answers = Answers(teacher, len(data), keeps=asked.augment is None)
@@ -119,25 +112,35 @@ class Loop:
         return self.state.seconds + time.perf_counter() - self.begin
 
     def run(self) -> None:
-        """Train until the budget is spent."""
+        """Train until the budget is spent; the module is in the best state afterwards, on the CPU."""
+        self.folder.begin(self.state.checks)
+        self._save(now=True)
         self.module.train()
         while not self._done():
             epoch, first = divmod(self.state.step, self.per_epoch)
             for batch in self.data.batches(
-                self.asked.size, self.qat.inputs, seed=self.asked.seed, epoch=epoch, first=first
+                self.asked.size,
+                self.network.inputs,
+                seed=self.asked.seed,
+                epoch=epoch,
+                first=first,
             ):
                 start = time.perf_counter()
                 if not self._step(*self.moved(*batch, step=self.state.step)):
                     break  # the run went back
                 self._plan(time.perf_counter() - start)
-                self.qat.progress.step(self.state.step, self.state.steps or None)
-                if self._due() and not self._done():
+                self.network.progress.step(self.state.step, self.state.steps or None)
+                looks = self._due() and not self._done()
+                if looks:
                     self._look()
-                self._save()
+                self._save(now=looks)
                 if self._done():
                     break
         self._look(last=True)
         self._save(now=True)
+        self.module.to("cpu")
+        self.network.teacher.to("cpu")
+        with_state(self.best, self.module)
 
     # ------------------------------------------------------------------------------------------ budget
 
@@ -247,16 +250,18 @@ class Loop:
         now = state_of(self.module)
         if not is_finite(now):
             self._go_back(math.nan)
-            return
+            if not last or state.checks:
+                return  # what it went back to was scored
+            now = state_of(self.module)
         scores = []
-        with self.qat.progress.stage("score"):
+        with self.network.progress.stage("score"):
             if Average.matters(state.steps):
                 with self.average.taken():
                     scores.append(self._scored())
             if last or not scores:
                 scores.append(self._scored())
-        before = state.checks[-1].step if state.checks else 0
-        since = state.losses[before - state.step :] or [math.nan]
+        since = state.losses[state.told :] or state.losses[-1:] or [math.nan]
+        state.told = len(state.losses)
         check = Check(
             state.step,
             state.step / self.per_epoch,
@@ -272,16 +277,16 @@ class Loop:
 
     def _scored(self) -> float:
         """Score the module as it is, and keep its state where it is the best."""
-        if any(s.live for s in self.qat.statistics):
-            self.qat.reestimate_bn(self._samples(), RESTATED)
-        score = float(self.asked.evaluate(build(self.qat.to_solution()).deploy))
+        score = float(self.asked.evaluate(self.network.as_scored(self._samples())))
         if score > self.state.best:
             self.state.best, self.best = score, state_of(self.module)
         return score
 
     def _samples(self) -> Iterator[tuple[Tensor, ...]]:
         """Yield inputs of training samples, for statistics."""
-        order = self.data.batches(self.asked.size, self.qat.inputs, seed=self.asked.seed, epoch=0)
+        order = self.data.batches(
+            self.asked.size, self.network.inputs, seed=self.asked.seed, epoch=0
+        )
         return (inputs for _, inputs, _ in order)
 
     # ----------------------------------------------------------------------------------------- on disk

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class State:
         floating: The same of the float model.
         best: The best one of the trained model.
         losses: Loss of every step.
+        told: So many of the losses are in the checks.
         checks: Every look at the deployed model.
         notes: What went otherwise than planned.
     """
@@ -70,6 +71,7 @@ class State:
     floating: float = math.nan
     best: float = -math.inf
     losses: list[float] = field(default_factory=list)
+    told: int = 0
     checks: list[Check] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -108,6 +110,28 @@ class Folder:
     path: Path | None
     identity: Mapping[str, Any]
 
+    def within(self, name: str, further: Mapping[str, Any]) -> Folder:
+        """Return a folder in this one, for a run beside.
+
+        Args:
+            name: Its name.
+            further: What has to be shared, too.
+        """
+        path = self.path / name if self.path is not None else None
+        return Folder(path, {**self.identity, **further})
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a run to go on with."""
+        return self.path is not None and (self.path / CHECKPOINT).is_file()
+
+    def begin(self, checks: Sequence[Check]) -> None:
+        """Begin the journal with what was looked at so far; later lines are of a run that was killed, or of another one."""
+        if self.path is None:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / JOURNAL).write_text("".join(map(_line, checks)), encoding="utf-8")
+
     def save(self, arrays: Arrays, state: State, seconds: float) -> None:
         """Write a checkpoint."""
         if self.path is None:
@@ -125,7 +149,7 @@ class Folder:
         if self.path is None:
             raise ConfigValueError("resume needs the folder of a run.")
         file = self.path / CHECKPOINT
-        if not file.is_file():
+        if not self.has_checkpoint:
             raise ConfigValueError(f"There is no run to go on with: '{file}' does not exist.")
         arrays, meta = load_checkpoint(file)
         if meta["run"] != dict(self.identity):
@@ -138,9 +162,12 @@ class Folder:
         """Write a line of the journal."""
         if self.path is None:
             return
-        self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / JOURNAL).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dataclasses.asdict(check)) + "\n")
+            file.write(_line(check))
+
+
+def _line(check: Check) -> str:
+    return json.dumps(dataclasses.asdict(check)) + "\n"
 
 
 def is_finite(arrays: Arrays) -> bool:

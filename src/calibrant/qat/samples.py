@@ -20,6 +20,9 @@ from calibrant.runtime.inputs import model_inputs
 
 __all__ = ["TrainingData", "read_samples"]
 
+#: Rows, inputs, and what else there is of each.
+Samples = tuple[npt.NDArray[np.int64], tuple[Tensor, ...], dict[str, Tensor]]
+
 #: Samples that are held in memory at most [bytes].
 LIMIT_BYTES = 8 * 2**30
 
@@ -51,8 +54,14 @@ class TrainingData:
         return {**{k: x[rows] for k, x in self.inputs.items()}, **self.shared}
 
     def split(self, held: int) -> tuple[TrainingData, TrainingData]:
-        """Return the samples without some that are held back, and these, evenly over all."""
+        """Return the samples without some that are held back, and these, evenly over all.
+
+        Args:
+            held: So many, rounded up to whole batches where the model takes no other.
+        """
         n = len(self)
+        if self.fixed is not None:
+            held = -(-held // self.fixed) * self.fixed
         rows = np.unique(np.linspace(0, n - 1, min(held, n)).astype(np.int64))
         rest = np.setdiff1d(np.arange(n), rows)
         return self._take(rest), self._take(rows)
@@ -71,7 +80,7 @@ class TrainingData:
 
     def batches(
         self, size: int, names: Sequence[str], *, seed: int, epoch: int, first: int = 0
-    ) -> Iterator[tuple[npt.NDArray[np.int64], tuple[Tensor, ...], dict[str, Tensor]]]:
+    ) -> Iterator[Samples]:
         """Yield rows, inputs in the order of `names`, and extras; the last samples that fill no batch are left out.
 
         Args:
@@ -83,12 +92,24 @@ class TrainingData:
         """
         order = np.random.default_rng((seed, epoch)).permutation(len(self))
         for i in range(first, len(self) // size):
-            rows = order[i * size : (i + 1) * size]
-            inputs = tuple(
-                torch.from_numpy(self.shared[n] if n in self.shared else self.inputs[n][rows])
-                for n in names
-            )
-            yield rows, inputs, {k: torch.from_numpy(x[rows]) for k, x in self.extras.items()}
+            yield self._batch(order[i * size : (i + 1) * size], names)
+
+    def in_order(self, size: int, names: Sequence[str]) -> Iterator[Samples]:
+        """Yield all samples as they lie, as `batches` does; the last ones are a smaller batch.
+
+        Args:
+            size: Samples in a batch.
+            names: Inputs.
+        """
+        for start in range(0, len(self), size):
+            yield self._batch(np.arange(start, min(start + size, len(self))), names)
+
+    def _batch(self, rows: npt.NDArray[np.int64], names: Sequence[str]) -> Samples:
+        inputs = tuple(
+            torch.from_numpy(self.shared[n] if n in self.shared else self.inputs[n][rows])
+            for n in names
+        )
+        return rows, inputs, {k: torch.from_numpy(x[rows]) for k, x in self.extras.items()}
 
 
 def read_samples(model: Any, data: Any, preprocess: str | Path | None = None) -> TrainingData:

@@ -22,7 +22,7 @@ and `arq`, named ulq_retrain and arq_retrain there).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -42,23 +42,42 @@ class WeightQuantizer(nn.Module, ABC):
 
     Args:
         weight: The float weight, whose rounding is what `values` say.
-        values: The integers to begin with, of the same shape.
+        values: The integers to begin with, of the same shape; None where the weight is to begin as it is.
         p: Their scale, grid and axis.
+        own_units: What is trained is the weight itself: its size is 1.
     """
 
     def __init__(
-        self, weight: npt.NDArray[np.float32], values: npt.NDArray[np.int32], p: QuantParams
+        self,
+        weight: npt.NDArray[np.float32],
+        values: npt.NDArray[np.int32] | None,
+        p: QuantParams,
+        *,
+        own_units: bool = False,
     ) -> None:
         """Begin with a weight that was rounded."""
         super().__init__()
         self.dtype, self.axis = p.dtype, p.axis
         scale = torch.from_numpy(np.array(p.scale, dtype=np.float32))
-        start = _inside(torch.from_numpy(np.array(weight, dtype=np.float32)), values, p)
-        size = _size(start, self.axis)
+        start = torch.from_numpy(np.array(weight, dtype=np.float32))
+        if values is not None:
+            start = _inside(start, values, p)
+        size = torch.ones_like(scale) if own_units else _size(start, self.axis)
         self.register_buffer("size", size)
         self.weight = nn.Parameter(start / along(size, self.axis, start.ndim))
         self.log_gain = nn.Parameter(torch.zeros_like(size))
         self._begin(scale / size)
+
+    def in_own_units(self, weight: npt.NDArray[np.float32], *, gains: bool) -> Self:
+        """Return a quantizer of the same kind, with the same scale, that trains a weight as it is.
+
+        Args:
+            weight: The float weight.
+            gains: Each channel has a gain that is learned, in the place of a batch normalization.
+        """
+        found = type(self)(weight, None, self.params()[0], own_units=True)
+        found.log_gain.requires_grad_(gains)
+        return found
 
     @abstractmethod
     def _begin(self, scale: Tensor) -> None:
@@ -147,7 +166,20 @@ class ArqWeight(WeightQuantizer):
         steps = torch.clamp(
             torch.round(self.weight.detach() / s), self.dtype.qmin, self.dtype.qmax
         )
-        return self.weight + (steps * s - self.weight).detach(), steps, scale
+        v: Tensor = _Through.apply(self.weight, steps * s)
+        return v, steps, scale
+
+
+class _Through(torch.autograd.Function):
+    """Give what a weight is rounded to, to the last digit; the gradient passes to the weight."""
+
+    @staticmethod
+    def forward(ctx: Any, w: Tensor, rounded: Tensor) -> Tensor:
+        return rounded.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        return g, None
 
 
 def arq_scale(w: Tensor, dtype: IntType, axis: int | None) -> Tensor:

@@ -1,0 +1,174 @@
+"""The functions of training, with the toolkit's names and arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from calibrant.dialects import load_recipe
+from calibrant.dialects.amct.retrain_write import create_retrain_config
+from calibrant.errors import ConfigRuntimeError, ConfigTypeError
+from calibrant.graph.modules import exported
+from calibrant.qat.amct.model import RetrainModel, write_text
+from calibrant.qat.amct.natural import in_own_units
+from calibrant.qat.trainable import prepare
+
+__all__ = [
+    "create_quant_retrain_config",
+    "create_quant_retrain_model",
+    "restore_quant_retrain_model",
+    "save_quant_retrain_model",
+]
+
+
+def create_quant_retrain_config(
+    config_file: str | Path, model: nn.Module, input_data: Any, config_defination: Any = None
+) -> None:
+    """Write the configuration of a module: every layer that training quantizes, in the order of the network.
+
+    Args:
+        config_file: The file to write, JSON.
+        model: The float module.
+        input_data: What it is called with, samples on axis 0.
+        config_defination: A simplified configuration (`.cfg`); None for the defaults.
+
+    Raises:
+        ConfigValueError: An unknown layer, a setting that does not fit its layer, or no layer enabled.
+        ModelError: The module cannot be exported.
+    """
+    float_model = _exported(model, input_data)
+    write_text(Path(config_file), create_retrain_config(float_model, config=config_defination))
+
+
+def create_quant_retrain_model(
+    config_file: str | Path, model: nn.Module, record_file: str | Path, input_data: Any
+) -> RetrainModel:
+    """Return a module with quantizers, to be trained in a loop of your own.
+
+    Args:
+        config_file: What `create_quant_retrain_config` wrote, edited or not, or a simplified configuration.
+        model: The float module; it is not changed.
+        record_file: Where the record goes, at the first pass in evaluation behind training.
+        input_data: What the module is called with, samples on axis 0.
+
+    Raises:
+        ConfigError: The configuration names what the module does not have, or is wrong.
+        ModelError: The module cannot be exported or quantized.
+    """
+    text = Path(config_file).read_text(encoding="utf-8")
+    float_model = _exported(model, input_data)
+    qat = prepare(float_model, _feeds(float_model, input_data), config_file)
+    in_own_units(qat, config_file)
+    batches = load_recipe(config_file).calibration.batch_num or 1
+    return RetrainModel(qat, text, Path(record_file), batches).train(model.training)
+
+
+def restore_quant_retrain_model(
+    config_file: str | Path,
+    model: nn.Module,
+    record_file: str | Path,
+    input_data: Any,
+    pth_file: str | Path,
+    state_dict_name: str | None = None,
+) -> RetrainModel:
+    """Return a module with quantizers in the state that a file holds.
+
+    Args:
+        config_file: The configuration that it was trained with.
+        model: The float module.
+        record_file: Where the record goes.
+        input_data: What the module is called with.
+        pth_file: What `torch.save` wrote of `state_dict()`; nothing in it is executed.
+        state_dict_name: Key of the state in the file; None where the file holds nothing else.
+
+    Raises:
+        ConfigRuntimeError: The file has no such key, or the state of another network.
+    """
+    found = create_quant_retrain_model(config_file, model, record_file, input_data)
+    held: Mapping[str, Any] = torch.load(pth_file, weights_only=True)
+    if state_dict_name is not None:
+        if state_dict_name not in held:
+            raise ConfigRuntimeError(
+                f"'{pth_file}' has no '{state_dict_name}'; it has {', '.join(held)}."
+            )
+        held = held[state_dict_name]
+    for start in found.starts:
+        start.handle.remove()
+    try:
+        found.load_state_dict(dict(held))
+    except RuntimeError as e:
+        raise ConfigRuntimeError(
+            f"'{pth_file}' is of another network or configuration: {e}"
+        ) from e
+    return found
+
+
+def save_quant_retrain_model(
+    config_file: str | Path,
+    model: RetrainModel,
+    record_file: str | Path,
+    save_path: str | Path,
+    input_data: Any = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    dynamic_axes: Any = None,
+) -> None:
+    """Write the trained network: `<save_path>_fake_quant_model.onnx`, `<save_path>_deploy_model.onnx`, and the record.
+
+    Args:
+        config_file: The configuration that the module was made with.
+        model: What `create_quant_retrain_model` returned, trained.
+        record_file: Where the record goes.
+        save_path: Folder and prefix.
+        input_data: Not needed: the network is exported already.
+        input_names: Names for the inputs; None keeps those of the module's arguments.
+        output_names: Names for the outputs.
+        dynamic_axes: Not needed: the batch is free.
+
+    Raises:
+        ConfigRuntimeError: The configuration is another one than the module was made with.
+        ConfigTypeError: The module is none for training.
+        ModelError: The deployed model does not compute what the module does.
+    """
+    if not isinstance(model, RetrainModel):
+        raise ConfigTypeError(
+            f"model is a {type(model).__name__}; it is what create_quant_retrain_model returns."
+        )
+    if Path(config_file).read_text(encoding="utf-8") != model.config:
+        raise ConfigRuntimeError(
+            f"'{config_file}' is not the configuration that the model was made with."
+        )
+    result = model.qat.convert()
+    prefix = str(save_path)
+    start = prefix if prefix.endswith("/") else f"{prefix}_"
+    for name, made in (("fake_quant", result.fake_quant), ("deploy", result.deploy)):
+        _rename(made, input_names, output_names)
+        path = Path(f"{start}{name}_model.onnx")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ir.save(made, path)
+    write_text(Path(record_file), result.record.text())
+
+
+def _rename(model: ir.Model, inputs: Sequence[str] | None, outputs: Sequence[str] | None) -> None:
+    for values, names in ((model.graph.inputs, inputs), (model.graph.outputs, outputs)):
+        for value, name in zip(values, names or (), strict=False):
+            value.name = name
+
+
+def _exported(model: nn.Module, input_data: Any) -> ir.Model:
+    if not isinstance(model, nn.Module):
+        raise ConfigTypeError(f"model is a {type(model).__name__}; it is a module of torch.")
+    return exported(model, input_data)
+
+
+def _feeds(model: ir.Model, input_data: Any) -> dict[str, Any]:
+    given = input_data if isinstance(input_data, tuple | list) else (input_data,)
+    return {
+        v.name or "": x.detach().cpu().numpy()
+        for v, x in zip(model.graph.inputs, given, strict=True)
+    }
