@@ -18,7 +18,7 @@ __all__ = ["CALL", "filled", "text_of"]
 CALL = "tune.json"
 
 #: What is a path, and is kept as an absolute one.
-_PATHS = ("model", "data", "evaluation", "recipe", "preprocess")
+_PATHS = ("model", "data", "evaluation", "recipe", "preprocess", "train_data")
 
 
 def filled(call: Mapping[str, Any], context: typer.Context, source: Path | None) -> dict[str, Any]:

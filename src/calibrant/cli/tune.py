@@ -41,6 +41,8 @@ EXAMPLES = """Examples:
 
 `calibrant tune model.onnx --data calib.npz --metric sqnr_db --min 25 --cost size --out run`
 
+`calibrant tune model.onnx --data calib.npz --eval eval.npz --metric top1 --max-drop 0.5% --allow int4,int8 --train-data train.npz --train-minutes 10 --out run`
+
 `calibrant tune --from run --max-drop 1% --out run2`
 """
 
@@ -292,6 +294,37 @@ def tune(
             show_default=False,
         ),
     ] = None,
+    train_minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--train-minutes",
+            metavar="M",
+            help="Where moves are not enough, train the cheapest assignment for so many minutes before layers are raised, without "
+            "labels; with a budget, the best within it. Needs torch (the extra torch). Default: no training.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    train_epochs: Annotated[
+        float | None,
+        typer.Option(
+            "--train-epochs",
+            metavar="N",
+            help="The same in epochs, in the place of minutes.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    train_data: Annotated[
+        str | None,
+        typer.Option(
+            "--train-data",
+            metavar="DATA",
+            help="Samples to train on, in any form that calibration data may have; labels are not read. Default: --data.",
+            rich_help_panel=DATA_PANEL,
+            show_default=False,
+        ),
+    ] = None,
     batch_size: BatchSize = None,
     preprocess: Preprocess = None,
     report: Annotated[
@@ -355,6 +388,9 @@ def tune(
         "confidence": confidence,
         "samples": samples,
         "moves": moves,
+        "train_minutes": train_minutes,
+        "train_epochs": train_epochs,
+        "train_data": train_data,
         "batch_size": batch_size,
         "preprocess": preprocess,
     }
@@ -390,6 +426,9 @@ def tune(
             confidence=call["confidence"],
             samples_for_sensitivity=call["samples"] or None,
             moves=call["moves"],
+            train_minutes=call["train_minutes"],
+            train_epochs=call["train_epochs"],
+            train_data=call["train_data"],
             out=place,
             start_from=source,
             knowledge=knowledge,

@@ -6,11 +6,21 @@ Everything here needs torch (`pip install "calibrant[torch]"`) and loads on firs
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 from calibrant.errors import MissingPackageError
 
-__all__ = ["Fitted", "Trainable", "amct", "fit", "functional", "prepare", "train_files"]
+__all__ = [
+    "Fitted",
+    "Trainable",
+    "amct",
+    "check_torch",
+    "fit",
+    "functional",
+    "prepare",
+    "train_files",
+]
 
 #: Where each public name lives; a module stands for itself.
 _HOMES: dict[str, str] = {
@@ -24,6 +34,21 @@ _HOMES: dict[str, str] = {
 }
 
 
+_MISSING = (
+    'Training needs the package torch, which is not installed: pip install "calibrant[torch]".'
+)
+
+
+def check_torch() -> None:
+    """Check that torch is there, before anything that takes long is begun.
+
+    Raises:
+        MissingPackageError: It is not installed.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise MissingPackageError(_MISSING)
+
+
 def __getattr__(name: str) -> Any:
     """Load a public name on first use."""
     if name not in _HOMES:
@@ -33,9 +58,7 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as e:
         if e.name != "torch":
             raise
-        raise MissingPackageError(
-            'Training needs the package torch, which is not installed: pip install "calibrant[torch]".'
-        ) from e
+        raise MissingPackageError(_MISSING) from e
     return module if _HOMES[name].endswith(f".{name}") else getattr(module, name)
 
 

@@ -41,14 +41,16 @@ from calibrant.qat.normalization import with_statistics
 from calibrant.qat.rates import float_groups
 from calibrant.qat.recipe import asked_of_training, for_calibration
 from calibrant.qat.statistics import LiveStatistics, as_inputs, reestimated
+from calibrant.recipe import Recipe
 from calibrant.results import QuantizedModel
 from calibrant.runtime.runtime import Runtime
 from calibrant.solution import Solution
 from calibrant.tuning.lifted import lifted
 from calibrant.tuning.road import solve
+from calibrant.tuning.solved import Solved
 from calibrant.tuning.store import Store
 
-__all__ = ["Trainable", "prepare"]
+__all__ = ["Trainable", "prepare", "trainable"]
 
 #: Feeds of the probe that the module and the deployed model are compared on.
 HELD_FEEDS = 16
@@ -339,15 +341,41 @@ def prepare(
         progress=Progress(progress),
     )
     solved = lifted(store, calibration) if keeps_scales(calibration) else solve(store, calibration)
+    return trainable(model, solved, wanted, store.progress, store.runtime, start=start)
+
+
+def trainable(
+    source: ModelLike,
+    solved: Solved,
+    wanted: Recipe,
+    progress: Progress,
+    runtime: Runtime,
+    *,
+    start: float,
+) -> Trainable:
+    """Return a network that was calibrated with its quantizers as one that trains.
+
+    Args:
+        source: The model as it was given.
+        solved: What calibration led to.
+        wanted: The recipe that training follows; calibration had `for_calibration` of it.
+        progress: Told what is going on.
+        runtime: Where models run.
+        start: When the work began, by `time.perf_counter`.
+
+    Raises:
+        ConfigValueError: There is no data to measure on.
+        UnsupportedError: A node or a setting that cannot be trained.
+    """
     if solved.probe is None:
         raise ConfigValueError("Training needs data: samples that the network is measured on.")
     calibrated = finished(
-        model,
+        source,
         solved.solution,
         solved.findings,
         solved.probe,
-        store.progress,
-        store.runtime,
+        progress,
+        runtime,
         statistics=solved.statistics,
         latency=False,
         start=start,
@@ -355,13 +383,11 @@ def prepare(
     plan = solved.solution.plan
     as_written = resolve(wanted, solved.solution.model, check=False) if wanted.training else None
     training = asked_of_training(wanted, as_written, plan)
-    with store.progress.stage("build"):
+    with progress.stage("build"):
         trained = build_module(solved.solution, training)
         teacher = to_torch(solved.solution.model).eval()
         teacher.requires_grad_(False)
-    found = Trainable(
-        calibrated, trained, teacher, solved.probe, store.runtime, model, store.progress
-    )
+    found = Trainable(calibrated, trained, teacher, solved.probe, runtime, source, progress)
     for module in (teacher, trained.module):
         explained(module, *_tensors(solved.probe.feeds[0], found.inputs))
     return found

@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
 from calibrant.dialects import dump_recipe
 from calibrant.recipe import Recipe
 from calibrant.results import QuantizedModel
+from calibrant.save.folder import written_together
 from calibrant.text.json_out import json_of
 from calibrant.tuner.evaluations import Counts, Verdict
 from calibrant.tuner.markdown import shown
@@ -24,6 +27,9 @@ __all__ = ["RECIPE", "TuningResult"]
 
 #: Names of the files that come beside those of `quantize`.
 RECIPE, REPORT, REPORT_JSON = "recipe.yaml", "tuning_report.md", "tuning_report.json"
+
+#: The float model with trained weights, which the record of a trained model belongs to.
+TRAINED = "trained.onnx"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +109,11 @@ class TuningResult:
         return tuple(self.menu.raised(self.best.assignment))
 
     @property
+    def trained(self) -> bool:
+        """Its weights and ranges were trained."""
+        return self.best.trained
+
+    @property
     def front(self) -> tuple[Trial, ...]:
         """Trials that no other one beats in both score and cost, the cheapest first."""
         found: list[Trial] = []
@@ -141,6 +152,7 @@ class TuningResult:
             "layers": dict(self.menu.counts(self.best.assignment)),
             "raised": list(self.raised),
             "moves": [m.content() for m in self.moves],
+            "trained": self.trained,
             "recipe": str(place / RECIPE) if place is not None else None,
             "deploy": str(place / "deploy.onnx") if place is not None else None,
             "metric": self.metric,
@@ -207,18 +219,19 @@ class TuningResult:
             REPORT: self.markdown(),
             REPORT_JSON: json_of(self.report()) + "\n",
         }
-        if self.told is None:
-            return self.result.save(directory, formats=formats, texts=texts, report=report)
-        texts |= self.told.texts
-        return [
-            *self.result.save(directory, formats=formats, texts=texts, report=report),
-            *self.told.save_folders(directory),
-        ]
+        texts |= self.told.texts if self.told is not None else {}
+        files = self.result.save(directory, formats=formats, texts=texts, report=report)
+        if self.trained:
+            with written_together(Path(directory)) as temporary:
+                ir.save(self.result.float_model, temporary / TRAINED)
+            files.append(Path(directory) / TRAINED)
+        return [*files, *(self.told.save_folders(directory) if self.told is not None else ())]
 
     def _trials(self) -> list[dict[str, Any]]:
         return [
             {
                 "phase": t.phase,
+                "trained": t.trained,
                 "score": t.reached.score,
                 "scores": t.reached.scores,
                 "loss": t.reached.loss,

@@ -29,6 +29,7 @@ from calibrant.graph.structure import structure_digest
 from calibrant.pipeline import finished
 from calibrant.plan import Plan
 from calibrant.progress import Callback
+from calibrant.qat import check_torch
 from calibrant.recipe import Layer, Recipe, Rule
 from calibrant.runtime.workers import workers_of
 from calibrant.solution import build
@@ -47,12 +48,13 @@ from calibrant.tuner.evaluator import evaluator_of
 from calibrant.tuner.journal import Journal
 from calibrant.tuner.knowledge import Knowledge
 from calibrant.tuner.markdown import shown
-from calibrant.tuner.moves import kinds_of
+from calibrant.tuner.moves import TRAINING, MoveTried, kinds_of
 from calibrant.tuner.precisions import settings_of, where_they_are
 from calibrant.tuner.reference import evaluations_of, float_scores, name_of
 from calibrant.tuner.requirement import Requirement
 from calibrant.tuner.result import TuningResult
 from calibrant.tuner.told import Told
+from calibrant.tuner.trainer import Budget, Trainer
 from calibrant.tuner.trials import TimeIsUp, Trials
 from calibrant.tuner.vendors import VENDORS, Vendor, run_vendor
 from calibrant.tuning.bench import Bench
@@ -79,10 +81,8 @@ HOLDOUT = 0.2
 #: Of an evaluation that ends early, with `auto`.
 CONFIDENCE = 0.99
 
-#: Ways to search: (menu, allowed loss, evaluations) -> what asks.
-STRATEGIES: Mapping[
-    str, Callable[[Menu, float, int, Sequence[Assignment]], Strategy[Question, Any, Found]]
-] = {"auto": auto}
+#: Ways to search, called as `auto` is.
+STRATEGIES: Mapping[str, Callable[..., Strategy[Question, Any, Found]]] = {"auto": auto}
 
 
 def tune(
@@ -105,6 +105,9 @@ def tune(
     confidence: float | None = None,
     samples_for_sensitivity: int | None = SAMPLES,
     moves: str | Sequence[str] | None = None,
+    train_minutes: float | None = None,
+    train_epochs: float | None = None,
+    train_data: Any = None,
     out: str | Path | None = None,
     start_from: str | Path | None = None,
     knowledge: str | Path | None = None,
@@ -163,6 +166,11 @@ def tune(
             some of `data`, `algorithm`, `per-channel`, `balance`, `bias-correction`, `rounding`. They keep the cost, are judged
             without labels on calibration samples that they do not come from, and are taken where they clearly gain. None for `auto`
             with strategy `auto` where `max_cost` is not given; a vendor's procedure has moves of its own.
+        train_minutes: Where moves are not enough, the cheapest assignment is trained for so many minutes before layers are
+            raised, without labels: it learns to answer as the float model does. It is judged as moves are. Needs torch. With
+            `max_cost`, the best within it is trained. None for no training, with strategy `auto`.
+        train_epochs: The same in epochs, in the place of minutes.
+        train_data: Samples to train on, as calibration data may be; None for the calibration data.
         out: Folder of the journal (`journal.sqlite`); a run that was ended goes on from there. None keeps none.
         start_from: Folder of an earlier run whose journal answers what it can, for another requirement.
         knowledge: Folder that keeps, by the structure of the graph, what met a requirement: the next model of the same
@@ -205,6 +213,7 @@ def tune(
     )
     check_shares(holdout, confidence)
     kinds = _kinds(moves, strategy, max_cost)
+    budget = _training(strategy, train_minutes, train_epochs, train_data)
     check_budget(max_cost, cost, strategy)
     check_kernels(precisions, cost)
     if limits and vendor is not None:
@@ -268,6 +277,18 @@ def tune(
             timed=str(cost) == "latency",
             kinds=kinds,
         )
+        if budget is not None:
+            trials.trainer = Trainer(
+                bench,
+                data if train_data is None else train_data,
+                budget,
+                journal,
+                context,
+                Path(out) if out is not None else None,
+                Path(start_from) if start_from is not None else None,
+                preprocess,
+                deadline,
+            )
         trials.counts.full = 1
         if vendor is not None:
             limit = max_trials if max_trials is not None else vendor.evaluations
@@ -301,7 +322,7 @@ def tune(
         if (
             learned is not None
             and search.best.reached.met
-            and not (search.best.reached.free or search.best.improved)
+            and not (search.best.reached.free or search.best.improved or search.best.trained)
         ):
             told = {"required": str(required), "metric": evaluator.name, "model": name_of(model)}
             learned.add(search.best.assignment, told)
@@ -334,10 +355,12 @@ def _searched(
         KeyboardInterrupt: Nothing was evaluated yet.
     """
     allowed = trials.evaluations.allowed
+    trains = trials.trainer is not None
     if max_cost is not None:
-        asking = within(trials.menu, max_cost, allowed, evaluations)
+        asking = within(trials.menu, max_cost, allowed, evaluations, trains=trains)
     else:
-        asking = STRATEGIES[strategy](trials.menu, allowed, evaluations, known)
+        search = STRATEGIES[strategy]
+        asking = search(trials.menu, allowed, evaluations, known, trains=trains)
     try:
         return drive(asking, trials.answer), ""
     except (KeyboardInterrupt, TimeIsUp) as e:
@@ -353,8 +376,9 @@ def _searched(
             reached,
             "",
             improved=improved,
+            trained=trained,
         )
-        for (a, improved), reached in trials.reached.items()
+        for (a, improved, trained), reached in trials.reached.items()
     ]
     met = [t for t in done if t.reached.met]
     best = (
@@ -426,17 +450,22 @@ def _result(
     bench, store = trials.bench, trials.bench.store
     evaluator = trials.evaluations.evaluator
     found = bench.found(recipe)
-    result = finished(
-        source,
-        found.solution,
-        found.findings,
-        found.probe,
-        store.progress,
-        store.runtime,
-        statistics=found.statistics,
-        unseen=unseen_outputs(found, store.known),
-        start=start,
-    )
+    trainer = trials.trainer
+    if search.best.trained:
+        assert trainer is not None
+        result = trainer.model(recipe)
+    else:
+        result = finished(
+            source,
+            found.solution,
+            found.findings,
+            found.probe,
+            store.progress,
+            store.runtime,
+            statistics=found.statistics,
+            unseen=unseen_outputs(found, store.known),
+            start=start,
+        )
     notes = (
         []
         if evaluator.labelled
@@ -452,6 +481,11 @@ def _result(
     if search.best.reached.loss < 0 and not search.best.reached.free:
         notes.append(
             "The quantized model scores better than the float model, which is chance on this data."
+        )
+    if search.best.trained:
+        notes.append(
+            "Weights and ranges were trained: deploy.onnx, record.txt and trained.onnx have them. recipe.yaml says layers and widths, "
+            "and calibrates without training."
         )
     return TuningResult(
         result,
@@ -474,8 +508,36 @@ def _result(
         interrupted,
         (*notes, *dict.fromkeys(trials.notes)),
         told,
-        tuple(replace(m, taken=m.taken and search.best.improved) for m in trials.moves),
+        tuple(_as_it_ended(m, search.best) for m in trials.moves),
     )
+
+
+def _as_it_ended(move: MoveTried, best: Trial) -> MoveTried:
+    """Return a move, taken where the best model has it."""
+    has = best.trained if move.kind == TRAINING else best.improved
+    return replace(move, taken=move.taken and has)
+
+
+def _training(
+    strategy: str, minutes: float | None, epochs: float | None, data: Any
+) -> Budget | None:
+    """Return the budget of a training; None where none is asked for.
+
+    Raises:
+        ConfigValueError: A strategy that does not train, samples without a budget, or a budget out of range.
+        MissingPackageError: torch is not installed.
+    """
+    if minutes is None and epochs is None:
+        if data is not None:
+            raise ConfigValueError(
+                "train_data is given, and nothing says how long to train: give train_minutes or train_epochs."
+            )
+        return None
+    if strategy != "auto":
+        raise ConfigValueError(f"Training belongs to strategy 'auto'; it is '{strategy}'.")
+    budget = Budget(minutes, epochs)
+    check_torch()
+    return budget
 
 
 def _kinds(

@@ -22,6 +22,7 @@ from calibrant.analysis.alone.measuring import measure
 from calibrant.analysis.alone.metric import ranked_by
 from calibrant.analysis.probe import rows_are_free
 from calibrant.analysis.readings import HalfAlone, QuantizedAlone, Reading
+from calibrant.errors import CalibrantError
 from calibrant.recipe import AllNodes, Layer, Recipe, Rule
 from calibrant.runtime.measure import measure_latency
 from calibrant.solution import build
@@ -29,7 +30,9 @@ from calibrant.tuner.digests import text_digest
 from calibrant.tuner.evaluations import Counts, Evaluations, Verdict
 from calibrant.tuner.journal import Journal, LayerFigures
 from calibrant.tuner.moves import Moves, MoveTried, find_moves
+from calibrant.tuner.moves.trained import cannot_be_tried, move_of
 from calibrant.tuner.precisions import settings_of
+from calibrant.tuner.trainer import Trainer
 from calibrant.tuning.bench import Bench
 from calibrant.tuning.guide import essence, without_widths
 from calibrant.tuning.menu import Assignment, Menu
@@ -42,6 +45,7 @@ from calibrant.tuning.questions import (
     Question,
     Reached,
     Together,
+    Train,
     Trial,
     Whole,
 )
@@ -75,6 +79,7 @@ class Trials:
         timed: Each trial is timed beside the float model, and that is its cost.
         deadline: When to stop, by `time.monotonic`; None for never.
         kinds: Kinds of moves that are tried before layers are raised.
+        trainer: Trains assignments; None where that is not asked for.
     """
 
     bench: Bench
@@ -88,9 +93,10 @@ class Trials:
     deadline: float | None = None
     timed: bool = False
     kinds: tuple[str, ...] = ()
+    trainer: Trainer | None = None
     moves: tuple[MoveTried, ...] = ()
     improved: Recipe | None = None
-    reached: dict[tuple[Assignment, bool], Reached] = field(default_factory=dict)
+    reached: dict[tuple[Assignment, bool, bool], Reached] = field(default_factory=dict)
     _now: bool = False
     errors: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -119,9 +125,11 @@ class Trials:
         if isinstance(question, Glance):
             return self._glance(question.assignment)
         if isinstance(question, Whole):
-            return self._whole(question.assignment)
+            return self._whole(question)
         if isinstance(question, Improve):
             return self._improve(question)
+        if isinstance(question, Train):
+            return self._train(question.assignment)
         return self._full(question)
 
     def recipe_of(self, assignment: Assignment, *, improved: bool | None = None) -> Recipe:
@@ -158,7 +166,7 @@ class Trials:
             cost = self.milliseconds(None)
             known = self.evaluations
             reached = Reached(known.reference, 0.0, known.allowed >= 0, free=True, cost=cost)
-            self.reached[question.assignment, self._now] = reached
+            self.reached[question.assignment, self._now, False] = reached
             return reached
         reached = self.evaluations.reach(
             self._key(recipe),
@@ -166,8 +174,37 @@ class Trials:
             lambda: build(self.bench.solve(recipe)).deploy,
             self.milliseconds,
         )
-        self.reached[question.assignment, self._now] = reached
+        self.reached[question.assignment, self._now, False] = reached
         return reached
+
+    def _train(self, assignment: Assignment) -> Reached | None:
+        """Train an assignment, and evaluate what comes out where that is clearly better without labels."""
+        trainer = self.trainer
+        if trainer is None:
+            return None
+        recipe = self.recipe_of(assignment)
+        beside = self._now
+        try:
+            found = trainer.train(recipe, self._shown(assignment))
+        except CalibrantError as e:
+            self.moves = (*self.moves, cannot_be_tried(trainer.budget, e))
+            return None
+        self.moves = (*self.moves, move_of(found, trainer.budget, beside=beside))
+        if not found.better:
+            return None
+        reached = self.evaluations.reach(
+            self._trained_key(recipe, found.model),
+            f"trained: {self._shown(assignment)}",
+            lambda: trainer.model(recipe).deploy,
+            self.milliseconds,
+        )
+        self.reached[assignment, self._now, True] = reached
+        return reached
+
+    def _trained_key(self, recipe: Recipe, model: str) -> str:
+        return text_digest(
+            self.context, self.scoring, "full", "trained", repr(essence(recipe)), model
+        )
 
     def _improve(self, question: Improve) -> bool:
         """Make the recipe better by moves that keep the cost, or take that back."""
@@ -217,7 +254,7 @@ class Trials:
             found: What a strategy found.
         """
         if found.within is not None:
-            verdict = self._verdict(found.best.assignment, improved=found.best.improved)
+            verdict = self._verdict_of(found.best)
             met_too = verdict.reached.met and found.best.reached.met
             verdict = replace(verdict, reached=replace(verdict.reached, met=met_too))
             return _with_best(found, found.best, verdict), verdict
@@ -226,7 +263,7 @@ class Trials:
         )
         first: tuple[Trial, Verdict] | None = None
         for trial in met or [found.best]:
-            verdict = self._verdict(trial.assignment, improved=trial.improved)
+            verdict = self._verdict_of(trial)
             first = first if first is not None else (trial, verdict)
             if verdict.reached.met:
                 break
@@ -239,15 +276,28 @@ class Trials:
             )
         return _with_best(found, trial, verdict), verdict
 
-    def _whole(self, assignment: Assignment) -> Reached:
-        return self._verdict(assignment, improved=self._now).reached
+    def _whole(self, asked: Whole) -> Reached:
+        return self._verdict(asked.assignment, improved=self._now, trained=asked.trained).reached
 
-    def _verdict(self, assignment: Assignment, *, improved: bool) -> Verdict:
+    def _verdict_of(self, trial: Trial) -> Verdict:
+        return self._verdict(trial.assignment, improved=trial.improved, trained=trial.trained)
+
+    def _verdict(self, assignment: Assignment, *, improved: bool, trained: bool) -> Verdict:
         recipe = self.recipe_of(assignment, improved=improved)
+        if trained:
+            trainer = self.trainer
+            assert trainer is not None
+            model = trainer.train(recipe, self._shown(assignment)).model
+            return self.evaluations.settle(
+                self._trained_key(recipe, model),
+                f"trained: {self._shown(assignment)}",
+                self.reached[assignment, improved, True],
+                lambda: trainer.model(recipe).deploy,
+            )
         return self.evaluations.settle(
             self._key(recipe),
             self._shown(assignment),
-            self.reached[assignment, improved],
+            self.reached[assignment, improved, False],
             lambda: build(self.bench.solve(recipe)).deploy,
         )
 

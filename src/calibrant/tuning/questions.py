@@ -19,6 +19,7 @@ __all__ = [
     "Question",
     "Reached",
     "Together",
+    "Train",
     "Trial",
     "Whole",
 ]
@@ -61,6 +62,21 @@ class Whole:
     """What does an assignment that was evaluated reach on all samples, those too that the search does not see?
 
     Answer: `Reached`.
+
+    Args:
+        assignment: One precision a layer.
+        trained: With what was trained (`Train`).
+    """
+
+    assignment: Assignment
+    trained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """What does an assignment reach on all evaluation data with weights and ranges that were trained, without labels?
+
+    Answer: `Reached`; None where training cannot be had, or is not clearly better than calibration.
     """
 
     assignment: Assignment
@@ -77,7 +93,7 @@ class Improve:
     back: bool = False
 
 
-Question = Losses | Together | Full | Glance | Whole | Improve
+Question = Losses | Together | Full | Glance | Whole | Improve | Train
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +129,7 @@ class Trial:
         reached: What the evaluation says.
         phase: What it was tried for.
         improved: It stands on the recipe that was made better (`Improve`), not on the one that was given.
+        trained: Its weights and ranges were trained (`Train`).
     """
 
     assignment: Assignment
@@ -122,6 +139,7 @@ class Trial:
     reached: Reached
     phase: str
     improved: bool = field(default=False, kw_only=True)
+    trained: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

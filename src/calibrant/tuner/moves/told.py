@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from calibrant.tuner.markdown import table
+from calibrant.tuner.moves.tried import TRAINING
 
 __all__ = ["HEADINGS", "WHAT_THEY_ARE", "moves_told", "row_of"]
 
@@ -13,7 +14,7 @@ HEADINGS = ("move", "layers", "gain alone", "beside others", "taken")
 
 WHAT_THEY_ARE = (
     "Moves that keep the cost, tried before layers were raised: what the outputs gain in dB, on calibration samples that the move "
-    "does not come from, and how far that may lie from nothing by chance."
+    "does not come from (training: on training samples that it did not see), and how far that may lie from nothing by chance."
 )
 
 #: Layers that are named in a row.
@@ -28,7 +29,9 @@ def moves_told(moves: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     if not moves:
         return []
-    return ["## Moves that keep the cost", WHAT_THEY_ARE, table(HEADINGS, map(row_of, moves))]
+    trained = [f"Training: {m['reason']}" for m in moves if m["kind"] == TRAINING]
+    rows = table(HEADINGS, map(row_of, moves))
+    return ["## Moves that keep the cost", WHAT_THEY_ARE, rows, *trained]
 
 
 def row_of(move: Mapping[str, Any]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from calibrant.errors import ConfigValueError, did_you_mean
 
-__all__ = ["KINDS", "MoveTried", "kinds_of"]
+__all__ = ["KINDS", "TRAINING", "MoveTried", "kinds_of"]
 
 #: Kinds of moves, and what each does.
 KINDS: Mapping[str, str] = {
@@ -20,13 +20,16 @@ KINDS: Mapping[str, str] = {
     "rounding": "learned rounding of weights",
 }
 
+#: The kind of a move that trains; it is asked for by its budget.
+TRAINING = "training"
+
 
 @dataclass(frozen=True, slots=True)
 class MoveTried:
     """A move that was tried.
 
     Args:
-        kind: One of `KINDS`.
+        kind: One of `KINDS`, or `training`.
         what: What is done, a clause.
         layers: Nodes it is for, up to all; empty where it is for the whole model.
         gain_db: What the outputs gain by it alone, on samples that nothing of it comes from [dB]; None where it could not be

@@ -21,6 +21,7 @@ from calibrant.tuning.questions import (
     Question,
     Reached,
     Together,
+    Train,
     Trial,
     Whole,
 )
@@ -45,6 +46,9 @@ class Search:
         top: The most precise assignment.
         reachable: Its error.
         wanted: Loss that is allowed on the samples that the search sees, where more was lost on all of them; inf before.
+        earlier: Trials that stand on another recipe than those of now.
+        improved: Assignments stand on the recipe that was made better.
+        trained: Trials that were trained, each with how many were evaluated before it; they say nothing of what errors lose.
     """
 
     menu: Menu
@@ -58,6 +62,7 @@ class Search:
     wanted: float = math.inf
     earlier: list[Trial] = field(default_factory=list)
     improved: bool = False
+    trained: list[tuple[int, Trial]] = field(default_factory=list)
     _true: dict[Assignment, float] = field(default_factory=dict)
 
     # ------------------------------------------------------------------------------------- what is known
@@ -65,7 +70,8 @@ class Search:
     @property
     def left(self) -> int:
         """Full evaluations that are left."""
-        return self.evaluations - sum(not t.reached.free for t in (*self.earlier, *self.trials))
+        done = (*self.earlier, *self.trials, *(t for _, t in self.trained))
+        return self.evaluations - sum(not t.reached.free for t in done)
 
     @property
     def spent(self) -> str:
@@ -75,7 +81,8 @@ class Search:
     @property
     def best(self) -> Trial | None:
         """The cheapest trial that meets the requirement."""
-        met = [t for t in self.trials if self.enough(t.reached)]
+        tried = (*self.trials, *(t for _, t in self.trained))
+        met = [t for t in tried if self.enough(t.reached)]
         return min(met, key=lambda t: (t.cost, t.reached.loss), default=None)
 
     @property
@@ -131,17 +138,17 @@ class Search:
             reason: Why the search ended.
             within: What the best may cost; then of those that do, the one that loses least is the best.
         """
+        trials = [*self.earlier, *self.trials]
+        for behind, trial in self.trained:
+            trials.insert(behind, trial)
         if within is not None:
-            fits = [t for t in self.trials if t.cost <= within * (1 + 1e-9)]
-            dearer = not fits
-            best = min(fits or self.trials, key=lambda t: (t.reached.loss, t.cost))
-            if dearer:
-                best = replace(best, reached=replace(best.reached, met=False))
-            trials = tuple(best if t.assignment == best.assignment else t for t in self.trials)
-            return Found(best, trials, reason, self.reachable, within=within)
-        trials = (*self.earlier, *self.trials)
+            fits = [t for t in trials if t.cost <= within * (1 + 1e-9)]
+            best = min(fits or trials, key=lambda t: (t.reached.loss, t.cost))
+            marked = best if fits else replace(best, reached=replace(best.reached, met=False))
+            shown = tuple(marked if t is best else t for t in trials)
+            return Found(marked, shown, reason, self.reachable, within=within)
         best = self.best or min(trials, key=lambda t: (t.reached.loss, t.cost))
-        return Found(best, trials, reason, self.reachable)
+        return Found(best, tuple(trials), reason, self.reachable)
 
     # ----------------------------------------------------------------------------------------- questions
 
@@ -159,6 +166,26 @@ class Search:
             improved=self.improved,
         )
         self.trials.append(trial)
+        return trial
+
+    def train(self, assignment: Assignment, phase: str) -> Strategy[Question, Any, Trial | None]:
+        """Train an assignment, and evaluate what comes out; None where training is no better than calibration."""
+        reached: Reached | None = yield Train(assignment)
+        if reached is None:
+            return None
+        cost = self.menu.cost_of(assignment) if reached.cost is None else reached.cost
+        trial = Trial(
+            assignment,
+            cost,
+            None,
+            None,
+            reached,
+            phase,
+            improved=self.improved,
+            trained=True,
+        )
+        before = len(self.earlier) + len(self.trials) + len(self.trained)
+        self.trained.append((before, trial))
         return trial
 
     def on(self, *, improved: bool) -> None:
@@ -188,12 +215,15 @@ class Search:
         best = self.best
         if best is None or best.reached.free:
             return True
-        whole: Reached = yield Whole(best.assignment)
+        whole: Reached = yield Whole(best.assignment, best.trained)
         if whole.met:
             return True
         self.wanted = self.limit - (whole.loss - best.reached.loss)
         self.wanted = min(self.wanted, best.reached.loss - 1e-9 * max(1.0, abs(best.reached.loss)))
         self.trials = [replace(t, reached=whole) if t is best else t for t in self.trials]
+        self.trained = [
+            (n, replace(t, reached=whole) if t is best else t) for n, t in self.trained
+        ]
         return False
 
     def hopeless(self, assignment: Assignment) -> Strategy[Question, Any, bool | None]:

@@ -1,7 +1,8 @@
 """Find the cheapest assignment of precisions that meets a requirement, with few full evaluations.
 
 1. The cheapest assignment is evaluated: where it does, nothing is left to do. Else moves that keep the cost are tried first
-   (`strategies.cheaper_moves`), unless what is known from before meets it.
+   (`strategies.cheaper_moves`), unless what is known from before meets it. Where that is not enough, and training is asked for,
+   the cheapest assignment is trained (`Train`).
 2. Layers are measured alone, without labels, on a few samples; what the most precise assignment loses is known from there on.
    Where that is the float model itself, its score is known, too, and costs no evaluation.
 3. Up to the requirement: assignments that cost ever more are looked at on the samples that tell trials apart, and the cheapest
@@ -47,6 +48,10 @@ _STEP = 4.0
 #: How near to either end of what is known the next budget may lie, as a share of the way on a logarithmic scale.
 _MARGIN = 0.15
 
+#: Why a search ends with the cheapest assignment after all.
+MOVED = "The cheapest assignment meets the requirement, with moves that keep the cost."
+TRAINED = "The cheapest assignment meets the requirement, after training."
+
 #: How often what looks good enough on few samples is evaluated before errors decide.
 _CLIMBS = 3
 
@@ -55,7 +60,12 @@ _GAP = 0.35
 
 
 def auto(
-    menu: Menu, allowed: float, evaluations: int, known: Sequence[Assignment] = ()
+    menu: Menu,
+    allowed: float,
+    evaluations: int,
+    known: Sequence[Assignment] = (),
+    *,
+    trains: bool = False,
 ) -> Strategy[Question, Any, Found]:
     """Return the cheapest assignment that meets the requirement, with all that was tried.
 
@@ -65,21 +75,31 @@ def auto(
         evaluations: Full evaluations, at most; 1 or more.
         known: Assignments that met a requirement for another model of the same structure, the cheapest first: one is tried
             early.
+        trains: The cheapest assignment is trained before any layer is raised.
     """
     search = Search(menu, allowed, evaluations, least_cost(menu))
     known = [a for a in known if a != search.lowest]
-    reason = yield from _first(search, known)
+    reason = yield from _first(search, known, trains=trains)
     if reason == "":
         yield from search.measure()
         reason = yield from _search(search)
     while search.left and not (yield from search.holds()):
+        if trains and not search.trained:
+            trains, before, search.wanted = False, search.wanted, math.inf
+            yield from search.train(search.lowest, "cheapest, trained")
+            if _is_lowest(search):
+                reason = TRAINED
+                continue
+            search.wanted = before
         if not len(search.errors):
             yield from search.measure()
         reason = yield from _search(search)
     return search.found(reason)
 
 
-def _first(search: Search, known: Sequence[Assignment]) -> Strategy[Question, Any, str]:
+def _first(
+    search: Search, known: Sequence[Assignment], *, trains: bool
+) -> Strategy[Question, Any, str]:
     """Evaluate the cheapest assignment; return why the search ends with it, or nothing."""
     yield from search.evaluate(search.lowest, "cheapest")
     if search.best is not None and search.best.reached.cost is not None:
@@ -88,17 +108,26 @@ def _first(search: Search, known: Sequence[Assignment]) -> Strategy[Question, An
         if search.best.reached.free:
             return "Nothing that was measured is faster than the float model."
         return "The cheapest assignment meets the requirement."
-    if np.isfinite(search.menu.cost).sum() == len(search.menu.layers):
+    alone = np.isfinite(search.menu.cost).sum() == len(search.menu.layers)
+    if alone and not trains:
         return "There is one assignment only."
     if not search.left:
         return search.spent
     if search.allowed >= 0:
         yield from _remember(search, known)
-        if search.best is None:
+        if search.best is None and not alone:
             yield from cheaper_moves(search)
-    if search.best is not None and search.best.assignment == search.lowest:
-        return "The cheapest assignment meets the requirement, with moves that keep the cost."
-    return ""
+        if trains and search.left and not _is_lowest(search):
+            yield from search.train(search.lowest, "cheapest, trained")
+    if _is_lowest(search):
+        assert search.best is not None
+        return TRAINED if search.best.trained else MOVED
+    return "There is one assignment only." if alone else ""
+
+
+def _is_lowest(search: Search) -> bool:
+    """Whether the cheapest assignment meets the requirement."""
+    return search.best is not None and search.best.assignment == search.lowest
 
 
 def _search(search: Search) -> Strategy[Question, Any, str]:

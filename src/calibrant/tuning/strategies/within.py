@@ -4,6 +4,7 @@
 2. The assignment of least predicted error within the limit is solved for exactly (`tuning.cheapest`), and evaluated.
 3. Where costs are measured of the whole model (latency) and the trial takes more than the limit, the limit that is solved for
    shrinks by what it was over, and again, while evaluations are left.
+4. Where training is asked for, the best is trained.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["within"]
 
 
 def within(
-    menu: Menu, limit: float, allowed: float, evaluations: int
+    menu: Menu, limit: float, allowed: float, evaluations: int, *, trains: bool = False
 ) -> Strategy[Question, Any, Found]:
     """Return the best assignment within a limit of cost, with all that was tried.
 
@@ -29,6 +30,7 @@ def within(
         limit: What an assignment may cost, in units of the menu.
         allowed: Loss of score that is allowed beside that; inf for any.
         evaluations: Full evaluations, at most; 1 or more.
+        trains: The best is trained.
     """
     lowest = least_cost(menu)
     search = Search(menu, allowed, evaluations, lowest)
@@ -49,6 +51,9 @@ def within(
             break
         aim = min(aim, menu.cost_of(assignment)) * min(0.98, limit / trial.cost)
     fits = [t for t in search.trials if t.cost <= limit * (1 + 1e-9)]
+    if trains and fits and search.left:
+        best = min(fits, key=lambda t: (t.reached.loss, t.cost))
+        yield from search.train(best.assignment, "within the limit, trained")
     return search.found(
         f"The best within the limit of {limit:.6g}, as far as errors of single layers say it."
         if fits

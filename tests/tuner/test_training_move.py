@@ -1,0 +1,177 @@
+"""Training in the place of wider layers: a met requirement from one command, kept states, and what cannot be asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import calibrant
+from calibrant.errors import ConfigValueError, MissingPackageError
+from calibrant.tuner import TuningResult
+from calibrant.tuner.trainer import FOLDER, STATE, Budget
+from tests.models import NETS
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="training needs torch")
+
+RECIPE = {
+    "calibrant": 1,
+    "bias_correction": "off",
+    "equalize": "off",
+    "rules": [{"where": "all", "activation": "mse", "weight": "arq"}],
+}
+
+
+@cache
+def network() -> tuple[Any, dict[str, np.ndarray]]:
+    model, feeds = NETS["conv_bn_relu"]()
+    return model, {"x": np.asarray(feeds(batch=96, seed=0)["x"])}
+
+
+def tuned(least: float, out: Path | None = None, **options: Any) -> TuningResult:
+    model, data = network()
+    how: dict[str, Any] = {
+        "recipe": RECIPE,
+        "allow": "int4,int8,float32",
+        "moves": "none",
+        "train_epochs": 40,
+        "out": out,
+        **options,
+    }
+    return calibrant.tune(model, data, (data, "sqnr_db"), f"min {least}", **how)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[TuningResult, TuningResult, Path]:
+    """Return a run without training, one with it for a score that only that reaches, and its folder."""
+    place = tmp_path_factory.mktemp("run")
+    plain = tuned(0.0, train_epochs=None)
+    assert set(plain.precisions.values()) <= {"int4", "int8"}
+    trained = tuned(plain.best.reached.score + 1.0, place)
+    trained.save(place)
+    return plain, trained, place
+
+
+@needs_torch
+@pytest.mark.slow
+def test_training_takes_the_place_of_wider_layers(run: Any) -> None:
+    plain, trained, _ = run
+    assert trained.met
+    assert trained.trained
+    assert trained.raised == ()
+    assert trained.precisions == plain.precisions
+    assert trained.cost == plain.cost
+    (move,) = trained.moves
+    assert move.kind == "training"
+    assert move.taken
+    assert move.gain_db is not None
+    assert move.gain_db > 0.1
+    assert trained.result.solution.source == "training"
+
+
+@needs_torch
+@pytest.mark.slow
+def test_the_folder_has_the_trained_model_and_says_what_training_won(run: Any) -> None:
+    _, trained, place = run
+    data = network()[1]
+    content = json.loads((place / "tuning_report.json").read_text())
+    assert content["trained"] is True
+    assert [t["trained"] for t in content["trials"]] == [False, True]
+    text = (place / "tuning_report.md").read_text()
+    assert "Training: " in text
+    assert "dB trained" in text
+    for name in ("deploy.onnx", "trained.onnx", "record.txt"):
+        assert (place / name).is_file()
+    deployed = _answers(place / "deploy.onnx", data)
+    floats = _answers_of(network()[0], data)
+    noise = float(np.square(deployed - floats).sum())
+    measured = 10 * np.log10(float(np.square(floats).sum()) / noise)
+    assert measured == pytest.approx(trained.best.reached.score, abs=0.5)
+    assert (place / "trained.onnx").read_bytes() != (place / "deploy.onnx").read_bytes()
+
+
+@needs_torch
+@pytest.mark.slow
+def test_what_is_trained_is_not_trained_again(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from calibrant.qat.loop import Loop
+
+    plain, trained, place = run
+    (state,) = (place / FOLDER).iterdir()
+    assert (state / STATE).is_file()
+
+    def never(*_: Any) -> bool:
+        raise AssertionError("a step was trained")
+
+    monkeypatch.setattr(Loop, "_step", never)
+    again = tuned(plain.best.reached.score + 1.0, place)
+    assert again.result.to_bytes() == trained.result.to_bytes()
+    assert again.score == trained.score
+
+
+@needs_torch
+@pytest.mark.slow
+def test_another_folder_takes_the_state_over(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from calibrant.qat.loop import Loop
+
+    plain, trained, place = run
+    monkeypatch.setattr(Loop, "_step", lambda *_: pytest.fail("a step was trained"))
+    again = tuned(plain.best.reached.score + 0.5, tmp_path, start_from=place)
+    assert again.met
+    assert again.result.to_bytes() == trained.result.to_bytes()
+
+
+@needs_torch
+def test_what_cannot_be_trained_is_told_and_the_search_goes_on() -> None:
+    few = {"x": network()[1]["x"][:9]}
+    found = tuned(60.0, allow="int8,float32", train_data=few)
+    assert found.met
+    (move,) = found.moves
+    assert not move.taken
+    assert "9 training samples" in move.reason
+
+
+def test_without_torch_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
+    with pytest.raises(MissingPackageError, match="torch, which is not installed"):
+        tuned(20.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"train_minutes": 1.0}, "one of them can be"),
+        ({"train_epochs": 0.0}, "above 0"),
+        ({"train_epochs": None, "train_data": "x.npz"}, "how long to train"),
+        ({"strategy": "amct-manual", "allow": None}, "strategy 'auto'"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigValueError, match=said):
+        tuned(20.0, **options)
+
+
+def test_a_budget_is_told() -> None:
+    assert str(Budget(minutes=0.5)) == "0.5 minutes"
+
+
+def _answers(path: Path, data: dict[str, np.ndarray]) -> np.ndarray:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(str(path), options)
+    return np.asarray(session.run(None, data)[0])
+
+
+def _answers_of(model: Any, data: dict[str, np.ndarray]) -> np.ndarray:
+    import onnxruntime as ort
+
+    return np.asarray(ort.InferenceSession(model.SerializeToString()).run(None, data)[0])
