@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import calibrant
+from calibrant.cli import main
 from calibrant.demo import digits
+from calibrant.dialects import load_recipe
 from calibrant.errors import ConfigValueError
-from calibrant.tuner.costs import limited
+from calibrant.recipe import Layer
+from calibrant.tuner.costs import average_bits_of, bytes_of, limited
 from calibrant.tuning.driver import drive
 from calibrant.tuning.menu import Menu
 from calibrant.tuning.questions import Full, Losses, Reached, Together
@@ -82,3 +87,62 @@ def test_layers_have_only_what_limits_leave_them() -> None:
 def test_limits_that_mean_nothing_are_refused(limits: dict[str, str], text: str) -> None:
     with pytest.raises(ConfigValueError, match=text):
         limited(MENU, limits)
+
+
+def test_bits_on_average_are_bytes_of_all_weights() -> None:
+    menu = Menu(("a", "b"), ("int4", "int8"), np.array([[2.0, 4.0], [np.inf, 12.0]]))
+    assert bytes_of(menu, 8) == 16
+    assert average_bits_of(menu, 14) == 7
+    nothing = Menu(("a",), ("int8",), np.array([[0.0]]))
+    assert average_bits_of(nothing, 0) is None
+    with pytest.raises(ConfigValueError, match="no layer that is free has one"):
+        bytes_of(nothing, 5)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"average_bits": 0}, "above 0, and at most 32"),
+        ({"average_bits": 33}, "above 0, and at most 32"),
+        ({"average_bits": 5, "max_cost": 10.0, "cost": "size"}, "without max_cost"),
+        ({"average_bits": 5, "cost": "latency"}, "cost 'size'"),
+        ({"average_bits": 5, "strategy": "amct-manual"}, "belongs to strategy 'auto'"),
+    ],
+)
+def test_bits_that_cannot_be_asked_for_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigValueError, match=said):
+        calibrant.tune(digits.MODEL, DATA, None, **options)
+
+
+@pytest.mark.slow
+def test_bits_on_average_become_a_configuration_of_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "qat.yaml"
+    call = ["tune", str(digits.MODEL), "--data", str(calibration(tmp_path)), "--average-bits", "5"]
+    call += ["--limit", "stem_conv=int8,int16", "--emit-training", str(config), "--json"]
+    assert main([*call, "--out", str(tmp_path)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 4 < found["average_bits"] <= 5
+    assert found["layers"]["int4"] > 0
+    plan = calibrant.quantize(digits.MODEL, DATA, load_recipe(tmp_path / "recipe.yaml")).plan
+    bits = {w.layer: w.spec.bits for w in plan.weights}
+    assert bits["stem_conv"] >= 8
+    again = load_recipe(config)
+    assert again.training
+    sizes = {
+        r.where.name: r.settings.weight_bits for r in again.rules if isinstance(r.where, Layer)
+    }
+    assert any(b != 4 for b in sizes.values())
+
+
+def test_two_budgets_are_one_too_many(capsys: pytest.CaptureFixture[str]) -> None:
+    call = ["tune", "m.onnx", "--data", "d", "--average-bits", "5", "--compression", "6"]
+    assert main([*call, "--out", "x"]) == 5
+    assert "One budget is given at a time" in " ".join(capsys.readouterr().err.split())
+
+
+def calibration(folder: Path) -> Path:
+    path = folder / "calib.npz"
+    np.savez(path, image=DATA["image"])
+    return path

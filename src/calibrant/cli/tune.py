@@ -43,6 +43,8 @@ EXAMPLES = """Examples:
 
 `calibrant tune model.onnx --data calib.npz --eval eval.npz --metric top1 --max-drop 0.5% --allow int4,int8 --train-data train.npz --train-minutes 10 --out run`
 
+`calibrant tune model.onnx --data calib.npz --average-bits 5 --emit-training qat.yaml --out run`
+
 `calibrant tune --from run --max-drop 1% --out run2`
 """
 
@@ -216,6 +218,27 @@ def tune(
             "--max-latency",
             metavar="MS",
             help="The best score with at most so many milliseconds on this machine. A requirement holds beside it.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    average_bits: Annotated[
+        float | None,
+        typer.Option(
+            "--average-bits",
+            metavar="B",
+            help="The best score with so many bits of a weight on average: 5. int4 is then allowed where B is below 8 and --allow is "
+            "not given. A requirement holds beside it.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    compression: Annotated[
+        float | None,
+        typer.Option(
+            "--compression",
+            metavar="R",
+            help="The same as a ratio: weights take an R-th of what they do in float32.",
             rich_help_panel=_PANEL,
             show_default=False,
         ),
@@ -401,7 +424,8 @@ def tune(
             raise ConfigValueError(f"{name} is missing; without --from it has to be given.")
     assert place is not None
     unit, most = _budget(call["cost"], max_size, max_latency)
-    said = _required(at_least or [], max_drop or [], needed=most is None)
+    bits = _bits(average_bits, compression, limited=most is not None)
+    said = _required(at_least or [], max_drop or [], needed=most is None and bits is None)
     check_folder(place)
     if report:
         check_packages()
@@ -419,6 +443,7 @@ def tune(
             limits=_limits(call["limit"]),
             cost=unit,
             max_cost=most,
+            average_bits=bits,
             strategy=strategy,
             max_trials=max_trials,
             max_minutes=max_minutes,
@@ -513,6 +538,21 @@ def _budget(cost: str | None, size: str | None, latency: float | None) -> tuple[
     return unit, float(match[1]) * {"": 1, "k": 1e3, "m": 1e6}[match[2].lower()]
 
 
+def _bits(average: float | None, ratio: float | None, *, limited: bool) -> float | None:
+    """Return the bits of a weight on average that are asked for; None for no such limit."""
+    from calibrant.errors import ConfigValueError
+
+    if average is None and ratio is None:
+        return None
+    if limited or (average is not None and ratio is not None):
+        raise ConfigValueError(
+            "One budget is given at a time: --max-size, --max-latency, --average-bits or --compression."
+        )
+    if ratio is not None and not ratio > 0:
+        raise ConfigValueError(f"--compression is {ratio}; it is above 0.")
+    return average if average is not None else 32 / ratio if ratio is not None else None
+
+
 def _required(least: Sequence[str], drops: Sequence[str], *, needed: bool) -> Mapping[str, Any]:
     """Return what is required, of one score or of several by name; nothing where nothing is needed."""
     from calibrant.errors import ConfigValueError
@@ -534,6 +574,6 @@ def _required(least: Sequence[str], drops: Sequence[str], *, needed: bool) -> Ma
         )
     if needed and not plain and not named:
         raise ConfigValueError(
-            "Nothing is required: give --min, --max-drop, or both; or a budget (--max-size, --max-latency)."
+            "Nothing is required: give --min, --max-drop, or both; or a budget (--max-size, --max-latency, --average-bits)."
         )
     return plain or named

@@ -27,19 +27,28 @@ PRECISIONS = tuple(BITS)
 
 
 def precisions_of(
-    allow: str | Sequence[str] | None, target: Target, strategy: str = "auto"
+    allow: str | Sequence[str] | None,
+    target: Target,
+    strategy: str = "auto",
+    average_bits: float | None = None,
 ) -> list[str]:
     """Return the precisions that layers may have, the one of least bits first.
 
     Where the local runtime is the device, its integer kernels have 8 bits, and int16 would be float arithmetic with
-    rounding on top.
+    rounding on top. Weights of 4 bits are among them by themselves where fewer than 8 bits are asked for on average.
     """
     wide = 16 in target.activation_bits and 16 in target.weight_bits
     vendor = VENDORS.get(strategy)
     if allow is None and vendor is not None:
         return [p for p in vendor.precisions if p != "int16" or wide]
     if allow is None:
-        return ["int8", *(["int16"] if wide and not target.measures_latency else []), "float32"]
+        four = average_bits is not None and average_bits < 8 and _has_int4(target)
+        return [
+            *(["int4"] if four else []),
+            "int8",
+            *(["int16"] if wide and not target.measures_latency else []),
+            "float32",
+        ]
     named = [p.strip() for p in allow.split(",")] if isinstance(allow, str) else list(allow)
     for name in named:
         if name not in PRECISIONS:
@@ -51,7 +60,7 @@ def precisions_of(
         raise ConfigValueError(f"No precision is allowed. Known: {', '.join(PRECISIONS)}.")
     if "int16" in named and not wide:
         raise ConfigValueError(f"int16 is allowed, and target '{target.name}' has 8 bits alone.")
-    if "int4" in named and not {4, 8} <= {*target.weight_bits, *target.activation_bits}:
+    if "int4" in named and not _has_int4(target):
         raise ConfigValueError(
             f"int4 is allowed, and target '{target.name}' has no weights of 4 bits beside activations of 8."
         )
@@ -65,6 +74,10 @@ def precisions_of(
     return [p for p in PRECISIONS if p in named]
 
 
+def _has_int4(target: Target) -> bool:
+    return {4, 8} <= {*target.weight_bits, *target.activation_bits}
+
+
 def check_kernels(precisions: Sequence[str], cost: str | Path) -> None:
     """Check that the local runtime has kernels for what is timed on it."""
     strange = [p for p in precisions if p in ("int4", COMPENSATED)]
@@ -74,11 +87,22 @@ def check_kernels(precisions: Sequence[str], cost: str | Path) -> None:
         )
 
 
-def check_budget(max_cost: float | None, cost: str | Path, strategy: str) -> None:
-    """Check a limit of cost."""
-    if max_cost is None:
+def check_budget(
+    max_cost: float | None, cost: str | Path, strategy: str, average_bits: float | None = None
+) -> None:
+    """Check a limit of cost, in units of the cost or as bits of a weight on average."""
+    if average_bits is not None:
+        if not 0 < average_bits <= 32:
+            raise ConfigValueError(
+                f"average_bits is {average_bits}; it is above 0, and at most 32."
+            )
+        if max_cost is not None or str(cost) not in ("macs", "size"):
+            raise ConfigValueError(
+                "average_bits limits the size of weights; it goes with cost 'size' and without max_cost."
+            )
+    elif max_cost is None:
         return
-    if not max_cost > 0:
+    if max_cost is not None and not max_cost > 0:
         raise ConfigValueError(
             f"max_cost is {max_cost}; it is above 0, in units of cost ({cost})."
         )

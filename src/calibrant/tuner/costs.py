@@ -34,7 +34,7 @@ from calibrant.tuner.latency import Latencies, measured_latencies
 from calibrant.tuner.precisions import COMPENSATED, NARROW
 from calibrant.tuning.menu import Floats, Menu
 
-__all__ = ["BITS", "COSTS", "limited", "menu_of"]
+__all__ = ["BITS", "COSTS", "average_bits_of", "bytes_of", "limited", "menu_of"]
 
 #: Bits of a precision, the least first: int4 are those of weights, and an 8-bit value with a second one beside it takes 16.
 BITS = {"int4": 4, "int8": 8, COMPENSATED: 16, "int16": 16, "float16": 16, "float32": 32}
@@ -124,6 +124,39 @@ def limited(menu: Menu, limits: Mapping[str, str | Sequence[str]]) -> Menu:
         if not np.isfinite(row).any():
             raise ConfigValueError(f"The limits leave no precision for layer '{layer}'.")
     return replace(menu, cost=cost)
+
+
+def bytes_of(menu: Menu, average_bits: float) -> float:
+    """Return what all weights take with so many bits on average [bytes].
+
+    Args:
+        menu: Of costs in `size`.
+        average_bits: Bits of a weight, the mean over all weights of the menu's layers.
+
+    Raises:
+        ConfigValueError: No layer has a weight.
+
+    Example:
+        >>> bytes_of(Menu(("a", "b"), ("int4", "int8"), np.array([[2.0, 4.0], [8.0, 16.0]])), 6)
+        15.0
+    """
+    count = _weights_in(menu)
+    if not count:
+        raise ConfigValueError("average_bits is of weights, and no layer that is free has one.")
+    return count * average_bits / 8
+
+
+def average_bits_of(menu: Menu, cost: float) -> float | None:
+    """Return the bits of a weight on average where all weights take so many bytes; None where there are none."""
+    count = _weights_in(menu)
+    return 8 * cost / count if count else None
+
+
+def _weights_in(menu: Menu) -> float:
+    """Return the number of values in all weights."""
+    bits = np.array([BITS[p] for p in menu.precisions], dtype=float)
+    finite = np.where(np.isfinite(menu.cost), menu.cost, 0.0)
+    return float((8 * finite / bits).max(axis=1).sum())
 
 
 def _latencies(

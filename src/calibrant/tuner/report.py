@@ -63,6 +63,8 @@ def _verdict(report: Mapping[str, Any]) -> list[str]:
         if highest
         else ""
     )
+    if report["average_bits"]:
+        share += f", {report['average_bits']:.3g} bits a weight on average"
     counts = ", ".join(f"{n} in {p}" for p, n in report["layers"].items())
     lines = [first]
     if not report["labelled"]:

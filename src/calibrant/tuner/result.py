@@ -14,6 +14,7 @@ from calibrant.recipe import Recipe
 from calibrant.results import QuantizedModel
 from calibrant.save.folder import written_together
 from calibrant.text.json_out import json_of
+from calibrant.tuner.costs import average_bits_of
 from calibrant.tuner.evaluations import Counts, Verdict
 from calibrant.tuner.markdown import shown
 from calibrant.tuner.moves import MoveTried
@@ -163,6 +164,7 @@ class TuningResult:
             "loss_interval": list(self.verdict.interval) if self.verdict.interval else None,
             "held_out": asdict(self.verdict.held_out) if self.verdict.held_out else None,
             "cost_unit": self.unit,
+            "average_bits": average_bits_of(self.menu, self.cost) if self.unit == "size" else None,
             "costs": self.costs,
             "reason": self.search.reason,
             "interrupted": self.interrupted or None,

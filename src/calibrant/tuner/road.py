@@ -41,7 +41,7 @@ from calibrant.tuner.checks import (
     check_shares,
     precisions_of,
 )
-from calibrant.tuner.costs import limited, menu_of
+from calibrant.tuner.costs import bytes_of, limited, menu_of
 from calibrant.tuner.digests import data_digest, text_digest
 from calibrant.tuner.evaluations import Verdict
 from calibrant.tuner.evaluator import evaluator_of
@@ -98,6 +98,7 @@ def tune(
     limits: Mapping[str, str | Sequence[str]] | None = None,
     cost: str | Path = "macs",
     max_cost: float | None = None,
+    average_bits: float | None = None,
     strategy: str = "auto",
     max_trials: int | None = None,
     max_minutes: float | None = None,
@@ -135,7 +136,7 @@ def tune(
             better has `higher_is_better = False`.
         require: What the score has to reach: `"max-drop 0.5%"`, `"max-drop 0.005"`, `"min 0.87"`, a mapping with
             `max_drop`, `min` or both, or a `Requirement`. Of several scores each has to reach it; `{"box": {"max_drop": "1%"}, …}`
-            says what each has to reach by itself. None for at most 1 % less, or for nothing where `max_cost` is given.
+            says what each has to reach by itself. None for at most 1 % less, or for nothing where there is a budget.
         example: What a module of torch is called with, as for `calibrant.quantize`.
         recipe: What is wanted beside precisions; layers whose precision a rule names keep it.
         target: What the model will run on; over the recipe's.
@@ -149,6 +150,9 @@ def tune(
             `layer` (a name or a pattern) and one for each precision.
         max_cost: What the model may cost, in units of `cost`: bytes of weights for `size`, milliseconds for `latency`. The
             best score within it is searched for; a requirement holds beside it.
+        average_bits: The same in bits of a weight, the mean over all weights of layers that are free, in (0, 32]: 5, or 32 / 6 for a
+            sixth of float32. Costs are then of `size`, and int4 is allowed where fewer than 8 bits are asked for and nothing
+            else is said.
         strategy: How to search: `auto`, or a vendor's own procedure, which begins with that vendor's defaults where there is
             no recipe: `amct-rollback`, `amct-manual`, `ascend-traverse`,
             `horizon`.
@@ -193,11 +197,11 @@ def tune(
     start = time.perf_counter()
     model = as_model(model, example, data)
     if require is None:
-        require = "max-drop 1%" if max_cost is None else "any"
+        require = "max-drop 1%" if max_cost is None and average_bits is None else "any"
     required = Requirement.of(require)
     vendor = VENDORS.get(strategy)
     wanted = asked(vendor.default() if vendor is not None and recipe is None else recipe, target)
-    precisions = precisions_of(allow, targets.get(wanted.target), strategy)
+    precisions = precisions_of(allow, targets.get(wanted.target), strategy, average_bits)
     check_options(
         wanted,
         strategy,
@@ -212,9 +216,10 @@ def tune(
         confidence if confidence is not None else 1.0 if vendor is not None else CONFIDENCE
     )
     check_shares(holdout, confidence)
-    kinds = _kinds(moves, strategy, max_cost)
+    kinds = _kinds(moves, strategy, budget=max_cost is not None or average_bits is not None)
     budget = _training(strategy, train_minutes, train_epochs, train_data)
-    check_budget(max_cost, cost, strategy)
+    check_budget(max_cost, cost, strategy, average_bits)
+    cost = cost if average_bits is None else "size"
     check_kernels(precisions, cost)
     if limits and vendor is not None:
         raise ConfigValueError(f"Limits by layer belong to strategy 'auto'; it is '{strategy}'.")
@@ -261,9 +266,10 @@ def tune(
         with store.progress.stage("float model"):
             reference = float_scores(evaluator, original, journal, context, scoring)
         evaluations = evaluations_of(evaluator, journal, required, reference)
-        menu = limited(
-            _menu(bench, wanted, precisions, cost, journal, context, vendor), limits or {}
-        )
+        menu = _menu(bench, wanted, precisions, cost, journal, context, vendor)
+        if average_bits is not None:
+            max_cost = bytes_of(menu, average_bits)
+        menu = limited(menu, limits or {})
         trials = Trials(
             bench,
             wanted,
@@ -540,18 +546,16 @@ def _training(
     return budget
 
 
-def _kinds(
-    said: str | Sequence[str] | None, strategy: str, max_cost: float | None
-) -> tuple[str, ...]:
+def _kinds(said: str | Sequence[str] | None, strategy: str, *, budget: bool) -> tuple[str, ...]:
     """Return the kinds of moves that are tried."""
     if said is None:
-        return kinds_of("auto" if strategy == "auto" and max_cost is None else "none")
+        return kinds_of("auto" if strategy == "auto" and not budget else "none")
     found = kinds_of(said)
     if found and strategy != "auto":
         raise ConfigValueError(
             f"Moves belong to strategy 'auto'; '{strategy}' has its own. Take moves 'none', or leave them out."
         )
-    if found and max_cost is not None:
+    if found and budget:
         raise ConfigValueError(
             "Moves are tried where the cheapest assignment misses the requirement, not with a limit of cost."
         )
