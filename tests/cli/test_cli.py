@@ -405,6 +405,12 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "LOADED []"
 
 
+def test_the_package_runs_as_the_command() -> None:
+    args = [sys.executable, "-m", "calibrant", "--version"]
+    done = subprocess.run(args, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("calibrant 0.")
+
+
 def test_a_closed_pipe_ends_quietly() -> None:
     args = [sys.executable, "-m", "calibrant.cli", "nope", "--json"]
     with subprocess.Popen(

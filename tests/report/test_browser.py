@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from calibrant import debug
 from calibrant.report.page import page_of, page_of_pair, read_run
 from calibrant.report.page.numbers import MINUS
+from tests.debug.nets import chain, samples
 from tests.report.large import large
 from tests.report.runs import HOSTILE, hostile, saved
 from tests.report.test_pair import coarse
@@ -322,3 +324,20 @@ def test_a_page_of_two_thousand_layers_opens_at_once(chromium: Any, tmp_path: Pa
     page.locator("#sensitivity .all").click()
     assert page.locator("#sensitivity tbody tr").count() == 2000
     context.close()
+
+
+def test_a_run_of_the_debug_tool_opens(chromium: Any, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pictures are drawn with the extra 'debug'")
+    debug.runall(chain(v1=0.1), samples(), tmp_path, node_type="weight")
+    file = tmp_path / "report.html"
+    file.write_text(page_of(read_run(tmp_path)), encoding="utf-8")
+    with opened(chromium, file, color_scheme="dark") as page:
+        assert page.locator("#network svg").is_visible()
+        drawn = "i => i.complete && i.naturalWidth > 0"
+        pictures = page.locator("#looked img")
+        assert pictures.count() > 3
+        for i in range(pictures.count()):
+            pictures.nth(i).scroll_into_view_if_needed()
+            page.wait_for_function(
+                f"n => ({drawn})(document.querySelectorAll('#looked img')[n])", arg=i
+            )

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from calibrant.debug.ranked import Ranked
+from calibrant.report.page.debugged import next_steps
+from calibrant.report.page.sections.debugged import TITLES
 
 __all__ = ["Part", "index_page"]
 
@@ -29,25 +31,8 @@ class Part:
     found: dict[str, Any] = field(default_factory=dict)
 
 
-#: What helps, by the cause of a loss.
-ADVICE = {
-    "truncation": "A larger or fixed threshold, more calibration data, or another calibration method.",
-    "rounding": "A higher type (int16), error compensation (ec), or a scale for each channel.",
-    "": "Nothing is lost here.",
-}
-
 #: Nodes of a ranking that are shown.
 SHOWN = 20
-
-TITLES = {
-    "node_sensitivity": "Sensitivity: one node alone is quantized",
-    "data_distribution": "Distributions of the worst nodes",
-    "channelwise_distribution": "Channels of the worst nodes",
-    "accumulate_error": "Accumulated error",
-    "tensor_analysis": "Tensors of the worst nodes",
-    "collapse_check": "Collapse",
-    "sensitivity_analysis": "Raising sensitive nodes",
-}
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -68,7 +53,7 @@ def index_page(parts: Sequence[Part], rankings: Sequence[Ranked], samples: int) 
         samples: Samples that were looked at.
     """
     body = [f"<h1>Accuracy debug tool</h1><p>{samples} sample{'s' * (samples != 1)}.</p>"]
-    body.append(_next_steps(parts, rankings))
+    body.append(_next_steps(parts))
     for part in parts:
         body.append(f'<section id="{part.name}"><h2>{TITLES[part.name]}</h2>')
         if part.failed:
@@ -87,29 +72,8 @@ def index_page(parts: Sequence[Part], rankings: Sequence[Ranked], samples: int) 
     )
 
 
-def _next_steps(parts: Sequence[Part], rankings: Sequence[Ranked]) -> str:
-    steps = []
-    collapse = next((p for p in parts if p.name == "collapse_check"), None)
-    if collapse is not None and collapse.found.get("first"):
-        steps.append(str(collapse.found["message"]))
-    for ranking in rankings:
-        if ranking.nodes and ranking.nodes[0].cause:
-            worst = ranking.nodes[0]
-            value = worst.metrics[ranking.metrics[0]]
-            steps.append(
-                f"{worst.name}: {ranking.metrics[0]} {value:.6g} when it alone is quantized, by {worst.cause}. "
-                f"{ADVICE[worst.cause]}"
-            )
-    curves = next((p for p in parts if p.name == "accumulate_error"), None)
-    if curves is not None and {"weight", "activation"} <= curves.found.get("last", {}).keys():
-        last = curves.found["last"]
-        steps.append(
-            f"At the last node: {curves.found['metric']} {last['weight']:.6g} with the weights alone quantized, "
-            f"{last['activation']:.6g} with the activations alone. Begin with the worse of the two."
-        )
-    raising = next((p for p in parts if p.name == "sensitivity_analysis"), None)
-    if raising is not None and raising.found.get("note"):
-        steps.append(str(raising.found["note"]))
+def _next_steps(parts: Sequence[Part]) -> str:
+    steps = next_steps({p.name: p.found for p in parts})
     if not steps:
         return ""
     items = "".join(f"<li>{html.escape(s)}</li>" for s in steps)

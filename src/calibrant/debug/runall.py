@@ -8,6 +8,7 @@
     tensor_analysis/            the tensors of the worst nodes, sample by sample
     collapse_check/             distinct values of each tensor
     index.html, summary.json    all of it on one page, and as values
+    graph.json                  the network, for `calibrant report`
 
 Source: `runall` of Horizon's OpenExplorer, as its public documentation describes it; the page, the summary, the
 tensors and the check for collapse are ours.
@@ -40,6 +41,7 @@ from calibrant.debug.written import DEBUG_RESULT, write_json, write_text
 from calibrant.errors import CalibrantError, ConfigValueError, did_you_mean
 from calibrant.graph.load import ModelLike
 from calibrant.progress import Callback
+from calibrant.report.evidence import GRAPH_FILE, network_of, text_of
 
 __all__ = ["runall"]
 
@@ -243,6 +245,10 @@ class _Run:
         summary = {
             "samples": subject.feeds.samples,
             "calibration_nodes": len(subject.calibrated.nodes),
+            "readers": {
+                n: list(dict.fromkeys(r for r, _ in c.readers))
+                for n, c in subject.calibrated.nodes.items()
+            },
             "failed": [p.name for p in self.parts if p.failed],
             "parts": {
                 p.name: {"failed": p.failed, "files": p.files, "found": p.found}
@@ -250,6 +256,7 @@ class _Run:
             },
         }
         write_json(self.folder / "summary.json", summary)
+        write_text(self.folder / GRAPH_FILE, text_of(network_of(subject.calibrated.model)))
         write_text(
             self.folder / "index.html", index_page(self.parts, rankings, subject.feeds.samples)
         )

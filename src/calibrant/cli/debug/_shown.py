@@ -156,7 +156,7 @@ def print_nodes(rows: Sequence[Mapping[str, Any]]) -> None:
     console().print(shown)
 
 
-def print_parts(summary: Mapping[str, Any], folder: Path) -> None:
+def print_parts(summary: Mapping[str, Any], folder: Path, more: Sequence[Path] = ()) -> None:
     """Write which parts of a run were done, and which failed."""
     out = console()
     shown = table("part", "files", "outcome")
@@ -164,7 +164,7 @@ def print_parts(summary: Mapping[str, Any], folder: Path) -> None:
         shown.add_row(name, str(len(part["files"])), escaped(part["failed"] or "done"))
     out.print(shown)
     out.print(escaped(summary["parts"]["collapse_check"]["found"].get("message", "")))
-    print_files([folder / "index.html", folder / "summary.json"])
+    print_files([folder / "index.html", folder / "summary.json", *more])
 
 
 def print_verified(found: Verified) -> None:

@@ -117,6 +117,14 @@ def runall(
         _nodes("-sn", "--sensitive-nodes", about="Raise these nodes."),
     ] = None,
     as_json: Json = False,
+    page: Annotated[
+        bool,
+        typer.Option(
+            "--report",
+            help="Write report.html into the folder as well: all of it, with the network and the pictures, in one page that "
+            'opens offline. Needs pip install "calibrant[report]".',
+        ),
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Run all parts of the debug tool into one folder, with one page (index.html) that shows them.
@@ -126,10 +134,12 @@ def runall(
     """
     from calibrant.cli._lists import flat, names_of
     from calibrant.cli._progress import progress_bars
+    from calibrant.cli._reported import add_report, check_report
     from calibrant.cli._summary import check_folder, print_json, quiet_stdout
     from calibrant.cli.debug._shown import print_parts
     from calibrant.debug import runall as run
 
+    check_report(save_dir, report=page)
     check_folder(save_dir)
     with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
         summary = run(
@@ -153,7 +163,8 @@ def runall(
             flat(names_of(sensitive_nodes, "-sn"), "-sn"),
             progress=progress,
         )
+    made = add_report(save_dir, None) if page else []
     if as_json:
         print_json(summary)
     else:
-        print_parts(summary, save_dir)
+        print_parts(summary, save_dir, made[-1:])

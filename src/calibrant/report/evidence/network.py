@@ -57,6 +57,9 @@ def network_of(model: ir.Model) -> Network:
         read = dict.fromkeys(v.name or "" for v in dependencies(node))
         inputs = tuple(n for n in read if n and n not in constants)
         outputs = tuple(v.name for v in node.outputs if v.name)
+        if node.op_type == "DequantizeLinear" and not inputs:  # a weight, held as integers
+            constants.update(outputs)
+            continue
         nodes.append(NetworkNode(node.name or "", node.op_type, inputs, outputs))
     return Network(
         tuple(v.name or "" for v in graph.inputs if v.name not in constants),

@@ -11,6 +11,7 @@ from calibrant.report.evidence.commands import COMMANDS_FILE, Commands
 from calibrant.report.evidence.distributions import DISTRIBUTIONS_FILE, Distributions
 from calibrant.report.evidence.files import read_json, read_value
 from calibrant.report.evidence.network import GRAPH_FILE, Network
+from calibrant.report.page.debugged import Debugged, is_debugged
 from calibrant.report.page.measured import Advised, Comparison, Origins, Rank
 
 __all__ = ["Run", "read_run"]
@@ -39,6 +40,7 @@ class Run:
         advice: What to do about a loss.
         commands: What was called.
         tuning: `tuning_report.json`, of tune.
+        debugged: What `debug runall` left.
         notes: What was left out, and why.
     """
 
@@ -53,6 +55,7 @@ class Run:
     advice: Advised | None = None
     commands: Commands | None = None
     tuning: dict[str, Any] | None = None
+    debugged: Debugged | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -77,9 +80,13 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     if not there & {*MAIN}:
         raise ConfigValueError(
             f"'{folder}' holds no run: there is none of {', '.join(MAIN)}. They are written by 'calibrant quantize', "
-            "'calibrant tune', 'calibrant compare', 'calibrant sensitivity' and 'calibrant advise' with --out."
+            "'calibrant tune', 'calibrant compare', 'calibrant sensitivity' and 'calibrant advise' with --out, and by "
+            "'calibrant debug runall'."
         )
     summary = read_json(folder / SUMMARY) if SUMMARY in there else None
+    title = name if name is not None else str(folder)
+    if summary is not None and is_debugged(summary):
+        return _debugged(folder, there, summary, title)
     _check_summary(summary, folder)
     old = _of_before(folder, there, summary)
     there -= old
@@ -92,7 +99,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     if origins is None and comparison is not None:
         origins = comparison.origins
     return Run(
-        name if name is not None else str(folder),
+        title,
         summary,
         read_json(folder / PLAN) if PLAN in there else None,
         value(GRAPH_FILE, Network),
@@ -103,8 +110,16 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         value(ADVICE, Advised),
         value(COMMANDS_FILE, Commands),
         read_json(folder / TUNING) if TUNING in there else None,
-        tuple(f"'{n}' is older than '{SUMMARY}' and was left out." for n in sorted(old)),
+        notes=tuple(f"'{n}' is older than '{SUMMARY}' and was left out." for n in sorted(old)),
     )
+
+
+def _debugged(folder: Path, there: set[str], summary: dict[str, Any], name: str) -> Run:
+    """Return a run of the debug tool: its ranking is one of layers, as `sensitivity` makes it."""
+    found = Debugged.read(folder, summary)
+    network = read_value(folder / GRAPH_FILE, Network) if GRAPH_FILE in there else None
+    commands = read_value(folder / COMMANDS_FILE, Commands) if COMMANDS_FILE in there else None
+    return Run(name, network=network, rank=found.rank(name), commands=commands, debugged=found)
 
 
 def _check_summary(summary: dict[str, Any] | None, folder: Path) -> None:

@@ -15,6 +15,7 @@ from calibrant.report.page.sections import (
     candidates,
     commands,
     compared,
+    debugged,
     graph,
     origins,
     plan,
@@ -28,6 +29,7 @@ __all__ = ["SECTIONS"]
 
 SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     verdict.section,
+    debugged.steps,
     compared.section,
     advice.section,
     ranked.section,
@@ -36,6 +38,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     origins.section,
     accumulated.section,
     sensitivity.section,
+    debugged.parts,
     candidates.section,
     plan.section,
     commands.section,
