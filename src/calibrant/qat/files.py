@@ -16,6 +16,7 @@ from calibrant.plan.fixed import with_fixed
 from calibrant.progress import Callback
 from calibrant.qat.fitting import Fitted, fit
 from calibrant.qat.judge import Evaluate
+from calibrant.qat.run_state import Folder
 from calibrant.qat.samples import read_samples
 from calibrant.qat.trainable import prepare
 from calibrant.recipe import Recipe
@@ -85,8 +86,14 @@ def train_files(
     Returns:
         What training came to, and the files.
     """
+    run = Folder(out, {})
+    if resume:
+        run.check()
+    else:
+        run.clear()
     model = as_model(model, example, data)
     samples = read_samples(with_fixed(load(model), recipe), data, preprocess)
+    out.mkdir(parents=True, exist_ok=True)  # from here on there is a run to go on with
     qat = prepare(
         model,
         samples.spread(calibration_samples),

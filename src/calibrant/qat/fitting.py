@@ -120,11 +120,12 @@ def fit(
         device: Where torch trains: `cpu`, `cuda`, `cuda:1`.
         preprocess: File that says how raw samples become inputs.
         folder: Where the journal and the checkpoint go; None for none.
-        resume: Go on where a run in this folder ended.
+        resume: Go on where a run in this folder ended, with the same losses; at the start where it was killed before it
+            trained.
 
     Raises:
-        ConfigValueError: A budget or rate out of range, both budgets, a device that is not there, or nothing to go on
-            with.
+        ConfigValueError: A budget or rate out of range, both budgets, a device that is not there, or no folder to go
+            on in.
         DataError: The samples do not fit the model.
     """
     _check_asked(epochs, minutes, lr, batch_size, device)
@@ -182,7 +183,10 @@ def fit(
     place = Folder(Path(folder) if folder is not None else None, identity)
     loop = Loop(QuantizedNetwork(qat), data, asked, place)
     if resume:
+        place.check()
         loop.resume()
+    else:
+        place.clear()
     return _fitted(qat, loop, verdict, float_too=float_too, resume=resume)
 
 
@@ -245,8 +249,10 @@ def _float_beside(qat: Trainable, done: Loop, verdict: Evaluate | None, *, resum
     asked = replace(done.asked, minutes=None, steps=done.state.step)
     place = done.folder.within(FLOAT, {"steps": asked.steps})
     loop = Loop(FloatNetwork(qat), done.data, asked, place)
-    if resume and place.has_checkpoint:
+    if resume:
         loop.resume()
+    else:
+        place.clear()
     with qat.progress.stage("train the float model"):
         loop.run()
     if verdict is None:

@@ -307,8 +307,14 @@ class Loop:
         self.folder.save(arrays, self.state, self.seconds)
 
     def resume(self) -> None:
-        """Go on where a run in the folder ended."""
-        arrays, held = self.folder.load()
+        """Go on where a run in the folder ended; at the start where it left no state."""
+        found = self.folder.load()
+        if found is None:
+            self.state.notes.append(
+                "There was no state to go on with: the run began at its start."
+            )
+            return
+        arrays, held = found
         if self.asked.steps:
             held.steps = self.asked.steps
         self.state = held

@@ -120,10 +120,22 @@ class Folder:
         path = self.path / name if self.path is not None else None
         return Folder(path, {**self.identity, **further})
 
-    @property
-    def has_checkpoint(self) -> bool:
-        """Whether there is a run to go on with."""
-        return self.path is not None and (self.path / CHECKPOINT).is_file()
+    def check(self) -> None:
+        """Refuse to go on where there is nothing.
+
+        Raises:
+            ConfigValueError: There is no folder.
+        """
+        if self.path is None:
+            raise ConfigValueError("resume needs the folder of a run.")
+        if not self.path.is_dir():
+            raise ConfigValueError(f"There is no run to go on with: '{self.path}' does not exist.")
+
+    def clear(self) -> None:
+        """Take away what an earlier run left to go on with."""
+        if self.path is not None:
+            for name in (CHECKPOINT, JOURNAL):
+                (self.path / name).unlink(missing_ok=True)
 
     def begin(self, checks: Sequence[Check]) -> None:
         """Begin the journal with what was looked at so far; later lines are of a run that was killed, or of another one."""
@@ -140,17 +152,14 @@ class Folder:
         meta = {"run": dict(self.identity), "state": {**state.as_json(), "seconds": seconds}}
         save_checkpoint(self.path / CHECKPOINT, arrays, meta)
 
-    def load(self) -> tuple[dict[str, npt.NDArray[Any]], State]:
-        """Read the checkpoint.
+    def load(self) -> tuple[dict[str, npt.NDArray[Any]], State] | None:
+        """Read the checkpoint; None where there is none: a run that was killed while it calibrated left nothing.
 
         Raises:
-            ConfigValueError: There is none, or it is of another run.
+            ConfigValueError: It is of another run.
         """
-        if self.path is None:
-            raise ConfigValueError("resume needs the folder of a run.")
-        file = self.path / CHECKPOINT
-        if not self.has_checkpoint:
-            raise ConfigValueError(f"There is no run to go on with: '{file}' does not exist.")
+        if self.path is None or not (file := self.path / CHECKPOINT).is_file():
+            return None
         arrays, meta = load_checkpoint(file)
         if meta["run"] != dict(self.identity):
             raise ConfigValueError(
