@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -141,9 +142,22 @@ def _even_factors(
 
 
 def balance_as_asked(
-    model: ir.Model, plan: Plan, recipe: Recipe, probe: Probe, runtime: Runtime = CPU
+    model: ir.Model,
+    plan: Plan,
+    recipe: Recipe,
+    probe: Probe,
+    runtime: Runtime = CPU,
+    given: Mapping[str, npt.NDArray[np.float32]] | None = None,
 ) -> tuple[ir.Model, Plan, tuple[Balanced, ...]]:
     """Balance the layers for which the recipe gives a strength.
+
+    Args:
+        model: The prepared float model; it is not changed.
+        plan: Where quantizers stand in it.
+        recipe: What is wanted.
+        probe: Samples that tell how large channels are.
+        runtime: Where the model runs.
+        given: Layer -> factors that are known already.
 
     Raises:
         DataError: The channels of a layer are too uneven; the message names it.
@@ -178,7 +192,11 @@ def balance_as_asked(
         assert strength is not None
         try:
             x = magnitudes[of_pass[name]][tensors[name]]
-            factors = balance_factors(x, w, strength, tiny_to_one=plan.tiny_to_one)
+            factors = (
+                given[name].astype(np.float64)
+                if given is not None and name in given
+                else balance_factors(x, w, strength, tiny_to_one=plan.tiny_to_one)
+            )
         except DataError as e:
             raise DataError(f"Layer '{name}' cannot be balanced: {e}") from e
         made = balance(changed, tensors[name], [name], factors)

@@ -111,7 +111,7 @@ def decide(
         changed, _ = in_half(changed, plan.half, probe, store)
         form = replace(form, model=changed, plan=plan)
         return Trying([form], recipe, probe, store).decided(guide.option)
-    model, plan, asked = balance_as_asked(model, plan, recipe, probe, runtime)
+    model, plan, asked = balance_as_asked(model, plan, recipe, probe, runtime, store.factors)
     found = forms(model, plan, recipe, probe, runtime)
     found = [replace(f, balanced=asked + f.balanced) for f in found]
     automatic = any(d.algorithm.name == "auto" and d.fixed_range is None for d in plan.activations)

@@ -76,6 +76,7 @@ class Store:
         shared: Several recipes will be built: what they have in common is kept, and what they leave open is decided
             once for recipes that differ in widths alone.
         workers: Who looks at the data, where it can be read by index; None for this process alone.
+        factors: Layer -> what balances its input, channel by channel, where that is known already.
     """
 
     def __init__(
@@ -90,8 +91,10 @@ class Store:
         progress: Progress | None = None,
         shared: bool = False,
         workers: Workers | None = None,
+        factors: Mapping[str, npt.NDArray[np.float32]] | None = None,
     ) -> None:
         """Keep both; nothing is read yet."""
+        self.factors = factors
         self.model, self.data = model, data
         self.runtime = runtime
         self.progress = progress if progress is not None else Progress()

@@ -9,6 +9,12 @@ from calibrant.compat.amct.auto_calibration import (
     AutoCalibration,
     accuracy_based_auto_calibration,
 )
+from calibrant.compat.amct.calibrate import (
+    create_quant_config,
+    quantize_model,
+    quantize_preprocess,
+    save_model,
+)
 from calibrant.compat.amct.net import Net
 from calibrant.compat.amct.own import (
     AutoCalibrationEvaluatorBase,
@@ -29,9 +35,13 @@ __all__ = [
     "Net",
     "SensitivityBase",
     "accuracy_based_auto_calibration",
+    "create_quant_config",
     "create_quant_retrain_config",
     "create_quant_retrain_model",
+    "quantize_model",
+    "quantize_preprocess",
     "restore_quant_retrain_model",
+    "save_model",
     "save_quant_retrain_model",
 ]
 

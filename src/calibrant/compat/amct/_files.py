@@ -1,4 +1,4 @@
-"""The files of accuracy_based_auto_calibration."""
+"""The files of AMCT's functions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import Any
 import onnx_ir as ir
 
 from calibrant.errors import OutputError
+from calibrant.results import EXTERNAL_BYTES
+from calibrant.save.size import weight_bytes
 from calibrant.solution import Solution, build
 from calibrant.tuning.strategies.amct_rollback import PREFIX
 from calibrant.tuning.strategies.roll_back import RollBack
 
-__all__ = ["Place"]
+__all__ = ["Place", "write_models", "write_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,7 @@ class Place:
         texts[self.record] = solution.record.text()
         texts[self.folder / f"{PREFIX}_final_config.json"] = _json(content)
         files = self._write(texts)
-        for path, model in zip(self.models, (built.fake_quant, built.deploy), strict=True):
-            ir.save(model, path)
+        write_models(dict(zip(self.models, (built.fake_quant, built.deploy), strict=True)))
         return [*self.models, *files]
 
     def without_models(self, found: RollBack) -> list[Path]:
@@ -72,13 +73,37 @@ class Place:
         }
 
     def _write(self, texts: Mapping[Path, str]) -> list[Path]:
-        try:
-            for path, text in texts.items():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8")
-        except OSError as e:
-            raise OutputError(f"'{path}' cannot be written: {e.strerror}.") from e
+        for path, text in texts.items():
+            write_text(path, text)
         return list(texts)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, with the folders around it.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as e:
+        raise OutputError(f"'{path}' cannot be written: {e.strerror or e}.") from e
+
+
+def write_models(models: Mapping[Path, ir.Model]) -> None:
+    """Write models, with the folders around them; constants beyond the limit of an ONNX file go beside it.
+
+    Raises:
+        OutputError: One cannot be written.
+    """
+    for path, model in models.items():
+        beside = f"{path.name}.data" if weight_bytes(model) > EXTERNAL_BYTES else None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            ir.save(model, path, external_data=beside)
+        except OSError as e:
+            raise OutputError(f"'{path}' cannot be written: {e.strerror or e}.") from e
 
 
 def _json(content: Any) -> str:

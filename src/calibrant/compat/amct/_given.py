@@ -1,0 +1,97 @@
+"""What the functions are given as a model: a module of torch, or an ONNX model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+import onnx_ir as ir
+
+from calibrant.compat.amct.net import Net
+from calibrant.graph.load import load
+from calibrant.graph.modules import exported
+from calibrant.graph.proto import TorchModule
+
+__all__ = ["Given", "given_model"]
+
+Feed = dict[str, npt.NDArray[Any]]
+
+
+class Batches(list[Feed]):
+    """Batches that a model is called with; behind the last one that is needed something is done, once.
+
+    Args:
+        count: So many are needed.
+        then: Called with them.
+    """
+
+    def __init__(self, count: int, then: Callable[[list[Feed]], None]) -> None:
+        """Begin with none."""
+        super().__init__()
+        self.wanted, self.then = count, then
+
+    def append(self, feed: Feed) -> None:
+        """Take a batch; more than are needed count nothing."""
+        if len(self) == self.wanted:
+            return
+        super().append(feed)
+        if len(self) == self.wanted:
+            self.then(list(self))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """A model as ONNX, and as it was given.
+
+    Args:
+        model: The float model.
+        source: What was given.
+    """
+
+    model: ir.Model
+    source: Any
+
+    @property
+    def is_module(self) -> bool:
+        """Whether a module of torch was given."""
+        return isinstance(self.source, TorchModule)
+
+    def watched(self, count: int, then: Callable[[list[Feed]], None]) -> Any:
+        """Return a model that is called as the given one is: a module of torch, or a `Net`.
+
+        Args:
+            count: Batches that are needed.
+            then: Called with them.
+        """
+        batches = Batches(count, then)
+        if not self.is_module:
+            return Net(self.model, seen=batches)
+        from calibrant.qat.amct.watched import WatchedModule
+
+        names = [v.name or "" for v in self.model.graph.inputs]
+        return WatchedModule(self.source, names, batches)
+
+
+def given_model(
+    model: Any,
+    input_data: Any,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+) -> Given:
+    """Read or export a model.
+
+    Args:
+        model: A module of torch, or an ONNX model.
+        input_data: What a module is called with.
+        input_names: Names for the inputs of a module.
+        output_names: Names for its outputs.
+    """
+    if not isinstance(model, TorchModule):
+        return Given(load(model), model)
+    made = exported(model, input_data)
+    for values, names in ((made.graph.inputs, input_names), (made.graph.outputs, output_names)):
+        for value, name in zip(values, names or (), strict=False):
+            value.name = name
+    return Given(made, model)
