@@ -150,7 +150,7 @@ def test_without_torch_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> No
         ({"train_minutes": 1.0}, "one of them can be"),
         ({"train_epochs": 0.0}, "above 0"),
         ({"train_epochs": None, "train_data": "x.npz"}, "how long to train"),
-        ({"strategy": "amct-manual", "allow": None}, "strategy 'auto'"),
+        ({"strategy": "amct-manual", "allow": None}, "auto and amct-retrain"),
     ],
 )
 def test_what_does_not_go_together_is_refused(options: dict[str, Any], said: str) -> None:

@@ -248,7 +248,7 @@ def tune(
         typer.Option(
             "--strategy",
             metavar="NAME",
-            help="How to search: auto, or a vendor's own procedure: amct-rollback, amct-manual, ascend-traverse, horizon.",
+            help="How to search: auto, or a vendor's own procedure: amct-rollback, amct-manual, amct-retrain, ascend-traverse, horizon.",
             rich_help_panel=_PANEL,
         ),
     ] = "auto",
@@ -323,7 +323,7 @@ def tune(
             "--train-minutes",
             metavar="M",
             help="Where moves are not enough, train the cheapest assignment for so many minutes before layers are raised, without "
-            "labels; with a budget, the best within it. Needs torch (the extra torch). Default: no training.",
+            "labels; with a budget, the best within it. With strategy amct-retrain what each trial takes. Needs torch (the extra torch). Default: no training; 3 epochs with amct-retrain.",
             rich_help_panel=_PANEL,
             show_default=False,
         ),

@@ -28,12 +28,14 @@ from calibrant.errors import CalibrantError
 from calibrant.graph.digest import digest
 from calibrant.graph.ends import ends
 from calibrant.plan import Plan
+from calibrant.qat.recipe import for_calibration
 from calibrant.recipe import Settings
 from calibrant.retype import Quantizer, quantizers_of, retyped
 from calibrant.solution import Solution, build
 from calibrant.tuner.digests import text_digest
 from calibrant.tuner.journal import LayerFigures
 from calibrant.tuner.precisions import precision_of, with_precision
+from calibrant.tuner.trainer import Trainer
 from calibrant.tuner.trials import TimeIsUp, Trials
 from calibrant.tuning.guide import essence
 from calibrant.tuning.menu import Assignment
@@ -50,6 +52,7 @@ from calibrant.tuning.strategies.recipes import (
     Operand,
     OwnOutputs,
     RecipeQuestion,
+    Seen,
     Try,
 )
 
@@ -108,6 +111,8 @@ class RecipeTrials:
                 return self._alone(question)
             case Layers():
                 return self._layers(question)
+            case Seen():
+                return self._seen(question)
             case NarrowOperands():
                 return self._narrow(question)
             case Decided():
@@ -116,7 +121,9 @@ class RecipeTrials:
                 return self.trials.bench.store.samples(question.recipe).source.batch_size
 
     def solution_of(self, asked: Try) -> Solution:
-        """Return the solution of a question."""
+        """Return the solution of a question; a recipe for training is trained."""
+        if asked.recipe.training:
+            return self._trainer.model(asked.recipe).solution
         solution = self.trials.bench.solve(asked.recipe)
         if not asked.raised:
             return solution
@@ -126,16 +133,28 @@ class RecipeTrials:
 
     def key_of(self, asked: Try) -> str:
         """Return the key of a question's answer in the journal."""
-        said = (repr(essence(asked.recipe)), *([repr(asked.raised)] if asked.raised else []))
+        said = [repr(essence(asked.recipe)), *([repr(asked.raised)] if asked.raised else [])]
+        if asked.recipe.training:
+            said.append(self._trainer.train(asked.recipe, self._shown(asked)).model)
         return text_digest(self.trials.context, self.trials.scoring, "full", *said)
+
+    @property
+    def _trainer(self) -> Trainer:
+        trainer = self.trials.trainer
+        assert trainer is not None
+        return trainer
 
     # ----------------------------------------------------------------------------------------- evaluations
 
     def _try(self, asked: Try) -> Reached:
         key = (essence(asked.recipe), asked.raised)
+        trained = False
         try:
+            if asked.recipe.training:
+                self._trainer.train(asked.recipe, self._shown(asked))
             solution = self.solution_of(asked)
             assignment = self._assignment(solution.plan)
+            trained = solution.source == "training"
             if key not in self._reached:
                 self._reached[key] = self._evaluated(asked, solution)
         except CalibrantError as e:
@@ -149,7 +168,17 @@ class RecipeTrials:
         reached = self._reached[key]
         cost = self.trials.menu.cost_of(assignment) if reached.cost is None else reached.cost
         self.log.append(
-            RecipeTrial(assignment, cost, None, None, reached, asked.phase, asked, asked.change)
+            RecipeTrial(
+                assignment,
+                cost,
+                None,
+                None,
+                reached,
+                asked.phase,
+                asked,
+                asked.change,
+                trained=trained,
+            )
         )
         return reached
 
@@ -265,11 +294,24 @@ class RecipeTrials:
             "passes": measured.passes * measured.samples,
         }
 
+    def _seen(self, asked: Seen) -> dict[str, tuple[float, float]]:
+        found = self.trials.bench.found(for_calibration(asked.recipe))
+        plan, free = found.solution.plan, self._free(found.solution)
+        weighted = {w.layer: w for w in plan.weights}
+        seen = {}
+        for layer in (n for n in free if n in weighted):
+            read = plan.at((layer, 1 - weighted[layer].input_index))
+            if read is not None and read.tensor in found.statistics:
+                data = found.statistics[read.tensor]
+                seen[layer] = float(data.min), float(data.max)
+        return seen
+
     def _layers(self, asked: Layers) -> tuple[LayerFacts, ...]:
         bench = self.trials.bench
-        solution = bench.solve(asked.recipe)
+        recipe = for_calibration(asked.recipe)
+        solution = bench.solve(recipe)
         parts = solution.model, build(solution).deploy, solution.plan, solution.params
-        probe = bench.found(asked.recipe).probe
+        probe = bench.found(recipe).probe
         nodes, _ = look_at_nodes(*parts, probe, bench.store.runtime)
         cosines = {n.node: n.cosine for n in nodes}
         sizes = {w.layer: _size(solution.model, w.weight) for w in solution.plan.weights}

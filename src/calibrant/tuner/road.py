@@ -30,6 +30,7 @@ from calibrant.pipeline import finished
 from calibrant.plan import Plan
 from calibrant.progress import Callback
 from calibrant.qat import check_torch
+from calibrant.qat.recipe import for_calibration
 from calibrant.recipe import Layer, Recipe, Rule
 from calibrant.runtime.workers import workers_of
 from calibrant.solution import build
@@ -154,8 +155,7 @@ def tune(
             sixth of float32. Costs are then of `size`, and int4 is allowed where fewer than 8 bits are asked for and nothing
             else is said.
         strategy: How to search: `auto`, or a vendor's own procedure, which begins with that vendor's defaults where there is
-            no recipe: `amct-rollback`, `amct-manual`, `ascend-traverse`,
-            `horizon`.
+            no recipe: `amct-rollback`, `amct-manual`, `amct-retrain` (each trial is a training), `ascend-traverse`, `horizon`.
         max_trials: Full evaluations, at most, the float model's among them; 2 or more. None for 8 with `auto`, and for as
             many as a vendor's procedure takes (40 at most with `horizon`).
         max_minutes: Minutes, at most; what runs is finished.
@@ -172,7 +172,8 @@ def tune(
             with strategy `auto` where `max_cost` is not given; a vendor's procedure has moves of its own.
         train_minutes: Where moves are not enough, the cheapest assignment is trained for so many minutes before layers are
             raised, without labels: it learns to answer as the float model does. It is judged as moves are. Needs torch. With
-            `max_cost`, the best within it is trained. None for no training, with strategy `auto`.
+            `max_cost`, the best within it is trained. None for no training. With `amct-retrain` this is what each trial takes; None
+            for 3 epochs.
         train_epochs: The same in epochs, in the place of minutes.
         train_data: Samples to train on, as calibration data may be; None for the calibration data.
         out: Folder of the journal (`journal.sqlite`); a run that was ended goes on from there. None keeps none.
@@ -217,7 +218,8 @@ def tune(
     )
     check_shares(holdout, confidence)
     kinds = _kinds(moves, strategy, budget=max_cost is not None or average_bits is not None)
-    budget = _training(strategy, train_minutes, train_epochs, train_data)
+    trains = vendor is not None and vendor.trains
+    budget = _training(strategy, train_minutes, train_epochs, train_data, always=trains)
     check_budget(max_cost, cost, strategy, average_bits)
     cost = cost if average_bits is None else "size"
     check_kernels(precisions, cost)
@@ -405,6 +407,7 @@ def _menu(
     vendor: Vendor | None,
 ) -> Menu:
     """Return the layers that are free to have any of the precisions, with what each costs."""
+    wanted = for_calibration(wanted)
     found = bench.found(wanted)
     solution = found.solution
     assert found.probe is not None
@@ -455,7 +458,7 @@ def _result(
 ) -> TuningResult:
     bench, store = trials.bench, trials.bench.store
     evaluator = trials.evaluations.evaluator
-    found = bench.found(recipe)
+    found = bench.found(for_calibration(recipe))
     trainer = trials.trainer
     if search.best.trained:
         assert trainer is not None
@@ -489,13 +492,17 @@ def _result(
             "The quantized model scores better than the float model, which is chance on this data."
         )
     if search.best.trained:
+        what = (
+            "is for calibrant train."
+            if recipe.training
+            else "says layers and widths, and calibrates without training."
+        )
         notes.append(
-            "Weights and ranges were trained: deploy.onnx, record.txt and trained.onnx have them. recipe.yaml says layers and widths, "
-            "and calibrates without training."
+            f"Weights and ranges were trained: deploy.onnx, record.txt and trained.onnx have them. recipe.yaml {what}"
         )
     return TuningResult(
         result,
-        as_decided(recipe, found.guide),
+        recipe if recipe.training else as_decided(recipe, found.guide),
         search.best.reached.met,
         required,
         evaluator.name,
@@ -525,7 +532,7 @@ def _as_it_ended(move: MoveTried, best: Trial) -> MoveTried:
 
 
 def _training(
-    strategy: str, minutes: float | None, epochs: float | None, data: Any
+    strategy: str, minutes: float | None, epochs: float | None, data: Any, *, always: bool
 ) -> Budget | None:
     """Return the budget of a training; None where none is asked for.
 
@@ -533,14 +540,16 @@ def _training(
         ConfigValueError: A strategy that does not train, samples without a budget, or a budget out of range.
         MissingPackageError: torch is not installed.
     """
-    if minutes is None and epochs is None:
+    if minutes is None and epochs is None and not always:
         if data is not None:
             raise ConfigValueError(
                 "train_data is given, and nothing says how long to train: give train_minutes or train_epochs."
             )
         return None
-    if strategy != "auto":
-        raise ConfigValueError(f"Training belongs to strategy 'auto'; it is '{strategy}'.")
+    if strategy != "auto" and not always:
+        raise ConfigValueError(
+            f"Training belongs to the strategies auto and amct-retrain; it is '{strategy}'."
+        )
     budget = Budget(minutes, epochs)
     check_torch()
     return budget

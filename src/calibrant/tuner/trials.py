@@ -23,6 +23,7 @@ from calibrant.analysis.alone.metric import ranked_by
 from calibrant.analysis.probe import rows_are_free
 from calibrant.analysis.readings import HalfAlone, QuantizedAlone, Reading
 from calibrant.errors import CalibrantError
+from calibrant.qat.recipe import for_calibration
 from calibrant.recipe import AllNodes, Layer, Recipe, Rule
 from calibrant.runtime.measure import measure_latency
 from calibrant.solution import build
@@ -321,7 +322,7 @@ class Trials:
         base = self.menu.cost_of(("float32",) * len(self.menu.layers))
         if deploy is None:
             return base
-        found = self.bench.found(self.recipe)
+        found = self.bench.found(for_calibration(self.recipe))
         assert found.probe is not None
         runtime = self.bench.store.runtime
         timed = measure_latency(found.solution.model, deploy, found.probe.first, runtime=runtime)

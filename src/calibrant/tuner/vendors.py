@@ -3,6 +3,7 @@
 | strategy | dialect of the result | layers end in |
 |---|---|---|
 | `amct-rollback`, `amct-manual` | AMCT `config.json` | int8, float32 |
+| `amct-retrain` | AMCT `config.json` for training | int8, float32 |
 | `ascend-traverse` | | int8, float32 |
 | `horizon` | Horizon `quant_config` | int8, int16, float16, float32; `ec` |
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from calibrant.dialects import dump_recipe, load_recipe
+from calibrant.dialects.amct.retrain_write import default_retrain_recipe
 from calibrant.dialects.amct.write import default_recipe
 from calibrant.errors import CalibrantError
 from calibrant.graph.load import ModelLike
@@ -28,6 +30,7 @@ from calibrant.tuner.trials import TimeIsUp, Trials
 from calibrant.tuning.driver import Strategy, drive
 from calibrant.tuning.questions import Found
 from calibrant.tuning.strategies.amct_manual import amct_manual
+from calibrant.tuning.strategies.amct_retrain import amct_retrain
 from calibrant.tuning.strategies.amct_rollback import amct_rollback
 from calibrant.tuning.strategies.ascend_traverse import ascend_traverse
 from calibrant.tuning.strategies.ascend_traverse import default_recipe as ascend_default
@@ -49,6 +52,7 @@ class Vendor:
         files: Names under which the result is written in that dialect.
         evaluations: Full evaluations, at most, where nothing else is asked for; None for no limit.
         keeps_named: Layers whose precision a rule names are left alone.
+        trains: Each trial is a training.
         folders: Phase -> the folder that its tools write it to.
     """
 
@@ -59,6 +63,7 @@ class Vendor:
     files: tuple[str, ...] = ()
     evaluations: int | None = None
     keeps_named: bool = False
+    trains: bool = False
     folders: Mapping[str, str] | None = None
 
 
@@ -76,6 +81,14 @@ VENDORS: Mapping[str, Vendor] = {
         ("int8", "float32"),
         "amct",
         ("config.json",),
+    ),
+    "amct-retrain": Vendor(
+        lambda recipe, _: amct_retrain(recipe),
+        default_retrain_recipe,
+        ("int8", "float32"),
+        "amct-retrain",
+        ("config.json",),
+        trains=True,
     ),
     "ascend-traverse": Vendor(
         lambda recipe, _: ascend_traverse(recipe), ascend_default, ("int8", "float32")
@@ -156,7 +169,7 @@ def run_vendor(
         reason += " On all samples, those held out too, it does not."
     search = Found(settled, log, reason)
     texts = {n: _json(content) for n, content in outcome.files.items()}
-    if vendor.dialect and outcome.best is not None:
+    if vendor.dialect and (outcome.best is not None or vendor.trains):
         text = _dialect(best.asked.recipe, vendor.dialect, source, trials.notes)
         texts |= dict.fromkeys(vendor.files, text) if text else {}
     told = Told(

@@ -35,7 +35,13 @@ if TYPE_CHECKING:
     from calibrant.graph.load import ModelLike
 from calibrant.recipe.words import setting_words
 
-__all__ = ["create_retrain_config", "write_cfg", "write_for", "write_recipe"]
+__all__ = [
+    "create_retrain_config",
+    "default_retrain_recipe",
+    "write_cfg",
+    "write_for",
+    "write_recipe",
+]
 
 #: `behind` needs no word: while training starts, weights are rounded already.
 _CAN_SAY = {"scale_format", "batch_num", "training", "behind"}
@@ -64,9 +70,12 @@ def create_retrain_config(model: ModelLike, *, config: str | Path | Recipe | Non
     """
     from calibrant.dialects import load_recipe
 
-    if config is not None:
-        return write_for(load_recipe(config), model)
-    recipe = Recipe(
+    return write_for(default_retrain_recipe() if config is None else load_recipe(config), model)
+
+
+def default_retrain_recipe() -> Recipe:
+    """Return what the vendor's tools train where nothing is said: every layer that training quantizes, in 8 bits."""
+    return Recipe(
         rules=tuple(training_rules("amct", TRAINING_TYPES)),
         target="layers-only",
         tiny_scales="one",
@@ -76,7 +85,6 @@ def create_retrain_config(model: ModelLike, *, config: str | Path | Recipe | Non
         equalize="off",
         training=True,
     )
-    return write_for(recipe, model)
 
 
 def write_for(recipe: Recipe, model: ModelLike) -> str:

@@ -18,18 +18,16 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from calibrant.recipe import AlgorithmChoice, AllNodes, Layer, Recipe, Rule, Settings
 from calibrant.tuning.driver import Strategy
-from calibrant.tuning.questions import Reached
+from calibrant.tuning.strategies.phases import Walk
 from calibrant.tuning.strategies.recipes import (
     LayerFacts,
     Layers,
     Outcome,
     RecipeQuestion,
-    Try,
     with_samples,
 )
 
@@ -81,7 +79,7 @@ def amct_manual(recipe: Recipe) -> Strategy[RecipeQuestion, Any, Outcome]:
     Args:
         recipe: What is quantized.
     """
-    walk = _Walk(recipe)
+    walk = Walk(recipe)
     if (yield from walk.tried(recipe, DEFAULTS, "as the recipe says")):
         return walk.found("The defaults meet the requirement.")
     for count in SAMPLES:
@@ -111,39 +109,6 @@ def amct_manual(recipe: Recipe) -> Strategy[RecipeQuestion, Any, Outcome]:
             "`--strategy amct-rollback` takes more layers back to float; `auto` also knows int16.",
         ),
     )
-
-
-@dataclass(slots=True)
-class _Walk:
-    """The walk so far.
-
-    Args:
-        base: What the next change is made to.
-    """
-
-    base: Recipe
-    _best: Try | None = None
-    _least: float = float("inf")
-    _last: Try | None = None
-
-    def keep(self) -> None:
-        """Make what lost least the base of what follows."""
-        if self._best is not None:
-            self.base = self._best.recipe
-
-    def tried(
-        self, recipe: Recipe, phase: str, change: str
-    ) -> Strategy[RecipeQuestion, Any, bool]:
-        """Try a recipe, and return whether it meets the requirement."""
-        self._last = Try(recipe, phase, change)
-        reached: Reached = yield self._last
-        if self._best is None or reached.loss < self._least:
-            self._best, self._least = self._last, reached.loss
-        return reached.met
-
-    def found(self, reason: str) -> Outcome:
-        """Return the last recipe as the result."""
-        return Outcome(self._last, reason)
 
 
 def _sensitive(facts: Sequence[LayerFacts]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -25,6 +25,7 @@ __all__ = [
     "Outcome",
     "OwnOutputs",
     "RecipeQuestion",
+    "Seen",
     "Try",
     "with_samples",
 ]
@@ -38,7 +39,7 @@ class Try:
     """What does a recipe reach on the evaluation data? Answer: `Reached`.
 
     Args:
-        recipe: The recipe.
+        recipe: The recipe; one for training is trained.
         phase: Where in the procedure it stands.
         change: What is different in it, in words.
         raised: Operands that have 16 bits over what the recipe says; ranges stay as they are.
@@ -113,6 +114,16 @@ class LayerFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """Between which values do the activations lie that quantized layers with a weight read?
+
+    Answer: layer -> (least, largest), in graph order.
+    """
+
+    recipe: Recipe
+
+
+@dataclass(frozen=True, slots=True)
 class NarrowOperands:
     """Which operands have 8 bits where a recipe asks for 16? Answer: a tuple of `Operand`."""
 
@@ -133,7 +144,7 @@ class BatchOf:
     recipe: Recipe
 
 
-RecipeQuestion = Try | OwnOutputs | Alone | Layers | NarrowOperands | Decided | BatchOf
+RecipeQuestion = Try | OwnOutputs | Alone | Layers | Seen | NarrowOperands | Decided | BatchOf
 
 
 def with_samples(
