@@ -338,3 +338,18 @@ def test_operators_of_old_opsets_keep_their_meaning(name: str) -> None:
     feed = {"x": np.random.default_rng(0).normal(size=(2, 4, 6, 6)).astype(np.float32)}
     reference = ort.InferenceSession(OLD[name].SerializeToString()).run(None, feed)
     assert sqnr_db(reference, outputs(prepared(OLD[name]), feed)) > 100
+
+
+@pytest.mark.parametrize(("opset", "version"), [(17, 10), (21, 10), (23, 11)])
+def test_a_file_of_a_newer_format_than_it_needs_runs(opset: int, version: int) -> None:
+    """A writer stamps its own version on every file, and a runtime that is older refuses it."""
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+    )
+    given = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=14)
+    held = ir.from_proto(given)
+    assert load(given).ir_version == load(held).ir_version == version
+    assert held.ir_version == 14

@@ -153,6 +153,31 @@ CASES: list[Case] = [
     ("GridSample", [X4, RNG.uniform(-1, 1, (2, 3, 3, 2)).astype(np.float32)], [], {"mode": "linear"}),
     ("ConstantOfShape", [], [i64(2, 3)], {}),
     ("Dropout", [X2], [], {}),
+    ("ReduceL1", [X4], [i64(1)], {}),
+    ("ReduceLogSumExp", [X4], [i64(1, 2)], {"keepdims": 0}),
+    ("ReduceLogSum", [np.abs(X4)], [i64(1)], {}),
+    ("ReduceProd", [X4], [i64(-1, 1)], {"keepdims": 0}),
+    ("ArgMin", [X4], [], {"axis": 2, "keepdims": 0}),
+    ("GatherND", [X4, i64(1, 0, 0, -2).reshape(2, 2)], [], {}),
+    ("GatherND", [X4, i64(1, 0, 3, 2).reshape(2, 2)], [], {"batch_dims": 1}),
+    ("ScatterND", [X2, i64(2, 0).reshape(2, 1), normal(2, 5)], [], {}),
+    ("ScatterND", [X2, i64(2, 2).reshape(2, 1), normal(2, 5)], [], {"reduction": "add"}),
+    ("ScatterND", [X2, i64(0, 1, 2, 2).reshape(2, 2), normal(2)], [], {"reduction": "max"}),
+    ("ScatterElements", [X2, i64(0, -1, 2, 1).reshape(2, 2), normal(2, 2)], [], {"axis": 1}),
+    ("ScatterElements", [X2, i64(0, 0, 2, 1).reshape(2, 2), normal(2, 2)], [], {"reduction": "add"}),
+    ("NonZero", [(X2 > 0).astype(np.float32)], [], {}),
+    ("OneHot", [i64(0, -1, 2)], [i64(4), f32(0.5, 2)], {}),
+    ("OneHot", [i64(0, 1, 2, 3).reshape(2, 2)], [np.array(4), f32(0, 1)], {"axis": 1}),
+    ("TopK", [X2], [i64(3)], {}),
+    ("TopK", [X2], [i64(2)], {"axis": 0, "largest": 0}),
+    ("LSTM", [normal(5, 3, 4)], [normal(1, 24, 4), normal(1, 24, 6)], {"hidden_size": 6}),
+    ("LSTM", [normal(5, 3, 4)], [normal(2, 24, 4), normal(2, 24, 6), normal(2, 48), np.array([5, 2, 3], np.int32), normal(2, 3, 6), normal(2, 3, 6)], {"hidden_size": 6, "direction": "bidirectional"}),
+    ("LSTM", [normal(5, 3, 4)], [normal(1, 24, 4), normal(1, 24, 6), normal(1, 48), None, None, None, normal(1, 18)], {"hidden_size": 6, "direction": "reverse", "clip": 0.7}),
+    ("LSTM", [normal(5, 3, 4)], [normal(1, 24, 4), normal(1, 24, 6)], {"hidden_size": 6, "activations": ["Sigmoid", "Softsign", "Relu"]}),
+    ("GRU", [normal(5, 3, 4)], [normal(1, 18, 4), normal(1, 18, 6), normal(1, 36)], {"hidden_size": 6}),
+    ("GRU", [normal(5, 3, 4)], [normal(2, 18, 4), normal(2, 18, 6), normal(2, 36), np.array([5, 2, 3], np.int32), normal(2, 3, 6)], {"hidden_size": 6, "direction": "bidirectional", "linear_before_reset": 1}),
+    ("RNN", [normal(5, 3, 4)], [normal(1, 6, 4), normal(1, 6, 6), normal(1, 12)], {"hidden_size": 6}),
+    ("RNN", [normal(5, 3, 4)], [normal(2, 6, 4), normal(2, 6, 6), None, None, normal(2, 3, 6)], {"hidden_size": 6, "direction": "bidirectional", "activations": ["Relu", "Tanh"]}),
 ]  # fmt: skip
 
 
@@ -196,7 +221,7 @@ def compare(model: onnx.ModelProto, data) -> None:
 @pytest.mark.parametrize("case", CASES, ids=[f"{i}-{c[0]}" for i, c in enumerate(CASES)])
 def test_an_operator_computes_what_onnx_runtime_does(case):
     op, data, constants, attributes = case
-    outputs = 3 if op == "Split" else 1
+    outputs = {"Split": 3, "LSTM": 3, "GRU": 2, "RNN": 2, "TopK": 2}.get(op, 1)
     compare(model_of(op, data, constants, attributes, outputs=outputs), data)
 
 
@@ -216,7 +241,8 @@ def test_every_operator_has_a_case():
         "Range",
         "Swish",
         "RMSNormalization",
-    }  # newer than the operator set of the cases, or without a constant
+        "Scatter",
+    }  # newer or older than the operator set of the cases, or without a constant
     assert set(OPERATORS) - tested == apart
 
 

@@ -19,7 +19,13 @@ from calibrant.errors import ModelError
 from calibrant.graph.free_dims import free_unknown_dims, has_unknown_dims
 from calibrant.graph.interface import check_interface
 from calibrant.graph.ops import is_constant, rule_of
-from calibrant.graph.opset import MIN_IR_VERSION, MIN_OPSET, main_opset, raise_opset
+from calibrant.graph.opset import (
+    MIN_IR_VERSION,
+    MIN_OPSET,
+    main_opset,
+    needed_ir_version,
+    raise_opset,
+)
 from calibrant.graph.passes.constants import note_what_is_left
 from calibrant.graph.passes.names import has_unique_names, name_everything
 from calibrant.graph.passes.plain_gemm import plain_gemm
@@ -105,8 +111,11 @@ def load(model: ModelLike, *, quantizers: bool = False, integers: bool = False) 
         _refuse_quantized(loaded, name, refused)
     has_names = has_unique_names(loaded)
     is_ours = isinstance(model, (str, os.PathLike))
-    if not is_ours and (has_unknown_dims(loaded) or not has_names):
+    version = needed_ir_version(loaded)
+    as_it_is = version == loaded.ir_version and has_names and not has_unknown_dims(loaded)
+    if not is_ours and not as_it_is:
         loaded = own_copy(loaded)
+    loaded.ir_version = version
     free_unknown_dims(loaded)
     if not has_names:
         name_everything(loaded)

@@ -5,12 +5,20 @@ from __future__ import annotations
 import logging
 
 import onnx_ir as ir
+from onnx import helper
 
 from calibrant.errors import ModelError
 from calibrant.graph.quiet import quiet
 from calibrant.graph.values import own_copy
 
-__all__ = ["MIN_IR_VERSION", "MIN_OPSET", "WIDE_OPSET", "main_opset", "raise_opset"]
+__all__ = [
+    "MIN_IR_VERSION",
+    "MIN_OPSET",
+    "WIDE_OPSET",
+    "main_opset",
+    "needed_ir_version",
+    "raise_opset",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +29,23 @@ WIDE_OPSET = 21
 #: The file format: functions came with IR version 8, 4-bit types with 10.
 MIN_IR_VERSION = 8
 WIDE_IR_VERSION = 10
+
+
+def needed_ir_version(model: ir.Model) -> int:
+    """Return the version of the file format that a model needs: what its operator sets came with.
+
+    A writer that is newer than the runtime stamps its own version on every file, whatever is in it, and the runtime
+    refuses the file. Types that came later than an operator set stand in the operator set that came with them.
+
+    Example:
+        >>> needed_ir_version(ir.Model(ir.Graph([], [], nodes=[], opset_imports={"": 17}), ir_version=14))
+        10
+    """
+    sets = [
+        helper.make_opsetid(d, v) for d, v in model.opset_imports.items() if d in ("", "ai.onnx")
+    ]
+    known = helper.find_min_ir_version_for(sets, ignore_unknown=True) if sets else WIDE_IR_VERSION
+    return min(model.ir_version, max(WIDE_IR_VERSION, known))
 
 
 def main_opset(model: ir.Model) -> int:

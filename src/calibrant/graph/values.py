@@ -43,10 +43,13 @@ def node_named(graph: ir.Graph, name: str) -> ir.Node:
 
 
 def values_by_name(graph: ir.Graph) -> dict[str, ir.Value]:
-    """Return inputs, initializers and node outputs of a graph by name, those in bodies left out."""
+    """Return inputs, initializers and node outputs of a graph by name, those in bodies left out.
+
+    An output without a name is one that its node does not give: it is nobody's.
+    """
     values = {v.name or "": v for v in graph.inputs}
     values |= dict(graph.initializers)
-    values |= {v.name or "": v for node in graph for v in node.outputs}
+    values |= {v.name: v for node in graph for v in node.outputs if v.name}
     return values
 
 

@@ -111,7 +111,7 @@ def resolve(
         names = [layer.node for layer in layers]
         if effective.skipped(names) and not half:
             raise ConfigValueError(why_nothing(layers, target))
-        wish = effective.wished_float(names)
+        wish = effective.wished_float(x.node for x in layers if not _stays_anyway(x))
         if wish is not None:
             message = "Every layer stays in float, as asked: nothing is quantized."
             notes.append(Note(wish, message, honoured=True))
@@ -314,10 +314,21 @@ def _layers(
     return decisions
 
 
+#: Why a layer is left in float that the recipe could quantize, if it did not leave all that the layer reads in float.
+_BY_THE_RECIPE = "the recipe leaves its inputs in float"
+
+
+def _stays_anyway(layer: LayerDecision) -> bool:
+    """Say whether a layer is in float although the recipe wants integers: nobody has to ask for that."""
+    return (
+        not layer.quantized and layer.settings.compute == "int" and layer.reason != _BY_THE_RECIPE
+    )
+
+
 def _without_points(node: ir.Node) -> str:
     """Say why no input of an operator that the target quantizes can be quantized."""
     inputs = [v for v in node.inputs if v is not None and not is_constant(v)]
     others = {v.dtype.name.lower() for v in inputs if v.dtype not in (None, ir.DataType.FLOAT)}
     if others:
         return f"its input is {' and '.join(sorted(others))}, and float32 alone is quantized"
-    return "all its inputs are constant" if not inputs else "the recipe leaves its inputs in float"
+    return "all its inputs are constant" if not inputs else _BY_THE_RECIPE

@@ -299,7 +299,7 @@ class _Matching:
 
     def _pair_outputs(self, node: ir.Node, other: ir.Node) -> None:
         for value, there in zip(node.outputs, other.outputs, strict=False):
-            if value not in self.found and there not in self.taken:
+            if value.name and there.name and value not in self.found and there not in self.taken:
                 self._pair(value, there, "name" if value.name == there.name else "structure")
 
     def _pair(self, value: ir.Value, other: ir.Value, how: How) -> None:

@@ -6,8 +6,10 @@ from calibrant.qat.operators import (
     conv,
     normalize,
     pool,
+    recurrent,
     reduce,
     resize,
+    scatter,
     shape,
 )
 from calibrant.qat.operators.registry import OPERATORS, Operator
@@ -20,7 +22,9 @@ __all__ = [
     "conv",
     "normalize",
     "pool",
+    "recurrent",
     "reduce",
     "resize",
+    "scatter",
     "shape",
 ]

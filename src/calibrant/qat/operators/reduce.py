@@ -63,6 +63,33 @@ _reduction(
 )
 
 
+_reduction(
+    "ReduceL1",
+    lambda x, axes, keep: x.abs().sum(dim=axes, keepdim=keep),
+    torch.abs,
+)
+_reduction("ReduceLogSumExp", lambda x, axes, keep: torch.logsumexp(x, dim=axes, keepdim=keep))
+_reduction("ReduceLogSum", lambda x, axes, keep: x.sum(dim=axes, keepdim=keep).log(), torch.log)
+
+
+def _product(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+    for axis in sorted(axes, reverse=True):
+        x = x.prod(dim=axis, keepdim=keep)
+    return x
+
+
+_reduction("ReduceProd", _product)
+
+
+@operator("ArgMin")
+def arg_min(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
+    """Return where the smallest value lies along an axis."""
+    if select_last_index:
+        n = x.shape[axis]
+        return n - 1 - x.flip(axis).argmin(dim=axis, keepdim=bool(keepdims))
+    return x.argmin(dim=axis, keepdim=bool(keepdims))
+
+
 @operator("ArgMax")
 def arg_max(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
     """Return where the largest value lies along an axis."""
