@@ -15,6 +15,7 @@ from calibrant.cli._options import (
     BatchSize,
     Data,
     Debug,
+    Fix,
     Json,
     Model,
     Preprocess,
@@ -139,6 +140,7 @@ def advise(
     ] = 3.0,
     batch_size: BatchSize = None,
     preprocess: Preprocess = None,
+    fix: Fix = None,
     provider: Provider = "cpu",
     threads: Threads = None,
     as_json: Json = False,
@@ -152,6 +154,7 @@ def advise(
     gain of a step is that of a recipe that was solved, not a guess. Steps that gain nothing are not shown.
     """
     from calibrant.cli._advised import applied, print_advice
+    from calibrant.cli._fixed import fixed_values
     from calibrant.cli._module import model_of
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._reported import add_report, check_report
@@ -175,6 +178,7 @@ def advise(
             data,
             target=target,
             recipe=recipe_source(recipe) if recipe is not None else None,
+            fix=fixed_values(fix),
             evaluation=evaluation,
             reference=reference,
             metric=metric,

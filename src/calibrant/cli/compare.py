@@ -13,6 +13,7 @@ from calibrant.cli._options import (
     RUN_PANEL,
     Data,
     Debug,
+    Fix,
     Json,
     Preprocess,
     Provider,
@@ -75,6 +76,7 @@ def compare(
         ),
     ] = 16,
     preprocess: Preprocess = None,
+    fix: Fix = None,
     record: Annotated[
         Path | None,
         typer.Option(
@@ -151,6 +153,7 @@ def compare(
     """
     from calibrant.analysis.compare import compare as run
     from calibrant.cli._compared import print_report
+    from calibrant.cli._fixed import fixed_values
     from calibrant.cli._module import model_of
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._reported import add_report, check_report
@@ -164,6 +167,7 @@ def compare(
             model_of(float_model, data),
             quantized,
             data,
+            fix=fixed_values(fix),
             record=record,
             info=info,
             samples=samples or None,

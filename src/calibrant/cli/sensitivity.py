@@ -14,6 +14,7 @@ from calibrant.cli._options import (
     BatchSize,
     Data,
     Debug,
+    Fix,
     Json,
     Model,
     Preprocess,
@@ -66,6 +67,7 @@ def sensitivity(
     ] = 16,
     batch_size: BatchSize = None,
     preprocess: Preprocess = None,
+    fix: Fix = None,
     recipe: Annotated[
         Path | None,
         typer.Option(
@@ -153,6 +155,7 @@ def sensitivity(
 
     One layer alone is quantized, or one alone is left in float; only what lies behind it is run again.
     """
+    from calibrant.cli._fixed import fixed_values
     from calibrant.cli._module import model_of
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._ranked import print_ranking
@@ -170,6 +173,7 @@ def sensitivity(
             recipe_source(recipe) if recipe is not None else None,
             [p.strip() for p in precision.split(",")],
             metric,
+            fix=fixed_values(fix),
             mode=mode,  # type: ignore[arg-type]  # any text: the function says what is allowed
             cost=cost,  # type: ignore[arg-type]
             layers=layer or None,

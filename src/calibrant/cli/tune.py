@@ -16,6 +16,7 @@ from calibrant.cli._options import (
     HOW_PANEL,
     BatchSize,
     Debug,
+    Fix,
     Jobs,
     Json,
     Preprocess,
@@ -350,6 +351,7 @@ def tune(
     ] = None,
     batch_size: BatchSize = None,
     preprocess: Preprocess = None,
+    fix: Fix = None,
     report: Annotated[
         bool,
         typer.Option(
@@ -384,6 +386,7 @@ def tune(
     """
     from calibrant.cli._call import CALL, filled, text_of
     from calibrant.cli._called import called
+    from calibrant.cli._fixed import fixed_values
     from calibrant.cli._module import model_of
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._summary import check_folder, print_json, quiet_stdout
@@ -416,6 +419,7 @@ def tune(
         "train_data": train_data,
         "batch_size": batch_size,
         "preprocess": preprocess,
+        "fix": fix or [],
     }
     call = filled(call, context, source)
     place = out if out is not None else source
@@ -439,6 +443,7 @@ def tune(
             Requirement.of(said) if said else None,
             recipe=recipe_source(Path(call["recipe"])) if call["recipe"] is not None else None,
             target=call["target"],
+            fix=fixed_values(call["fix"]),
             allow=call["allow"],
             limits=_limits(call["limit"]),
             cost=unit,

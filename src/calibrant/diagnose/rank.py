@@ -77,6 +77,7 @@ def sensitivity(
     metric: MetricLike = "sqnr_db",
     *,
     example: Any = None,
+    fix: Mapping[str, Any] | None = None,
     mode: Mode = "alone",
     cost: Unit = "macs",
     layers: Sequence[str] | None = None,
@@ -104,6 +105,7 @@ def sensitivity(
         metric: What layers are ranked by: a name of `calibrant.analysis.metrics`, `module:function`, or a function
             (mine, truth) of two arrays of one sample that returns a number. A function may say `higher_is_better`.
         example: What a module of torch is called with, as for `calibrant.quantize`.
+        fix: Inputs that are the same in every use, as for `calibrant.quantize`.
         mode: `alone`: one layer is quantized, all else float; `all-but`: one layer is float, all else quantized.
         cost: What `cost` counts: `macs`, multiplications of one sample, or `bytes` of the weight in the precision.
         layers: Layers to measure; None for all that are quantized.
@@ -128,7 +130,7 @@ def sensitivity(
     by = ranked_by(metric)
     precisions = _checked(precision, mode, cost, samples, budget, memory_bytes)
     model = as_model(model, example, data)
-    wanted = PLAIN if recipe is None else asked(recipe, None)
+    wanted = asked(PLAIN if recipe is None else recipe, None, fix)
     if keeps_scales(wanted):
         raise ConfigValueError(
             "The recipe keeps the scales that the model has; layers are ranked with scales that are chosen from data."

@@ -95,6 +95,7 @@ def tune(
     example: Any = None,
     recipe: RecipeLike | None = None,
     target: str | Path | None = None,
+    fix: Mapping[str, Any] | None = None,
     allow: str | Sequence[str] | None = None,
     limits: Mapping[str, str | Sequence[str]] | None = None,
     cost: str | Path = "macs",
@@ -141,6 +142,7 @@ def tune(
         example: What a module of torch is called with, as for `calibrant.quantize`.
         recipe: What is wanted beside precisions; layers whose precision a rule names keep it.
         target: What the model will run on; over the recipe's.
+        fix: Inputs that are the same in every use, as for `calibrant.quantize`.
         allow: Precisions that layers may have, among `int4` (weights, beside 8-bit activations), `int8`, `ec` (8 bits, and a second
             8-bit value for what the first leaves), `int16`, `float16` and `float32`; None for int8, int16 where the target has
             it, and float32.
@@ -201,7 +203,8 @@ def tune(
         require = "max-drop 1%" if max_cost is None and average_bits is None else "any"
     required = Requirement.of(require)
     vendor = VENDORS.get(strategy)
-    wanted = asked(vendor.default() if vendor is not None and recipe is None else recipe, target)
+    chosen = vendor.default() if vendor is not None and recipe is None else recipe
+    wanted = asked(chosen, target, fix)
     precisions = precisions_of(allow, targets.get(wanted.target), strategy, average_bits)
     check_options(
         wanted,

@@ -31,7 +31,9 @@ from calibrant.data.open import open_data
 from calibrant.errors import ConfigError, ConfigValueError, DataError, ModelError, did_you_mean
 from calibrant.graph.load import ModelLike, load
 from calibrant.graph.modules import as_model
+from calibrant.graph.passes.fix_inputs import fix_inputs
 from calibrant.progress import Callback, Progress
+from calibrant.recipe.fixed import as_fixed
 from calibrant.record.read import Record, read_record
 from calibrant.report.evidence import network_of
 from calibrant.runtime.inputs import model_inputs
@@ -51,6 +53,7 @@ def compare(
     data: Any,
     *,
     example: Any = None,
+    fix: Mapping[str, Any] | None = None,
     record: str | Path | Record | None = None,
     info: str | Path | None = None,
     samples: int | None = SAMPLES,
@@ -76,6 +79,8 @@ def compare(
             the Ascend tools, or a float model.
         data: Samples, as `calibrant.quantize` takes them.
         example: What a module of torch is called with, as for `calibrant.quantize`.
+        fix: Inputs that are the same in every use, as for `calibrant.quantize`; give those that the quantized model was
+            made with.
         record: The record of the quantization, which says what was done to the float model; None takes `record.txt`
             beside the quantized file, if there is one.
         info: A quant-info file, which says what nodes stand around a layer; None takes `quant_info.json` beside the
@@ -111,6 +116,8 @@ def compare(
     notes: list[str] = []
     with stages.stage("map"):
         original = load(as_model(float_model, example, data), quantizers=True, integers=True)
+        if fix:
+            original = fix_inputs(original, {f.name: f.value for f in as_fixed(fix, "fix")})
         other = load(quantized, quantizers=True, integers=True)
         mine = opened(other)
         forms = _forms(original, mine, record, quantized, notes)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ def advise(
     *,
     target: str | Path | None = None,
     recipe: RecipeLike | None = None,
+    fix: Mapping[str, Any] | None = None,
     evaluation: Any = None,
     reference: Any = None,
     metric: Any = None,
@@ -97,6 +98,7 @@ def advise(
         data: Calibration data, as `calibrant.quantize` takes it.
         target: What the model will run on; over the recipe's.
         recipe: How it is quantized now; None for the defaults.
+        fix: Inputs that are the same in every use, as for `calibrant.quantize`.
         evaluation: Samples like those of real use. Calibration data is checked against them, and scores are taken on them;
             None takes scores on the calibration data.
         reference: What the float model should answer to the calibration data: outputs by name (a mapping or an `.npz` file),
@@ -122,7 +124,7 @@ def advise(
         raise ConfigValueError(f"minutes is {minutes}; it is above 0.")
     if metric is not None and evaluation is None:
         raise ConfigValueError("A metric needs evaluation data with references.")
-    wanted = asked(recipe, target)
+    wanted = asked(recipe, target, fix)
     if keeps_scales(wanted):
         raise ConfigValueError(
             "The recipe keeps the scales that the model has; advice is on scales that are chosen from data."
