@@ -12,7 +12,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from calibrant.data.batch import Batch
 from calibrant.data.open import open_data
 from calibrant.errors import DataError
 from calibrant.graph.load import load
@@ -36,12 +35,14 @@ class TrainingData:
         extras: Other arrays of the source with a row for each sample, such as labels.
         shared: Inputs that are the same for all samples.
         fixed: The batch that the model takes, where it takes no other.
+        whole: The inputs share no axis of samples: a feed is a sample, and a step is one of them.
     """
 
     inputs: Mapping[str, npt.NDArray[Any]]
     extras: Mapping[str, npt.NDArray[Any]]
     shared: Mapping[str, npt.NDArray[Any]]
     fixed: int | None = None
+    whole: bool = False
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -72,6 +73,7 @@ class TrainingData:
             {k: x[rows] for k, x in self.extras.items()},
             self.shared,
             self.fixed,
+            self.whole,
         )
 
     def batch_size(self, asked: int) -> int:
@@ -104,12 +106,18 @@ class TrainingData:
         for start in range(0, len(self), size):
             yield self._batch(np.arange(start, min(start + size, len(self))), names)
 
+    def _of(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        if name in self.shared:
+            return self.shared[name]
+        return _rows(self.inputs[name], rows, self.whole)
+
     def _batch(self, rows: npt.NDArray[np.int64], names: Sequence[str]) -> Samples:
-        inputs = tuple(
-            torch.from_numpy(self.shared[n] if n in self.shared else self.inputs[n][rows])
-            for n in names
+        inputs = tuple(torch.from_numpy(self._of(n, rows)) for n in names)
+        return (
+            rows,
+            inputs,
+            {k: torch.from_numpy(_rows(x, rows, self.whole)) for k, x in self.extras.items()},
         )
-        return rows, inputs, {k: torch.from_numpy(x[rows]) for k, x in self.extras.items()}
 
 
 def read_samples(model: Any, data: Any, preprocess: str | Path | None = None) -> TrainingData:
@@ -127,25 +135,37 @@ def read_samples(model: Any, data: Any, preprocess: str | Path | None = None) ->
     inputs: dict[str, list[npt.NDArray[Any]]] = {}
     extras: dict[str, list[npt.NDArray[Any]]] = {}
     shared: dict[str, npt.NDArray[Any]] = {}
-    held = 0
+    held, whole = 0, False
     for batch in batches:
-        _check(batch)
+        whole = whole or batch.whole
         for name, x in batch.feeds.items():
-            if name in batch.shared:
+            if name in batch.shared and not batch.whole:
                 shared[name] = np.asarray(x)
                 continue
-            inputs.setdefault(name, []).append(np.asarray(x))
+            inputs.setdefault(name, []).append(
+                np.asarray(x)[None] if batch.whole else np.asarray(x)
+            )
             held += x.nbytes
         for name, x in batch.extras.items():
-            extras.setdefault(name, []).append(np.asarray(x))
+            extras.setdefault(name, []).append(
+                np.asarray(x)[None] if batch.whole else np.asarray(x)
+            )
         if held > LIMIT_BYTES:
             raise DataError(
                 f"{batch.source} has more than {LIMIT_BYTES >> 30} GiB of samples; training holds all of them in "
                 "memory. Give fewer of them."
             )
+    if whole:
+        return TrainingData(_joined(inputs), _joined(extras), shared, 1, whole=True)
     sizes = {b.shape[0] for parts in inputs.values() for b in parts}
     fixed = next(iter(sizes)) if batches.batch_size is not None and _is_fixed(model) else None
     return TrainingData(_joined(inputs), _joined(extras), shared, fixed)
+
+
+def _rows(x: npt.NDArray[Any], rows: npt.NDArray[np.int64], whole: bool) -> npt.NDArray[Any]:
+    """Return samples of an array; a feed that is a sample has no axis of samples."""
+    found: npt.NDArray[Any] = x[rows[0]] if whole else x[rows]
+    return found
 
 
 def _is_fixed(model: Any) -> bool:
@@ -154,15 +174,10 @@ def _is_fixed(model: Any) -> bool:
     return any(isinstance(s[0], int) for s in shapes)
 
 
-def _check(batch: Batch) -> None:
-    if batch.whole:
-        raise DataError(
-            f"{batch.source}: the inputs share no axis of samples; training needs samples on axis 0."
-        )
-
-
 def _joined(parts: Mapping[str, list[npt.NDArray[Any]]]) -> dict[str, npt.NDArray[Any]]:
     try:
         return {k: np.concatenate(xs) for k, xs in parts.items()}
     except ValueError as e:
-        raise DataError(f"Training samples have different shapes: {e}.") from e
+        raise DataError(
+            f"Training samples have different shapes, and training holds them in one array: {e}."
+        ) from e
