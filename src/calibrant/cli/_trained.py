@@ -38,6 +38,8 @@ def print_trained(fitted: Fitted, metric: str, files: Sequence[Path]) -> None:
         out.print(
             f"What is deployed is what was trained: {agreement['typical_db']:.1f} dB in the median{top} on {agreement['samples']} samples."
         )
+    if agreement is not None and agreement["integers_db"] is not None:
+        out.print(f"With integer sums, as devices have them: {agreement['integers_db']:.1f} dB.")
     for note in fitted.notes:
         out.print(note)
     if not fitted.better:

@@ -20,6 +20,7 @@ import torch
 from torch.fx import GraphModule, Interpreter
 
 from calibrant.errors import ModelError
+from calibrant.qat.integers import IntegerSums, integer_outputs
 from calibrant.qat.operators.conv import conv, conv_transpose, einsum, gemm, matmul
 from calibrant.runtime.measure import compare, run
 from calibrant.runtime.runtime import CPU, Runtime
@@ -51,6 +52,9 @@ class Agreement:
             are equal, and one that is not decides the figure over all.
         float32_db: The same median between the module in float32 and with sums in float64; None where both agree well
             enough without a look at it.
+        integers_db: SQNR between both with integer sums (`integers`), the least of all outputs; None where that was not
+            asked for.
+        integers_top1: Share of equal answers there.
     """
 
     samples: int
@@ -58,6 +62,8 @@ class Agreement:
     top1: float | None
     typical_db: float
     float32_db: float | None = None
+    integers_db: float | None = None
+    integers_top1: float | None = None
 
     @property
     def holds(self) -> bool:
@@ -81,7 +87,7 @@ class Agreement:
             )
 
 
-class _Exact(Interpreter):
+class Exact(Interpreter):
     """Runs a graph with products and sums in float64."""
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
@@ -98,7 +104,7 @@ def outputs_of(
     outputs: Sequence[str],
     feeds: Sequence[Mapping[str, Array]],
     *,
-    exact: bool = False,
+    by: type[Interpreter] | None = None,
 ) -> list[dict[str, Array]]:
     """Return what a module answers to feeds, by the names of the model's outputs; it is in evaluation meanwhile.
 
@@ -107,9 +113,9 @@ def outputs_of(
         names: Its inputs, in their order.
         outputs: Its outputs.
         feeds: Samples.
-        exact: Products and sums in float64: what integers would come to.
+        by: What runs the graph; None calls the module.
     """
-    answering = _Exact(module).run if exact else module
+    answering = module if by is None else by(module).run
     was_training = module.training
     module.eval()
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
@@ -139,6 +145,8 @@ def agreement_of(
     inputs: Sequence[str],
     feeds: Sequence[Mapping[str, Array]],
     runtime: Runtime = CPU,
+    *,
+    integers: bool = False,
 ) -> Agreement:
     """Compare a trained module with the deployed model.
 
@@ -148,6 +156,7 @@ def agreement_of(
         inputs: Names of the inputs of the module, in their order.
         feeds: Samples.
         runtime: Where the deployed model runs.
+        integers: Compare both with integer sums, too, on a few of the samples.
     """
     theirs = run(deploy, feeds, optimize=False, integers=False, runtime=runtime)
     names = list(theirs[0])
@@ -157,12 +166,21 @@ def agreement_of(
     typical, float32 = _typical(theirs, mine), None
     if max(worst, typical) < LIMIT_DB:
         few = feeds[:EXACT_FEEDS]
-        exact = outputs_of(module, inputs, names, few, exact=True)
+        exact = outputs_of(module, inputs, names, few, by=Exact)
         float32 = _typical(exact, mine[: len(few)])
     sizes = [next(iter(f.values())) for f in feeds]
     samples = sum(len(x) if np.ndim(x) else 1 for x in sizes)
     top1 = found[0].top1_agreement if found else None
-    return Agreement(samples, worst, top1, typical, float32)
+    whole_db = whole_top1 = None
+    if integers:
+        few = feeds[:EXACT_FEEDS]
+        sums = compare(
+            integer_outputs(deploy, few, runtime)[0],
+            outputs_of(module, inputs, names, few, by=IntegerSums),
+        )
+        whole_db = min((q.sqnr_db for q in sums), default=float("inf"))
+        whole_top1 = sums[0].top1_agreement if sums else None
+    return Agreement(samples, worst, top1, typical, float32, whole_db, whole_top1)
 
 
 def _typical(reference: list[dict[str, Array]], values: list[dict[str, Array]]) -> float:

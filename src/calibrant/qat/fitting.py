@@ -211,7 +211,7 @@ def _fitted(
     result = None
     if verdict is not None:
         with qat.progress.stage("score"):
-            result = qat.convert()
+            result = qat.convert(check="integers")
             models = (qat.solution.original, qat.calibrated.deploy, result.deploy)
             floating, calibrated, trained = (float(verdict(m)) for m in models)
     better = trained > calibrated
@@ -219,7 +219,7 @@ def _fitted(
         if not better:
             result = qat.calibrated
         elif result is None:
-            result = qat.convert()
+            result = qat.convert(check="integers")
     assert result is not None
     scores = {"float": floating, "calibrated": calibrated, "trained": trained}
     beside = None

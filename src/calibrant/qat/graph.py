@@ -24,7 +24,7 @@ from calibrant.graph.ops import bias_of
 from calibrant.qat.operators import OPERATORS
 from calibrant.qat.operators.registry import Operator
 
-__all__ = ["LEARNED", "Parts", "explained", "key_of", "to_torch"]
+__all__ = ["LEARNED", "Parts", "explained", "item_of", "key_of", "to_torch"]
 
 #: Operator -> inputs that are parameters where the model has them as constants.
 LEARNED: dict[str, tuple[int, ...]] = {
@@ -282,6 +282,14 @@ class _Converter:
         if isinstance(value, list | tuple):
             return tuple(value)
         return value
+
+
+def item_of(node: Any) -> Node | None:
+    """Return the call of a module whose first answer a node is; None where it is something else."""
+    if not isinstance(node, Node) or node.target is not _item or node.args[1] != 0:
+        return None
+    call = node.args[0]
+    return call if isinstance(call, Node) and call.op == "call_module" else None
 
 
 def _item(values: Any, index: int) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +32,11 @@ from calibrant.plan.folding import folded_scales
 from calibrant.plan.loaded import keeps_scales
 from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.progress import Callback, Progress
-from calibrant.qat.agreement import Agreement, agreement_of
+from calibrant.qat.agreement import Agreement, agreement_of, outputs_of
 from calibrant.qat.build import Trained, build_module
 from calibrant.qat.giving_back import put_back
 from calibrant.qat.graph import explained, to_torch
+from calibrant.qat.integers import IntegerSums
 from calibrant.qat.learned import with_learned
 from calibrant.qat.normalization import with_statistics
 from calibrant.qat.rates import float_groups
@@ -233,7 +234,11 @@ class Trainable:
         return model
 
     def convert(
-        self, *, into: nn.Module | None = None, latency: bool = False, check: bool = True
+        self,
+        *,
+        into: nn.Module | None = None,
+        latency: bool = False,
+        check: bool | Literal["integers"] = True,
     ) -> QuantizedModel:
         """Return the trained network as files have it, compared with the module on held samples.
 
@@ -241,13 +246,16 @@ class Trainable:
             into: Your module, the one that was prepared: the trained weights are put back into it, under the names of
                 its parameters, so that it computes what the trained float model does.
             latency: Time one inference of both models.
-            check: Refuse a model that is not what was trained.
+            check: Refuse a model that is not what was trained. `integers` compares both with integer sums, too, as devices
+                compute them.
 
         Raises:
             ModelError: The deployed model does not compute what the module does.
-            ConfigValueError: `into` is another module, or holds its weights in a way that they cannot be put back into;
+            ConfigValueError: `check` is another word; or `into` is another module, or holds its weights in a way that they cannot be put back into;
                 it is left as it was.
         """
+        if check not in (True, False, "integers"):
+            raise ConfigValueError(f"check is {check!r}; it is True, False or 'integers'.")
         start = time.perf_counter()
         findings = replace(self.calibrated.findings, trials=(), nodes=(), distances=())
         result = finished(
@@ -261,7 +269,7 @@ class Trainable:
             latency=latency,
             start=start,
         )
-        agreement = self.agreement(result)
+        agreement = self.agreement(result, integers=check == "integers")
         if check:
             agreement.check()
         if into is not None:
@@ -273,19 +281,35 @@ class Trainable:
                 "top1": agreement.top1,
                 "typical_db": agreement.typical_db,
                 "float32_db": agreement.float32_db,
+                "integers_db": agreement.integers_db,
+                "integers_top1": agreement.integers_top1,
             }
         }
         return replace(result, summary={**result.summary, "training": training})
 
-    def agreement(self, result: QuantizedModel, feeds: Sequence[Any] = ()) -> Agreement:
+    def agreement(
+        self, result: QuantizedModel, feeds: Sequence[Any] = (), *, integers: bool = False
+    ) -> Agreement:
         """Say how far the module and a deployed model agree.
 
         Args:
             result: What `convert` made.
             feeds: Samples; those of the probe where there are none.
+            integers: Compare both with integer sums, too.
         """
         held = list(feeds) or self.probe.feeds[:HELD_FEEDS]
-        return agreement_of(self.module, result.deploy, self.inputs, held, self.runtime)
+        return agreement_of(
+            self.module, result.deploy, self.inputs, held, self.runtime, integers=integers
+        )
+
+    def integers(self, feeds: Sequence[Any] = ()) -> list[dict[str, npt.NDArray[Any]]]:
+        """Return what the network answers on a device with integer accumulators, sums exact whatever their order.
+
+        Args:
+            feeds: Samples: input -> array; those of the probe where there are none.
+        """
+        held = list(feeds) or self.probe.feeds[:HELD_FEEDS]
+        return outputs_of(self.module, self.inputs, self.outputs, held, by=IntegerSums)
 
 
 def prepare(
