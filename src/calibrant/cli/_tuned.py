@@ -53,7 +53,10 @@ def print_tuned(result: TuningResult, files: Sequence[Path]) -> None:
         for move in [m for m in result.moves if m.taken] or result.moves[:_NAMED]:
             moves.add_row(*map(escaped, row_of(move.content())))
         out.print(moves)
-        out.print(f"{len(result.moves)} moves were tried; tuning_report.md has all of them.")
+        tried = len(result.moves)
+        out.print(
+            f"{tried} move{'s were' if tried != 1 else ' was'} tried; tuning_report.md has all of it."
+        )
     counts = ", ".join(
         f"{n} in {p}" for p, n in result.menu.counts(result.best.assignment).items()
     )

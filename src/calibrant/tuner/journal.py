@@ -49,7 +49,8 @@ class Journal:
             OutputError: It cannot be read or written, or is no journal.
         """
         self.path = Path(folder) / JOURNAL_FILE if folder is not None else None
-        self.reused = 0
+        self._written: set[str] = set()
+        self._earlier: set[str] = set()
         with self._said():
             if self.path is not None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,11 +73,18 @@ class Journal:
             row = self._base.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
-        self.reused += 1
+        if key not in self._written:
+            self._earlier.add(key)
         return json.loads(row[0])
+
+    @property
+    def reused(self) -> int:
+        """How many answers of an earlier run were of use to this one."""
+        return len(self._earlier)
 
     def put(self, key: str, kind: str, question: str, answer: Any, seconds: float) -> None:
         """Keep an answer; it is on disk when this returns."""
+        self._written.add(key)
         row = (key, kind, question, json.dumps(answer), seconds, time.time())
         with self._said(), self._base:
             self._base.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)", row)

@@ -155,9 +155,14 @@ def _layers(report: Mapping[str, Any]) -> list[str]:
 
 def _took(report: Mapping[str, Any]) -> str:
     counted = report["evaluations"]
+    reused = report["reused"]
+    earlier = (
+        f" {reused} answer{'s' * (reused != 1)} came from the journal of an earlier run."
+        if reused
+        else ""
+    )
     return (
         f"{counted['full']} full evaluations, the float model's among them; {counted['partial_samples']} samples in "
         f"evaluations that ended early, held out, or without labels; {counted['precheck_samples']} in looks at few samples: "
-        f"the first of a trial, or those that tell trials apart; {report['seconds']:.0f} s. {report['reused']} answers came "
-        "from the journal of an earlier run."
+        f"the first of a trial, or those that tell trials apart; {report['seconds']:.0f} s.{earlier}"
     )

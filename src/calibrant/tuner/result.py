@@ -52,7 +52,7 @@ class TuningResult:
         verdict: What the best model reaches on all evaluation samples, those held out too.
         unit: What `cost` counts: `macs` (multiplications times bits), `size` (bytes of weights), or a table's file.
         counts: Evaluations, those that an earlier run with the same journal had made among them.
-        reused: Answers that came from the journal.
+        reused: Answers that came from the journal of an earlier run.
         errors: Precision -> layer -> what it loses alone (energy of the error over energy of the signal).
         seconds: Wall time of the run.
         interrupted: What ended it early: `Ctrl-C`, `time`; empty where it ended by itself.
