@@ -98,6 +98,7 @@ def test_identical_trials_never_run_twice(tmp_path: Path) -> None:
     again = tuned(digits.MODEL, calibration(), evaluate, "max-drop 0.001", out=tmp_path)
     assert len(calls) == ran
     assert again.search.best.assignment == first.search.best.assignment
+    assert first.reused == 0  # what one run asks twice is no earlier run
     assert again.reused > 0
 
 
