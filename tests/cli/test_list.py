@@ -138,6 +138,32 @@ def test_quiet_prints_warnings_alone(files: Path, capsys: pytest.CaptureFixture[
     assert (files / "run" / "deploy.onnx").exists()
 
 
+LOUD = {
+    "evaluate": ["--metric", "top1"],
+    "sensitivity": ["--samples", "2"],
+    "advise": ["--samples", "2", "--minutes", "0.01"],
+    "tune": ["--min", "0", "--metric", "top1", "--out", "RUN", "--max-trials", "2"],
+}
+
+
+@pytest.mark.parametrize("command", LOUD)
+def test_every_long_command_can_be_quiet(
+    command: str, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(files / "run") if w == "RUN" else w for w in LOUD[command]]
+    data = ["--data", str(files / "eval.npz")]
+    data += ["--eval", str(files / "eval.npz")] if command == "tune" else []
+    call = [command, str(files / "model.onnx"), *data, *words, "--quiet"]
+    assert main(call) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert all("arning" in line or line.startswith(" ") for line in printed.out.splitlines())
+    assert main([*call, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)
+    assert main([*call, "--verbose"]) == 5
+    assert "--quiet and --verbose are given" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from calibrant.cli._tables import console as _console
 from calibrant.cli._tables import escaped as _escaped
 from calibrant.cli._tables import table as _table
-from calibrant.errors import OutputError
+from calibrant.errors import ConfigValueError, OutputError
 from calibrant.report.short import with_parts
 from calibrant.text.json_out import json_of
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_folder",
+    "check_loudness",
     "print_evaluation",
     "print_json",
     "print_summary",
@@ -49,6 +50,12 @@ def check_folder(folder: Path) -> None:
         raise OutputError(
             f"The results cannot be written to '{folder}': '{around}' is not writable ({e.strerror})."
         ) from e
+
+
+def check_loudness(*, quiet: bool, verbose: bool) -> None:
+    """Raise where both less and more than usual is asked for."""
+    if quiet and verbose:
+        raise ConfigValueError("--quiet and --verbose are given; one of them can be.")
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from calibrant.cli._options import (
     Model,
     Preprocess,
     Provider,
+    Quiet,
     Report,
     Target,
     Threads,
@@ -144,6 +145,7 @@ def advise(
     provider: Provider = "cpu",
     threads: Threads = None,
     as_json: Json = False,
+    quiet: Quiet = False,
     page: Report = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -158,7 +160,7 @@ def advise(
     from calibrant.cli._module import model_of
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._reported import add_report, check_report
-    from calibrant.cli._summary import check_folder, print_json, quiet_stdout
+    from calibrant.cli._summary import check_folder, check_loudness, print_json, quiet_stdout
     from calibrant.diagnose import advise as run
     from calibrant.errors import ConfigValueError
     from calibrant.graph.load import load, prepare
@@ -171,7 +173,8 @@ def advise(
     if out is not None:
         check_folder(out)
     files: list[Path] = []
-    with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
+    check_loudness(quiet=quiet, verbose=verbose)
+    with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose or quiet)) as progress:
         network = model_of(model, data)
         advice = run(
             network,
@@ -213,5 +216,5 @@ def advise(
             files += add_report(out, network_of(prepared))
     if as_json:
         print_json(advice.content())
-    else:
+    elif not quiet:
         print_advice(advice, files, verbose=verbose)

@@ -17,6 +17,7 @@ from calibrant.cli._options import (
     Json,
     Preprocess,
     Provider,
+    Quiet,
     Report,
     Threads,
     Verbose,
@@ -142,6 +143,7 @@ def compare(
     ] = None,
     threads: Threads = None,
     as_json: Json = False,
+    quiet: Quiet = False,
     page: Report = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -157,12 +159,13 @@ def compare(
     from calibrant.cli._module import model_of
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._reported import add_report, check_report
-    from calibrant.cli._summary import check_folder, print_json, quiet_stdout
+    from calibrant.cli._summary import check_folder, check_loudness, print_json, quiet_stdout
 
     check_report(out, report=page)
     if out is not None:
         check_folder(out)
-    with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
+    check_loudness(quiet=quiet, verbose=verbose)
+    with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose or quiet)) as progress:
         report = run(
             model_of(float_model, data),
             quantized,
@@ -185,5 +188,5 @@ def compare(
         files += add_report(out, report.network)
     if as_json:
         print_json(report.content())
-    else:
+    elif not quiet:
         print_report(report, files, verbose=verbose)

@@ -17,6 +17,7 @@ from calibrant.cli._options import (
     Model,
     Preprocess,
     Provider,
+    Quiet,
     Threads,
     Verbose,
 )
@@ -63,6 +64,7 @@ def evaluate(
     provider: Provider = "cpu",
     threads: Threads = None,
     as_json: Json = False,
+    quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
@@ -74,12 +76,13 @@ def evaluate(
     from calibrant.analysis.evaluate import evaluate as run
     from calibrant.cli._module import model_of
     from calibrant.cli._progress import progress_bars
-    from calibrant.cli._summary import print_evaluation, print_json, quiet_stdout
+    from calibrant.cli._summary import check_loudness, print_evaluation, print_json, quiet_stdout
     from calibrant.errors import ConfigValueError
 
     if at_least is not None and math.isnan(at_least):
         raise ConfigValueError("--min is nan; it is a number.")
-    with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
+    check_loudness(quiet=quiet, verbose=verbose)
+    with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose or quiet)) as progress:
         result = run(
             model_of(model, data),
             data,
@@ -95,7 +98,7 @@ def evaluate(
 
         limit = {} if at_least is None else {"min": at_least, "met": result.value >= at_least}
         print_json({"model": str(model), **asdict(result), **limit})
-    else:
+    elif not quiet:
         print_evaluation(str(model), result)
     if at_least is not None and not result.value >= at_least:  # NaN is below everything
         typer.echo(f"{result.metric} is {result.value:.6g}, below {at_least:g}.", err=True)

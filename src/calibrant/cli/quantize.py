@@ -260,6 +260,7 @@ def quantize(
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._summary import (
         check_folder,
+        check_loudness,
         print_json,
         print_summary,
         print_warnings,
@@ -275,8 +276,7 @@ def quantize(
     from calibrant.report.evidence import COMMANDS_FILE, Commands, text_of
     from calibrant.report.page import check_packages
 
-    if quiet and verbose:
-        raise ConfigValueError("--quiet and --verbose are given; one of them can be.")
+    check_loudness(quiet=quiet, verbose=verbose)
     wanted = with_options(
         load_recipe(recipe_source(recipe), dialect=dialect, strict=strict)
         if recipe is not None

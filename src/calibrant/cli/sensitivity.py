@@ -19,6 +19,7 @@ from calibrant.cli._options import (
     Model,
     Preprocess,
     Provider,
+    Quiet,
     Report,
     Threads,
     Verbose,
@@ -147,6 +148,7 @@ def sensitivity(
     provider: Provider = "cpu",
     threads: Threads = None,
     as_json: Json = False,
+    quiet: Quiet = False,
     page: Report = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -160,13 +162,14 @@ def sensitivity(
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._ranked import print_ranking
     from calibrant.cli._reported import add_report, check_report
-    from calibrant.cli._summary import check_folder, print_json, quiet_stdout
+    from calibrant.cli._summary import check_folder, check_loudness, print_json, quiet_stdout
     from calibrant.diagnose import sensitivity as run
 
     check_report(out, report=page)
     if out is not None:
         check_folder(out)
-    with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
+    check_loudness(quiet=quiet, verbose=verbose)
+    with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose or quiet)) as progress:
         ranking = run(
             model_of(model, data),
             data,
@@ -191,5 +194,5 @@ def sensitivity(
         files += add_report(out, ranking.network)
     if as_json:
         print_json(ranking.content())
-    else:
+    elif not quiet:
         print_ranking(ranking, files, per_cost=per_cost, verbose=verbose)

@@ -20,6 +20,7 @@ from calibrant.cli._options import (
     Model,
     Preprocess,
     Provider,
+    Quiet,
     Report,
     Strict,
     Target,
@@ -210,6 +211,7 @@ def train(
         ),
     ] = "cpu",
     as_json: Json = False,
+    quiet: Quiet = False,
     page: Report = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -224,7 +226,13 @@ def train(
     from calibrant.cli._module import model_of
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._reported import add_report, check_report
-    from calibrant.cli._summary import check_folder, print_json, quiet_stdout
+    from calibrant.cli._summary import (
+        check_folder,
+        check_loudness,
+        print_json,
+        print_warnings,
+        quiet_stdout,
+    )
     from calibrant.cli._trained import print_trained
     from calibrant.dialects import load_recipe
     from calibrant.errors import ConfigValueError
@@ -248,7 +256,8 @@ def train(
         wanted = replace(wanted, fix=merged(wanted.fix, fixed_by_text(fix, "--fix")))
     check_report(out, report=page)
     check_folder(out)
-    with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
+    check_loudness(quiet=quiet, verbose=verbose)
+    with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose or quiet)) as progress:
         fitted, files = train_files(
             model_of(model, data),
             data,
@@ -280,6 +289,8 @@ def train(
         files = [*files, *add_report(out, network_of(network))]
     if as_json:
         print_json({**fitted.result.summary, "files": [str(f) for f in files]})
+    elif quiet:
+        print_warnings(fitted.result.summary)
     else:
         print_trained(fitted, metric or "sqnr_db", files)
     if not fitted.better:

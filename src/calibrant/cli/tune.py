@@ -21,6 +21,7 @@ from calibrant.cli._options import (
     Json,
     Preprocess,
     Provider,
+    Quiet,
     Ray,
     Target,
     Threads,
@@ -376,6 +377,7 @@ def tune(
     jobs: Jobs = None,
     ray: Ray = None,
     as_json: Json = False,
+    quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
@@ -389,7 +391,13 @@ def tune(
     from calibrant.cli._fixed import fixed_values
     from calibrant.cli._module import model_of
     from calibrant.cli._progress import progress_bars
-    from calibrant.cli._summary import check_folder, print_json, quiet_stdout
+    from calibrant.cli._summary import (
+        check_folder,
+        check_loudness,
+        print_json,
+        print_warnings,
+        quiet_stdout,
+    )
     from calibrant.cli._tuned import print_tuned
     from calibrant.errors import ConfigValueError
     from calibrant.report.evidence import COMMANDS_FILE, Commands
@@ -435,7 +443,8 @@ def tune(
         check_packages()
     if emit_training is not None:
         check_training_file(emit_training)
-    with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:
+    check_loudness(quiet=quiet, verbose=verbose)
+    with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose or quiet)) as progress:
         result = run(
             model_of(call["model"], call["data"]),
             call["data"],
@@ -482,6 +491,8 @@ def tune(
             typer.echo(f"{emit_training}: {sentence}", err=True)
     if as_json:
         print_json(result.content(place))
+    elif quiet:
+        print_warnings(result.result.summary)
     else:
         print_tuned(result, files)
     if not result.met:
