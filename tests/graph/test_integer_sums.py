@@ -42,8 +42,8 @@ def test_a_convolution_adds_up_integers(dtype, channels):
     net = model(
         CONV,
         {
-            "s": s,
-            "z": zero,
+            "s": np.asarray(s),
+            "z": np.asarray(zero),
             "w": weight,
             "t": t,
             "u": np.zeros(4, np.int8),
@@ -81,7 +81,7 @@ def test_a_product_of_matrices_adds_up_integers():
             v = DequantizeLinear <axis = 0> (w, t)
             y = Gemm <transB = 1> (a, v, b)
         }""",
-        {"s": s, "z": np.uint8(128), "w": weight, "t": t, "b": bias},
+        {"s": np.asarray(s), "z": np.asarray(128, np.uint8), "w": weight, "t": t, "b": bias},
     )
     x = ((stored - 128) * float(s)).astype(np.float32)
     changed, layers = with_integer_sums(net)
@@ -99,7 +99,11 @@ def test_what_is_not_quantized_stays():
             a = DequantizeLinear (q, s, z)
             y = MatMul (a, w)
         }""",
-        {"s": np.float32(0.1), "z": np.uint8(0), "w": np.ones((3, 2), np.float32)},
+        {
+            "s": np.asarray(0.1, np.float32),
+            "z": np.asarray(0, np.uint8),
+            "w": np.ones((3, 2), np.float32),
+        },
     )
     changed, layers = with_integer_sums(net)
     assert layers == ()

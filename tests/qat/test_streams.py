@@ -29,14 +29,15 @@ def model(tmp_path: Path) -> Path:
         helper.make_node("LSTM", ["t", "wx", "wh", "b", "", "h", "c"], ["", "hn", "cn"], hidden_size=6),
         helper.make_node("MatMul", ["hn", "v"], ["y"]),
     ]  # fmt: skip
-    state = [("h", [1, 1, 6]), ("c", [1, 1, 6])]
+    inputs: list[tuple[str, list[str | int]]] = [
+        ("x", ["time", 8]),
+        ("h", [1, 1, 6]),
+        ("c", [1, 1, 6]),
+    ]
     graph = helper.make_graph(
         nodes,
         "g",
-        [
-            helper.make_tensor_value_info(n, TensorProto.FLOAT, s)
-            for n, s in [("x", ["time", 8]), *state]
-        ],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs],
         [
             helper.make_tensor_value_info(n, TensorProto.FLOAT, s)
             for n, s in [("y", [1, 1, 3]), ("hn", [1, 1, 6]), ("cn", [1, 1, 6])]
