@@ -20,6 +20,7 @@ from typing import Any
 
 from _api import class_text, docstring_text, member_text
 from _marked import ROOT, table, update
+from _unloaded import unloaded
 
 import calibrant
 from calibrant import algorithms, debug, recipe
@@ -100,6 +101,45 @@ def debug_functions() -> str:
     return "\n\n".join(
         f"## `calibrant.debug.{n}`\n\n{member_text(getattr(debug, n))}" for n in debug.__all__
     )
+
+
+def training() -> str:
+    """Return the functions and classes of `calibrant.qat`, which loads torch; they are read from the source."""
+    from calibrant import qat
+
+    parts = []
+    for name in qat.__all__:
+        home = qat._HOMES.get(name)
+        if home is not None and home.endswith(f".{name}"):
+            continue  # a module
+        value = unloaded(home, name, PACKAGE.parent) if home is not None else getattr(qat, name)
+        text = class_text(value) if inspect.isclass(value) else member_text(value)
+        parts.append(f"## `calibrant.qat.{name}`\n\n{text}")
+        if inspect.isclass(value):
+            parts += [f"### `{name}.{n}`\n\n{member_text(f)}" for n, f in _methods(value)]
+    for home, listed in MODULES.items():
+        parts.append(f"## `{home}`")
+        for name in listed:
+            text = member_text(
+                unloaded(SOURCES.get(home, f"calibrant.{home}"), name, PACKAGE.parent)
+            )
+            parts.append(f"### `{home}.{name}`\n\n{text}")
+    return "\n\n".join(parts)
+
+
+#: Modules of training: functions that a user calls.
+MODULES = {
+    "qat.functional": ("ulq", "ulq_weight"),
+    "qat.amct": (
+        "create_quant_retrain_config",
+        "create_quant_retrain_model",
+        "restore_quant_retrain_model",
+        "save_quant_retrain_model",
+    ),
+    "qat.horizon": ("prepare", "set_fake_quantize", "export", "convert"),
+}
+#: Where they stand, if it is another module.
+SOURCES = {"qat.amct": "calibrant.qat.amct.functions"}
 
 
 def results() -> str:
@@ -299,6 +339,7 @@ WRITERS = {
     "command line": cli,
     "public functions": functions,
     "debug functions": debug_functions,
+    "training": training,
     "results and values": results,
     "parts of recipes": recipes,
     "further names": names,

@@ -42,7 +42,8 @@ def modules() -> list[str]:
     found = pkgutil.walk_packages(calibrant.__path__, "calibrant.")
     names = [m.name for m in found if not m.name.endswith("__main__")]
     if importlib.util.find_spec("torch") is None:
-        names = [n for n in names if not n.startswith("calibrant.qat")]
+        training = ("calibrant.qat", "calibrant.compat.amct", "calibrant.compat.horizon")
+        names = [n for n in names if not n.startswith(training)]
     return ["calibrant", *names]
 
 

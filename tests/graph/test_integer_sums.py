@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -12,7 +14,7 @@ from calibrant.graph.passes.integer_sums import with_integer_sums
 from calibrant.runtime.measure import run
 
 
-def model(text: str, constants: dict[str, np.ndarray]) -> ir.Model:
+def model(text: str, constants: dict[str, Any]) -> ir.Model:
     proto = parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]>\n{text}')
     made = [onnx.numpy_helper.from_array(v, k) for k, v in constants.items()]
     proto.graph.initializer.extend(made)

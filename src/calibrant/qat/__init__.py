@@ -18,6 +18,7 @@ __all__ = [
     "check_torch",
     "fit",
     "functional",
+    "horizon",
     "prepare",
     "train_files",
 ]
@@ -29,6 +30,7 @@ _HOMES: dict[str, str] = {
     "amct": "calibrant.qat.amct",
     "fit": "calibrant.qat.fitting",
     "functional": "calibrant.qat.functional",
+    "horizon": "calibrant.qat.horizon",
     "prepare": "calibrant.qat.trainable",
     "train_files": "calibrant.qat.files",
 }

@@ -21,6 +21,8 @@ from calibrant.qat.trainable import prepare
 __all__ = [
     "create_quant_retrain_config",
     "create_quant_retrain_model",
+    "feeds_of",
+    "rename",
     "restore_quant_retrain_model",
     "save_quant_retrain_model",
 ]
@@ -62,7 +64,7 @@ def create_quant_retrain_model(
     """
     text = Path(config_file).read_text(encoding="utf-8")
     float_model = _exported(model, input_data)
-    qat = prepare(float_model, _feeds(float_model, input_data), config_file)
+    qat = prepare(float_model, feeds_of(float_model, input_data), config_file)
     in_own_units(qat, config_file)
     batches = load_recipe(config_file).calibration.batch_num or 1
     return RetrainModel(qat, text, Path(record_file), batches).train(model.training)
@@ -147,14 +149,15 @@ def save_quant_retrain_model(
     prefix = str(save_path)
     start = prefix if prefix.endswith("/") else f"{prefix}_"
     for name, made in (("fake_quant", result.fake_quant), ("deploy", result.deploy)):
-        _rename(made, input_names, output_names)
+        rename(made, input_names, output_names)
         path = Path(f"{start}{name}_model.onnx")
         path.parent.mkdir(parents=True, exist_ok=True)
         ir.save(made, path)
     write_text(Path(record_file), result.record.text())
 
 
-def _rename(model: ir.Model, inputs: Sequence[str] | None, outputs: Sequence[str] | None) -> None:
+def rename(model: ir.Model, inputs: Sequence[str] | None, outputs: Sequence[str] | None) -> None:
+    """Give inputs and outputs of a model names, in place."""
     for values, names in ((model.graph.inputs, inputs), (model.graph.outputs, outputs)):
         for value, name in zip(values, names or (), strict=False):
             value.name = name
@@ -166,7 +169,8 @@ def _exported(model: nn.Module, input_data: Any) -> ir.Model:
     return exported(model, input_data)
 
 
-def _feeds(model: ir.Model, input_data: Any) -> dict[str, Any]:
+def feeds_of(model: ir.Model, input_data: Any) -> dict[str, Any]:
+    """Return what a module is called with as arrays, by the names of the model's inputs."""
     given = input_data if isinstance(input_data, tuple | list) else (input_data,)
     return {
         v.name or "": x.detach().cpu().numpy()

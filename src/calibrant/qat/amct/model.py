@@ -17,7 +17,7 @@ from calibrant.qat.quantizers import ActivationQuantizer
 from calibrant.qat.trainable import Trainable
 from calibrant.stats import TensorStats
 
-__all__ = ["RetrainModel", "write_text"]
+__all__ = ["RetrainModel", "set_clips", "write_text"]
 
 
 class RetrainModel(nn.Module):
@@ -40,7 +40,7 @@ class RetrainModel(nn.Module):
         for path, clips in _clips(qat, config).items():
             quantizer: Any = qat.module.get_submodule(path)
             if clips is not None:
-                _set(quantizer, *clips)
+                set_clips(quantizer, *clips)
             elif quantizer.spec.learns:
                 self.starts.append(_Start(quantizer, batch_num))
 
@@ -76,7 +76,7 @@ class _Start:
         self.seen = stats if self.seen is None else self.seen.merge(stats)
         self.left -= 1
         if self.left:
-            _set(self.quantizer, float(x.max()), float(x.min()))
+            set_clips(self.quantizer, float(x.max()), float(x.min()))
         else:
             self._end()
 
@@ -86,11 +86,11 @@ class _Start:
         assert self.seen is not None
         spec = QuantSpec(self.quantizer.spec.bits, symmetric=True)
         low, high = algorithms.activation("ifmr")(self.seen, spec).range
-        _set(self.quantizer, float(high), float(low))
+        set_clips(self.quantizer, float(high), float(low))
 
 
 @torch.no_grad()
-def _set(quantizer: ActivationQuantizer, high: float, low: float) -> None:
+def set_clips(quantizer: ActivationQuantizer, high: float, low: float) -> None:
     """Set both clips; processes that train together get the mean of theirs."""
     clips = _over_workers(torch.tensor([high, low], device=quantizer.ends.device))
     quantizer.ends.copy_(clips / quantizer.unit)

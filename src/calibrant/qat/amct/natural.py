@@ -18,6 +18,7 @@ Source: the public code of AMCT for PyTorch (training with quantization); docs/e
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,14 +94,20 @@ class NaturalBias(BiasQuantizer):
         return self.bias if self.training else super().forward(of_input, of_weight)
 
 
-def in_own_units(qat: Trainable, config_file: str | Path) -> None:
-    """Let every quantizer train as in the toolkit; a layer with a folded batch normalization keeps its gains."""
+def in_own_units(qat: Trainable, config_file: str | Path | None = None) -> None:
+    """Let every quantizer train as it is, as in the toolkits; a layer with a folded batch normalization keeps its gains.
+
+    Args:
+        qat: The network.
+        config_file: A configuration for training, which says where the lower end of a range stays 0; None where none does.
+    """
     module, trained = qat.module, qat.trained
     model, plan, params = qat.solution.model, qat.solution.plan, qat.solution.params
     nodes = {n.name or "": n for n in model.graph}
-    said = asked_of_training(
-        load_recipe(config_file), resolve(load_recipe(config_file), model, check=False), plan
-    ).fixed_min
+    said: Mapping[str, bool] = {}
+    if config_file is not None:
+        recipe = load_recipe(config_file)
+        said = asked_of_training(recipe, resolve(recipe, model, check=False), plan).fixed_min
     made: dict[str, nn.Module] = {}
     for d in plan.activations:
         path = trained.activations[d.id]
@@ -111,7 +118,7 @@ def in_own_units(qat: Trainable, config_file: str | Path) -> None:
         behind_relu = any(
             v.name == d.tensor and n.op_type == "Relu" for n in nodes.values() for v in n.outputs
         )
-        fixed = asked[0] if asked else behind_relu
+        fixed = asked[0] if asked else behind_relu and config_file is not None
         made[path] = NaturalActivation.like(quantizer, fixed_min=fixed and not d.spec.symmetric)
     for w in plan.weights:
         weight = float_weight(model, plan, w, params.activations)

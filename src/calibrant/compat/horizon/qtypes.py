@@ -22,7 +22,7 @@ from calibrant.plan.compensation import COMPENSATED, places
 from calibrant.results import QuantizedModel, result_of
 from calibrant.retype import QTYPES, Quantizer, quantizers_of, retyped
 
-__all__ = ["QTYPES", "Quantizer", "Selector", "set_calib_qtype"]
+__all__ = ["set_calib_qtype"]
 
 
 def set_calib_qtype(quantized: QuantizedModel, selector: Selector, qtype: str) -> QuantizedModel:
