@@ -70,7 +70,7 @@ def main() -> None:
 # ------------------------------------------------------------------------------------------------ greedy
 
 
-def greedy(menu: Menu, *_: object) -> Strategy[Question, Any, Found]:
+def greedy(menu: Menu, *_: object, **__: object) -> Strategy[Question, Any, Found]:
     """Raise layers one by one, those first that win most when each alone is raised."""
     low, high = menu.precisions[0], menu.precisions[1]
     trials: list[Trial] = []

@@ -12,7 +12,7 @@ import calibrant
 from calibrant.analysis.tasks.corpus import CorpusMetric
 from calibrant.analysis.tasks.registry import task_metric
 from calibrant.demo import digits
-from calibrant.tuner.corpus import bootstrap
+from calibrant.tuner.corpus import bootstrap, values_of_draws
 from calibrant.tuner.result import TuningResult
 
 
@@ -79,7 +79,7 @@ def test_the_interval_holds_the_loss_as_often_as_it_says() -> None:
         shared, own = rng.standard_normal((2, 80))
         mine = [(float(x) ** 2, 1) for x in shared + 0.5 * own]
         reference = [(float(x) ** 2, 1) for x in shared]
-        ends = bootstrap(metric, mine, reference)
+        ends = bootstrap(metric, mine, values_of_draws(metric, reference))
         assert ends is not None
         held += ends[0] <= 1 - np.sqrt(1.25) <= ends[1]
     assert held >= 50
@@ -89,5 +89,5 @@ def test_equal_models_say_nothing_of_an_interval() -> None:
     metric = task_metric("rmse")
     assert isinstance(metric, CorpusMetric)
     same = [(1.0, 1), (2.0, 1)]
-    assert bootstrap(metric, same, same) is None
-    assert bootstrap(metric, same[:1], same[1:]) is None
+    assert bootstrap(metric, same, values_of_draws(metric, same)) is None
+    assert bootstrap(metric, same[:1], values_of_draws(metric, same[1:])) is None

@@ -18,7 +18,10 @@ from calibrant.demo import digits
 from calibrant.graph.load import load
 from calibrant.runtime.runtime import Runtime
 from calibrant.tuner.evaluations import Evaluations
+from calibrant.tuner.evaluator import Runner
 from calibrant.tuner.journal import Journal
+from calibrant.tuner.likeness import Likeness
+from calibrant.tuner.looks import PairedLooks, RatioLooks
 from calibrant.tuner.paired import Paired
 from calibrant.tuner.samples import Samples
 from calibrant.tuner.telling import SHARE, telling
@@ -62,9 +65,17 @@ def evaluations(journal: Journal | None = None, **options: Any) -> Evaluations:
     data = {"image": found.image, "labels": found.labels}
     paired = Paired(Samples(data, load(digits.MODEL), Runtime()), batch_metric("top1"), **options)
     paired.open()
-    evaluator: Any = SimpleNamespace(paired=paired, higher_is_better=True)
+    evaluator: Any = SimpleNamespace(
+        paired=paired, higher_is_better=True, looks=lambda _: PairedLooks(paired)
+    )
     reference = float(paired.reference.mean())
     return Evaluations(evaluator, journal or Journal(), reference, 0.0)
+
+
+def seen_by(found: Evaluations) -> Any:
+    """Return what trials lost, sample by sample."""
+    assert isinstance(found._looks, PairedLooks)
+    return found._looks._losses
 
 
 def test_nothing_is_known_before_a_trial(models: dict[int, ir.Model]) -> None:
@@ -75,7 +86,9 @@ def test_nothing_is_known_before_a_trial(models: dict[int, ir.Model]) -> None:
     assert found.looks
 
 
-def test_without_scores_by_sample_nothing_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_function_gives_one_number_nothing_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Not the float model either, which costs nothing to look at: errors decide."""
     looks: list[Any] = []
     answer = Trials.answer
@@ -87,9 +100,71 @@ def test_without_scores_by_sample_nothing_is_looked_at(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Trials, "answer", spied)
     net, feeds = convolution.residual()
-    calibrant.tune(rescaled(net, "w1", "w2"), batches(feeds), None, "min 0.999999", moves="none")
+    model = rescaled(net, "w1", "w2")
+    truth = Runner(load(model))
+
+    def likeness(runner: Runner) -> float:
+        """Return one number, of which nobody knows what it is a mean of."""
+        return -sum(
+            float(np.abs(runner(f)[n] - x).sum())
+            for f in batches(feeds)[:2]
+            for n, x in truth(f).items()
+        )
+
+    calibrant.tune(model, batches(feeds), likeness, "max-drop 0.01", moves="none")
     assert looks
     assert set(looks) == {None}
+
+
+def test_a_look_without_labels_is_read_by_what_trials_lost() -> None:
+    """Few samples that lose twice what all do say half of it, and 3 dB less on them is 3 dB less in all."""
+    looks = RatioLooks(lambda _: (27.0, 5), np.inf)
+    model: Any = None
+    assert not looks.ready
+    looks.learn("failed", {"score": -np.inf, "look": 20.0})
+    looks.learn("as good as the float model", {"score": np.inf, "look": np.inf})
+    looks.learn("of an older journal", {"score": 20.0})
+    assert not looks.ready
+    looks.learn("a", {"score": 20.0, "look": 17.0})
+    looks.learn("far", {"score": 60.0, "look": 70.0})
+    looked = looks.at({}, lambda: model)
+    assert -10 * np.log10(looked.loss) == pytest.approx(30.0)
+    assert looked.samples == 5
+    assert looks.at({"look": np.inf, "samples": 5.0}, lambda: model).loss == 0
+    assert looks.at({"look": -np.inf, "samples": 5.0}, lambda: model).loss == np.inf
+
+
+def test_likeness_is_looked_at_on_few_samples_that_are_spread(models: dict[int, ir.Model]) -> None:
+    image = digits.evaluation().image[:100]
+    likeness = Likeness(load(digits.MODEL), {"image": image}, "sqnr_db", Runtime(), {})
+    score, count = likeness.look(models[8])
+    whole, all_ = likeness.of(models[8])
+    assert (count, all_) == (25, 100)
+    assert score == pytest.approx(whole, abs=1.5)
+    chosen = np.linspace(0, 99, 25).round().astype(int)
+    same = Likeness(load(digits.MODEL), {"image": image[chosen]}, "sqnr_db", Runtime(), {})
+    assert score == pytest.approx(same.of(models[8])[0], abs=1e-6)
+
+
+def test_a_look_that_one_sample_decides_says_nothing(models: dict[int, ir.Model]) -> None:
+    image = digits.evaluation().image[:100].copy()
+    likeness = Likeness(load(digits.MODEL), {"image": image}, "sqnr_db", Runtime(), {})
+    assert likeness.telling(models[8]) == likeness.look(models[8])[0]
+    image[np.linspace(0, 99, 25).round().astype(int)[7]] *= 30  # far beyond what ranges cover
+    likeness = Likeness(load(digits.MODEL), {"image": image}, "sqnr_db", Runtime(), {})
+    assert likeness.telling(models[8]) is None
+
+
+def test_samples_of_one_batch_are_run_together() -> None:
+    found = digits.evaluation()
+    data = {"image": found.image[:96], "labels": found.labels[:96]}
+    samples = Samples(data, load(digits.MODEL), Runtime(), batch_size=32)
+    samples.open()
+    every = np.concatenate([b.feeds["image"] for b in samples.batches([(0, np.inf)])])
+    some = list(samples.batches([(1, 2), (5, 5), (7, 8), (9, 40), (90, 91)]))
+    assert [b.size for b in some] == [2 + 23, 8, 1]
+    taken = np.concatenate([b.feeds["image"] for b in some])
+    assert np.array_equal(taken, every[[1, 7, *range(9, 40), 90]])
 
 
 def test_a_look_says_what_the_evaluation_of_the_same_model_saw(
@@ -97,7 +172,7 @@ def test_a_look_says_what_the_evaluation_of_the_same_model_saw(
 ) -> None:
     found = evaluations(confidence=None)
     assert not found.reach("a", "", lambda: models[4]).met
-    seen = found._losses["a"]
+    seen = seen_by(found)["a"]
     assert 0 < found.glance("b", "", lambda: models[4]) == pytest.approx(seen.sum() / 600)  # type: ignore[operator]
     assert found.counts.precheck_samples == np.count_nonzero(seen) <= SHARE * len(seen)
 
@@ -108,7 +183,7 @@ def test_a_look_is_part_of_what_another_model_loses(models: dict[int, ir.Model])
     paired = found.evaluator.paired
     assert paired is not None
     losses = paired.losses(paired.run(models[6]).values)
-    differs = np.flatnonzero(found._losses["a"])
+    differs = np.flatnonzero(seen_by(found)["a"])
     assert np.any(losses[differs] != 0)
     assert found.glance("b", "", lambda: models[6]) == pytest.approx(losses[differs].sum() / 600)
 

@@ -122,6 +122,30 @@ class Batch:
             files=self.files[start:stop],
         )
 
+    def rows(self, indices: Sequence[int]) -> Batch:
+        """Return some samples of this batch; its names of samples are then those of the first of them.
+
+        Raises:
+            ValueError: The batch cannot be cut.
+
+        Example:
+            >>> Batch({"x": np.arange(4)}, {}, 0, 4, "the data").rows([0, 3]).feeds["x"]
+            array([0, 3])
+        """
+        chosen = list(indices)
+        if chosen == list(range(chosen[0], chosen[-1] + 1)):
+            return self.part(chosen[0], chosen[-1] + 1)
+        if self.whole:
+            raise ValueError(f"{self} has no axis of samples.")
+        return replace(
+            self,
+            feeds={n: x if n in self.shared else x[chosen] for n, x in self.feeds.items()},
+            extras={n: x[chosen] for n, x in self.extras.items()},
+            first=self.first + chosen[0],
+            size=len(chosen),
+            files=tuple(self.files[i] for i in chosen) if self.files else (),
+        )
+
     def sample(self, offset: int = 0) -> str:
         """Name a sample of this batch for a message.
 

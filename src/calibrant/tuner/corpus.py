@@ -17,8 +17,9 @@ Sources: Efron, Tibshirani, "An introduction to the bootstrap", 1993, section 13
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,33 +28,20 @@ import onnx_ir as ir
 from calibrant.analysis.tasks.corpus import CorpusMetric
 from calibrant.graph.digest import digest
 from calibrant.runtime.runtime import Runtime
-from calibrant.tuner.digests import data_digest
+from calibrant.tuner.digests import data_digest, text_digest
 from calibrant.tuner.divided import said_of
 from calibrant.tuner.evaluator import Score
+from calibrant.tuner.journal import Journal
+from calibrant.tuner.looks import Looks
 from calibrant.tuner.paired import UNSHUFFLED
+from calibrant.tuner.requirement import loss_of
 from calibrant.tuner.samples import Samples
+from calibrant.tuner.settling import Compared, Settled, Settles
 
-__all__ = ["ByCorpus", "Compared", "bootstrap"]
+__all__ = ["ByCorpus", "bootstrap", "values_of_draws"]
 
 #: How often samples are drawn again.
 DRAWS = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """A model beside the float model, on some samples.
-
-    Args:
-        samples: How many.
-        score: Its value on them.
-        loss: What it lost.
-        interval: Between which values the loss on all such samples lies, with 95 % confidence; None where they do not say.
-    """
-
-    samples: int
-    score: float
-    loss: float
-    interval: tuple[float, float] | None
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +61,7 @@ class ByCorpus:
     paired: None = None
     _reference: list[Any] = field(default_factory=list, repr=False)
     _seen: dict[str, list[Any]] = field(default_factory=dict, repr=False)
+    _values: dict[int, list[float]] = field(default_factory=dict, repr=False)
 
     @property
     def higher_is_better(self) -> bool:
@@ -83,6 +72,14 @@ class ByCorpus:
     def runtime(self) -> Runtime:
         """Where models run."""
         return self.samples.runtime
+
+    @property
+    def settling(self) -> Settles:
+        """Itself: what each sample contributes is known."""
+        return self
+
+    def looks(self, reference: float) -> Looks | None:
+        """Return None: no few samples say what the value of all is."""
 
     def digest(self) -> str:
         """Return a text that is another one where scores may come out otherwise."""
@@ -105,6 +102,25 @@ class ByCorpus:
             value = reference + (value - before)
         return Score(value, tuned, (*self.samples.notes, *notes, _NOTE.format(name=self.name)))
 
+    def settle(
+        self,
+        journal: Journal,
+        key: str,
+        shown: str,
+        cost: float | None,
+        deploy: Callable[[], ir.Model],
+    ) -> Settled:
+        """Return what a model reaches on all samples, those held out too (`tuner.settling`)."""
+        key = text_digest(key, "all samples")
+        known = journal.get(key)
+        if known is None:
+            start = time.perf_counter()
+            whole, held = self.compare(deploy())
+            known = {"all": asdict(whole), "held": asdict(held) if held is not None else None}
+            journal.put(key, "full", shown, known, time.perf_counter() - start)
+        rest = _read(known["held"]) if known["held"] is not None else None
+        return Settled(_read(known["all"]), rest, rest.samples if rest is not None else 0)
+
     def compare(self, model: ir.Model) -> tuple[Compared, Compared | None]:
         """Compare a model with the float model on all samples, and on those held out; None where there are none."""
         self._open()
@@ -115,16 +131,20 @@ class ByCorpus:
         return self._compared([*seen, *rest], self._reference), held
 
     def _compared(self, mine: Sequence[Any], reference: Sequence[Any]) -> Compared:
+        better = self.higher_is_better
         score = self.metric.value(mine)
-        loss = self._sign * (self.metric.value(reference) - score)
-        draws = bootstrap(self.metric, mine, reference)
-        interval = (self._sign * draws[0], self._sign * draws[1]) if draws is not None else None
-        ordered = (min(interval), max(interval)) if interval is not None else None
-        return Compared(len(mine), score, loss, ordered)
+        loss = loss_of(score, self.metric.value(reference), higher_is_better=better)
+        draws = bootstrap(self.metric, mine, self._drawn(reference))
+        if draws is not None and not better:
+            draws = -draws[1], -draws[0]
+        return Compared(len(mine), score, loss, draws)
 
-    @property
-    def _sign(self) -> float:
-        return 1.0 if self.higher_is_better else -1.0
+    def _drawn(self, reference: Sequence[Any]) -> list[float]:
+        """Return the float model's values of all draws, of as many samples as these are; found once."""
+        count = len(reference)
+        if count not in self._values:
+            self._values[count] = values_of_draws(self.metric, reference)
+        return self._values[count]
 
     @property
     def _tuned(self) -> int:
@@ -149,32 +169,45 @@ class ByCorpus:
         return self._seen[key], notes
 
 
+def values_of_draws(metric: CorpusMetric, given: Sequence[Any]) -> list[float]:
+    """Return the value of each of `DRAWS` draws; of equally many samples they draw the same ones.
+
+    Args:
+        metric: The metric.
+        given: What each sample contributes.
+    """
+    count = len(given)
+    rng = np.random.default_rng(0)
+    return [metric.value([given[i] for i in rng.integers(0, count, count)]) for _ in range(DRAWS)]
+
+
 def bootstrap(
-    metric: CorpusMetric, mine: Sequence[Any], reference: Sequence[Any]
+    metric: CorpusMetric, mine: Sequence[Any], reference: Sequence[float]
 ) -> tuple[float, float] | None:
     """Return between which values (reference - mine) lies, with 95 % confidence.
 
     Args:
         metric: The metric.
         mine: What each sample contributes for one model.
-        reference: The same for the float model, of the same samples.
+        reference: Values of the float model's draws, of the same samples (`values_of_draws`).
 
     Returns:
         Both ends; None where samples say nothing: fewer than two, no difference, or no value of some draw.
     """
-    count = len(mine)
-    if count < 2:
+    if len(mine) < 2:
         return None
-    rng = np.random.default_rng(0)
-    found = []
-    for _ in range(DRAWS):
-        drawn = rng.integers(0, count, count)
-        first = metric.value([reference[i] for i in drawn])
-        found.append(first - metric.value([mine[i] for i in drawn]))
+    found = np.array(reference) - np.array(values_of_draws(metric, mine))
     if not np.isfinite(found).all() or np.ptp(found) == 0:
         return None
     low, high = np.quantile(found, [0.025, 0.975])
     return float(low), float(high)
+
+
+def _read(said: Mapping[str, Any]) -> Compared:
+    """Return what is in the journal."""
+    ends = said["interval"]
+    interval = (float(ends[0]), float(ends[1])) if ends is not None else None
+    return Compared(said["samples"], said["score"], said["loss"], interval)
 
 
 _NOTE = (

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.errors import CalibrantError, ConfigError, ConfigValueError, ModelError
-from calibrant.tuner.corpus import ByCorpus
-from calibrant.tuner.digests import text_digest
 from calibrant.tuner.evaluator import Evaluator, Score
 from calibrant.tuner.journal import Journal
-from calibrant.tuner.paired import PRECHECK, Paired, Seen, interval
+from calibrant.tuner.looks import Looks
+from calibrant.tuner.paired import PRECHECK, Paired, Seen
 from calibrant.tuner.requirement import loss_of
-from calibrant.tuner.telling import telling
 from calibrant.tuning.questions import Reached
 
 __all__ = ["Counts", "Evaluations", "HeldOut", "Verdict"]
@@ -106,8 +104,12 @@ class Evaluations:
     counts: Counts = field(default_factory=Counts)
     notes: list[str] = field(default_factory=list)
     failed: CalibrantError | None = None
-    _losses: dict[str, Floats] = field(default_factory=dict)
+    _looks: Looks | None = field(default=None, init=False)
     _settled: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Ask who looks at models."""
+        self._looks = self.evaluator.looks(self.reference) if self.several is None else None
 
     def reach(
         self,
@@ -130,6 +132,7 @@ class Evaluations:
         try:
             if known is not None and paired is None:
                 self.counts.full += 1
+                self._learn(key, known)
                 found = Score(float(known["score"]), 0, several=known.get("several"))
                 return self._reached(found, known["cost"])
             if paired is None:
@@ -138,11 +141,12 @@ class Evaluations:
                 found = self.evaluator.score(model)
                 self._note(found.notes)
                 spent = cost(model)
-                answer = {"score": found.value, "several": found.several}
+                answer = {"score": found.value, "several": found.several, "look": found.look}
+                self._learn(key, answer)
                 reached = self._reached(found, spent)
             else:
                 model_or_none, seen = self._seen(paired, known, deploy)
-                self._losses[key] = paired.losses(seen.values)
+                self._learn(key, {"values": seen.values})
                 reached = self._of_pairs(paired, seen, known["cost"] if known else None)
                 if model_or_none is None:
                     return reached
@@ -161,16 +165,17 @@ class Evaluations:
         self.journal.put(key, "full", shown, {**answer, "cost": spent, "seconds": taken}, taken)
         return reached
 
+    def _learn(self, key: str, said: Mapping[str, Any]) -> None:
+        if self._looks is not None:
+            self._looks.learn(key, said)
+
     @property
     def looks(self) -> bool:
-        """Whether models can be looked at on few samples: scores are known by sample, and some samples tell trials apart."""
-        paired = self.evaluator.paired
-        if paired is None or not paired.divisible:
-            return False
-        return bool(telling(list(self._losses.values()), paired.tuned)[0])
+        """Whether models can be looked at on few samples, and that says something."""
+        return self._looks is not None and self._looks.ready
 
     def glance(self, key: str, shown: str, deploy: Deploy) -> float | None:
-        """Return what a model loses on the samples that tell trials apart, if it loses nothing on all others.
+        """Return what a model loses on all samples, as far as few of them say it.
 
         Args:
             key: Digest of all that the answer depends on, but for the samples.
@@ -178,30 +183,22 @@ class Evaluations:
             deploy: Returns the model.
 
         Returns:
-            The loss; None where scores are not known sample by sample, or no sample tells trials apart.
+            The loss; None where models cannot be looked at on few samples, or that says nothing yet.
         """
-        paired = self.evaluator.paired
-        if paired is None or not paired.divisible:
-            return None
-        indices, share = telling(list(self._losses.values()), paired.tuned)
-        if not indices:
+        if self._looks is None or not self._looks.ready:
             return None
         known: dict[str, float] = self.journal.get(key) or {}
-        new = [i for i in indices if str(i) not in known]
-        self.counts.precheck_samples += len(indices)
-        if new:
-            start = time.perf_counter()
-            try:
-                values = paired.at(deploy(), new)
-            except (ConfigError, ModelError) as e:
-                self.failed = e
-                self._note([f"A model could not be looked at, and counts as not met: {e}"])
-                return math.inf
-            known |= {str(i): float(v) for i, v in zip(new, values, strict=True)}
-            self.journal.put(key, "glance", shown, known, time.perf_counter() - start)
-        values = np.array([known[str(i)] for i in indices])
-        losses = [paired.losses(values[k : k + 1], i)[0] for k, i in enumerate(indices)]
-        return share * float(np.mean(losses))
+        start = time.perf_counter()
+        try:
+            looked = self._looks.at(known, deploy)
+        except (ConfigError, ModelError) as e:
+            self.failed = e
+            self._note([f"A model could not be looked at, and counts as not met: {e}"])
+            return math.inf
+        self.counts.precheck_samples += looked.samples
+        if dict(looked.known) != known:
+            self.journal.put(key, "glance", shown, dict(looked.known), time.perf_counter() - start)
+        return looked.loss
 
     def settle(self, key: str, shown: str, reached: Reached, deploy: Deploy) -> Verdict:
         """Return what a model reaches on all samples, those held out too.
@@ -212,52 +209,20 @@ class Evaluations:
             reached: What `reach` said.
             deploy: Returns the model.
         """
-        paired = self.evaluator.paired
-        if isinstance(self.evaluator, ByCorpus) and not math.isnan(reached.score):
-            return self._settle_corpus(self.evaluator, key, shown, reached, deploy)
-        if paired is None or math.isnan(reached.score):
+        settling = self.evaluator.settling
+        if settling is None or math.isnan(reached.score):
             return Verdict(reached)
         if reached.free:
             return Verdict(reached, (0.0, 0.0))  # the float model itself
-        known = self.journal.get(key)
-        seen = Seen(np.array(known["values"])) if known is not None else Seen(np.zeros(0))
-        looked = int(known["seen"]) if known is not None else 0
+        found = settling.settle(self.journal, key, shown, reached.cost, deploy)
+        self._note(found.notes)
         if key not in self._settled:
-            self.counts.partial_samples += paired.count - looked
+            self.counts.partial_samples += found.further
             self._settled.add(key)
-        if len(seen.values) < paired.count:
-            seen = paired.run(deploy(), known=seen)
-            self._note(seen.notes)
-            answer = {
-                **(known or {"cost": reached.cost, "seen": 0}),
-                "values": seen.values.tolist(),
-            }
-            self.journal.put(key, "full", shown, answer, 0.0)
-        losses = paired.losses(seen.values)
-        whole = self._reached(Score(self._score(float(losses.mean())), len(losses)), reached.cost)
-        return Verdict(whole, interval(losses, paired.width), self._held_out(paired, losses))
-
-    def _settle_corpus(
-        self, evaluator: ByCorpus, key: str, shown: str, reached: Reached, deploy: Deploy
-    ) -> Verdict:
-        if reached.free:
-            return Verdict(reached, (0.0, 0.0))
-        key = text_digest(key, "all samples")
-        known = self.journal.get(key)
-        if known is None:
-            start = time.perf_counter()
-            compared, held = evaluator.compare(deploy())
-            known = {"all": asdict(compared), "held": asdict(held) if held is not None else None}
-            self.journal.put(key, "full", shown, known, time.perf_counter() - start)
-        whole, held_out = known["all"], known["held"]
-        self.counts.partial_samples += held_out["samples"] if held_out else 0
-        final = self._reached(Score(whole["score"], whole["samples"]), reached.cost)
-        rest = (
-            HeldOut(held_out["samples"], held_out["loss"], _ends(held_out["interval"]))
-            if held_out
-            else None
-        )
-        return Verdict(final, _ends(whole["interval"]), rest)
+        final = self._reached(Score(found.whole.score, found.whole.samples), reached.cost)
+        held = found.held
+        rest = HeldOut(held.samples, held.loss, held.interval) if held is not None else None
+        return Verdict(final, found.whole.interval, rest)
 
     def _seen(
         self, paired: Paired, known: dict[str, Any] | None, deploy: Deploy
@@ -294,12 +259,6 @@ class Evaluations:
             return self._reached(Score(self._score(loss), len(seen.values)), cost)
         return Reached(self._score(loss), loss, seen.answer, cost=cost)
 
-    def _held_out(self, paired: Paired, losses: Any) -> HeldOut | None:
-        rest = losses[paired.tuned :]
-        if not len(rest):
-            return None
-        return HeldOut(len(rest), float(rest.mean()), interval(rest, paired.width))
-
     def _score(self, loss: float) -> float:
         return self.reference - loss if self.evaluator.higher_is_better else self.reference + loss
 
@@ -312,7 +271,8 @@ class Evaluations:
         better = self.evaluator.higher_is_better
         loss = loss_of(value, self.reference, higher_is_better=better)
         loss = math.inf if math.isnan(loss) else loss
-        return Reached(value, loss, loss <= self.allowed + self._rounding, cost=cost)
+        met = loss <= self.allowed + self._rounding
+        return Reached(value, loss, met, cost=cost, energy=not self.evaluator.labelled)
 
     def _of_several(self, scores: Mapping[str, float], cost: float | None) -> Reached:
         """Return what is reached where each of several scores has a limit of its own."""
@@ -347,7 +307,3 @@ class Evaluations:
 
     def _note(self, notes: Any) -> None:
         self.notes += [n for n in notes if n not in self.notes]
-
-
-def _ends(interval: Sequence[float] | None) -> tuple[float, float] | None:
-    return (interval[0], interval[1]) if interval is not None else None

@@ -35,8 +35,10 @@ from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.workers import Workers
 from calibrant.tuner.digests import data_digest
 from calibrant.tuner.likeness import LIKENESSES, Likeness
+from calibrant.tuner.looks import Looks, PairedLooks, RatioLooks
 from calibrant.tuner.paired import Paired
 from calibrant.tuner.samples import Samples
+from calibrant.tuner.settling import Settles
 
 __all__ = ["Command", "Evaluator", "Runner", "Score", "evaluator_of"]
 
@@ -50,12 +52,14 @@ class Score:
         samples: Samples it was measured on; 0 where only the user's function knows.
         notes: What is to be said of it.
         several: Scores by name, where there are several.
+        look: The score on the few samples that models are looked at on first; None where they say nothing.
     """
 
     value: float
     samples: int
     notes: tuple[str, ...] = ()
     several: Mapping[str, float] | None = None
+    look: float | None = None
 
 
 class Evaluator(Protocol):
@@ -79,6 +83,19 @@ class Evaluator(Protocol):
     @property
     def paired(self) -> Paired | None:
         """Scores sample by sample, where the score is a mean over samples."""
+        ...
+
+    @property
+    def settling(self) -> Settles | None:
+        """Says what a model reaches on all samples; None where the search sees all there is."""
+        ...
+
+    def looks(self, reference: float) -> Looks | None:
+        """Return what looks at models on few samples; None where scores are not known so.
+
+        Args:
+            reference: What the float model scores.
+        """
         ...
 
     def digest(self) -> str:
@@ -154,6 +171,13 @@ class _ByMetric:
     labelled: bool = True
     paired: Paired | None = None
 
+    @property
+    def settling(self) -> Settles | None:
+        return self.paired
+
+    def looks(self, reference: float) -> Looks | None:
+        return PairedLooks(self.paired) if self.paired is not None else None
+
     def digest(self) -> str:
         said = repr((self.name, sorted(self.reading.items()), self.runtime.provider))
         return f"{said} {data_digest(self.data)} {_code(self.metric)}"
@@ -180,6 +204,10 @@ class _ByFunction:
     runtime: Runtime
     labelled: bool = True
     paired: Paired | None = None
+    settling: Settles | None = None
+
+    def looks(self, reference: float) -> Looks | None:
+        return None
 
     def digest(self) -> str:
         return f"{self.name} {self.runtime.provider} {_code(self.function)}"
@@ -228,6 +256,10 @@ class _ByCommand:
     higher_is_better: bool = True
     labelled: bool = True
     paired: Paired | None = None
+    settling: Settles | None = None
+
+    def looks(self, reference: float) -> Looks | None:
+        return None
 
     def digest(self) -> str:
         return repr(self.command)
@@ -294,7 +326,11 @@ class _ByLikeness:
     higher_is_better: bool = True
     labelled: bool = False
     paired: Paired | None = None
+    settling: Settles | None = None
     notes: tuple[str, ...] = field(default=())
+
+    def looks(self, reference: float) -> Looks | None:
+        return RatioLooks(self.likeness.look, reference)
 
     def digest(self) -> str:
         said = repr((self.name, sorted(self.reading.items()), self.likeness.runtime.provider))
@@ -302,7 +338,9 @@ class _ByLikeness:
 
     def score(self, model: ir.Model) -> Score:
         value, samples = self.likeness.of(model)
-        return Score(value, samples)
+        if model is self.likeness.original:
+            return Score(value, samples)
+        return Score(value, samples, look=self.likeness.telling(model))
 
 
 def evaluator_of(

@@ -11,7 +11,7 @@ A sample that is hard for one model is hard for the other, so differences vary l
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +21,9 @@ import onnx_ir as ir
 from calibrant.analysis.task_metrics import BatchMetric
 from calibrant.tuner.certain import Certainty
 from calibrant.tuner.divided import said_of
+from calibrant.tuner.journal import Journal
 from calibrant.tuner.samples import Samples
+from calibrant.tuner.settling import Compared, Settled
 
 __all__ = ["Paired", "Seen", "interval"]
 
@@ -152,6 +154,31 @@ class Paired:
         for sums, terms in said_of(self.samples, model, self.metric, _runs(indices)):
             found.append(sums / terms)
         return np.concatenate(found) if found else np.zeros(0)
+
+    def settle(
+        self,
+        journal: Journal,
+        key: str,
+        shown: str,
+        cost: float | None,
+        deploy: Callable[[], ir.Model],
+    ) -> Settled:
+        """Return what a model reaches on all samples, those held out too (`tuner.settling`)."""
+        known = journal.get(key)
+        seen = Seen(np.array(known["values"])) if known is not None else Seen(np.zeros(0))
+        looked = int(known["seen"]) if known is not None else 0
+        if len(seen.values) < self.count:
+            seen = self.run(deploy(), known=seen)
+            answer = {**(known or {"cost": cost, "seen": 0}), "values": seen.values.tolist()}
+            journal.put(key, "full", shown, answer, 0.0)
+        losses = self.losses(seen.values)
+        rest = self._compared(losses, self.tuned) if self.tuned < self.count else None
+        return Settled(self._compared(losses, 0), rest, self.count - looked, seen.notes)
+
+    def _compared(self, losses: Floats, start: int) -> Compared:
+        loss, before = float(losses[start:].mean()), float(self.reference[start:].mean())
+        score = before - loss if self.metric.higher_is_better else before + loss
+        return Compared(len(losses) - start, score, loss, interval(losses[start:], self.width))
 
     def losses(self, values: Floats, start: int = 0) -> Floats:
         """Return what a model lost in each sample.

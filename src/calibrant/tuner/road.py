@@ -323,8 +323,7 @@ def tune(
             else None
         )
         known = learned.assignments(menu) if learned is not None else []
-        spend = (max_trials or TRIALS) - 1
-        search, interrupted = _searched(strategy, trials, spend, max_cost, known)
+        search, interrupted = _searched(strategy, trials, max_trials, max_cost, known)
         failed = trials.evaluations.failed
         if failed is not None and not any(math.isfinite(t.reached.loss) for t in search.trials):
             raise failed
@@ -356,7 +355,7 @@ def tune(
 def _searched(
     strategy: str,
     trials: Trials,
-    evaluations: int,
+    max_trials: int | None,
     max_cost: float | None,
     known: Sequence[Assignment],
 ) -> tuple[Found, str]:
@@ -367,11 +366,12 @@ def _searched(
     """
     allowed = trials.evaluations.allowed
     trains = trials.trainer is not None
+    evaluations = (max_trials or TRIALS) - 1
     if max_cost is not None:
         asking = within(trials.menu, max_cost, allowed, evaluations, trains=trains)
     else:
-        search = STRATEGIES[strategy]
-        asking = search(trials.menu, allowed, evaluations, known, trains=trains)
+        search, thrifty = STRATEGIES[strategy], max_trials is None
+        asking = search(trials.menu, allowed, evaluations, known, trains=trains, thrifty=thrifty)
     try:
         return drive(asking, trials.answer), ""
     except (KeyboardInterrupt, TimeIsUp) as e:

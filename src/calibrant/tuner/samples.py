@@ -6,6 +6,7 @@ Samples that fit into memory are shuffled there; others are looked at as they co
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -98,9 +99,23 @@ class Samples:
         return self.shuffled and (not fixed or any(b.whole for b in self._batches))
 
     def batches(self, ranges: Sequence[tuple[int, float]]) -> Iterator[Batch]:
-        """Yield the batches of ranges of samples, each (first, behind the last)."""
-        for start, end in ranges:
-            yield from _between(self._batches, start, end)
+        """Yield the samples of ranges, each (first, behind the last), in rising order: what is in one batch of the data together."""
+        left = deque(r for r in ranges if r[0] < r[1])
+        done = 0
+        for batch in self._batches if left else ():
+            rows: list[int] = []
+            behind = done + batch.size
+            while left and left[0][0] < behind:
+                start, end = left[0]
+                rows += range(max(start, done) - done, int(min(end, behind)) - done)
+                if end > behind:
+                    break
+                left.popleft()
+            if rows:
+                yield batch.rows(rows)
+            done = behind
+            if not left:
+                return
 
     def parts(self, ranges: Sequence[tuple[int, float]], count: int) -> list[Part]:
         """Divide ranges of samples into parts of whole batches; none where the data is a stream.
@@ -174,18 +189,6 @@ def _run(session: Any, batch: Batch) -> dict[str, AnyArray]:
         parts = [_run(session, batch.part(i, i + 1)) for i in range(batch.size)]
         return {n: np.concatenate([p[n] for p in parts]) for n in names}
     return dict(zip(names, map(np.asarray, values), strict=True))
-
-
-def _between(batches: Iterable[Batch], start: int, end: float) -> Iterator[Batch]:
-    """Yield samples from one index to another."""
-    done = 0
-    for batch in batches:
-        first, last = max(start - done, 0), min(end - done, batch.size)
-        done += batch.size
-        if first < last:
-            yield batch if (first, last) == (0, batch.size) else batch.part(first, int(last))
-        if done >= end:
-            return
 
 
 def _divided(things: Sequence[T], count: int) -> list[Sequence[T]]:

@@ -107,6 +107,7 @@ class Reached:
         free: It was known without an evaluation.
         cost: What it costs, where that was measured of the whole model; None where the menu says it.
         scores: Scores by name, where there are several; `score` is then the one that is nearest to its limit.
+        energy: The loss is an energy of the outputs' error, so both grow alike.
     """
 
     score: float
@@ -115,6 +116,7 @@ class Reached:
     free: bool = False
     cost: float | None = None
     scores: Mapping[str, float] | None = None
+    energy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from calibrant.tuning.cheapest import cheapest, most_precise, nearest_below
 from calibrant.tuning.driver import Strategy
-from calibrant.tuning.loss_curve import Point
+from calibrant.tuning.loss_curve import Point, error_for, loss_at
 from calibrant.tuning.menu import Assignment, Floats, Menu
 from calibrant.tuning.questions import (
     Found,
@@ -31,6 +31,16 @@ __all__ = ["Search", "changed"]
 #: How often a budget is corrected by the true error of what it led to.
 _CORRECTIONS = 5
 
+#: What is made cheaper takes, with all before it and the float model's, at most this share of the evaluations that trying each
+#: layer alone takes; but so many of quantized models are allowed in any case.
+SHARE, LEAST = 0.25, 2
+
+#: Where the expected loss is within this factor of the limit, the error is measured and not predicted.
+_NEAR = 1.25
+
+#: A loss was foretold where it is between what was expected over this and what was expected times this.
+_FORETOLD = 1.5
+
 
 @dataclass(slots=True, eq=False)
 class Search:
@@ -49,6 +59,7 @@ class Search:
         earlier: Trials that stand on another recipe than those of now.
         improved: Assignments stand on the recipe that was made better.
         trained: Trials that were trained, each with how many were evaluated before it; they say nothing of what errors lose.
+        thrifty: Not all evaluations are spent to make cheaper what meets the requirement (`pays`).
     """
 
     menu: Menu
@@ -63,6 +74,7 @@ class Search:
     earlier: list[Trial] = field(default_factory=list)
     improved: bool = False
     trained: list[tuple[int, Trial]] = field(default_factory=list)
+    thrifty: bool = True
     _true: dict[Assignment, float] = field(default_factory=dict)
 
     # ------------------------------------------------------------------------------------- what is known
@@ -72,6 +84,14 @@ class Search:
         """Full evaluations that are left."""
         done = (*self.earlier, *self.trials, *(t for _, t in self.trained))
         return self.evaluations - sum(not t.reached.free for t in done)
+
+    @property
+    def pays(self) -> bool:
+        """Whether one more evaluation is worth it, to make cheaper what meets the requirement already."""
+        if not self.thrifty:
+            return self.left > 0
+        most = max(LEAST, int(SHARE * (2 + len(self.menu.layers))) - 1)
+        return self.left > max(0, self.evaluations - most)
 
     @property
     def spent(self) -> str:
@@ -98,6 +118,15 @@ class Search:
     def points(self) -> list[Point]:
         """What the trials say of error and loss."""
         return [Point(t.error, t.reached.loss) for t in self.trials if t.error is not None]
+
+    @property
+    def proportional(self) -> bool:
+        """Whether losses are energies of the outputs' error."""
+        return any(t.reached.energy for t in self.trials)
+
+    def error_for(self, loss: float) -> float | None:
+        """Return the error at which so much is lost, as far as trials say it; None where none has lost anything."""
+        return error_for(self.points, loss, proportional=self.proportional)
 
     @property
     def too_much(self) -> float:
@@ -227,9 +256,38 @@ class Search:
         return False
 
     def hopeless(self, assignment: Assignment) -> Strategy[Question, Any, bool | None]:
-        """Whether too much is lost on the samples that tell trials apart; None where nobody knows."""
+        """Whether too much is lost: on few samples where models can be looked at, else by the error; None where nobody knows."""
         loss: float | None = yield Glance(assignment)
+        if loss is None:
+            loss = self.expected(assignment)
+            if loss is not None and self.limit / _NEAR < loss < self.limit * _NEAR:
+                yield from self.error(assignment)
+                loss = self.expected(assignment)
         return None if loss is None else loss > self.limit + 1e-12
+
+    @property
+    def foretold(self) -> bool:
+        """Whether the best loses what other trials let expect of its error: then errors say what is worth a trial."""
+        best = self.best
+        if best is None or best.error is None or best.reached.loss <= 0:
+            return False
+        others = [
+            Point(t.error, t.reached.loss)
+            for t in self.trials
+            if t is not best and t.error is not None
+        ]
+        loss = loss_at(others, best.error, proportional=self.proportional)
+        return loss is not None and 1 / _FORETOLD <= loss / best.reached.loss <= _FORETOLD
+
+    def expected(self, assignment: Assignment) -> float | None:
+        """Return the loss that is expected by the error and by what trials lost at theirs; None before that is known."""
+        if not len(self.errors):
+            return None
+        error = self._true.get(assignment)
+        if error is None:
+            predicted = self.predicted(assignment)
+            error = predicted * self.off_by(predicted)
+        return loss_at(self.points, error, proportional=self.proportional)
 
     def measure(self) -> Strategy[Question, Any, None]:
         """Measure each layer alone, the cheapest assignment, and the most precise one."""

@@ -5,16 +5,17 @@
    the cheapest assignment is trained (`Train`).
 2. Layers are measured alone, without labels, on a few samples; what the most precise assignment loses is known from there on.
    Where that is the float model itself, its score is known, too, and costs no evaluation.
-3. Up to the requirement: assignments that cost ever more are looked at on the samples that tell trials apart, and the cheapest
-   that loses no more than allowed there is evaluated; so a few times, since each evaluation finds more such samples. Where
-   scores are not known sample by sample, and where that was not enough:
+3. Up to the requirement: assignments that cost ever more are looked at on few samples, and the cheapest that loses no more than
+   allowed there, less what it can give up by looks (6), is evaluated; so a few times, since each evaluation makes looks surer.
+   Where models cannot be looked at, what their errors let expect stands for a look. Where that was not enough:
 4. Down to the requirement: the cheapest assignment within a budget of error is solved for (`tuning.cheapest`), its true
    error measured without labels and the budget corrected by it, and it is evaluated. The budget comes from what trials have
    lost so far (`tuning.loss_curve`), and is at most a quarter of the smallest error that was too large. The last evaluation
    goes to the most precise assignment.
-5. Back up, where nothing is known of single samples: between the cheapest assignment that meets it and the most precise one
-   that does not, until none is left.
-6. Layers are given back (`strategies.give_back`).
+5. Back up, where models cannot be looked at and the best lost something else than its error let expect: between it and the most
+   precise assignment that failed, until none is left.
+6. Layers are given back (`strategies.give_back`). Steps 5 and 6 end with a quarter of the evaluations that trying each layer alone
+   takes, where it is thrifty (`Search.pays`).
 7. What was found is run on all samples. Where it loses too much there, more is asked of what the search sees, by as much, and it
    goes on from 3.
 
@@ -32,13 +33,12 @@ import numpy as np
 
 from calibrant.tuning.cheapest import least_cost
 from calibrant.tuning.driver import Strategy
-from calibrant.tuning.loss_curve import error_for
 from calibrant.tuning.menu import Assignment, Menu
-from calibrant.tuning.questions import Found, Question
-from calibrant.tuning.strategies.assigning import Search
+from calibrant.tuning.questions import Found, Glance, Question
+from calibrant.tuning.strategies.assigning import Search, changed
 from calibrant.tuning.strategies.cheaper_moves import cheaper_moves
 from calibrant.tuning.strategies.climb import climb
-from calibrant.tuning.strategies.give_back import give_back, give_back_by_glances
+from calibrant.tuning.strategies.give_back import give_back, steps_back
 
 __all__ = ["auto"]
 
@@ -53,6 +53,7 @@ MOVED = "The cheapest assignment meets the requirement, with moves that keep the
 TRAINED = "The cheapest assignment meets the requirement, after training."
 
 #: How often what looks good enough on few samples is evaluated before errors decide.
+#: How often what looks good enough is evaluated before budgets of error decide.
 _CLIMBS = 3
 
 #: A trial gives up so much of what the best costs more than what failed, where its error allows it.
@@ -66,6 +67,7 @@ def auto(
     known: Sequence[Assignment] = (),
     *,
     trains: bool = False,
+    thrifty: bool = True,
 ) -> Strategy[Question, Any, Found]:
     """Return the cheapest assignment that meets the requirement, with all that was tried.
 
@@ -76,8 +78,9 @@ def auto(
         known: Assignments that met a requirement for another model of the same structure, the cheapest first: one is tried
             early.
         trains: The cheapest assignment is trained before any layer is raised.
+        thrifty: End where what meets the requirement took a quarter of the evaluations that trying each layer alone takes.
     """
-    search = Search(menu, allowed, evaluations, least_cost(menu))
+    search = Search(menu, allowed, evaluations, least_cost(menu), thrifty=thrifty)
     known = [a for a in known if a != search.lowest]
     reason = yield from _first(search, known, trains=trains)
     if reason == "":
@@ -141,17 +144,15 @@ def _search(search: Search) -> Strategy[Question, Any, str]:
         if any(t.assignment == search.top for t in search.trials):
             return "The most precise assignment does not meet the requirement."
         return search.spent
-    glances = yield from search.hopeless(search.best.assignment)
-    if glances is not None:
-        yield from _between(search, started=True)
-        yield from give_back_by_glances(search)
-    else:
-        yield from _between(search)
-        yield from give_back(search)
+    looks: float | None = yield Glance(search.best.assignment)
+    yield from _between(search, started=looks is not None)
+    yield from give_back(search)
     if search.best.reached.free:
         return "Nothing but the float model itself was found to meet the requirement."
     if not search.left:
         return search.spent
+    if not search.pays:
+        return "As many evaluations are spent as a quarter of what trying each layer alone takes; max_trials allows more."
     return (
         "Nothing more can be given up: what is cheaper failed, or is further off than what failed."
     )
@@ -175,6 +176,7 @@ def _reach(search: Search) -> Strategy[Question, Any, None]:
         found = yield from climb(search)
         if found is None:
             break
+        found = changed(found, (yield from steps_back(search, found)))
         yield from search.error(found)
         trial = yield from search.evaluate(found, "up to the requirement")
         if search.enough(trial.reached):
@@ -182,7 +184,7 @@ def _reach(search: Search) -> Strategy[Question, Any, None]:
     hopeless = math.inf  # the smallest error at which a look was enough
     while search.best is None and search.left:
         limit = min(search.too_much, hopeless)
-        wanted = error_for(search.points, search.limit)
+        wanted = search.error_for(search.limit)
         error = min(wanted if wanted is not None else math.inf, limit / _STEP)
         assignment: Assignment | None = None
         if search.left > 1 and math.isfinite(error):
@@ -207,17 +209,19 @@ def _between(search: Search, *, started: bool = False) -> Strategy[Question, Any
         search: The search.
         started: Only until something better than the float model is found.
     """
-    while search.left:
+    while search.pays:
         best, high = search.best, search.too_much
         assert best is not None
         if started and not best.reached.free:
+            return
+        if search.foretold:
             return
         if best.error is None or not math.isfinite(high):
             return
         low = max(best.error, 1e-6 * high)
         if low >= high:
             return
-        wanted = error_for(search.points, search.limit) or math.sqrt(low * high)
+        wanted = search.error_for(search.limit) or math.sqrt(low * high)
         share = math.log(wanted / low) / math.log(high / low)
         if not best.reached.free and best.reached.loss <= 0:
             share = max(share, 0.5)  # nothing is lost yet, so the curve says too little

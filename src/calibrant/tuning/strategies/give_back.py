@@ -1,9 +1,8 @@
 """Give layers back to what costs less, those first that save most for the error they bring, while the requirement is met.
 
-One layer, then two, then four; half as many where that was too much; a single layer that was too much stays. Each step is
-evaluated. Where scores are known sample by sample, a step is looked at on the samples that tell trials apart instead
-(`Glance`), and what all steps together lead to is evaluated: where that fails, it has shown samples that the steps are looked
-at on, too, and they begin again, with fewer of them.
+One layer, then two, then four; half as many where that was too much; a single layer that was too much stays. Each step is looked
+at (`Search.hopeless`), and what all steps together lead to is evaluated. Where that fails, it has made looks surer, and the steps
+begin again, with fewer of them. What the way up (`strategies.climb`) would end in by now is taken instead where it costs less.
 """
 
 from __future__ import annotations
@@ -14,57 +13,35 @@ from calibrant.tuning.driver import Strategy
 from calibrant.tuning.menu import Assignment
 from calibrant.tuning.questions import Question
 from calibrant.tuning.strategies.assigning import Search, changed
+from calibrant.tuning.strategies.climb import climb
 
-__all__ = ["give_back", "give_back_by_glances"]
+__all__ = ["give_back", "steps_back"]
 
 
 def give_back(search: Search) -> Strategy[Question, Any, None]:
-    """Give layers back, one after the other."""
-    stays: set[int] = set()
-    step = 1
-    while search.left:
-        best = search.best
-        assert best is not None
-        moves = search.moves(best.assignment, stays)
-        if not moves:
-            return
-        taken = moves[:step]
-        assignment = changed(best.assignment, taken)
-        failed = (
-            search.fails_for_sure(assignment)
-            or search.predicted(assignment) * search.off_by(search.too_much) > 2 * search.too_much
-        )
-        if not failed:
-            true = yield from search.error(assignment)
-            failed = true >= search.too_much
-        if not failed:
-            trial = yield from search.evaluate(assignment, "give back")
-            failed = not search.enough(trial.reached)
-        if not failed:
-            step *= 2
-        elif len(taken) > 1:
-            step = len(taken) // 2
-        else:
-            stays.add(taken[0][0])
-
-
-def give_back_by_glances(search: Search) -> Strategy[Question, Any, None]:
-    """Give layers back, many at once."""
+    """Make cheaper what meets the requirement: from the best, many at once, or by another way up that ends below it."""
     failures = 0
-    while search.left:
+    while search.pays:
         best = search.best
         assert best is not None
-        steps = yield from _steps(search, best.assignment)
-        if not steps:
+        steps = yield from steps_back(search, best.assignment)
+        found = changed(best.assignment, steps[: max(1, len(steps) >> failures)])
+        other = None if failures else (yield from climb(search))
+        if other is not None:
+            other = changed(other, (yield from steps_back(search, other)))
+            if search.menu.cost_of(other) < search.menu.cost_of(found):
+                found = other
+        if search.menu.cost_of(found) >= search.menu.cost_of(best.assignment):
             return
-        assignment = changed(best.assignment, steps[: max(1, len(steps) >> failures)])
-        yield from search.error(assignment)
-        trial = yield from search.evaluate(assignment, "give back")
+        yield from search.error(found)
+        trial = yield from search.evaluate(found, "give back")
         failures = 0 if search.enough(trial.reached) else failures + 1
 
 
-def _steps(search: Search, start: Assignment) -> Strategy[Question, Any, list[tuple[int, str]]]:
-    """Return steps that together lose no more than allowed, on the samples that tell trials apart."""
+def steps_back(
+    search: Search, start: Assignment
+) -> Strategy[Question, Any, list[tuple[int, str]]]:
+    """Return steps from an assignment that together lose no more than allowed, as far as looks say it; one where they say nothing."""
     taken: list[tuple[int, str]] = []
     stays: set[int] = set()
     step = 1
@@ -73,7 +50,10 @@ def _steps(search: Search, start: Assignment) -> Strategy[Question, Any, list[tu
         assignment = changed(start, [*taken, *more])
         too_much = search.fails_for_sure(assignment)
         if not too_much:
-            too_much = bool((yield from search.hopeless(assignment)))
+            hopeless = yield from search.hopeless(assignment)
+            if hopeless is None:
+                return [*taken, *more[:1]]
+            too_much = hopeless
         if not too_much:
             taken += more
             step *= 2
