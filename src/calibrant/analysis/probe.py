@@ -21,6 +21,7 @@ from calibrant.graph.ops import before_cast
 from calibrant.graph.opset import MIN_OPSET, main_opset
 from calibrant.plan import Plan
 from calibrant.recipe import Recipe
+from calibrant.runtime.inputs import takes_one_sample
 from calibrant.runtime.measure import compare, run
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
@@ -328,6 +329,8 @@ def _check_finite(outputs: Mapping[str, Array], batch: Batch) -> None:
 def rows_are_free(model: ir.Model) -> bool:
     """Whether every input has a free first dimension, so that samples can be cut; numbers have none and are shared."""
     ranked = [v for v in model.graph.inputs if v.shape is None or len(v.shape) > 0]
-    return bool(ranked) and all(
-        v.shape is not None and not isinstance(v.shape[0], int) for v in ranked
+    return (
+        bool(ranked)
+        and all(v.shape is not None and not isinstance(v.shape[0], int) for v in ranked)
+        and not takes_one_sample(model)
     )

@@ -17,6 +17,7 @@ import onnx_ir.passes.common as common
 
 from calibrant.errors import ModelError
 from calibrant.graph.free_dims import free_unknown_dims, has_unknown_dims
+from calibrant.graph.inferred import infer_shapes
 from calibrant.graph.interface import check_interface
 from calibrant.graph.ops import is_constant, rule_of
 from calibrant.graph.opset import (
@@ -241,7 +242,7 @@ def _prepared(model: ir.Model) -> ir.Model:
     plain_gemm(model.graph)
     name_everything(model)
     model.graph.sort()
-    common.ShapeInferencePass()(model)
+    infer_shapes(model)
     note_what_is_left(model)
     model.ir_version = max(model.ir_version, MIN_IR_VERSION)
     return model

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -13,7 +15,10 @@ import onnx_ir as ir
 from calibrant.data.batch import InputInfo
 from calibrant.errors import UnsupportedError
 
-__all__ = ["input_infos", "model_inputs"]
+__all__ = ["input_infos", "model_inputs", "takes_one_sample"]
+
+#: Lengths of axes: a number, a name, or None where nothing is said.
+Shape = tuple[int | str | None, ...] | None
 
 #: ONNX Runtime's names of element types that differ from NumPy's.
 _TYPES: dict[str, Any] = {
@@ -36,7 +41,7 @@ def input_infos(session: Any, model: Any = None) -> list[InputInfo]:
     """
     inputs = session.get_inputs()
     numbers = _numbers(model) if model is not None and not all(i.shape for i in inputs) else set()
-    return [
+    infos = [
         InputInfo(
             i.name,
             () if i.name in numbers else tuple(d or None for d in i.shape) or None,
@@ -44,6 +49,50 @@ def input_infos(session: Any, model: Any = None) -> list[InputInfo]:
         )
         for i in inputs
     ]
+    return _one_by_one(infos, [tuple(d or None for d in o.shape) for o in session.get_outputs()])
+
+
+def takes_one_sample(model: ir.Model) -> bool:
+    """Whether a model takes one sample at a time, although the first axis of its inputs is free (`_is_one`)."""
+    shapes = [_shape(v) for v in model.graph.inputs if v.name not in model.graph.initializers]
+    return _is_one(shapes, [_shape(v) for v in model.graph.outputs])
+
+
+def _is_one(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> bool:
+    """Whether a free axis of samples never comes out again: every output has one row, and none has that axis.
+
+    An exporter that works with a batch of 1 writes this 1 into the shapes inside, and declares what it was told of the
+    inputs. Nothing is concluded where an output has a length that no input has.
+
+    Example:
+        >>> _is_one([("batch", "seq")], [(1, "seq", 2)]), _is_one([("batch", "seq")], [("batch", 2)])
+        (True, False)
+    """
+    rows = {s[0] if s else None for s in inputs if s != ()}
+    if len(rows) != 1 or not isinstance(next(iter(rows)), str) or not outputs:
+        return False
+    known = {d for s in inputs if s for d in s if isinstance(d, str)} - rows
+    return (
+        all(
+            bool(s) and s[0] == 1 and all(isinstance(d, int) or d in known for d in s)
+            for s in outputs
+            if s is not None
+        )
+        and None not in outputs
+    )
+
+
+def _one_by_one(infos: list[InputInfo], outputs: Sequence[Shape]) -> list[InputInfo]:
+    """Return inputs with one row each, where the model takes no more."""
+    if not _is_one([i.shape for i in infos], outputs):
+        return infos
+    return [replace(i, shape=(1, *i.shape[1:])) if i.shape else i for i in infos]
+
+
+def _shape(value: ir.Value) -> Shape:
+    if value.shape is None:
+        return None
+    return tuple(d if isinstance(d, int) else (d.value or None) for d in value.shape)
 
 
 def _numbers(model: Any) -> set[str]:
@@ -86,8 +135,7 @@ def model_inputs(model: ir.Model) -> list[InputInfo]:
             raise UnsupportedError(
                 f"Model input '{value.name}' is a {value.type}; inputs have to be tensors of numbers."
             )
-        shape: tuple[int | str | None, ...] | None = None
-        if value.shape is not None:
-            shape = tuple(d if isinstance(d, int) else (d.value or None) for d in value.shape)
-        infos.append(InputInfo(value.name or "", shape, np.dtype(value.type.dtype.numpy())))
-    return infos
+        infos.append(
+            InputInfo(value.name or "", _shape(value), np.dtype(value.type.dtype.numpy()))
+        )
+    return _one_by_one(infos, [_shape(v) for v in model.graph.outputs])

@@ -113,7 +113,13 @@ def infer(
     except Exception as e:
         shapes = ", ".join(f"'{n}' {x.shape}" for n, x in feeds.items())
         text = " ".join(str(e).split())
-        raise ModelError(f"ONNX Runtime cannot run the model on inputs {shapes}: {text}") from e
+        several = min((x.shape[0] for x in feeds.values() if x.ndim), default=0) > 1
+        hint = (
+            " If the model takes one sample at a time, give a batch size of 1." if several else ""
+        )
+        raise ModelError(
+            f"ONNX Runtime cannot run the model on inputs {shapes}: {text}{hint}"
+        ) from e
     return outputs
 
 

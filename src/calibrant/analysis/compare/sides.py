@@ -19,6 +19,7 @@ from functools import cached_property
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
+from calibrant.graph.inferred import infer_shapes
 from calibrant.graph.passes.names import name_everything
 from calibrant.graph.quiet import quiet
 from calibrant.graph.values import own_copy, values_by_name
@@ -66,7 +67,7 @@ def opened(model: ir.Model) -> ir.Model:
         ):
             step(model)
         name_everything(model)
-        common.ShapeInferencePass()(model)
+        infer_shapes(model)
     return model
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
+from calibrant.graph.inferred import infer_shapes
 from calibrant.graph.passes.branches import dissolve_branches
 from calibrant.graph.passes.constants import fold_constants, lift_constants
 from calibrant.graph.passes.dropout import pass_dropouts
@@ -33,7 +34,7 @@ def simplify(model: ir.Model) -> None:
         branching = any(node.op_type == "If" for node in model.graph.all_nodes())
         if branching:
             forget_inferred_shapes(model)
-            common.ShapeInferencePass()(model)
+            infer_shapes(model)
         fold_constants(model, shapes=branching)
         dissolved = dissolve_branches(model)
         remove_unused(model)

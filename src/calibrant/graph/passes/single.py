@@ -18,6 +18,7 @@ import onnx_ir.passes.common as common
 
 from calibrant.errors import ModelError
 from calibrant.graph.bodies import dependencies
+from calibrant.graph.inferred import infer_shapes
 from calibrant.graph.notes import add_note
 from calibrant.graph.ops import rule_of
 from calibrant.graph.passes.names import name_everything
@@ -128,7 +129,7 @@ def _convert(model: ir.Model, kind: ir.DataType) -> None:
         _cast_behind(model.graph, names, value)
     for index, wanted in outputs.items():
         _cast_in_front(model.graph, names, index, wanted)
-    common.ShapeInferencePass()(model)
+    infer_shapes(model)
     _pass_casts(model)
 
 
