@@ -39,7 +39,9 @@ def test_a_model_with_lists_is_quantized(name: str) -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
     body = next((n.attribute[0].g for n in model.graph.node if n.op_type == "Loop"), None)
     if body is not None:
-        kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+        kind = helper.make_sequence_type_proto(
+            helper.make_tensor_type_proto(TensorProto.FLOAT, None)
+        )
         for value in (body.input[2], body.output[1]):
             value.type.CopyFrom(kind)
     onnx.checker.check_model(model)

@@ -64,6 +64,8 @@ def to_array(value: Any, where: str) -> AnyArray:
             raise DataError(
                 f"{where} is a {type(value).__name__} that is no rectangular array of numbers: {e}."
             ) from e
+    if array.dtype == object and array.size and all(isinstance(x, str) for x in array.flat):
+        return array.astype(np.str_)
     if array.dtype == object:
         raise DataError(f"{where} holds Python objects; it has to be an array of numbers.")
     return array
@@ -159,6 +161,16 @@ def _layout_hint(shape: Sequence[int], info: InputInfo) -> str:
     return ""
 
 
+def _may_be_empty(array: AnyArray, info: InputInfo) -> bool:
+    """Whether samples hold nothing along an axis that the model leaves free, such as a cache before the first step."""
+    shape = info.shape
+    if not len(array) or shape is None or len(shape) != array.ndim or len(shape) < 3:
+        return False
+    return all(
+        n or not isinstance(d, int) or d == 0 for n, d in zip(array.shape, shape, strict=True)
+    )
+
+
 def as_type(array: AnyArray, info: InputInfo, where: Callable[[int], str]) -> AnyArray:
     """Return the array C-contiguous and in the model's type, its values finite.
 
@@ -174,11 +186,13 @@ def as_type(array: AnyArray, info: InputInfo, where: Callable[[int], str]) -> An
     Raises:
         DataError: A cast that is not allowed or loses values, an empty array, NaN or infinity.
     """
-    if array.size == 0:
+    if array.size == 0 and not _may_be_empty(array, info):
         raise DataError(
             f"{where(0)}: input '{info.name}' is empty, shape {shape_text(array.shape)}."
         )
     source, target = array.dtype, info.dtype
+    if source.kind == target.kind == "U":
+        return np.asarray(array, order="C")
     number = info.own.is_number and source.kind in "iu" and target.kind == "f"  # no pixel
     if source != target and not number and not _castable(source, target):
         hint = (

@@ -34,6 +34,7 @@ from calibrant.graph.passes.simplify import simplify
 from calibrant.graph.passes.single import in_float32
 from calibrant.graph.proto import HoldsModel, TorchModule, held_model
 from calibrant.graph.quiet import quiet
+from calibrant.graph.sparse import with_dense_weights
 from calibrant.graph.values import own_copy
 
 __all__ = [
@@ -90,7 +91,7 @@ def load(model: ModelLike, *, quantizers: bool = False, integers: bool = False) 
     elif isinstance(model, onnx.ModelProto):
         name = "the model"
         _check(model, name)
-        loaded = ir.from_proto(model)
+        loaded = ir.from_proto(with_dense_weights(model))
     elif isinstance(model, TorchModule):
         raise ModelError(
             f"The model is a module of torch ({type(model).__name__}), which is not taken here; export it to ONNX first."
@@ -142,6 +143,7 @@ def _read(path: Path) -> ir.Model:
     if not proto.HasField("graph") or not proto.opset_import:
         raise ModelError(f"'{path}' is not an ONNX model: it has no graph or no opset.")
     _check(proto, f"'{path}'", path)
+    proto = with_dense_weights(proto)
     try:
         model = ir.serde.deserialize_model(proto)
         ir.external_data.set_base_dir(model.graph, path.parent)

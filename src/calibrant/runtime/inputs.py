@@ -89,6 +89,10 @@ def _one_by_one(infos: list[InputInfo], outputs: Sequence[Shape]) -> list[InputI
     return [replace(i, shape=(1, *i.shape[1:])) if i.shape else i for i in infos]
 
 
+def _numpy(kind: ir.DataType) -> np.dtype[Any]:
+    return np.dtype(np.str_) if kind == ir.DataType.STRING else np.dtype(kind.numpy())
+
+
 def _shape(value: ir.Value) -> Shape:
     if value.shape is None:
         return None
@@ -135,7 +139,5 @@ def model_inputs(model: ir.Model) -> list[InputInfo]:
             raise UnsupportedError(
                 f"Model input '{value.name}' is a {value.type}; inputs have to be tensors of numbers."
             )
-        infos.append(
-            InputInfo(value.name or "", _shape(value), np.dtype(value.type.dtype.numpy()))
-        )
+        infos.append(InputInfo(value.name or "", _shape(value), _numpy(value.type.dtype)))
     return _one_by_one(infos, [_shape(v) for v in model.graph.outputs])
