@@ -93,6 +93,27 @@ def test_a_product_of_matrices_adds_up_integers():
     np.testing.assert_array_equal(run(changed, [{"x": x}], optimize=False)[0]["y"], wanted)
 
 
+def test_a_matmul_whose_weight_has_a_scale_for_each_column():
+    weight = np.array([[3, -4], [5, 6], [-7, 8]], dtype=np.int8)
+    s, t = np.float32(0.5), np.array([0.25, 2.0], np.float32)
+    net = model(
+        """
+        net (float[N,M,3] x) => (float[N,M,2] y) {
+            q = QuantizeLinear (x, s, z)
+            a = DequantizeLinear (q, s, z)
+            v = DequantizeLinear <axis = 1> (w, t)
+            y = MatMul (a, v)
+        }""",
+        {"s": s, "z": np.uint8(7), "w": weight, "t": t},
+    )
+    stored = np.arange(12).reshape(1, 4, 3)
+    changed, layers = with_integer_sums(net)
+    assert len(layers) == 1
+    x = ((stored - 7) * s).astype(np.float32)
+    wanted = ((stored - 7) @ weight.astype(np.int64)).astype(np.float32) * (s * t)
+    np.testing.assert_array_equal(run(changed, [{"x": x}], optimize=False)[0]["y"], wanted)
+
+
 def test_what_is_not_quantized_stays():
     net = model(
         """

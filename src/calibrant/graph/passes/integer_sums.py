@@ -98,7 +98,8 @@ class _Layer:
             return None
         if any(float(_attribute(node, a, 1.0)) != 1.0 for a in ("alpha", "beta")):
             return None
-        if w.axis is not None and w.axis % w.value.const_value.numpy().ndim != _weight_axis(node):
+        rank = w.value.const_value.numpy().ndim
+        if w.axis is not None and w.axis % rank != _weight_axis(node, rank):
             return None
         integers = w.value.const_value.numpy().astype(np.int64) - w.zero
         scale = np.asarray(x.scale * w.scale, dtype=np.float32)
@@ -188,15 +189,12 @@ class _Layer:
         return self.node.op_type in ("Conv", "ConvTranspose")
 
 
-def _weight_axis(node: ir.Node) -> int:
+def _weight_axis(node: ir.Node, rank: int) -> int:
     """Return the axis of the output channels in a weight."""
     if node.op_type == "Gemm":
         return 0 if _attribute(node, "transB", 0) else 1
     if node.op_type == "MatMul":
-        weight = node.inputs[1]
-        assert weight is not None
-        assert weight.shape is not None
-        return len(weight.shape) - 1
+        return rank - 1
     return 0 if node.op_type == "Conv" else 1
 
 
