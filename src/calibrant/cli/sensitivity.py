@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,8 +35,13 @@ EXAMPLES = """Examples:
 
 `calibrant sensitivity model.onnx --data calib.npz --mode all-but --metric cosine_similarity --json`
 
+`calibrant sensitivity model.onnx --data calib.npz --precision int8,int4 --by gradient`
+
 `calibrant sensitivity model.onnx --data calib.npz --out layers/ --report`
 """
+
+#: How losses come about.
+BY = ("runs", "gradient")
 
 _PANEL = HOW_PANEL.split(" (")[0]
 
@@ -97,6 +102,16 @@ def sensitivity(
             rich_help_panel=_PANEL,
         ),
     ] = "alone",
+    by: Annotated[
+        str,
+        typer.Option(
+            "--by",
+            metavar="runs|gradient",
+            help="runs: what lies behind a layer is run again; gradient: all layers and outputs at once from a few backward passes, "
+            "an estimate, for --mode alone and --metric sqnr_db (--budget is for runs). Needs torch (the extra torch).",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "runs",
     metric: Annotated[
         str,
         typer.Option(
@@ -164,31 +179,49 @@ def sensitivity(
     from calibrant.cli._reported import add_report, check_report
     from calibrant.cli._summary import check_folder, check_loudness, print_json, quiet_stdout
     from calibrant.diagnose import sensitivity as run
+    from calibrant.errors import ConfigValueError, did_you_mean
 
+    if by not in BY:
+        raise ConfigValueError(f"--by is '{by}'; it is {' or '.join(BY)}." + did_you_mean(by, BY))
+    if by == "gradient" and (mode, metric) != ("alone", "sqnr_db"):
+        raise ConfigValueError(
+            f"--by gradient ranks layers alone by sqnr_db; the mode is '{mode}' and the metric '{metric}'."
+        )
     check_report(out, report=page)
     if out is not None:
         check_folder(out)
     check_loudness(quiet=quiet, verbose=verbose)
     with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose or quiet)) as progress:
-        ranking = run(
+        common: dict[str, Any] = {
+            "fix": fixed_values(fix),
+            "cost": cost,
+            "layers": layer or None,
+            "samples": samples or None,
+            "batch_size": batch_size,
+            "preprocess": preprocess,
+            "provider": provider,
+            "threads": threads,
+            "progress": progress,
+        }
+        what = (
             model_of(model, data),
             data,
             recipe_source(recipe) if recipe is not None else None,
             [p.strip() for p in precision.split(",")],
-            metric,
-            fix=fixed_values(fix),
-            mode=mode,  # type: ignore[arg-type]  # any text: the function says what is allowed
-            cost=cost,  # type: ignore[arg-type]
-            layers=layer or None,
-            samples=samples or None,
-            budget=budget or None,
-            out=out,
-            batch_size=batch_size,
-            preprocess=preprocess,
-            provider=provider,
-            threads=threads,
-            progress=progress,
         )
+        if by == "gradient":
+            from calibrant.qat import gradient_sensitivity
+
+            ranking = gradient_sensitivity(*what, **common)
+        else:
+            ranking = run(
+                *what,
+                metric,
+                mode=mode,  # type: ignore[arg-type]  # any text: the function says what is allowed
+                budget=budget or None,
+                out=out,
+                **common,
+            )
     files = ranking.save(out) if out is not None else []
     if page and out is not None:
         files += add_report(out, ranking.network)

@@ -308,6 +308,16 @@ def tune(
             rich_help_panel=_PANEL,
         ),
     ] = 16,
+    sensitivity_by: Annotated[
+        str,
+        typer.Option(
+            "--sensitivity-by",
+            metavar="runs|gradient",
+            help="How that is done: runs (what lies behind a layer is run again), or gradient (estimated for all layers together from a "
+            "few backward passes). Needs torch (the extra torch).",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "runs",
     moves: Annotated[
         str | None,
         typer.Option(
@@ -421,6 +431,7 @@ def tune(
         "holdout": holdout,
         "confidence": confidence,
         "samples": samples,
+        "sensitivity_by": sensitivity_by,
         "moves": moves,
         "train_minutes": train_minutes,
         "train_epochs": train_epochs,
@@ -464,6 +475,7 @@ def tune(
             holdout=call["holdout"],
             confidence=call["confidence"],
             samples_for_sensitivity=call["samples"] or None,
+            sensitivity_by=call["sensitivity_by"],
             moves=call["moves"],
             train_minutes=call["train_minutes"],
             train_epochs=call["train_epochs"],

@@ -42,9 +42,26 @@ from calibrant.report.evidence import network_of
 from calibrant.runtime.runtime import Runtime
 from calibrant.solution import Solution
 from calibrant.tuning.road import solve
+from calibrant.tuning.solved import Solved
 from calibrant.tuning.store import Store
 
-__all__ = ["PLANNED", "PRECISIONS", "SAMPLES", "Mode", "ranking_of", "sensitivity"]
+__all__ = [
+    "PLAIN",
+    "PLANNED",
+    "PRECISIONS",
+    "SAMPLES",
+    "Bout",
+    "Effort",
+    "Mode",
+    "Unit",
+    "causes_of_worst",
+    "checked",
+    "measured_layers",
+    "ranked",
+    "ranking_of",
+    "sensitivity",
+    "solved_in",
+]
 
 #: Precisions that layers can be measured in.
 PRECISIONS = ("int8", "int16", "int4", "float16")
@@ -128,7 +145,7 @@ def sensitivity(
         OutputError: `out` cannot be written.
     """
     by = ranked_by(metric)
-    precisions = _checked(precision, mode, cost, samples, budget, memory_bytes)
+    precisions = checked(precision, mode, cost, samples, budget, memory_bytes)
     model = as_model(model, example, data)
     wanted = asked(PLAIN if recipe is None else recipe, None, fix)
     if keeps_scales(wanted):
@@ -152,7 +169,7 @@ def sensitivity(
         ]
     finally:
         journal.close()
-    return _ranking(model, bouts, by, mode, cost, budget, journal.reused)
+    return ranked(model, bouts, by, mode, cost, budget, journal.reused)
 
 
 def ranking_of(
@@ -189,7 +206,7 @@ def ranking_of(
     journal = Journal(None)
     with progress.stage("layers"):
         measured = measure(
-            Question(model, model, reading, _layers(solution, None), scored),
+            Question(model, model, reading, measured_layers(solution, None), scored),
             feeds,
             by,
             losses.worst,
@@ -200,21 +217,56 @@ def ranking_of(
             runtime=runtime,
         )
     found = losses.all(measured)
-    causes = _causes(solution, found, feeds, runtime)
-    bout = _Bout(PLANNED, solution, measured, found, losses.base(measured), 0.0, causes)
-    return _ranking(name, [bout], by, "alone", "macs", budget, journal.reused)
+    causes = causes_of_worst(solution, found, feeds, runtime)
+    bout = Bout(PLANNED, solution, Effort.of(measured), found, losses.base(measured), 0.0, causes)
+    return ranked(name, [bout], by, "alone", "macs", budget, journal.reused)
 
 
 # ------------------------------------------------------------------------------------------ one precision
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Bout:
-    """All layers in one precision."""
+class Effort:
+    """What a measurement took.
+
+    Args:
+        macs: Multiplications of each layer for one sample.
+        first: Samples that all layers were measured on.
+        samples: All samples.
+        passes: Work, in passes of all samples through the model.
+        node_passes: The same by nodes that were run.
+    """
+
+    macs: Mapping[str, float]
+    first: int
+    samples: int
+    passes: float
+    node_passes: float
+
+    @classmethod
+    def of(cls, measured: Measured) -> Effort:
+        """Return what partial runs took."""
+        m = measured
+        return cls(m.macs, m.first, m.samples, m.passes, m.node_passes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bout:
+    """All layers in one precision.
+
+    Args:
+        precision: Its name.
+        solution: The model with all layers in it.
+        measured: What it took.
+        losses: Loss by layer.
+        baseline: Score of the model that layers are changed in.
+        solving: Samples that choosing the scales took.
+        causes: Why the worst layers lose.
+    """
 
     precision: str
     solution: Solution
-    measured: Measured
+    measured: Effort
     losses: dict[str, Loss]
     baseline: float
     solving: float
@@ -232,17 +284,12 @@ def _bout(
     budget: float | None,
     journal: Journal,
     memory: int,
-) -> _Bout:
-    before = store.work.samples
-    settings = Settings.of_precision("int8" if precision == "float16" else precision)
-    every = recipe.with_rules(Rule(AllNodes(), settings, f"precision: {precision}"))
-    every = replace(every, promote=None)
-    solved = solve(store, every)
+) -> Bout:
+    every, solved, solving = solved_in(store, recipe, precision)
     solution = solved.solution
-    solving = store.work.samples - before
     probe = solved.probe
     assert probe is not None
-    names = _layers(solution, layers)
+    names = measured_layers(solution, layers)
     reading: Reading
     alone = QuantizedAlone(solution.model, solution.plan, solution.params)
     base, reading = solution.model, alone
@@ -271,11 +318,24 @@ def _bout(
             runtime=store.runtime,
         )
     found = losses.all(measured)
-    causes = {} if precision == "float16" else _causes(solution, found, feeds, store.runtime)
-    return _Bout(precision, solution, measured, found, losses.base(measured), solving, causes)
+    causes = (
+        {} if precision == "float16" else causes_of_worst(solution, found, feeds, store.runtime)
+    )
+    base_score = losses.base(measured)
+    return Bout(precision, solution, Effort.of(measured), found, base_score, solving, causes)
 
 
-def _causes(
+def solved_in(store: Store, recipe: Recipe, precision: str) -> tuple[Recipe, Solved, float]:
+    """Return the recipe with all layers in a precision, its solution, and the samples that choosing the scales took."""
+    before = store.work.samples
+    settings = Settings.of_precision("int8" if precision == "float16" else precision)
+    every = recipe.with_rules(Rule(AllNodes(), settings, f"precision: {precision}"))
+    every = replace(every, promote=None)
+    solved = solve(store, every)
+    return every, solved, store.work.samples - before
+
+
+def causes_of_worst(
     solution: Solution, found: Mapping[str, Loss], feeds: Feeds, runtime: Runtime
 ) -> dict[str, str]:
     """Return why the worst layers lose, from the first sample."""
@@ -284,7 +344,7 @@ def _causes(
     return causes_of(solution, worst, first.part(0, 1) if feeds.rows else first, runtime)
 
 
-def _layers(solution: Solution, asked_for: Sequence[str] | None) -> tuple[str, ...]:
+def measured_layers(solution: Solution, asked_for: Sequence[str] | None) -> tuple[str, ...]:
     """Return the layers that are measured, in graph order."""
     quantized = {d.node for d in solution.plan.layers if d.quantized}
     if not quantized:
@@ -303,7 +363,7 @@ def _layers(solution: Solution, asked_for: Sequence[str] | None) -> tuple[str, .
     return tuple(n.name or "" for n in solution.model.graph if n.name in wanted)
 
 
-def _checked(
+def checked(
     precision: str | Sequence[str],
     mode: str,
     cost: str,
@@ -311,7 +371,7 @@ def _checked(
     budget: float | None,
     memory: int,
 ) -> list[str]:
-    """Return the precisions, each once."""
+    """Check the arguments of `sensitivity`, and return the precisions, each once."""
     found = [precision] if isinstance(precision, str) else list(precision)
     for name in found:
         if name not in PRECISIONS:
@@ -339,15 +399,16 @@ def _checked(
 # ------------------------------------------------------------------------------------------ the ranking
 
 
-def _ranking(
+def ranked(
     model: ModelLike,
-    bouts: Sequence[_Bout],
+    bouts: Sequence[Bout],
     metric: RankedBy,
     mode: Mode,
     unit: Unit,
     budget: float | None,
     reused: int,
 ) -> Ranking:
+    """Return what was measured as a ranking; arguments as for `sensitivity`, `reused` figures of an earlier run among them."""
     rows = [row for bout in bouts for row in _rows(bout, unit)]
     rows.sort(key=lambda r: -r.loss)
     per_cost = sorted(range(len(rows)), key=lambda i: -rows[i].loss_per_cost)
@@ -378,11 +439,11 @@ def _ranking(
     )
 
 
-def _notes(bout: _Bout) -> list[str]:
+def _notes(bout: Bout) -> list[str]:
     return [f"{bout.precision}: {n.message}" for n in bout.solution.plan.notes]
 
 
-def _rows(bout: _Bout, unit: Unit) -> list[LayerLoss]:
+def _rows(bout: Bout, unit: Unit) -> list[LayerLoss]:
     rows = []
     types = {n.name: n.op_type for n in bout.solution.model.graph}
     sizes = _bytes(bout)
@@ -410,7 +471,7 @@ def _rows(bout: _Bout, unit: Unit) -> list[LayerLoss]:
     return rows
 
 
-def _bytes(bout: _Bout) -> dict[str, float]:
+def _bytes(bout: Bout) -> dict[str, float]:
     """Return the bytes of each weight in the precision."""
     found: dict[str, float] = {}
     for w in bout.solution.plan.weights:

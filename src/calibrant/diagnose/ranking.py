@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,10 @@ class Ranking:
     def per_cost(self) -> tuple[LayerLoss, ...]:
         """Layers, those first that lose most for what they cost."""
         return tuple(sorted(self.layers, key=lambda row: row.rank_per_cost))
+
+    def with_note(self, note: str) -> Ranking:
+        """Return it with one note more, the first one."""
+        return replace(self, notes=(note, *self.notes))
 
     def content(self) -> dict[str, Any]:
         """Return the ranking as plain values, layers worst first."""

@@ -244,6 +244,7 @@ class _Converter:
             kwargs["outputs"] = len(node.outputs)
         made = self.graph.call_function(row.function, tuple(args), kwargs)
         made.meta["onnx"] = f"node '{node.name}' ({node.op_type})"
+        made.meta["node"] = node.name or ""
         if row.several:
             for i, output in enumerate(node.outputs):
                 self.nodes[output] = self._item(made, i)

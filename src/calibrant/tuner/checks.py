@@ -8,6 +8,7 @@ from pathlib import Path
 from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.graph.targets import Target
 from calibrant.plan.loaded import keeps_scales
+from calibrant.qat import check_torch
 from calibrant.recipe import Recipe
 from calibrant.tuner.costs import BITS
 from calibrant.tuner.precisions import COMPENSATED
@@ -18,9 +19,13 @@ __all__ = [
     "check_budget",
     "check_kernels",
     "check_options",
+    "check_sensitivity",
     "check_shares",
     "precisions_of",
 ]
+
+#: How layers are measured alone.
+SENSITIVITY_BY = ("runs", "gradient")
 
 #: Precisions that layers may have, the one of least bits first.
 PRECISIONS = tuple(BITS)
@@ -116,6 +121,26 @@ def check_shares(holdout: float, confidence: float) -> None:
         raise ConfigValueError(f"holdout is {holdout}; it is a share, from 0 to below 1.")
     if not 0.5 <= confidence <= 1:
         raise ConfigValueError(f"confidence is {confidence}; it is from 0.5 to 1.")
+
+
+def check_sensitivity(by: str, strategy: str) -> None:
+    """Check how layers are measured alone.
+
+    Raises:
+        ConfigValueError: There is no such way, or the strategy measures in its own.
+        MissingPackageError: torch is needed, and not installed.
+    """
+    if by not in SENSITIVITY_BY:
+        raise ConfigValueError(
+            f"sensitivity_by is '{by}'; it is {' or '.join(SENSITIVITY_BY)}."
+            + did_you_mean(by, SENSITIVITY_BY)
+        )
+    if by == "gradient":
+        if strategy != "auto":
+            raise ConfigValueError(
+                f"Strategy '{strategy}' measures layers in its own way; sensitivity_by belongs to 'auto'."
+            )
+        check_torch()
 
 
 def check_options(

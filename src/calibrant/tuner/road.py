@@ -39,6 +39,7 @@ from calibrant.tuner.checks import (
     check_budget,
     check_kernels,
     check_options,
+    check_sensitivity,
     check_shares,
     precisions_of,
 )
@@ -107,6 +108,7 @@ def tune(
     holdout: float | None = None,
     confidence: float | None = None,
     samples_for_sensitivity: int | None = SAMPLES,
+    sensitivity_by: str = "runs",
     moves: str | Sequence[str] | None = None,
     train_minutes: float | None = None,
     train_epochs: float | None = None,
@@ -168,6 +170,8 @@ def tune(
             requirement is met; 1 for no chance at all, None for 0.99 with
             `auto` and 1 otherwise. For `top<k>`.
         samples_for_sensitivity: Samples that layers are measured on alone; None for all.
+        sensitivity_by: How that is done: `runs` (what lies behind a layer is run again), or `gradient` (estimated for all
+            layers together from a few backward passes; needs torch). For strategy `auto`.
         moves: What is tried before layers are raised, where the cheapest assignment misses the requirement: `auto`, `none`, or
             some of `data`, `algorithm`, `per-channel`, `balance`, `bias-correction`, `rounding`. They keep the cost, are judged
             without labels on calibration samples that they do not come from, and are taken where they clearly gain. None for `auto`
@@ -221,6 +225,7 @@ def tune(
     )
     check_shares(holdout, confidence)
     kinds = _kinds(moves, strategy, budget=max_cost is not None or average_bits is not None)
+    check_sensitivity(sensitivity_by, strategy)
     trains = vendor is not None and vendor.trains
     budget = _training(strategy, train_minutes, train_epochs, train_data, always=trains)
     check_budget(max_cost, cost, strategy, average_bits)
@@ -287,6 +292,7 @@ def tune(
             deadline,
             timed=str(cost) == "latency",
             kinds=kinds,
+            by=sensitivity_by,
         )
         if budget is not None:
             trials.trainer = Trainer(

@@ -81,6 +81,7 @@ class Trials:
         deadline: When to stop, by `time.monotonic`; None for never.
         kinds: Kinds of moves that are tried before layers are raised.
         trainer: Trains assignments; None where that is not asked for.
+        by: How layers are measured alone: `runs`, or `gradient`.
     """
 
     bench: Bench
@@ -95,6 +96,8 @@ class Trials:
     timed: bool = False
     kinds: tuple[str, ...] = ()
     trainer: Trainer | None = None
+    by: str = "runs"
+    _estimated: dict[str, dict[str, Any]] = field(default_factory=dict)
     moves: tuple[MoveTried, ...] = ()
     improved: Recipe | None = None
     reached: dict[tuple[Assignment, bool, bool], Reached] = field(default_factory=dict)
@@ -363,16 +366,52 @@ class Trials:
         one = tuple(precision for _ in self.menu.layers)
         recipe = self.recipe_of(one)
         said = (repr(essence(recipe)), repr(self.menu.layers), repr(self.samples))
-        key = text_digest(self.context, "losses", *said)
+        key = text_digest(
+            self.context, "losses", *(["gradient"] if self.by == "gradient" else []), *said
+        )
         known = self.journal.get(key)
         if known is None:
             start = time.perf_counter()
-            known = self._measured(precision, recipe)
+            measured = self._by_gradient if self.by == "gradient" else self._measured
+            known = measured(precision, recipe)
             self.journal.put(key, "losses", precision, known, time.perf_counter() - start)
         self.counts.partial_samples += int(known["samples"])
         self.counts.passes += float(known["passes"])
         self.errors[precision] = known["losses"]
         return self.errors[precision]
+
+    def _by_gradient(self, precision: str, _: Recipe) -> dict[str, Any]:
+        """Estimate what each layer loses alone in a precision, from gradients; all precisions at the first call."""
+        if precision not in self._estimated:
+            self._estimated = self._estimates()
+        return self._estimated[precision]
+
+    def _estimates(self) -> dict[str, dict[str, Any]]:
+        from calibrant.qat.gradients import Measurement, energies_of
+
+        layers, store = self.menu.layers, self.bench.store
+        asked = []
+        for precision in (p for p in self.menu.precisions if p != "float32"):
+            half = precision == "float16"
+            one = self.menu.narrowest if half else tuple(precision for _ in layers)
+            recipe = self.recipe_of(one)
+            asked.append(Measurement.of(precision, self.bench.found(recipe)))
+        feeds = take_feeds(
+            store.samples(self.recipe).first(),
+            self.samples,
+            free=rows_are_free(asked[0].model),
+        )
+        with store.progress.stage("layers by gradients"):
+            found = energies_of(asked, feeds, layers)
+        work = [(found.samples, found.passes), *[(0, 0.0)] * len(asked)]
+        return {
+            m.precision: {
+                "losses": {n: _bounded(found.lost[m.precision][n]) for n in layers},
+                "samples": samples,
+                "passes": passes,
+            }
+            for m, (samples, passes) in zip(asked, work, strict=False)
+        }
 
     def _measured(self, precision: str, recipe: Recipe) -> dict[str, Any]:
         """Measure each layer alone in a precision."""
@@ -418,6 +457,11 @@ class Trials:
         raised = self.menu.raised(assignment)
         said = ", ".join(f"{n}: {p}" for n, p in raised.items())
         return f"{self.menu.narrowest[0]}{f', {said}' if said else ''}"
+
+
+def _bounded(energies: Any) -> float:
+    """Return the mean over parts of energies of the error over that of the signal; what is not finite is `WORST`."""
+    return float(np.minimum(np.nan_to_num(energies, nan=WORST), WORST).mean())
 
 
 def _energy(values: Any) -> float:
