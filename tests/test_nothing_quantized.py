@@ -100,3 +100,21 @@ def test_the_command_line_ends_well(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert main(call) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["layers"]["quantized"] == 0
+
+
+def test_layers_that_a_runtime_fused_are_named_with_the_way_out(tmp_path: Path) -> None:
+    node = onnx.helper.make_node(
+        "FusedMatMul", ["x", "w"], ["y"], name="fused", domain="com.microsoft", alpha=0.5
+    )
+    kind = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [node],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", kind, ["n", 4])],
+        [onnx.helper.make_tensor_value_info("y", kind, ["n", 3])],
+        [onnx.numpy_helper.from_array(np.ones((4, 3), np.float32), "w")],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.microsoft", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    with pytest.raises(ConfigRuntimeError, match=r"'fused'.*as it was before"):
+        quantize(model, batches(lambda batch, seed: {"x": np.ones((batch, 4), np.float32)}))

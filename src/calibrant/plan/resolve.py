@@ -132,7 +132,21 @@ def resolve(
 
 
 #: Operators with weights or products inside that no target quantizes.
-_NOT_QUANTIZED = frozenset({"Attention", "DeformConv", "Einsum", "GRU", "LSTM", "RNN"})
+_NOT_QUANTIZED = frozenset(
+    {
+        "Attention",
+        "DeformConv",
+        "Einsum",
+        "GRU",
+        "GroupQueryAttention",
+        "LSTM",
+        "MultiHeadAttention",
+        "RNN",
+    }
+)
+
+#: What ONNX Runtime's optimizer makes of layers: no operators of ONNX, which other devices do not know.
+_FUSED = frozenset({"FusedConv", "FusedGemm", "FusedMatMul"})
 
 
 def _first(node: str, index: int | None, candidates: tuple[Settings, ...]) -> Settings:
@@ -287,9 +301,13 @@ def _layers(
     """One entry for each node that could have been quantized on some target."""
     decisions = []
     for node in model.graph:
-        if node.op_type in _NOT_QUANTIZED:
+        if node.op_type in _NOT_QUANTIZED | _FUSED:
             settings, origin = settings_of(node)
             reason = f"calibrant does not quantize {node.op_type}"
+            if node.op_type in _FUSED:
+                reason += (
+                    ", which ONNX Runtime's optimizer writes: give the model as it was before"
+                )
             decisions.append(
                 LayerDecision(node.name or "", node.op_type, settings, origin, False, reason)
             )
