@@ -162,3 +162,15 @@ def test_scales_that_do_not_fit_the_weight_are_refused():
         ulq(torch.zeros(3), torch.ones(2), torch.zeros(2))
     with pytest.raises(ConfigValueError, match="bits is 5"):
         ulq(torch.zeros(3), torch.tensor(1.0), torch.tensor(0.0), bits=5)
+
+
+def test_a_weight_on_the_end_of_the_grid_is_inside_it():
+    w = torch.from_numpy(np.random.default_rng(0).normal(size=(4000, 3)).astype(np.float32)).abs()
+    scale = w.amax(1) / 7
+    s = scale.clone().requires_grad_()
+    ulq_weight(w, s, bits=4, axis=0).sum().backward()
+    steps = w / scale[:, None]
+    beyond = w > 7 * scale[:, None]  # as it is defined; w / s > 7 says so of others
+    t = torch.where(beyond, 7.0, torch.round(steps) - steps)
+    torch.testing.assert_close(s.grad, t.sum(1) / (3 * 7) ** 0.5, rtol=1e-6, atol=1e-7)
+    assert (beyond != (steps > 7)).any()

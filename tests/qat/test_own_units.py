@@ -38,7 +38,7 @@ def quantizer(kind):
 @pytest.mark.parametrize("kind", [*WEIGHTS.values(), Halving])
 def test_every_kind_stays_what_it_is(kind):
     w, first = quantizer(kind)
-    own = first.in_own_units(w, gains=False)
+    own = first.in_own_units(w, first.params()[0], gains=False)
     assert type(own) is kind
     np.testing.assert_array_equal(own.weight.detach(), w)
     assert not own.log_gain.requires_grad
@@ -52,7 +52,7 @@ def test_every_kind_stays_what_it_is(kind):
 
 def test_a_gain_moves_the_scale_and_leaves_the_integers():
     w, first = quantizer(WEIGHTS["arq"])
-    own = first.in_own_units(w, gains=True)
+    own = first.in_own_units(w, first.params()[0], gains=True)
     p, integers = own.params()
     with torch.no_grad():
         own.log_gain += 0.5

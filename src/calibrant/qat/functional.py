@@ -201,19 +201,22 @@ class _UlqWeight(torch.autograd.Function):
         grid = IntType(bits)
         s = along(scale, axis, w.ndim)
         steps = w / s
-        ctx.save_for_backward(steps, scale)
+        ctx.save_for_backward(w, scale)
         ctx.grid, ctx.axis = grid, axis
         y: Tensor = torch.clamp(torch.round(steps), grid.qmin, grid.qmax) * s
         return y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        steps, scale = ctx.saved_tensors
+        w, scale = ctx.saved_tensors
         grid: IntType = ctx.grid
+        s = along(scale, ctx.axis, w.ndim)
+        steps = w / s
+        # w is compared, not w / s: the largest weight lies on the end of the grid, and its quotient may round beyond it
         t = torch.where(
-            steps < grid.qmin,
+            w < grid.qmin * s,
             float(grid.qmin),
-            torch.where(steps > grid.qmax, float(grid.qmax), torch.round(steps) - steps),
+            torch.where(w > grid.qmax * s, float(grid.qmax), torch.round(steps) - steps),
         )
         row = steps.numel() // scale.numel() if scale.numel() else 1
         factor = 1.0 / math.sqrt(row * grid.qmax)

@@ -125,7 +125,9 @@ def in_own_units(qat: Trainable, config_file: str | Path | None = None) -> None:
         gains = bool(nodes[w.layer].meta.get(FOLDED))
         made.setdefault(
             trained.weights[w.layer],
-            trained.weight(w.layer).in_own_units(weight, gains=gains),
+            trained.weight(w.layer).in_own_units(
+                weight, params.layers[w.layer].weight, gains=gains
+            ),
         )
         if w.layer in trained.biases:
             made[trained.biases[w.layer]] = NaturalBias.like(trained.bias(w.layer))

@@ -68,14 +68,17 @@ class WeightQuantizer(nn.Module, ABC):
         self.log_gain = nn.Parameter(torch.zeros_like(size))
         self._begin(scale / size)
 
-    def in_own_units(self, weight: npt.NDArray[np.float32], *, gains: bool) -> Self:
-        """Return a quantizer of the same kind, with the same scale, that trains a weight as it is.
+    def in_own_units(
+        self, weight: npt.NDArray[np.float32], p: QuantParams, *, gains: bool
+    ) -> Self:
+        """Return a quantizer of the same kind that trains a weight as it is.
 
         Args:
             weight: The float weight.
+            p: The scale to begin with, to the last digit: the largest weight lies on the end of the grid.
             gains: Each channel has a gain that is learned, in the place of a batch normalization.
         """
-        found = type(self)(weight, None, self.params()[0], own_units=True)
+        found = type(self)(weight, None, p, own_units=True)
         found.log_gain.requires_grad_(gains)
         return found
 
