@@ -81,7 +81,7 @@ def test_where_training_is_enough_no_layer_is_raised() -> None:
 
 
 def test_where_training_is_not_enough_layers_are_raised_and_the_trial_is_told() -> None:
-    found = Learner(keeps=0.9).tuned()
+    found = Learner(keeps=1.0).tuned()
     assert found.best.reached.met
     assert not found.best.trained
     assert "int16" in found.best.assignment
@@ -132,3 +132,22 @@ def test_the_best_within_a_budget_is_trained() -> None:
     assert found.best.trained
     assert found.best.cost <= limit
     assert found.best.assignment.count("int16") == 2
+
+
+def test_what_was_not_enough_is_trained_again_with_fewer_layers_raised() -> None:
+    """Training keeps 0.6 of the loss, so ten of twelve layers may stay narrow instead of six."""
+    net, plain = Learner(keeps=0.6), Learner(keeps=None)
+    found, without = net.tuned(), plain.tuned(trains=False)
+    assert found.best.trained
+    assert found.best.reached.met
+    assert found.best.assignment.count("int8") in (9, 10)
+    assert found.best.cost < without.best.cost
+    assert sum(isinstance(q, Train) for q in net.asked) == 2
+    assert found.reason.startswith("With fewer layers raised")
+    assert [t.trained for t in found.trials].count(True) == 2
+
+
+def test_training_that_does_not_help_the_score_is_not_done_again() -> None:
+    net = Learner(keeps=1.0)
+    assert net.tuned().best.reached.met
+    assert sum(isinstance(q, Train) for q in net.asked) == 1

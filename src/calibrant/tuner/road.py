@@ -177,7 +177,8 @@ def tune(
             without labels on calibration samples that they do not come from, and are taken where they clearly gain. None for `auto`
             with strategy `auto` where `max_cost` is not given; a vendor's procedure has moves of its own.
         train_minutes: Where moves are not enough, the cheapest assignment is trained for so many minutes before layers are
-            raised, without labels: it learns to answer as the float model does. It is judged as moves are. Needs torch. With
+            raised, without labels: it learns to answer as the float model does. Where that is not enough, one with fewer layers
+            raised than without training is trained as long. It is judged as moves are. Needs torch. With
             `max_cost`, the best within it is trained. None for no training. With `amct-retrain` this is what each trial takes; None
             for 3 epochs.
         train_epochs: The same in epochs, in the place of minutes.

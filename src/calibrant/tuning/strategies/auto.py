@@ -39,6 +39,7 @@ from calibrant.tuning.strategies.assigning import Search, changed
 from calibrant.tuning.strategies.cheaper_moves import cheaper_moves
 from calibrant.tuning.strategies.climb import climb
 from calibrant.tuning.strategies.give_back import give_back, steps_back
+from calibrant.tuning.strategies.train_between import ENOUGH, train_between
 
 __all__ = ["auto"]
 
@@ -77,7 +78,8 @@ def auto(
         evaluations: Full evaluations, at most; 1 or more.
         known: Assignments that met a requirement for another model of the same structure, the cheapest first: one is tried
             early.
-        trains: The cheapest assignment is trained before any layer is raised.
+        trains: The cheapest assignment is trained before any layer is raised, and where that is not enough, one with fewer layers
+            raised than without training.
         thrifty: End where what meets the requirement took a quarter of the evaluations that trying each layer alone takes.
     """
     search = Search(menu, allowed, evaluations, least_cost(menu), thrifty=thrifty)
@@ -97,6 +99,8 @@ def auto(
         if not len(search.errors):
             yield from search.measure()
         reason = yield from _search(search)
+    if (yield from train_between(search)):
+        reason = ENOUGH
     return search.found(reason)
 
 
