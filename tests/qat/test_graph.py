@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import onnx.parser
+import onnx_ir as ir
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
@@ -106,3 +108,34 @@ def test_the_model_that_was_converted_keeps_its_weights():
 def test_names_become_parts_of_paths():
     assert key_of("layer1.0.conv1.weight") == "layer1_0_conv1_weight"
     assert key_of("//") == "unnamed"
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_the_branches_of_an_if(size):
+    """One of them reads a value and a constant from outside, and has an If inside."""
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[n, k] x) => (float[n, k] y, float[n, k] z) <int64 three = {3}, float w = {2.0}, int64 one = {1}> {
+        s = Shape <start = 1> (x)
+        t = Squeeze (s)
+        c = Equal (t, three)
+        y, z = If (c) <
+            then_branch = a () => (float[n, k] p, float[n, k] q) {
+                p = Mul (x, w)
+                q = If (c) <
+                    then_branch = b () => (float[n, k] r) { r = Neg (p) },
+                    else_branch = d () => (float[n, k] r2) { r2 = Identity (x) }>
+            },
+            else_branch = e () => (float[n, k] p2, float[n, k] q2) {
+                p2 = Abs (x)
+                q2 = Add (x, x)
+            }>
+    }"""
+    model = onnx.parser.parse_model(text)
+    x = np.random.default_rng(0).normal(size=(2, size)).astype(np.float32)
+    wanted = ort.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    given = torch.from_numpy(x).requires_grad_()
+    found = to_torch(ir.from_proto(model))(given)
+    for mine, theirs in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(mine.detach().numpy(), theirs, rtol=1e-6)
+    found[0].sum().backward()
+    assert given.grad is not None

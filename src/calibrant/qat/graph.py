@@ -3,13 +3,14 @@
     ir.Model ─► one call a node, by `operators.OPERATORS` ─► GraphModule
 
 What a layer multiplies with, adds and normalizes with are parameters; all other constants are buffers. Where the
-model has quantizers that somebody else makes (`Parts`), their modules are called in the place of these nodes.
+model has quantizers that somebody else makes (`Parts`), their modules are called in the place of these nodes. The
+branches of an If are modules of their own, with constants that do not learn; one is called in each run.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Interpreter, Node
 
 from calibrant.errors import UnsupportedError
+from calibrant.graph.bodies import captured
 from calibrant.graph.ops import bias_of
 from calibrant.qat.operators import OPERATORS
 from calibrant.qat.operators.registry import Operator
@@ -97,8 +99,9 @@ def to_torch(model: ir.Model, parts: Parts | None = None) -> GraphModule:
 class _Converter:
     """One conversion."""
 
-    def __init__(self, model: ir.Model, parts: Parts) -> None:
+    def __init__(self, model: ir.Model, parts: Parts, body: ir.Graph | None = None) -> None:
         self.model, self.parts = model, parts
+        self.source = model.graph if body is None else body
         self.root, self.graph = nn.Module(), Graph()
         self.nodes: dict[ir.Value, Any] = {}
         self.quantized: dict[ir.Value, tuple[Node, str]] = {}
@@ -106,18 +109,18 @@ class _Converter:
         self.given: dict[str, Node] = {}
         self.taken: dict[str, int] = {}
         self.opset = model.opset_imports.get("", 0)
-        self.learned = self._learned()
+        self.learned = self._learned() if body is None else set()
         for path, module in parts.modules.items():
             self._attach(path, module)
 
-    def run(self) -> GraphModule:
+    def run(self, outer: Sequence[ir.Value] = ()) -> GraphModule:
         self._check()
-        for value in self.model.graph.inputs:
-            if value.name not in self.model.graph.initializers:
+        for value in (*outer, *self.source.inputs):
+            if value.name not in self.source.initializers:
                 self.nodes[value] = self.graph.placeholder(self._fresh(key_of(value.name or "")))
-        for node in self.model.graph:
+        for node in self.source:
             self._convert(node)
-        found = [self._tensor(v) for v in self.model.graph.outputs]
+        found = [self._tensor(v) for v in self.source.outputs]
         self.graph.output(found[0] if len(found) == 1 else tuple(found))
         module = GraphModule(self.root, self.graph, class_name="QuantizedGraph")
         module.graph.lint()
@@ -128,8 +131,10 @@ class _Converter:
     def _check(self) -> None:
         """Refuse what is not known, all of it in one sentence."""
         wrong = []
-        for node in self.model.graph:
-            if self._is_pair(node):
+        for node in self.source:
+            if (
+                self._is_pair(node) or node.op_type == "If"
+            ):  # branches are checked when they are converted
                 continue
             why = _unknown(node)
             if why:
@@ -235,6 +240,9 @@ class _Converter:
             return
         if node.op_type == "Constant":
             return
+        if node.op_type == "If":
+            self._branches(node)
+            return
         row = OPERATORS[node.op_type]
         args = [self._argument(row, i, v) for i, v in enumerate(node.inputs)]
         kwargs: dict[str, Any] = {n: self._attribute(node, a) for n, a in node.attributes.items()}
@@ -250,6 +258,21 @@ class _Converter:
                 self.nodes[output] = self._item(made, i)
         else:
             self.nodes[node.outputs[0]] = made
+
+    def _branches(self, node: ir.Node) -> None:
+        """Call the branch that a condition chooses, with all that both of them read from outside."""
+        condition, outer = node.inputs[0], captured(node)
+        assert condition is not None
+        made = [
+            _Converter(self.model, Parts(), node.attributes[name].as_graph()).run(outer)
+            for name in ("then_branch", "else_branch")
+        ]
+        path = f"branches.{self._fresh(key_of(node.name or ''))}"
+        self._attach(path, _Branches(*made))
+        called = self._call(path, self._tensor(condition), *map(self._tensor, outer))
+        called.meta["onnx"] = f"node '{node.name}' ({node.op_type})"
+        for i, output in enumerate(node.outputs):
+            self.nodes[output] = self._item(called, i)
 
     def _pair(self, node: ir.Node) -> None:
         source, scale = node.inputs[0], node.inputs[1]
@@ -291,6 +314,18 @@ def item_of(node: Any) -> Node | None:
         return None
     call = node.args[0]
     return call if isinstance(call, Node) and call.op == "call_module" else None
+
+
+class _Branches(nn.Module):
+    """Two networks, of which a condition chooses one."""
+
+    def __init__(self, then: GraphModule, other: GraphModule) -> None:
+        super().__init__()
+        self.then, self.other = then, other
+
+    def forward(self, condition: torch.Tensor, *values: torch.Tensor) -> tuple[Any, ...]:
+        found = (self.then if bool(condition) else self.other)(*values)
+        return found if isinstance(found, tuple) else (found,)
 
 
 def _item(values: Any, index: int) -> Any:
