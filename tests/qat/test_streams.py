@@ -25,7 +25,9 @@ def _constant(name, *shape):
 def model(tmp_path: Path) -> Path:
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["a"]),
-        helper.make_node("Unsqueeze", ["a", "one"], ["t"]),
+        helper.make_node("Cast", ["gain"], ["g"], to=1),
+        helper.make_node("Mul", ["a", "g"], ["m"]),
+        helper.make_node("Unsqueeze", ["m", "one"], ["t"]),
         helper.make_node("LSTM", ["t", "wx", "wh", "b", "", "h", "c"], ["", "hn", "cn"], hidden_size=6),
         helper.make_node("MatMul", ["hn", "v"], ["y"]),
     ]  # fmt: skip
@@ -37,7 +39,10 @@ def model(tmp_path: Path) -> Path:
     graph = helper.make_graph(
         nodes,
         "g",
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs],
+        [
+            *(helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs),
+            helper.make_tensor_value_info("gain", TensorProto.INT64, []),
+        ],
         [
             helper.make_tensor_value_info(n, TensorProto.FLOAT, s)
             for n, s in [("y", [1, 1, 3]), ("hn", [1, 1, 6]), ("cn", [1, 1, 6])]
@@ -63,6 +68,7 @@ def test_a_feed_is_a_sample_and_a_step(model: Path) -> None:
         "x": r.normal(0, 1, (12, 5, 8)).astype(np.float32),
         "h": r.normal(0, 0.3, (12, 1, 1, 6)).astype(np.float32),
         "c": r.normal(0, 0.3, (12, 1, 1, 6)).astype(np.float32),
+        "gain": np.full(12, 2),
     }
     samples = read_samples(model, data)
     assert (len(samples), samples.batch_size(8)) == (12, 1)

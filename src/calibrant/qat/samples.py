@@ -164,8 +164,7 @@ def read_samples(model: Any, data: Any, preprocess: str | Path | None = None) ->
 
 def _rows(x: npt.NDArray[Any], rows: npt.NDArray[np.int64], whole: bool) -> npt.NDArray[Any]:
     """Return samples of an array; a feed that is a sample has no axis of samples."""
-    found: npt.NDArray[Any] = x[rows[0]] if whole else x[rows]
-    return found
+    return np.asarray(x[rows[0]]) if whole else x[rows]  # a feed may be one number
 
 
 def _is_fixed(model: Any) -> bool:
