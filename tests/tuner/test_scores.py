@@ -123,3 +123,28 @@ def test_a_command_that_fails_says_so(line: str, text: str) -> None:
 def test_a_command_says_where_the_model_belongs() -> None:
     with pytest.raises(ConfigValueError, match=r"\{model\}"):
         Command("./evaluate")
+
+
+def test_an_evaluation_that_fails_for_every_quantized_model_is_an_error() -> None:
+    """The float model alone was scored, which says nothing of what was asked for."""
+
+    def evaluate(runner: Runner) -> float:
+        calls.append(1)
+        if len(calls) > 1:
+            raise RuntimeError("the board is busy")
+        return 0.9
+
+    calls: list[int] = []
+    with pytest.raises(ConfigValueError, match="the board is busy"):
+        calibrant.tune(digits.MODEL, DATA, evaluate, "max-drop 1%", moves="none")
+
+
+def test_where_no_quantized_model_has_a_score_it_is_said() -> None:
+    def evaluate(runner: Runner) -> float:
+        calls.append(1)
+        return 0.9 if len(calls) == 1 else float("nan")
+
+    calls: list[int] = []
+    result = calibrant.tune(digits.MODEL, DATA, evaluate, "max-drop 1%", moves="none")
+    assert result.search.best.reached.free
+    assert any("look at the evaluation first" in n for n in result.notes)

@@ -22,10 +22,15 @@ import numpy.typing as npt
 from calibrant.data.batch import AnyArray
 from calibrant.errors import ConfigValueError, DataError, ModelError, did_you_mean
 
-__all__ = ["BatchMetric", "batch_metric", "paired_arrays"]
+__all__ = ["MEANS", "BatchMetric", "batch_metric", "paired_arrays"]
 
-#: Names for messages.
-_NAMES = ("top1", "top5", "mse", "mae")
+#: Names -> what they are.
+MEANS = {
+    "top1": "Share of samples whose class is right; top<k> for the best k.",
+    "top5": "Share of samples whose class is among the five best.",
+    "mse": "Mean squared difference to the references.",
+    "mae": "Mean absolute difference to the references.",
+}
 
 Outputs = Mapping[str, AnyArray]
 Floats = npt.NDArray[np.float64]
@@ -93,8 +98,8 @@ def batch_metric(name: str) -> BatchMetric:
     if name == "mae":
         return BatchMetric(name, lambda y, r: _differences(y, r, np.abs), False)
     raise ConfigValueError(
-        f"Unknown metric '{name}'. Known: {', '.join(_NAMES)} (any top<k>), or module:function."
-        + did_you_mean(name, _NAMES)
+        f"Unknown metric '{name}'. Known: {', '.join(MEANS)} (any top<k>), or module:function."
+        + did_you_mean(name, MEANS)
     )
 
 

@@ -332,8 +332,14 @@ def tune(
         known = learned.assignments(menu) if learned is not None else []
         search, interrupted = _searched(strategy, trials, max_trials, max_cost, known)
         failed = trials.evaluations.failed
-        if failed is not None and not any(math.isfinite(t.reached.loss) for t in search.trials):
+        tried = [t for t in search.trials if not t.reached.free]
+        scored = [t for t in tried if math.isfinite(t.reached.loss)]
+        if failed is not None and not scored:
             raise failed
+        if tried and not scored:
+            trials.notes.append(
+                "No quantized model that was tried has a score, so nothing is known of any: look at the evaluation first."
+            )
         with store.progress.stage("all evaluation samples"):
             search, verdict = trials.settled(search)
         if (

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from calibrant.algorithms.options import build, describe_options
-from calibrant.analysis.task_metrics import BatchMetric, batch_metric
+from calibrant.analysis.task_metrics import MEANS, BatchMetric, batch_metric
 from calibrant.analysis.tasks.corpus import CorpusMetric
 from calibrant.analysis.tasks.detection import MeanPrecision, MeanPrecisionAt50
 from calibrant.analysis.tasks.edits import CharacterErrors, WordErrors
@@ -27,14 +27,6 @@ class _Made(Protocol):
         ...
 
 
-#: Metrics that are means over samples and have no options -> what they are.
-_MEANS = {
-    "top1": "Share of samples whose class is right; top<k> for the best k.",
-    "top5": "Share of samples whose class is among the five best.",
-    "mse": "Mean squared difference to the references.",
-    "mae": "Mean absolute difference to the references.",
-}
-
 _CLASSES: Mapping[str, type[_Made]] = {
     "rmse": Rmse,
     "r2": R2,
@@ -50,7 +42,7 @@ _CLASSES: Mapping[str, type[_Made]] = {
 }
 
 #: All names.
-TASK_METRICS = (*_MEANS, *_CLASSES)
+TASK_METRICS = (*MEANS, *_CLASSES)
 
 
 def names() -> str:
@@ -60,8 +52,8 @@ def names() -> str:
 
 def about(name: str) -> tuple[str, list[str]]:
     """Return what a metric is, in one sentence, and its options as `name=default`."""
-    if name in _MEANS:
-        return _MEANS[name], []
+    if name in MEANS:
+        return MEANS[name], []
     kind = _CLASSES[name]
     options = [f"{o.name}={o.default}" for o in describe_options(kind)]
     return (inspect.getdoc(kind) or "").split("\n", 1)[0], options

@@ -32,7 +32,7 @@ __all__ = ["Search", "changed"]
 _CORRECTIONS = 5
 
 #: What is made cheaper takes, with all before it and the float model's, at most this share of the evaluations that trying each
-#: layer alone takes; but so many of quantized models are allowed in any case.
+#: layer alone takes; but so many of quantized models are allowed in any case, and one more where looks say what it is worth.
 SHARE, LEAST = 0.25, 2
 
 #: Where the expected loss is within this factor of the limit, the error is measured and not predicted.
@@ -60,6 +60,7 @@ class Search:
         improved: Assignments stand on the recipe that was made better.
         trained: Trials that were trained, each with how many were evaluated before it; they say nothing of what errors lose.
         thrifty: Not all evaluations are spent to make cheaper what meets the requirement (`pays`).
+        looked: Models can be looked at on few samples.
     """
 
     menu: Menu
@@ -75,6 +76,7 @@ class Search:
     improved: bool = False
     trained: list[tuple[int, Trial]] = field(default_factory=list)
     thrifty: bool = True
+    looked: bool = False
     _true: dict[Assignment, float] = field(default_factory=dict)
 
     # ------------------------------------------------------------------------------------- what is known
@@ -90,7 +92,7 @@ class Search:
         """Whether one more evaluation is worth it, to make cheaper what meets the requirement already."""
         if not self.thrifty:
             return self.left > 0
-        most = max(LEAST, int(SHARE * (2 + len(self.menu.layers))) - 1)
+        most = max(LEAST + self.looked, int(SHARE * (2 + len(self.menu.layers))) - 1)
         return self.left > max(0, self.evaluations - most)
 
     @property
@@ -258,6 +260,7 @@ class Search:
     def hopeless(self, assignment: Assignment) -> Strategy[Question, Any, bool | None]:
         """Whether too much is lost: on few samples where models can be looked at, else by the error; None where nobody knows."""
         loss: float | None = yield Glance(assignment)
+        self.looked = self.looked or loss is not None
         if loss is None:
             loss = self.expected(assignment)
             if loss is not None and self.limit / _NEAR < loss < self.limit * _NEAR:
