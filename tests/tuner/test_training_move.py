@@ -14,7 +14,10 @@ import pytest
 import calibrant
 from calibrant.errors import ConfigValueError, MissingPackageError
 from calibrant.tuner import TuningResult
-from calibrant.tuner.trainer import FOLDER, STATE, Budget
+from calibrant.tuner.moves.trained import move_of, what_is_trained
+from calibrant.tuner.road import _as_it_ended
+from calibrant.tuner.trainer import FOLDER, STATE, Budget, Trained
+from calibrant.tuning.questions import Reached, Trial
 from tests.models import NETS
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -84,7 +87,7 @@ def test_the_folder_has_the_trained_model_and_says_what_training_won(run: Any) -
     assert content["trained"] is True
     assert [t["trained"] for t in content["trials"]] == [False, True]
     text = (place / "tuning_report.md").read_text()
-    assert "Training: " in text
+    assert "Trained, 40 epochs: " in text
     assert "dB trained" in text
     for name in ("deploy.onnx", "trained.onnx", "record.txt"):
         assert (place / name).is_file()
@@ -156,6 +159,14 @@ def test_without_torch_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_does_not_go_together_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigValueError, match=said):
         tuned(20.0, **options)
+
+
+def test_of_two_trainings_the_one_that_the_result_has_is_taken() -> None:
+    trained = Trained(True, "better", 3.0, 1.0, 8.0, 11.0, 100, 12, 50, 1.0, 4.0, "")
+    moves = [move_of(trained, Budget(4), raised, beside=False) for raised in ((), ("a", "b"))]
+    best = Trial((), 1.0, None, None, Reached(1, 0, met=True), "", trained=True)
+    told = what_is_trained(Budget(4), ("a", "b"))
+    assert [_as_it_ended(m, best, told).taken for m in moves] == [False, True]
 
 
 def test_a_budget_is_told() -> None:

@@ -51,6 +51,7 @@ from calibrant.tuner.journal import Journal
 from calibrant.tuner.knowledge import Knowledge
 from calibrant.tuner.markdown import shown
 from calibrant.tuner.moves import TRAINING, MoveTried, kinds_of
+from calibrant.tuner.moves.trained import what_is_trained
 from calibrant.tuner.precisions import settings_of, where_they_are
 from calibrant.tuner.reference import evaluations_of, float_scores, name_of
 from calibrant.tuner.requirement import Requirement
@@ -516,6 +517,8 @@ def _result(
         notes.append(
             f"Weights and ranges were trained: deploy.onnx, record.txt and trained.onnx have them. recipe.yaml {what}"
         )
+    raised = trials.menu.raised(search.best.assignment)
+    trained = what_is_trained(trainer.budget, raised) if trainer is not None else ""
     return TuningResult(
         result,
         recipe if recipe.training else as_decided(recipe, found.guide),
@@ -537,13 +540,13 @@ def _result(
         interrupted,
         (*notes, *dict.fromkeys(trials.notes)),
         told,
-        tuple(_as_it_ended(m, search.best) for m in trials.moves),
+        tuple(_as_it_ended(m, search.best, trained) for m in trials.moves),
     )
 
 
-def _as_it_ended(move: MoveTried, best: Trial) -> MoveTried:
-    """Return a move, taken where the best model has it."""
-    has = best.trained if move.kind == TRAINING else best.improved
+def _as_it_ended(move: MoveTried, best: Trial, trained: str) -> MoveTried:
+    """Return a move, taken where the best model has it; `trained` says which training that would be."""
+    has = best.trained and move.what == trained if move.kind == TRAINING else best.improved
     return replace(move, taken=move.taken and has)
 
 

@@ -187,13 +187,13 @@ class Trials:
         if trainer is None:
             return None
         recipe = self.recipe_of(assignment)
-        beside = self._now
+        beside, raised = self._now, self.menu.raised(assignment)
         try:
             found = trainer.train(recipe, self._shown(assignment))
         except CalibrantError as e:
-            self.moves = (*self.moves, cannot_be_tried(trainer.budget, e))
+            self.moves = (*self.moves, cannot_be_tried(trainer.budget, raised, e))
             return None
-        self.moves = (*self.moves, move_of(found, trainer.budget, beside=beside))
+        self.moves = (*self.moves, move_of(found, trainer.budget, raised, beside=beside))
         if not found.better:
             return None
         reached = self.evaluations.reach(

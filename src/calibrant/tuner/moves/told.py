@@ -29,7 +29,7 @@ def moves_told(moves: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     if not moves:
         return []
-    trained = [f"Training: {m['reason']}" for m in moves if m["kind"] == TRAINING]
+    trained = [f"{m['what'].capitalize()}: {m['reason']}" for m in moves if m["kind"] == TRAINING]
     rows = table(HEADINGS, map(row_of, moves))
     return ["## Moves that keep the cost", WHAT_THEY_ARE, rows, *trained]
 
