@@ -120,13 +120,13 @@ class Worker:
     seconds: float
 
 
-def work(script: str, **arguments: object) -> Worker:
-    """Run `script --worker JSON` in a process of its own and wait for it.
+def work(script: str, *, python: str = sys.executable, **arguments: object) -> Worker:
+    """Run `script --worker JSON` in a process of its own, with this Python or another, and wait for it.
 
     Raises:
         SystemExit: It failed; its last lines are printed.
     """
-    command = [sys.executable, script, "--worker", json.dumps(arguments)]
+    command = [python, script, "--worker", json.dumps(arguments)]
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
