@@ -37,6 +37,9 @@ from calibrant.tuning.unseen import unseen_outputs
 
 __all__ = ["finished", "observe", "quantize"]
 
+#: Latencies are measured until their medians are this near, or for under a second.
+STEADY = 0.02
+
 
 def quantize(
     model: ModelLike,
@@ -188,7 +191,9 @@ def _measured(
     few = probe.head(scored_feeds(solution.model, solution.plan, probe))
     findings = replace(findings, quality=quality_of(built.deploy, few, runtime, unseen=unseen))
     if latency:
-        taken = measure_latency(solution.model, built.deploy, probe.first, runtime=runtime)
+        taken = measure_latency(
+            solution.model, built.deploy, probe.first, runtime=runtime, steady=STEADY
+        )
         findings = replace(findings, latency=taken)
     return findings
 

@@ -53,3 +53,12 @@ def test_pairs_are_those_where_the_reference_is_finite(x: np.ndarray) -> None:
     np.testing.assert_allclose(mean_square([x, x]), wanted, rtol=1e-4, atol=1e-30)
     np.testing.assert_array_equal(finite_or_zero(x)[finite], x[finite])
     assert not finite_or_zero(x)[~finite].any()
+
+
+def test_finite_values_whose_squares_overflow_are_finite() -> None:
+    large = np.full((2, 3), 3e38, np.float32)
+    assert finite_mask(large) is None
+    large[1, 2] = np.inf
+    mask = finite_mask(large)
+    assert mask is not None
+    assert mask.sum() == 5

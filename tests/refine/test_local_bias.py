@@ -13,7 +13,7 @@ from calibrant.emit.layers_alone import emit_layers_alone
 from calibrant.numerics import fake_quantize
 from calibrant.plan import resolve
 from calibrant.recipe import Recipe
-from calibrant.refine.local_bias import correct_by_local_errors, local_errors
+from calibrant.refine.local_bias import correct_by_local_errors, joined, local_errors
 from calibrant.runtime.observe import observe
 from tests.models import NETS, Array, Weights, build, normal
 from tests.road import every_net, outputs, prepared
@@ -56,7 +56,7 @@ def test_a_kept_correction_moves_the_bias_by_the_mean_error() -> None:
     params = replace(params, layers={plan.weights[0].layer: off})
     feeds = [{"x": f["x"] + 3} for f in feeds]  # inputs with a mean
     found, _ = local_errors(model, plan, params, feeds)
-    better, report = correct_by_local_errors(model, params, found, range(4))
+    better, report = correct_by_local_errors(model, params, found)
     layer = plan.weights[0].layer
     assert [c.kept for c in report] == [True]
     before = model.graph.initializers[plan.weights[0].bias].const_value.numpy()
@@ -82,3 +82,16 @@ def test_errors_of_equal_parameters_are_measured_once() -> None:
     _, first = local_errors(model, plan, params, feeds, known=known)
     _, second = local_errors(model, plan, params, feeds, known=known)
     assert (first, second) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("count", [4, 3])
+def test_errors_of_two_halves_are_those_of_all_feeds(count: int) -> None:
+    model, plan, params, feeds = made(NETS["residual"]())
+    feeds = feeds[:count]
+    whole, even, odd = (
+        local_errors(model, plan, params, some)[0] for some in (feeds, feeds[::2], feeds[1::2])
+    )
+    both = joined(even, odd)
+    for name, measured in whole.errors.items():
+        np.testing.assert_array_equal(both.errors[name].error, measured.error)
+        assert both.errors[name].power == pytest.approx(measured.power)

@@ -66,3 +66,10 @@ def test_small_models_are_not_timed_longer_than_needed() -> None:
     model = ir.from_proto(proto)
     assert measure_latency(model, model, feeds(batch=1), most_runs=7).runs == 7
     assert measure_latency(model, model, feeds(batch=1), seconds=0).runs == 5
+
+
+def test_timing_ends_early_once_medians_are_near_enough() -> None:
+    proto, feeds = NETS["residual"]()
+    model = ir.from_proto(proto)
+    assert measure_latency(model, model, feeds(batch=1), steady=100.0).runs == 5
+    assert measure_latency(model, model, feeds(batch=1), most_runs=9, steady=1e-9).runs == 9

@@ -12,6 +12,7 @@ import pytest
 from calibrant.errors import ConfigValueError, ModelError
 from calibrant.graph.load import load, prepare
 from calibrant.runtime import session as sessions
+from calibrant.runtime.heap import give_back
 from calibrant.runtime.runtime import Runtime
 from calibrant.runtime.session import infer, open_session
 from tests.models import NETS, build, convolution, normal, with_external_data
@@ -96,3 +97,10 @@ def test_without_optimization_the_graph_runs_as_it_is_written() -> None:
     model, feeds = NETS["conv_bn_relu"]()
     plain = open_session(model, optimize=False, runtime=Runtime(threads=1))
     assert infer(plain, ["y"], feeds())[0].shape == (4, 10)
+
+
+def test_freed_memory_can_be_given_back_at_any_time() -> None:
+    give_back()
+    block = np.ones(1_000_000)
+    del block
+    give_back()

@@ -113,25 +113,33 @@ class Probe:
 
     def head(self, feeds: int) -> Probe:
         """Return a probe of the first feeds alone."""
+        return self.only(range(feeds))
+
+    def only(self, feeds: Iterable[int]) -> Probe:
+        """Return a probe of some feeds, by index; those that do not exist are left out."""
+        taken = [i for i in feeds if i < len(self.small)]
         return replace(
             self,
-            batches=self.small[:feeds],
-            small=self.small[:feeds],
-            reference=self.reference[:feeds],
-            scored_reference=self.scored_reference[:feeds],
+            batches=[self.small[i] for i in taken],
+            small=[self.small[i] for i in taken],
+            reference=[self.reference[i] for i in taken],
+            scored_reference=[self.scored_reference[i] for i in taken],
         )
+
+    def first_samples(self, samples: int) -> Probe:
+        """Return a probe of the first feeds that hold so many samples."""
+        total = 0
+        for count, batch in enumerate(self.small, 1):
+            total += batch.size
+            if total >= samples:
+                return self.head(count)
+        return self
 
     def part(self, samples: int) -> Probe:
         """Return a probe of fewer samples: whole small batches, spread over this one."""
         each = max(1, self.small[0].size)
         step = max(1, len(self.small) * each // max(samples, each))
-        return replace(
-            self,
-            batches=self.small[::step],
-            small=self.small[::step],
-            reference=self.reference[::step],
-            scored_reference=self.scored_reference[::step],
-        )
+        return self.only(range(0, len(self.small), step))
 
 
 def take_probe(

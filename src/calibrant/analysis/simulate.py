@@ -29,8 +29,9 @@ __all__ = ["Simulator", "taking_scales"]
 
 Array = npt.NDArray[Any]
 
-#: Sessions that are kept open.
+#: Sessions that are kept open: so many, or two where weights have so many bytes, since each has a copy of them.
 KEPT = 3
+KEPT_BYTES = 64 * 2**20
 
 #: Parameters whose session and inputs are remembered.
 REMEMBERED = 4
@@ -95,6 +96,11 @@ class Simulator:
             outputs.append(dict(zip(names, values, strict=True)))
         return outputs
 
+    def close(self) -> None:
+        """Let go of what is open; it is opened again where it is asked for."""
+        self._sessions.clear()
+        self._recent.clear()
+
     def _numbers(self, plan: Plan, params: Parameters) -> _Ready:
         """Return the session of parameters, its inputs, and what the parameters put into them."""
         for a, b, ready in self._recent:
@@ -112,14 +118,21 @@ class Simulator:
         for known in self._sessions:
             if known.fits(form, params, biases):
                 return known
-        made = emit_parametric(
+        emitted, made = emit_parametric(
             self.model, plan, params, free=taking_scales(plan) & params.layers.keys()
         )
-        exposed = expose(made.model, self.outputs)
+        exposed = expose(emitted, self.outputs)
         session = open_session(exposed, integers=False, runtime=self.runtime)
         self.opened += 1
-        self._sessions = [_Open(form, made, params.layers, session), *self._sessions][:KEPT]
-        return self._sessions[0]
+        opened = _Open(form, made, params.layers, session)
+        self._sessions = [opened, *self._sessions][: _kept(self.model)]
+        return opened
+
+
+def _kept(model: ir.Model) -> int:
+    """Return how many sessions of forms of a model are kept open."""
+    weights = (v.const_value for v in model.graph.initializers.values())
+    return KEPT if sum(w.nbytes for w in weights if w is not None) < KEPT_BYTES else 2
 
 
 def _same_layers(

@@ -28,11 +28,9 @@ __all__ = ["Parametric", "emit_parametric", "form_of", "visible_biases"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parametric:
-    """A simulated model whose quantizers are fed.
+    """What a simulated model is fed whose quantizers are inputs: one for each number of each quantizer and free weight.
 
     Args:
-        model: The model; beside its own inputs it has one for each number of each quantizer, and one for
-            each free weight.
         plan: Where its quantizers stand.
         source: The prepared float model.
         free: Layers whose weights are inputs.
@@ -40,7 +38,6 @@ class Parametric:
         names: (quantizer id or layer, which of its values) -> input.
     """
 
-    model: ir.Model
     plan: Plan
     free: frozenset[str]
     biases: frozenset[str]
@@ -114,8 +111,8 @@ def emit_parametric(
     params: Parameters,
     *,
     free: Collection[str] = (),
-) -> Parametric:
-    """Copy a prepared model, with inputs in the place of the numbers of its quantizers.
+) -> tuple[ir.Model, Parametric]:
+    """Copy a prepared model, with inputs in the place of the numbers of its quantizers; return it, and what it is fed.
 
     Args:
         model: A prepared float model.
@@ -144,4 +141,4 @@ def emit_parametric(
         return _as_int4(graph, value, name) if narrow else value
 
     made = emit_with(model, plan, params, put)
-    return Parametric(made, plan, frozenset(free), biases, model, names)
+    return made, Parametric(plan, frozenset(free), biases, model, names)

@@ -37,7 +37,7 @@ from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import expose
 
-__all__ = ["LocalError", "LocalErrors", "correct_by_local_errors", "local_errors"]
+__all__ = ["LocalError", "LocalErrors", "correct_by_local_errors", "joined", "local_errors"]
 
 Array = npt.NDArray[Any]
 
@@ -144,8 +144,23 @@ def _measured(
     return {n: LocalError(np.stack(r), power[n]) for n, r in rows.items()}
 
 
+def joined(one: LocalErrors, other: LocalErrors) -> LocalErrors:
+    """Return the errors of feeds that took turns: the first, the third and so on are those of `one`.
+
+    `other` may have one feed less.
+    """
+    errors = {}
+    for name, a in one.errors.items():
+        b = other.errors[name]
+        both = np.empty((len(a.error) + len(b.error), a.error.shape[1]))
+        both[::2], both[1::2] = a.error, b.error
+        power = np.average([a.power, b.power], weights=[len(a.error), len(b.error)])
+        errors[name] = LocalError(both, float(power))
+    return LocalErrors(one.layers, errors)
+
+
 def correct_by_local_errors(
-    model: ir.Model, params: Parameters, found: LocalErrors, feeds: Sequence[int]
+    model: ir.Model, params: Parameters, found: LocalErrors
 ) -> tuple[Parameters, tuple[Correction, ...]]:
     """Return parameters with corrected biases, and one entry a layer.
 
@@ -154,13 +169,12 @@ def correct_by_local_errors(
     Args:
         model: The prepared float model.
         params: The parameters.
-        found: The errors.
-        feeds: Feeds to take the corrections from, at least two.
+        found: The errors on at least two feeds.
     """
     layers = dict(params.layers)
     report = []
     for name, measured in found.errors.items():
-        delta = cross_validated(measured.error[list(feeds)])
+        delta = cross_validated(measured.error)
         gain = delta.gain / max(measured.power, 1e-30)
         report.append(Correction(name, gain > 0, gain))
         if gain > 0:

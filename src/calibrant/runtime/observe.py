@@ -162,21 +162,29 @@ def _by_channel(
     """Return the largest of a measure of each channel: tensor -> (channels,)."""
     inputs = {v.name or "" for v in model.graph.inputs}
     computed = [t for t in axes if t not in inputs]
-    session = None
-    if computed:
-        session = open_session(expose(model, computed), runtime=runtime)
     found: dict[str, npt.NDArray[np.float64]] = {}
-    for batch in batches:
-        values = dict(batch.feeds)
-        if session is not None:
-            used = {i.name: batch.feeds[i.name] for i in session.get_inputs()}
-            values |= dict(zip(computed, infer(session, computed, used), strict=True))
-        for t, axis in axes.items():
+
+    def look(values: Mapping[str, Array], *_: object) -> _Seen:
+        for t in values:
             x = finite_or_zero(values[t])
-            others = tuple(i for i in range(x.ndim) if i != axis % x.ndim)
+            others = tuple(i for i in range(x.ndim) if i != axes[t] % x.ndim)
             largest = np.asarray(measure(x, others), dtype=np.float64)
             found[t] = np.maximum(found[t], largest) if t in found else largest
+        return _Seen()
+
+    tap = Tap(model, computed, runtime=runtime) if computed else None
+    for batch in batches:
+        look({t: batch.feeds[t] for t in axes if t in inputs})
+        if tap is not None:
+            tap.run(batch, look)
     return found
+
+
+class _Seen:
+    """A reader that was done before it was asked."""
+
+    def result(self) -> None:
+        """Return at once."""
 
 
 class _Counting:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from calibrant.errors import ConfigValueError, ModelError, did_you_mean
 from calibrant.graph.passes.fix_inputs import without_kept_inputs
 from calibrant.graph.values import own_copy
+from calibrant.runtime.heap import give_back
 from calibrant.runtime.runtime import CPU, Runtime
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ PROVIDERS = {
     "coreml": "CoreMLExecutionProvider",
     "directml": "DmlExecutionProvider",
 }
+
+#: Bytes of a model behind which what opening it took goes back to the system: up to one and a half times its size.
+_LARGE = 32 * 2**20
 
 #: Protobuf messages end at 2 GiB; a model with more bytes of weights goes through files.
 _PROTOBUF_LIMIT = 2**31 - 2**24
@@ -86,10 +90,14 @@ def open_session(
     providers = _providers(runtime.provider, ort.get_available_providers())
     with _source(model) as source:
         try:
-            return ort.InferenceSession(source, options, providers=providers)
+            session = ort.InferenceSession(source, options, providers=providers)
         except Exception as e:
             text = " ".join(str(e).split())
             raise ModelError(f"ONNX Runtime cannot load the model: {text}") from e
+        large = isinstance(source, bytes) and len(source) > _LARGE
+    if large:
+        give_back()
+    return session
 
 
 def _serialized(model: ir.Model) -> bytes:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from calibrant.analysis.parts import Part
 from calibrant.analysis.probe import Probe
-from calibrant.analysis.score import Comparison, SampleScores, Score, sample_scores
+from calibrant.analysis.score import Comparison, SampleScores, Score
 from calibrant.analysis.simulate import Simulator
 from calibrant.findings import Trial
 from calibrant.plan import Plan
@@ -17,14 +17,20 @@ from calibrant.plan.parameters import Parameters
 from calibrant.recipe import Note, Recipe
 from calibrant.refine.bias_by_rule import RuleCorrection, correct_by_rule
 from calibrant.refine.bias_correction import Correction, correct_bias
-from calibrant.refine.local_bias import LocalErrors, correct_by_local_errors, local_errors
+from calibrant.refine.local_bias import (
+    LocalErrors,
+    correct_by_local_errors,
+    joined,
+    local_errors,
+)
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.stats import TensorStats
 from calibrant.tuning.driver import drive
+from calibrant.tuning.judged import judged
 from calibrant.tuning.store import Store
 from calibrant.tuning.strategies.biases import biases
 
-__all__ = ["Biases", "affordable", "corrected", "corrected_by_rules"]
+__all__ = ["Biases", "affordable", "corrected", "corrected_by_rules", "judges"]
 
 #: Biases are corrected on at least so many samples of the probe …
 CORRECTION_SAMPLES = 8
@@ -83,6 +89,11 @@ def affordable(statistics: Mapping[str, TensorStats], samples: int) -> int:
     return max(CORRECTION_SAMPLES, int(CORRECTION_VALUES / max(1.0, largest)))
 
 
+def judges(probe: Probe) -> Probe:
+    """Return the feeds that corrections from the others are judged on: every second one."""
+    return probe.only(range(1, len(probe.small), 2))
+
+
 def corrected(
     model: ir.Model,
     plan: Plan,
@@ -94,6 +105,7 @@ def corrected(
     parts: Mapping[str, tuple[Part, ...]],
     store: Store,
     way: str | None = None,
+    known: Mapping[int, SampleScores] | None = None,
 ) -> tuple[Parameters, Biases]:
     """Correct biases where the recipe says so, or where it makes the outputs better.
 
@@ -108,6 +120,7 @@ def corrected(
         parts: Parts of the tensors that ways are compared by.
         store: What is known of the model.
         way: How to correct, where that is decided already.
+        known: What the parameters are known to lose, by batch of the probe (`tuning.judged`).
     """
     mode = recipe.bias_correction
     if mode == "off" or len(probe.feeds) < 2 or not plan.weights:
@@ -119,7 +132,7 @@ def corrected(
         return params, Biases("walked", tuple(walked))
     if len(few.feeds) < 4:
         return params, Biases()  # corrections from one half could not be checked on it
-    trying = _Trying(model, plan, params, few, simulator, parts, store)
+    trying = _Trying(model, plan, params, few, simulator, parts, store, known or {})
     if way is None:
         way = drive(biases(WAYS, trying.compared), trying.answer)
     params, report = trying.result(way)
@@ -137,22 +150,21 @@ class _Trying:
     simulator: Simulator
     parts: Mapping[str, tuple[Part, ...]]
     store: Store
+    known: Mapping[int, SampleScores]
     scores: dict[str, SampleScores] = field(default_factory=dict)
     said: dict[str, Comparison] = field(default_factory=dict)
     _corrected: dict[str, tuple[Parameters, tuple[Correction, ...]]] = field(default_factory=dict)
-    _errors: LocalErrors | None = None
+    _errors: dict[int, LocalErrors] = field(default_factory=dict)
 
     def answer(self, way: str) -> SampleScores | None:
         """Return what a way loses on the odd feeds; None where it changes nothing."""
         params, report = self._from_even(way)
         if way != "off" and not any(c.kept for c in report):
             return None
-        odd = range(1, len(self.probe.feeds), 2)
-        outputs = self.simulator.simulate(self.plan, params, [self.probe.feeds[i] for i in odd])
-        reference = [self.probe.scored_reference[i] for i in odd]
-        sizes = [self.probe.small[i].size for i in odd]
-        self.store.work.whole(sum(sizes))
-        self.scores[way] = sample_scores(reference, outputs, self.parts, sizes=sizes)
+        known = self.known if way == "off" else None
+        odd = judges(self.probe)
+        found = judged(self.simulator, self.plan, params, odd, self.parts, self.store, known)
+        self.scores[way] = SampleScores.joined([*found.values()])
         return self.scores[way]
 
     def compared(self, way: str, found: Comparison) -> None:
@@ -162,8 +174,8 @@ class _Trying:
     def result(self, way: str) -> tuple[Parameters, tuple[Correction, ...]]:
         """Return the parameters of a way. Local errors are at hand for all feeds; a walk is not walked again."""
         if way == "local":
-            every = range(len(self.probe.feeds))
-            return correct_by_local_errors(self.model, self.params, self._local(), every)
+            every = joined(self._local(0), self._local(1))
+            return correct_by_local_errors(self.model, self.params, every)
         if way == "off":
             reports = [r for w, (_, r) in self._corrected.items() if w != "off"]
             report = reports[-1] if reports else ()
@@ -197,25 +209,26 @@ class _Trying:
     def _correct(self, way: str) -> tuple[Parameters, tuple[Correction, ...]]:
         if way == "off":
             return self.params, ()
-        even = range(0, len(self.probe.feeds), 2)
         if way == "walked":
-            feeds = [self.probe.feeds[i] for i in even]
-            self.store.work.whole(2 * sum(self.probe.small[i].size for i in even))
+            even = self.probe.only(range(0, len(self.probe.small), 2))
+            self.store.work.whole(2 * even.samples)
             params, report = correct_bias(
-                self.model, self.plan, self.params, feeds, runtime=self.store.runtime
+                self.model, self.plan, self.params, even.feeds, runtime=self.store.runtime
             )
             return params, tuple(report)
-        return correct_by_local_errors(self.model, self.params, self._local(), even)
+        return correct_by_local_errors(self.model, self.params, self._local(0))
 
-    def _local(self) -> LocalErrors:
-        if self._errors is None:
-            self._errors, new = local_errors(
+    def _local(self, half: int) -> LocalErrors:
+        """Return the local errors on even feeds (0) or on odd ones (1)."""
+        if half not in self._errors:
+            feeds = self.probe.only(range(half, len(self.probe.small), 2))
+            self._errors[half], new = local_errors(
                 self.model,
                 self.plan,
                 self.params,
-                self.probe.feeds,
+                feeds.feeds,
                 runtime=self.store.runtime,
-                known=self.store.local if self.store.shared else None,
+                known=self.store.local[half] if self.store.shared else None,
             )
-            self.store.work.part(self.probe.samples, min(2.0, 1.0 + new) if new else 0.0)
-        return self._errors
+            self.store.work.part(feeds.samples, min(2.0, 1.0 + new) if new else 0.0)
+        return self._errors[half]

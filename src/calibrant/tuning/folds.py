@@ -70,8 +70,10 @@ class Folds:
         return ran
 
     def close(self) -> None:
-        """Let go of the model that is open; it is opened again where more is asked for."""
+        """Let go of the models that are open; they are opened again where more is asked for."""
         self._observer = None
+        if self.base is not None:
+            self.base.close()
 
     @property
     def _own(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,14 +24,18 @@ from calibrant.plan import Plan, resolve
 from calibrant.recipe import Recipe
 from calibrant.runtime.observe import channel_magnitudes
 from calibrant.runtime.runtime import CPU, Runtime
+from calibrant.tuning.extent import values_a_sample
 
 __all__ = ["Form", "balance_as_asked", "forms"]
 
 #: A layer's input is balanced where its largest channel is so many times the median one.
 UNEVEN = 8.0
 
-#: Channel magnitudes are taken from so many samples of the probe.
+#: Channel magnitudes are taken from so many samples of the probe …
 EQUALIZE_SAMPLES = 32
+#: … from fewer where the tensors of all of them have more values than this, and from so many at the least.
+EQUALIZE_VALUES = 64_000_000
+LEAST_EQUALIZE_SAMPLES = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,9 +71,8 @@ def forms(
     axes = {p.tensor: p.axis for p in pairs}
     inputs = _balanceable(model, plan, exclude=set(axes))
     every = axes | {t: axis for t, (axis, _) in inputs.items()}
-    magnitudes = channel_magnitudes(
-        model, every, probe.part(EQUALIZE_SAMPLES).small, runtime=runtime
-    )
+    looked_at = probe.part(_affordable(model, every, probe)).small
+    magnitudes = channel_magnitudes(model, every, looked_at, runtime=runtime)
     found = [plain]
     if pairs:
         changed = model.clone()
@@ -97,6 +100,13 @@ def forms(
             )
         )
     return found
+
+
+def _affordable(model: ir.Model, tensors: Collection[str], probe: Probe) -> int:
+    """Return from how many samples channel magnitudes are taken."""
+    values = values_a_sample(model, list(tensors), probe.small[0].size)
+    most = EQUALIZE_SAMPLES if values is None else int(EQUALIZE_VALUES / max(1.0, values))
+    return min(EQUALIZE_SAMPLES, max(LEAST_EQUALIZE_SAMPLES, most))
 
 
 def _balanceable(

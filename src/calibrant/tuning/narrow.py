@@ -7,27 +7,30 @@ fitted weights only if no part of an output loses more than is worth a word, on 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import onnx_ir as ir
 
 from calibrant.analysis.parts import Part
 from calibrant.analysis.probe import Probe
-from calibrant.analysis.score import Score, sample_scores
+from calibrant.analysis.score import SampleScores, Score
 from calibrant.analysis.simulate import Simulator
 from calibrant.findings import Trial
 from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
 from calibrant.refine.narrow_sums import fit_narrow_sums
 from calibrant.runtime.saturation import CLEARLY_DB
+from calibrant.tuning.judged import judged
 from calibrant.tuning.store import Store
 
 __all__ = ["Narrowed", "narrowed"]
 
 #: Sums are looked at on so many samples of the probe …
 SEEN_SAMPLES = 16
-#: … and what it costs is judged on so many.
+#: … and what it costs is judged on so many, fewer where a part has lost this much more than it may [dB].
 JUDGED_SAMPLES = 8
+FAR_DB = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,12 +42,14 @@ class Narrowed:
         layers: Layers whose scales grew.
         trials: What was tried.
         taken: Whether weights are to be fitted; of a recipe that differs in widths alone, too.
+        scores: What the parameters lost on feeds that they were judged on, by batch of the probe (`tuning.judged`).
     """
 
     params: Parameters
     layers: tuple[str, ...] = ()
     trials: tuple[Trial, ...] = ()
     taken: bool = True
+    scores: Mapping[int, SampleScores] = field(default_factory=dict)
 
 
 def narrowed(
@@ -57,6 +62,7 @@ def narrowed(
     store: Store,
     left_open: Collection[str],
     taken: bool | None = None,
+    judges: Probe | None = None,
 ) -> Narrowed:
     """Let scales of weights grow where pairs of products could be beyond 16 bits, as the target asks.
 
@@ -71,6 +77,7 @@ def narrowed(
         left_open: Layers for whose weights the recipe names no algorithm: where the target says `try`, no others are
             touched.
         taken: Whether weights are to be fitted, where that is decided already.
+        judges: Samples of the probe that say what it costs, the first of them; None takes samples from all over it.
     """
     how = plan.target.narrow_sums
     if how == "ignore" or taken is False:
@@ -90,16 +97,22 @@ def narrowed(
         store.work.whole(seen.samples)
     if how == "fit" or taken or not changed:
         return Narrowed(fitted, changed)
-    few = probe.part(JUDGED_SAMPLES)
-    sizes = [b.size for b in few.small]
-    store.work.whole(2 * few.samples)
-    before, after = (
-        sample_scores(
-            few.scored_reference, simulator.simulate(plan, p, few.feeds), parts, sizes=sizes
-        )
-        for p in (params, fitted)
+    few = (
+        judges.first_samples(JUDGED_SAMPLES)
+        if judges is not None and judges.small
+        else probe.part(JUDGED_SAMPLES)
     )
-    lost = (before.sqnr_db - after.sqnr_db)[before.counted]
+    off: dict[int, SampleScores] = {}
+    fit: dict[int, SampleScores] = {}
+    lost = np.zeros(0)
+    for i in range(len(few.small)):
+        one = few.only([i])
+        off |= judged(simulator, plan, params, one, parts, store)
+        fit |= judged(simulator, plan, fitted, one, parts, store)
+        before, after = (SampleScores.joined([*s.values()]) for s in (off, fit))
+        lost = (before.sqnr_db - after.sqnr_db)[before.counted]
+        if (lost > CLEARLY_DB + FAR_DB).any():
+            break
     taken = bool((lost <= CLEARLY_DB).all())  # NaN where both are worthless: not taken
     trials = []
     for name, scores, chosen in (("off", before, not taken), ("fit", after, taken)):
@@ -118,5 +131,5 @@ def narrowed(
             )
         )
     if taken:
-        return Narrowed(fitted, changed, tuple(trials))
-    return Narrowed(params, (), tuple(trials), taken=False)
+        return Narrowed(fitted, changed, tuple(trials), scores=fit)
+    return Narrowed(params, (), tuple(trials), taken=False, scores=off)

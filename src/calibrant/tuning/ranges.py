@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -29,7 +28,6 @@ from calibrant.choose import (
 from calibrant.emit.weights_only import emit_weights_only
 from calibrant.findings import Trial
 from calibrant.graph.ops import is_depthwise
-from calibrant.graph.values import values_by_name
 from calibrant.numerics import QuantParams, fake_quantize
 from calibrant.numerics.metrics import sqnr_db
 from calibrant.plan import Plan, resolve
@@ -38,6 +36,7 @@ from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.recipe import AlgorithmChoice, Layer, Recipe, Rule, Settings
 from calibrant.stats import TensorStats
 from calibrant.tuning.driver import drive
+from calibrant.tuning.extent import values_a_sample
 from calibrant.tuning.folds import Folds
 from calibrant.tuning.forms import Form, balance_as_asked, forms
 from calibrant.tuning.guide import Guide
@@ -146,6 +145,7 @@ class Trying:
     store: Store
     comparisons: list[tuple[RangeOption, Comparison]] = field(default_factory=list)
     _made: dict[RangeOption, _Made] = field(default_factory=dict)
+    _open: list[Simulator] = field(default_factory=list)
     _parts: dict[str, tuple[Part, ...]] | None = None
 
     def answer(self, question: Question) -> Verdict:
@@ -155,6 +155,8 @@ class Trying:
         feeds = min(limit, _feeds_of(self.probe, question.samples))
         feeds = max(feeds, 2)
         self.store.work.whole(made.folds.see(limit))
+        made.folds.close()  # no option is asked for more
+        self._keep_open(made.simulator)
         params = made.params(question.option.algorithm)
         if question.option.algorithm not in made.scores and self._is_pointless(made, params):
             return Verdict(None)
@@ -283,11 +285,19 @@ class Trying:
         tensors = dict.fromkeys([*self.probe.scored, *self.probe.reference[0]])
         return Simulator(form.model, tuple(tensors), self.store.runtime)
 
+    def _keep_open(self, simulator: Simulator) -> None:
+        """Let the sessions of one more form stay open beside this one's: two options are compared at a time."""
+        others = [s for s in self._open if s is not simulator]
+        for other in others[1:]:
+            other.close()
+        self._open = [simulator, *others[:1]]
+
     def decided(self, best: RangeOption) -> Decided:
         """Return an option as what was decided, with all that was tried."""
         made = self.made(best)
         for other in self._made.values():
-            other.folds.close()
+            if other.simulator is not made.simulator:
+                other.simulator.close()
         plan = _with(made.plan, best.algorithm)
         form = replace(made.form, plan=plan)
         trials = self.trials(best)
@@ -412,18 +422,6 @@ def _feeds_of(probe: Probe, samples: int) -> int:
 
 def scored_feeds(model: ir.Model, plan: Plan, probe: Probe) -> int:
     """Return how many feeds of the probe scoring can afford."""
-    values = _values_a_sample(model, plan.observed_tensors, probe.small[0].size)
+    values = values_a_sample(model, plan.observed_tensors, probe.small[0].size)
     most = SCORE_SAMPLES if values is None else int(SCORE_VALUES / max(1.0, values))
     return max(2, _feeds_of(probe, max(SCORE_SAMPLES, most)))  # one of each half
-
-
-def _values_a_sample(model: ir.Model, tensors: Sequence[str], batch: int) -> float | None:
-    """Return how many values the tensors have for each sample; None where the model does not say."""
-    values, total = values_by_name(model.graph), 0.0
-    for tensor in tensors:
-        shape = values[tensor].shape
-        if shape is None or not len(shape) or not all(isinstance(d, int) for d in shape[1:]):
-            return None
-        first = shape[0] if isinstance(shape[0], int) else batch
-        total += first * math.prod(int(d) for d in shape[1:] if isinstance(d, int)) / max(1, batch)
-    return total

@@ -26,7 +26,7 @@ from calibrant.refine.few_levels import Refinement, refine_levels
 from calibrant.refine.learned_rounding import Learned, learn_rounding
 from calibrant.solution import NOT_FOR_ACCURACY, Solution
 from calibrant.stats import Statistics, TensorStats
-from calibrant.tuning.biases import affordable, corrected, corrected_by_rules
+from calibrant.tuning.biases import affordable, corrected, corrected_by_rules, judges
 from calibrant.tuning.guide import Guide
 from calibrant.tuning.halves import in_half
 from calibrant.tuning.narrow import narrowed
@@ -98,6 +98,7 @@ def solve(store: Store, recipe: Recipe, guide: Guide | None = None) -> Solved:
     simulator = decided.simulator
     if base is not simulator.model:
         simulator = Simulator(base, simulator.outputs, runtime)
+    few = affordable(statistics, data.samples)
     with progress.stage("choose"):
         narrow = narrowed(
             base,
@@ -109,10 +110,10 @@ def solve(store: Store, recipe: Recipe, guide: Guide | None = None) -> Solved:
             store,
             [w.layer for w in form.plan.weights if w.algorithm.name == "auto"],
             guide.narrow if guide is not None else None,
+            judges(probe.part(few)),
         )
         params = narrow.params
         trials += narrow.trials
-    few = affordable(statistics, data.samples)
     params, learned, refinements = _refined(base, plan, params, probe, few, store)
     with progress.stage("bias correction"):
         params, by_rule, notes = corrected_by_rules(base, plan, params, probe, runtime)
@@ -127,6 +128,7 @@ def solve(store: Store, recipe: Recipe, guide: Guide | None = None) -> Solved:
             decided.parts,
             store,
             guide.way if guide is not None else None,
+            narrow.scores if params is narrow.params else None,
         )
         trials += biases.trials
     if recipe.calibration.random:

@@ -113,7 +113,7 @@ class Store:
         self.shared = shared
         self.workers = workers
         self.known = Known()
-        self.local: dict[Hashable, LocalError] = {}
+        self.local: tuple[dict[Hashable, LocalError], dict[Hashable, LocalError]] = {}, {}
         self.tops: dict[tuple[ir.Model, str], npt.NDArray[np.float64]] = {}
         self.work = Work()
 
