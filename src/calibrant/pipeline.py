@@ -109,17 +109,21 @@ def quantize(
     )
     start = time.perf_counter()
     solved = lifted(store, wanted) if keeps_scales(wanted) else solve(store, wanted)
+    unseen = unseen_outputs(solved, store.known)
+    solution, findings, probe = solved.solution, solved.findings, solved.probe
+    statistics, said, runtime = solved.statistics, store.progress, store.runtime
+    del solved, store  # forms, weights and sessions that were tried
     return finished(
         model,
-        solved.solution,
-        solved.findings,
-        solved.probe,
-        store.progress,
-        store.runtime,
-        statistics=solved.statistics,
+        solution,
+        findings,
+        probe,
+        said,
+        runtime,
+        statistics=statistics,
         per_node=per_node,
         latency=latency,
-        unseen=unseen_outputs(solved, store.known),
+        unseen=unseen,
         start=start,
     )
 

@@ -29,7 +29,7 @@ __all__ = ["Narrowed", "narrowed"]
 #: Sums are looked at on so many samples of the probe …
 SEEN_SAMPLES = 16
 #: … and what it costs is judged on so many, fewer where a part has lost this much more than it may [dB].
-JUDGED_SAMPLES = 8
+JUDGED_SAMPLES = 16
 FAR_DB = 1.0
 
 
