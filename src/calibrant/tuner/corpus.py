@@ -26,9 +26,9 @@ import numpy as np
 import onnx_ir as ir
 
 from calibrant.analysis.tasks.corpus import CorpusMetric
+from calibrant.data.digests import data_digest, text_digest
 from calibrant.graph.digest import digest
 from calibrant.runtime.runtime import Runtime
-from calibrant.tuner.digests import data_digest, text_digest
 from calibrant.tuner.divided import said_of
 from calibrant.tuner.evaluator import Score
 from calibrant.tuner.journal import Journal

@@ -24,11 +24,11 @@ import numpy as np
 import onnx_ir as ir
 
 from calibrant.analysis.probe import Probe
+from calibrant.data.digests import text_digest
 from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.plan import Plan
 from calibrant.runtime.downstream import Whole
 from calibrant.runtime.runtime import Runtime
-from calibrant.tuner.digests import text_digest
 from calibrant.tuner.journal import Journal
 from calibrant.tuner.latency import Latencies, measured_latencies
 from calibrant.tuner.precisions import COMPENSATED, NARROW

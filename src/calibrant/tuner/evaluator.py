@@ -27,13 +27,13 @@ import onnx_ir as ir
 from calibrant.analysis.evaluate import evaluate
 from calibrant.analysis.task_metrics import BatchMetric
 from calibrant.data.batch import AnyArray
+from calibrant.data.digests import data_digest
 from calibrant.data.imports import import_function, is_function_name
 from calibrant.errors import CalibrantError, ConfigTypeError, ConfigValueError
 from calibrant.runtime.runtime import Runtime
 from calibrant.runtime.saturation import kernels_are_exact
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.workers import Workers
-from calibrant.tuner.digests import data_digest
 from calibrant.tuner.likeness import LIKENESSES, Likeness
 from calibrant.tuner.looks import Looks, PairedLooks, RatioLooks
 from calibrant.tuner.paired import Paired

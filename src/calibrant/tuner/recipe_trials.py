@@ -23,6 +23,7 @@ from calibrant.analysis.alone.metric import ranked_by
 from calibrant.analysis.fidelity import look_at_nodes
 from calibrant.analysis.probe import rows_are_free
 from calibrant.analysis.readings import HalfAlone, QuantizedAlone, Reading
+from calibrant.data.digests import text_digest
 from calibrant.diagnose.own_outputs import own_outputs
 from calibrant.errors import CalibrantError
 from calibrant.graph.digest import digest
@@ -32,7 +33,6 @@ from calibrant.qat.recipe import for_calibration
 from calibrant.recipe import Settings
 from calibrant.retype import Quantizer, quantizers_of, retyped
 from calibrant.solution import Solution, build
-from calibrant.tuner.digests import text_digest
 from calibrant.tuner.journal import LayerFigures
 from calibrant.tuner.precisions import precision_of, with_precision
 from calibrant.tuner.trainer import Trainer

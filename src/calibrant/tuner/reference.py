@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from calibrant.data.digests import text_digest
 from calibrant.errors import ConfigValueError
 from calibrant.graph.load import ModelLike
-from calibrant.tuner.digests import text_digest
 from calibrant.tuner.evaluations import Evaluations
 from calibrant.tuner.evaluator import Evaluator
 from calibrant.tuner.journal import Journal

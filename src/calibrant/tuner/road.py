@@ -19,6 +19,7 @@ from typing import Any
 import onnx_ir as ir
 
 from calibrant._version import __version__
+from calibrant.data.digests import data_digest, text_digest
 from calibrant.dialects.asked import RecipeLike, asked
 from calibrant.errors import ConfigValueError, ModelError
 from calibrant.graph import targets
@@ -44,7 +45,6 @@ from calibrant.tuner.checks import (
     precisions_of,
 )
 from calibrant.tuner.costs import bytes_of, limited, menu_of
-from calibrant.tuner.digests import data_digest, text_digest
 from calibrant.tuner.evaluations import Verdict
 from calibrant.tuner.evaluator import evaluator_of
 from calibrant.tuner.journal import Journal

@@ -28,6 +28,7 @@ from calibrant.analysis.score import (
     sample_scores,
 )
 from calibrant.analysis.simulate import Simulator
+from calibrant.data.digests import data_digest, text_digest
 from calibrant.data.open import open_data
 from calibrant.errors import ConfigValueError, DataError
 from calibrant.graph.digest import digest
@@ -36,7 +37,6 @@ from calibrant.recipe import Recipe
 from calibrant.results import QuantizedModel
 from calibrant.runtime.inputs import model_inputs
 from calibrant.solution import Solution
-from calibrant.tuner.digests import data_digest, text_digest
 from calibrant.tuner.journal import Journal
 from calibrant.tuning.bench import Bench
 from calibrant.tuning.guide import essence

@@ -22,12 +22,12 @@ from calibrant.analysis.alone.measuring import measure
 from calibrant.analysis.alone.metric import ranked_by
 from calibrant.analysis.probe import rows_are_free
 from calibrant.analysis.readings import HalfAlone, QuantizedAlone, Reading
+from calibrant.data.digests import text_digest
 from calibrant.errors import CalibrantError
 from calibrant.qat.recipe import for_calibration
 from calibrant.recipe import AllNodes, Layer, Recipe, Rule
 from calibrant.runtime.measure import measure_latency
 from calibrant.solution import build
-from calibrant.tuner.digests import text_digest
 from calibrant.tuner.evaluations import Counts, Evaluations, Verdict
 from calibrant.tuner.journal import Journal, LayerFigures
 from calibrant.tuner.moves import Moves, MoveTried, find_moves

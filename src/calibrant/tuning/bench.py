@@ -34,6 +34,7 @@ from calibrant.solution import Solution, build
 from calibrant.tuning.guide import Guide, essence, without_widths
 from calibrant.tuning.lifted import lifted
 from calibrant.tuning.road import solve
+from calibrant.tuning.shelf import Shelf
 from calibrant.tuning.solved import Solved
 from calibrant.tuning.store import Store
 from calibrant.tuning.work import Work
@@ -55,6 +56,8 @@ class Bench:
         preprocess: File that says how raw samples become inputs.
         progress: Called with a stage, what is done of it, and how much there is.
         workers: Who looks at the data; None for this process alone.
+        cache: A folder in which statistics stay for other processes; of data that can be read by index, which are
+            files, folders and arrays. None for no folder.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Bench:
         preprocess: str | Path | None = None,
         progress: Callback | None = None,
         workers: Workers | None = None,
+        cache: str | Path | None = None,
     ) -> None:
         """Keep model and data; nothing is read yet."""
         self._store = Store(
@@ -82,6 +86,7 @@ class Bench:
             progress=Progress(progress),
             shared=True,
             workers=workers,
+            shelf=Shelf(cache) if cache is not None else None,
         )
         self._evaluate = evaluate
         self._solved: dict[Recipe, Solved] = {}

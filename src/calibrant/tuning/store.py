@@ -20,8 +20,10 @@ import onnx_ir as ir
 from calibrant.analysis.probe import Probe, take_probe
 from calibrant.choose import Known
 from calibrant.data.batch import Batch
+from calibrant.data.digests import data_digest, text_digest
 from calibrant.errors import DataError
 from calibrant.findings import DataFindings
+from calibrant.graph.digest import digest
 from calibrant.graph.load import ModelLike, load, prepare
 from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
 from calibrant.graph.passes.fuse_batchnorm import Folded, fuse_batchnorm
@@ -39,6 +41,7 @@ from calibrant.runtime.workers import Workers
 from calibrant.stats import TensorStats
 from calibrant.tuning.folds import Folds, merged
 from calibrant.tuning.samples import Samples, open_samples
+from calibrant.tuning.shelf import Shelf
 from calibrant.tuning.space import asks_wide_types
 from calibrant.tuning.work import Work
 
@@ -77,6 +80,7 @@ class Store:
             once for recipes that differ in widths alone.
         workers: Who looks at the data, where it can be read by index; None for this process alone.
         factors: Layer -> what balances its input, channel by channel, where that is known already.
+        shelf: Where statistics of such data stay from one process to the next; None for nowhere.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class Store:
         shared: bool = False,
         workers: Workers | None = None,
         factors: Mapping[str, npt.NDArray[np.float32]] | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         """Keep both; nothing is read yet."""
         self.factors = factors
@@ -112,6 +117,8 @@ class Store:
         self._seen: dict[object, _Seen] = {}
         self.shared = shared
         self.workers = workers
+        self.shelf = shelf
+        self._named: dict[Samples, str] = {}
         self.known = Known()
         self.local: tuple[dict[Hashable, LocalError], dict[Hashable, LocalError]] = {}, {}
         self.tops: dict[tuple[ir.Model, str], npt.NDArray[np.float64]] = {}
@@ -204,6 +211,9 @@ class Store:
             folds: What was seen of the probe: these samples are not run again.
         """
         seen = self._seen.setdefault((model, samples, exact), _Seen())
+        key = self._key(model, samples, exact=exact)
+        if key and not seen.data.samples:
+            self._take_down(seen, key, samples)
         missing = [t for t in tensors if not seen.has(t, axes.get(t, ()))]
         if missing or not seen.data.samples:
             if folds is not None and folds.hold(missing, axes):
@@ -211,7 +221,30 @@ class Store:
             else:
                 found, data = self._all(model, missing, axes, samples, exact=exact)
             seen.add(found, axes, data)
+            if key and self.shelf is not None:
+                self.shelf.put(seen.tensors, *key)
         return {t: seen.tensors[t] for t in tensors}, seen.data
+
+    def _key(self, model: ir.Model, samples: Samples, *, exact: bool) -> tuple[str, ...]:
+        """Return what names statistics on the shelf; empty where there is none, or samples cannot be named."""
+        named = isinstance(samples.data, (str, Path, Mapping, np.ndarray))
+        if self.shelf is None or not named or not samples.source.by_index:
+            return ()
+        if samples not in self._named:
+            parts = [samples.data, *([samples.preprocess] if samples.preprocess else [])]
+            self._named[samples] = text_digest(*(data_digest(p) for p in parts))
+        many, keep = str(samples.total), "exact" if exact else "counts"
+        return digest(model), self._named[samples], many, keep, self.runtime.provider
+
+    def _take_down(self, seen: _Seen, key: tuple[str, ...], samples: Samples) -> None:
+        """Add what the shelf holds of a model and these samples."""
+        assert self.shelf is not None
+        found = self.shelf.take(*key)
+        if found and samples.total:
+            axes = {t: tuple(c.axis for c in s.by_channel) for t, s in found.items()}
+            size = samples.source.batch_size or 1
+            data = DataFindings(samples.total, -(-samples.total // size), samples.notes)
+            seen.add(found, axes, data)
 
     def _behind_folds(
         self, folds: Folds, samples: Samples
