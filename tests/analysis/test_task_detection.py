@@ -51,6 +51,14 @@ def value(found: list[Array], there: list[Array], name: str = "map") -> float:
     return metric.value(samples)
 
 
+def test_options_of_suppression_act_or_are_refused_where_the_model_has_suppressed() -> None:
+    found, there = scene(1)
+    kept = [rows[rows[:, 4] > 0.4] for rows in found]
+    assert value(found, there, "map,score=0.4") == value(kept, there) != value(found, there)
+    with pytest.raises(DataError, match=r"nms=0\.5 has nothing to do"):
+        value(found, there, "map,nms=0.5")
+
+
 def overlap(a: Array, b: Array) -> float:
     width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))

@@ -30,7 +30,7 @@ from pydantic import Field
 
 from calibrant.algorithms.options import options
 from calibrant.analysis.tasks.corpus import CorpusMetric
-from calibrant.analysis.tasks.heads import Detections, detections, overlaps
+from calibrant.analysis.tasks.heads import OVERLAP, SCORE, Detections, detections, overlaps
 from calibrant.data.batch import AnyArray
 from calibrant.errors import DataError
 
@@ -54,13 +54,13 @@ class MeanPrecision:
 
     Args:
         head: What the outputs are.
-        score: Score that a detection has at least, where they are suppressed.
-        nms: Overlap of two detections of one class, at most, where they are suppressed.
+        score: Score that a detection has to be above. The usual one leaves those alone that the model has suppressed itself.
+        nms: Overlap of two detections of one class, at most. Another than the usual one is an error where the model has suppressed them.
     """
 
     head: Head = "corners"
-    score: Share = 0.01
-    nms: Share = 0.65
+    score: Share = SCORE
+    nms: Share = OVERLAP
 
     def metric(self, name: str) -> CorpusMetric:
         """Return the metric."""

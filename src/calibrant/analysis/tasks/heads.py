@@ -26,7 +26,7 @@ import numpy.typing as npt
 from calibrant.data.batch import AnyArray
 from calibrant.errors import DataError
 
-__all__ = ["HEADS", "Detections", "detections", "overlaps", "suppressed"]
+__all__ = ["HEADS", "OVERLAP", "SCORE", "Detections", "detections", "overlaps", "suppressed"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,6 +35,9 @@ Detections = Floats
 
 #: Detections of one sample, at most, and candidates that suppression looks at.
 MOST, CANDIDATES = 100, 3000
+
+#: What is usual where detections are suppressed here: their least score, and the overlap of two of a class.
+SCORE, OVERLAP = 0.01, 0.65
 
 _STRIDES = (8, 16, 32)
 _LARGEST = 20.0  # of logarithms of sizes: e^20 cells are beyond any image
@@ -48,11 +51,11 @@ def detections(
     Args:
         outputs: What the model gives, of one batch.
         head: One of `HEADS`.
-        least: Score that a detection has at least, where they are suppressed.
-        most: Overlap of two detections of one class, at most.
+        least: Score that a detection has to be above; `SCORE` leaves those alone that were suppressed.
+        most: Overlap of two detections of one class, at most; another than `OVERLAP` is an error where they were suppressed.
 
     Raises:
-        DataError: Outputs do not have the shapes of the head.
+        DataError: Outputs do not have the shapes of the head, or they were suppressed and an overlap is asked for.
     """
     if head == "corners":
         yield from _corners(outputs, least, most)
@@ -62,6 +65,15 @@ def detections(
         raise DataError(f"output '{name}' has shape {y.shape}; {_EXPECTED[head]}.")
     for boxes, scores in HEADS[head](y.astype(np.float64), name):
         yield suppressed(boxes, scores, least, most)
+
+
+def _rows(rows: Floats, least: float, most: float) -> Detections:
+    """Return detections that were suppressed by the model: those above a score."""
+    if most != OVERLAP:
+        raise DataError(
+            f"the model gives detections that are suppressed already, so nms={most:g} has nothing to do; leave it out."
+        )
+    return rows[rows[:, 4] > (least if least != SCORE else 0.0)]
 
 
 def suppressed(boxes: Floats, scores: Floats, least: float, most: float) -> Detections:
@@ -101,7 +113,7 @@ def _corners(outputs: Mapping[str, AnyArray], least: float, most: float) -> Iter
     arrays = list(outputs.values())
     if len(arrays) == 1 and arrays[0].ndim == 3 and arrays[0].shape[2] == 6:
         for rows in arrays[0].astype(np.float64):
-            yield rows[rows[:, 4] > 0]
+            yield _rows(rows, least, most)
         return
     boxes = next((x for x in arrays if x.ndim == 3 and x.shape[2] == 4), None)
     others = [(n, x) for n, x in outputs.items() if x is not boxes]
@@ -111,7 +123,7 @@ def _corners(outputs: Mapping[str, AnyArray], least: float, most: float) -> Iter
             (_, scores), (_, classes) = sorted(flat, key=lambda f: _is_class(*f))
             stacked = np.dstack([boxes, scores, classes]).astype(np.float64)
             for rows in stacked:
-                yield rows[rows[:, 4] > 0]
+                yield _rows(rows, least, most)
             return
         if (
             len(others) == 1

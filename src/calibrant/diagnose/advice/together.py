@@ -26,7 +26,7 @@ from calibrant.errors import CalibrantError
 from calibrant.recipe import Recipe
 from calibrant.solution import Solution
 
-__all__ = ["STEPS", "Way", "way_to", "worst_part"]
+__all__ = ["STEPS", "Way", "joined", "way_to", "worst_part"]
 
 #: Steps that are put together, at most.
 STEPS = 5
@@ -112,7 +112,7 @@ def _steps(
     for step, _ in kept[1:STEPS]:
         if step.move == "data" or worst_part(now) >= goal:
             continue
-        together = _joined(recipe, step)
+        together = joined(recipe, step.added)
         try:
             reached = score(together)
         except CalibrantError:  # two steps may ask for what cannot be had together
@@ -123,9 +123,8 @@ def _steps(
         yield _both(chosen, recipe, base), reached
 
 
-def _joined(recipe: Recipe, step: Tried) -> Recipe:
-    """Return a recipe with what another step adds to its base."""
-    more = step.added
+def joined(recipe: Recipe, more: Recipe) -> Recipe:
+    """Return a recipe with what a step adds: its rules, and the switches of the whole model that it turns on."""
     found = recipe.with_rules(*more.rules)
     if more.equalize == "on":
         found = replace(found, equalize="on")
@@ -136,7 +135,7 @@ def _both(steps: Sequence[Tried], recipe: Recipe, base: Recipe) -> Tried:
     first = steps[0]
     added = Recipe(target=base.target)
     for step in steps:
-        added = _joined(added, step)
+        added = joined(added, step.added)
     dear = max(steps, key=lambda s: s.price)
     done = ", and ".join(
         f"{s.done} for {s.layers[0]}{' and more' if len(s.layers) > 1 else ''}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from calibrant.diagnose.advice.candidates import clamps, everywhere, sets, singles
 from calibrant.diagnose.advice.steps import Tried
+from calibrant.diagnose.advice.together import joined
 from calibrant.diagnose.advice.units import Unit
 from calibrant.diagnose.triage import Mask
 from calibrant.dialects import dump_recipe
@@ -60,11 +61,7 @@ class Candidate:
 
     def of(self, recipe: Recipe) -> Recipe:
         """Return a recipe with the move."""
-        found = recipe.with_rules(*self.added.rules)
-        if self.added.equalize == "on":
-            found = replace(found, equalize="on")
-        if self.added.bias_correction == "on":
-            found = replace(found, bias_correction="on")
+        found = joined(recipe, self.added)
         if self.more_data:
             found = replace(found, calibration=replace(found.calibration, batch_num=None))
         return found
