@@ -139,6 +139,7 @@ def main() -> None:
         return
     names = given.cases or [*CASES, *_networks.NETWORKS]
     rows = [measured(n, given.nncf, given.repeats) for n in names]
+    sys.argv = ["PYTHON" if a == given.nncf else a for a in sys.argv]  # where it lies says nothing
     columns = ["model", "CPU s", "NNCF CPU s", "over NNCF", "float passes", "peak MB", "NNCF MB"]
     publish(
         "default_cost",
