@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -401,6 +399,7 @@ def tune(
     from calibrant.cli._fixed import fixed_values
     from calibrant.cli._module import model_of
     from calibrant.cli._progress import progress_bars
+    from calibrant.cli._required import bits_of, budget_of, evaluation_of, limits_of, required_of
     from calibrant.cli._summary import (
         check_folder,
         check_loudness,
@@ -446,9 +445,9 @@ def tune(
         if value is None:
             raise ConfigValueError(f"{name} is missing; without --from it has to be given.")
     assert place is not None
-    unit, most = _budget(call["cost"], max_size, max_latency)
-    bits = _bits(average_bits, compression, limited=most is not None)
-    said = _required(at_least or [], max_drop or [], needed=most is None and bits is None)
+    unit, most = budget_of(call["cost"], max_size, max_latency)
+    bits = bits_of(average_bits, compression, limited=most is not None)
+    said = required_of(at_least or [], max_drop or [], needed=most is None and bits is None)
     check_folder(place)
     if report:
         check_packages()
@@ -459,13 +458,13 @@ def tune(
         result = run(
             model_of(call["model"], call["data"]),
             call["data"],
-            _evaluation(call),
+            evaluation_of(call),
             Requirement.of(said) if said else None,
             recipe=recipe_source(Path(call["recipe"])) if call["recipe"] is not None else None,
             target=call["target"],
             fix=fixed_values(call["fix"]),
             allow=call["allow"],
-            limits=_limits(call["limit"]),
+            limits=limits_of(call["limit"]),
             cost=unit,
             max_cost=most,
             average_bits=bits,
@@ -509,99 +508,3 @@ def tune(
         print_tuned(result, files)
     if not result.met:
         raise typer.Exit(BEST_EFFORT)
-
-
-def _evaluation(call: Mapping[str, Any]) -> Any:
-    """Return how models are scored."""
-    from calibrant.data.imports import is_function_name
-    from calibrant.errors import ConfigValueError
-    from calibrant.tuner import Command
-
-    evaluation, metric, command = call["evaluation"], call["metric"], call["command"]
-    if command is not None:
-        if evaluation is not None or metric is not None:
-            raise ConfigValueError(
-                "--eval-command scores models by itself; --eval and --metric are not read beside it."
-            )
-        return Command(command)
-    if evaluation is None and metric is not None and is_function_name(metric):
-        return metric
-    return evaluation if evaluation is not None else call["data"], metric or "cosine_similarity"
-
-
-def _limits(texts: Sequence[str]) -> dict[str, str]:
-    """Return precisions by pattern of layer names."""
-    from calibrant.errors import ConfigValueError
-
-    found = {}
-    for text in texts:
-        pattern, equals, names = text.rpartition("=")
-        if not equals or not pattern:
-            raise ConfigValueError(
-                f"--limit is '{text}'; it is layers=precisions, such as 'head*=int16,float32'."
-            )
-        found[pattern] = names
-    return found
-
-
-def _budget(cost: str | None, size: str | None, latency: float | None) -> tuple[str, float | None]:
-    """Return what costs are counted in, and what the model may cost."""
-    from calibrant.errors import ConfigValueError
-
-    given = [(u, v) for u, v in (("size", size), ("latency", latency)) if v is not None]
-    if not given:
-        return cost or "macs", None
-    unit = given[0][0]
-    if len(given) > 1 or cost not in (None, unit):
-        raise ConfigValueError(
-            "One thing is made small at a time: --max-size goes with --cost size, --max-latency with --cost latency."
-        )
-    if unit == "latency":
-        return unit, latency
-    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([kKmM]?)", str(size))
-    if match is None:
-        raise ConfigValueError(
-            f"--max-size is '{size}'; it is a number of bytes: 250000, 250K or 1.5M."
-        )
-    return unit, float(match[1]) * {"": 1, "k": 1e3, "m": 1e6}[match[2].lower()]
-
-
-def _bits(average: float | None, ratio: float | None, *, limited: bool) -> float | None:
-    """Return the bits of a weight on average that are asked for; None for no such limit."""
-    from calibrant.errors import ConfigValueError
-
-    if average is None and ratio is None:
-        return None
-    if limited or (average is not None and ratio is not None):
-        raise ConfigValueError(
-            "One budget is given at a time: --max-size, --max-latency, --average-bits or --compression."
-        )
-    if ratio is not None and not ratio > 0:
-        raise ConfigValueError(f"--compression is {ratio}; it is above 0.")
-    return average if average is not None else 32 / ratio if ratio is not None else None
-
-
-def _required(least: Sequence[str], drops: Sequence[str], *, needed: bool) -> Mapping[str, Any]:
-    """Return what is required, of one score or of several by name; nothing where nothing is needed."""
-    from calibrant.errors import ConfigValueError
-
-    plain: dict[str, str] = {}
-    named: dict[str, dict[str, str]] = {}
-    for key, texts in (("min", least), ("max_drop", drops)):
-        for text in texts:
-            name, equals, value = text.rpartition("=")
-            place = named.setdefault(name, {}) if equals else plain
-            if key in place:
-                raise ConfigValueError(
-                    f"--{key.replace('_', '-')} is given twice{f' of {name}' if equals else ''}."
-                )
-            place[key] = value
-    if plain and named:
-        raise ConfigValueError(
-            "Some requirements name their score and some do not; of several scores all are named."
-        )
-    if needed and not plain and not named:
-        raise ConfigValueError(
-            "Nothing is required: give --min, --max-drop, or both; or a budget (--max-size, --max-latency, --average-bits)."
-        )
-    return plain or named
