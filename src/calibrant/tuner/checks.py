@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.graph.targets import Target
@@ -11,7 +12,9 @@ from calibrant.plan.loaded import keeps_scales
 from calibrant.qat import check_torch
 from calibrant.recipe import Recipe
 from calibrant.tuner.costs import BITS
+from calibrant.tuner.moves import kinds_of
 from calibrant.tuner.precisions import COMPENSATED
+from calibrant.tuner.trainer import Budget
 from calibrant.tuner.vendors import VENDORS
 
 __all__ = [
@@ -21,7 +24,9 @@ __all__ = [
     "check_options",
     "check_sensitivity",
     "check_shares",
+    "moves_of",
     "precisions_of",
+    "training_of",
 ]
 
 #: How layers are measured alone.
@@ -174,3 +179,43 @@ def check_options(
         raise ConfigValueError(
             "The recipe raises layers or searches between candidates itself; tune decides of each layer's precision."
         )
+
+
+def training_of(
+    strategy: str, minutes: float | None, epochs: float | None, data: Any, *, always: bool
+) -> Budget | None:
+    """Return the budget of a training; None where none is asked for.
+
+    Raises:
+        ConfigValueError: A strategy that does not train, samples without a budget, or a budget out of range.
+        MissingPackageError: torch is not installed.
+    """
+    if minutes is None and epochs is None and not always:
+        if data is not None:
+            raise ConfigValueError(
+                "train_data is given, and nothing says how long to train: give train_minutes or train_epochs."
+            )
+        return None
+    if strategy != "auto" and not always:
+        raise ConfigValueError(
+            f"Training belongs to the strategies auto and amct-retrain; it is '{strategy}'."
+        )
+    budget = Budget(minutes, epochs)
+    check_torch()
+    return budget
+
+
+def moves_of(said: str | Sequence[str] | None, strategy: str, *, budget: bool) -> tuple[str, ...]:
+    """Return the kinds of moves that are tried."""
+    if said is None:
+        return kinds_of("auto" if strategy == "auto" and not budget else "none")
+    found = kinds_of(said)
+    if found and strategy != "auto":
+        raise ConfigValueError(
+            f"Moves belong to strategy 'auto'; '{strategy}' has its own. Take moves 'none', or leave them out."
+        )
+    if found and budget:
+        raise ConfigValueError(
+            "Moves are tried where the cheapest assignment misses the requirement, not with a limit of cost."
+        )
+    return found

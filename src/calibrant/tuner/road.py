@@ -12,7 +12,6 @@ import glob
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,8 @@ from calibrant.graph.digest import digest
 from calibrant.graph.load import ModelLike
 from calibrant.graph.modules import as_model
 from calibrant.graph.structure import structure_digest
-from calibrant.pipeline import finished
 from calibrant.plan import Plan
 from calibrant.progress import Callback
-from calibrant.qat import check_torch
 from calibrant.qat.recipe import for_calibration
 from calibrant.recipe import Layer, Recipe, Rule
 from calibrant.runtime.workers import workers_of
@@ -42,33 +39,30 @@ from calibrant.tuner.checks import (
     check_options,
     check_sensitivity,
     check_shares,
+    moves_of,
     precisions_of,
+    training_of,
 )
 from calibrant.tuner.costs import bytes_of, limited, menu_of
-from calibrant.tuner.evaluations import Verdict
+from calibrant.tuner.ending import result_of
 from calibrant.tuner.evaluator import evaluator_of
 from calibrant.tuner.journal import Journal
 from calibrant.tuner.knowledge import Knowledge
-from calibrant.tuner.markdown import shown
-from calibrant.tuner.moves import TRAINING, MoveTried, kinds_of
-from calibrant.tuner.moves.trained import what_is_trained
 from calibrant.tuner.precisions import settings_of, where_they_are
 from calibrant.tuner.reference import evaluations_of, float_scores, name_of
 from calibrant.tuner.requirement import Requirement
 from calibrant.tuner.result import TuningResult
-from calibrant.tuner.told import Told
-from calibrant.tuner.trainer import Budget, Trainer
+from calibrant.tuner.trainer import Trainer
 from calibrant.tuner.trials import TimeIsUp, Trials
 from calibrant.tuner.vendors import VENDORS, Vendor, run_vendor
 from calibrant.tuning.bench import Bench
 from calibrant.tuning.driver import Strategy, drive
-from calibrant.tuning.guide import as_decided, essence
+from calibrant.tuning.guide import essence
 from calibrant.tuning.menu import Assignment, Menu
 from calibrant.tuning.promotion import fixed_layers
 from calibrant.tuning.questions import Found, Question, Trial
 from calibrant.tuning.strategies.auto import auto
 from calibrant.tuning.strategies.within import within
-from calibrant.tuning.unseen import unseen_outputs
 
 __all__ = ["CONFIDENCE", "HOLDOUT", "PRECISIONS", "SAMPLES", "STRATEGIES", "TRIALS", "tune"]
 
@@ -226,10 +220,10 @@ def tune(
         confidence if confidence is not None else 1.0 if vendor is not None else CONFIDENCE
     )
     check_shares(holdout, confidence)
-    kinds = _kinds(moves, strategy, budget=max_cost is not None or average_bits is not None)
+    kinds = moves_of(moves, strategy, budget=max_cost is not None or average_bits is not None)
     check_sensitivity(sensitivity_by, strategy)
     trains = vendor is not None and vendor.trains
-    budget = _training(strategy, train_minutes, train_epochs, train_data, always=trains)
+    budget = training_of(strategy, train_minutes, train_epochs, train_data, always=trains)
     check_budget(max_cost, cost, strategy, average_bits)
     cost = cost if average_bits is None else "size"
     check_kernels(precisions, cost)
@@ -312,7 +306,7 @@ def tune(
         if vendor is not None:
             limit = max_trials if max_trials is not None else vendor.evaluations
             ended = run_vendor(strategy, trials, precisions, limit and limit - 1, original)
-            return _result(
+            return result_of(
                 model,
                 trials,
                 ended.search,
@@ -350,7 +344,7 @@ def tune(
         ):
             told = {"required": str(required), "metric": evaluator.name, "model": name_of(model)}
             learned.add(search.best.assignment, told)
-        return _result(
+        return result_of(
             model,
             trials,
             search,
@@ -457,134 +451,3 @@ def _menu(
         context,
     )
     return where_they_are(menu, plan_of)
-
-
-def _result(
-    source: ModelLike,
-    trials: Trials,
-    search: Found,
-    recipe: Recipe,
-    verdict: Verdict,
-    required: Requirement,
-    reference: float | Mapping[str, float],
-    unit: str,
-    *,
-    told: Told | None = None,
-    interrupted: str,
-    start: float,
-) -> TuningResult:
-    bench, store = trials.bench, trials.bench.store
-    evaluator = trials.evaluations.evaluator
-    found = bench.found(for_calibration(recipe))
-    trainer = trials.trainer
-    if search.best.trained:
-        assert trainer is not None
-        result = trainer.model(recipe)
-    else:
-        result = finished(
-            source,
-            found.solution,
-            found.findings,
-            found.probe,
-            store.progress,
-            store.runtime,
-            statistics=found.statistics,
-            unseen=unseen_outputs(found, store.known),
-            start=start,
-        )
-    notes = (
-        []
-        if evaluator.labelled
-        else [
-            f"There are no labels: {evaluator.name} compares outputs with the float model's, and says nothing of how "
-            "often the model is right."
-        ]
-    )
-    if trials.evaluations.allowed < 0:
-        notes.append(
-            f"The float model itself does not meet the requirement: it scores {shown(reference)}."
-        )
-    if search.best.reached.loss < 0 and not search.best.reached.free:
-        notes.append(
-            "The quantized model scores better than the float model, which is chance on this data."
-        )
-    if search.best.trained:
-        what = (
-            "is for calibrant train."
-            if recipe.training
-            else "says layers and widths, and calibrates without training."
-        )
-        notes.append(
-            f"Weights and ranges were trained: deploy.onnx, record.txt and trained.onnx have them. recipe.yaml {what}"
-        )
-    raised = trials.menu.raised(search.best.assignment)
-    trained = what_is_trained(trainer.budget, raised) if trainer is not None else ""
-    return TuningResult(
-        result,
-        recipe if recipe.training else as_decided(recipe, found.guide),
-        search.best.reached.met,
-        required,
-        evaluator.name,
-        evaluator.labelled,
-        evaluator.higher_is_better,
-        reference,
-        trials.evaluations.allowed,
-        trials.menu,
-        search,
-        verdict,
-        unit,
-        trials.counts,
-        trials.journal.reused,
-        trials.errors,
-        time.perf_counter() - start,
-        interrupted,
-        (*notes, *dict.fromkeys(trials.notes)),
-        told,
-        tuple(_as_it_ended(m, search.best, trained) for m in trials.moves),
-    )
-
-
-def _as_it_ended(move: MoveTried, best: Trial, trained: str) -> MoveTried:
-    """Return a move, taken where the best model has it; `trained` says which training that would be."""
-    has = best.trained and move.what == trained if move.kind == TRAINING else best.improved
-    return replace(move, taken=move.taken and has)
-
-
-def _training(
-    strategy: str, minutes: float | None, epochs: float | None, data: Any, *, always: bool
-) -> Budget | None:
-    """Return the budget of a training; None where none is asked for.
-
-    Raises:
-        ConfigValueError: A strategy that does not train, samples without a budget, or a budget out of range.
-        MissingPackageError: torch is not installed.
-    """
-    if minutes is None and epochs is None and not always:
-        if data is not None:
-            raise ConfigValueError(
-                "train_data is given, and nothing says how long to train: give train_minutes or train_epochs."
-            )
-        return None
-    if strategy != "auto" and not always:
-        raise ConfigValueError(
-            f"Training belongs to the strategies auto and amct-retrain; it is '{strategy}'."
-        )
-    budget = Budget(minutes, epochs)
-    check_torch()
-    return budget
-
-
-def _kinds(said: str | Sequence[str] | None, strategy: str, *, budget: bool) -> tuple[str, ...]:
-    """Return the kinds of moves that are tried."""
-    if said is None:
-        return kinds_of("auto" if strategy == "auto" and not budget else "none")
-    found = kinds_of(said)
-    if found and strategy != "auto":
-        raise ConfigValueError(
-            f"Moves belong to strategy 'auto'; '{strategy}' has its own. Take moves 'none', or leave them out."
-        )
-    if found and budget:
-        raise ConfigValueError(
-            "Moves are tried where the cheapest assignment misses the requirement, not with a limit of cost."
-        )
-    return found
