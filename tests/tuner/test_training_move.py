@@ -14,8 +14,8 @@ import pytest
 import calibrant
 from calibrant.errors import ConfigValueError, MissingPackageError
 from calibrant.tuner import TuningResult
+from calibrant.tuner.ending import _as_it_ended
 from calibrant.tuner.moves.trained import move_of, what_is_trained
-from calibrant.tuner.road import _as_it_ended
 from calibrant.tuner.trainer import FOLDER, STATE, Budget, Trained
 from calibrant.tuning.questions import Reached, Trial
 from tests.models import NETS
