@@ -21,7 +21,7 @@ from calibrant.qat.graph import key_of, to_torch
 from tests.models import NETS
 
 #: Networks with a loop or a branch in them: their bodies are graphs of their own.
-WITH_BODIES = {"if_hands_on", "if_in_if", "loop", "scan", "if_subgraph"}
+WITH_BODIES = {"loop", "scan"}
 
 
 def prepared(model):
