@@ -98,7 +98,8 @@ def test_a_figure_that_the_cpu_spoils_is_said_beside_the_one_of_the_model() -> N
     here, model_itself = quality["saturated_here"]["y"], quality["outputs"]["y"]["sqnr_db"]
     assert here < 20 < 30 < model_itself
     (warning,) = warned(result)
-    assert f"{here:.1f} dB here, and {model_itself:.1f} dB" in warning
+    assert f"{here:.1f} dB here, and" in warning
+    assert "on 8 samples" in warning  # that is enough to see it; the figure of the model is of all
     assert "session.x64quantprecision" in warning
 
 

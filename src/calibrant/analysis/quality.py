@@ -44,7 +44,9 @@ def quality_of(
     few = probe.first_samples(SATURATION_SAMPLES)
     count = len(few.small)
     known = quality if count == len(probe.small) else compare(few.reference, outputs[:count])
-    spoilt = saturation(deploy, few.feeds, few.reference, known, runtime=runtime)
+    spoilt = saturation(
+        deploy, few.feeds, few.reference, known, samples=few.samples, runtime=runtime
+    )
     compared = {q.name for q in quality}
     computed = [v.name or "" for v in deploy.graph.outputs if v.producer() is not None]
     missing = tuple(name for name in computed if name not in compared)

@@ -70,19 +70,21 @@ class Saturation:
     Args:
         name: Name of the output.
         sqnr_db: SQNR against the float model as this CPU computes it [dB].
-        exact_sqnr_db: SQNR where nothing saturates [dB].
+        exact_sqnr_db: SQNR where nothing saturates, on the same samples [dB].
+        samples: How many samples were looked at.
     """
 
     name: str
     sqnr_db: float
     exact_sqnr_db: float
+    samples: int
 
     @property
     def message(self) -> str:
         """What it means, in words."""
         return (
-            f"{_HERE}: output '{self.name}' reaches {self.sqnr_db:.1f} dB here, and {self.exact_sqnr_db:.1f} dB where they "
-            f"do not, which is the figure of the model. {_WAY_OUT}"
+            f"{_HERE}: on {self.samples} samples output '{self.name}' reaches {self.sqnr_db:.1f} dB here, and "
+            f"{self.exact_sqnr_db:.1f} dB where they do not, as the model is meant. {_WAY_OUT}"
         )
 
 
@@ -108,6 +110,7 @@ def saturation(
     reference: Outputs,
     exact: Sequence[OutputQuality],
     *,
+    samples: int,
     runtime: Runtime = CPU,
 ) -> list[Saturation]:
     """Return the outputs that are clearly worse with the kernels that this CPU takes by itself.
@@ -117,13 +120,15 @@ def saturation(
         feeds: Samples.
         reference: The outputs of the float model for each of them.
         exact: How good the model is where nothing saturates.
+        samples: How many samples the feeds hold.
         runtime: Where the model runs.
     """
     if kernels_are_exact(runtime):
         return []
-    here = {q.name: q for q in compare(reference, run(model, feeds, runtime=runtime))}
+    answers = run(model, feeds, runtime=runtime)
+    here = {q.name: q for q in compare(reference, answers)}
     return [
-        Saturation(q.name, here[q.name].sqnr_db, q.sqnr_db)
+        Saturation(q.name, here[q.name].sqnr_db, q.sqnr_db, samples)
         for q in exact
         if q.name in here and here[q.name].sqnr_db < q.sqnr_db - CLEARLY_DB
     ]
