@@ -32,7 +32,7 @@ __all__ = ["Search", "changed"]
 _CORRECTIONS = 5
 
 #: What is made cheaper takes, with all before it and the float model's, at most this share of the evaluations that trying each
-#: layer alone takes; but so many of quantized models are allowed in any case, and one more where looks say what it is worth.
+#: layer alone takes; but so many of quantized models are allowed in any case, and two more where looks say what they are worth.
 SHARE, LEAST = 0.25, 2
 
 #: Where the expected loss is within this factor of the limit, the error is measured and not predicted.
@@ -92,7 +92,7 @@ class Search:
         """Whether one more evaluation is worth it, to make cheaper what meets the requirement already."""
         if not self.thrifty:
             return self.left > 0
-        most = max(LEAST + self.looked, int(SHARE * (2 + len(self.menu.layers))) - 1)
+        most = max(LEAST + 2 * self.looked, int(SHARE * (2 + len(self.menu.layers))) - 1)
         return self.left > max(0, self.evaluations - most)
 
     @property

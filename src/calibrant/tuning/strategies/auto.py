@@ -53,7 +53,6 @@ _MARGIN = 0.15
 MOVED = "The cheapest assignment meets the requirement, with moves that keep the cost."
 TRAINED = "The cheapest assignment meets the requirement, after training."
 
-#: How often what looks good enough on few samples is evaluated before errors decide.
 #: How often what looks good enough is evaluated before budgets of error decide.
 _CLIMBS = 3
 

@@ -20,8 +20,8 @@ _FINEST = 2.0**-8
 def climb(search: Search) -> Strategy[Question, Any, Assignment | None]:
     """Return the cheapest assignment that loses no more than allowed on the samples that tell trials apart.
 
-    It is None where nobody knows, or where nothing new loses so little. Of each cost that is tried it is the assignment of least error. What is spent beside the cheapest assignment doubles, and is
-    then halved between what was not enough and what was.
+    It is None where nobody knows, or where nothing new loses so little. Of each cost that is tried it is the assignment of least
+    error. What is spent beside the cheapest assignment doubles, and is then halved between what was not enough and what was.
     """
     low = search.menu.cost_of(search.lowest)
     span = search.menu.cost_of(search.top) - low

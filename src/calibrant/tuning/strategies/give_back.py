@@ -2,7 +2,8 @@
 
 One layer, then two, then four; half as many where that was too much; a single layer that was too much stays. Each step is looked
 at (`Search.hopeless`), and what all steps together lead to is evaluated. Where that fails, it has made looks surer, and the steps
-begin again, with fewer of them. What the way up (`strategies.climb`) would end in by now is taken instead where it costs less.
+begin again, with fewer of them. What the way up (`strategies.climb`) would end in by now is taken instead where it costs less, and
+where no step is left.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def give_back(search: Search) -> Strategy[Question, Any, None]:
         assert best is not None
         steps = yield from steps_back(search, best.assignment)
         found = changed(best.assignment, steps[: max(1, len(steps) >> failures)])
-        other = None if failures else (yield from climb(search))
+        other = None if failures and steps else (yield from climb(search))
         if other is not None:
             other = changed(other, (yield from steps_back(search, other)))
             if search.menu.cost_of(other) < search.menu.cost_of(found):
