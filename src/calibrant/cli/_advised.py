@@ -38,8 +38,8 @@ def applied(
     Raises:
         ConfigValueError: There is no such step, or it is one that no recipe does.
     """
-    from calibrant.cli._files import write_whole
     from calibrant.pipeline import quantize
+    from calibrant.save.whole import write_whole
 
     if number > len(advice.steps):
         count = len(advice.steps)

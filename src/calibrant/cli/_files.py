@@ -11,7 +11,7 @@ import typer
 from calibrant.cli._options import OUTPUT_PANEL
 from calibrant.errors import ConfigValueError, OutputError
 
-__all__ = ["Force", "OutFile", "check_free", "name_of", "recipe_source", "write_whole"]
+__all__ = ["Force", "OutFile", "check_free", "name_of", "recipe_source"]
 
 OutFile = Annotated[
     Path | None,
@@ -45,23 +45,6 @@ def check_free(out: Path | None, *, force: bool) -> Path | None:
     if out.exists() and not force:
         raise OutputError(f"'{out}' exists; give another file, or --force to write over it.")
     return out
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as e:
-        raise OutputError(f"'{path}' cannot be written: {e.strerror}.") from e
 
 
 def name_of(path: Path) -> str:

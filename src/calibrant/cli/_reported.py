@@ -39,9 +39,9 @@ def add_report(out: Path, network: Network | None) -> list[Path]:
         network: The network that the layers are of. One that a quantization left in the folder stays.
     """
     from calibrant.cli._called import called
-    from calibrant.cli._files import write_whole
     from calibrant.report.evidence import COMMANDS_FILE, GRAPH_FILE, Commands, text_of
     from calibrant.report.page import PAGE_FILE, page_of, read_run
+    from calibrant.save.whole import write_whole
 
     before = read_run(out)
     commands = before.commands if before.commands is not None else Commands()

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from calibrant.cli._files import Force, OutFile, check_free, name_of, recipe_source, write_whole
+from calibrant.cli._files import Force, OutFile, check_free, name_of, recipe_source
 from calibrant.cli._names import completing, dialects, dialects_written
 from calibrant.cli._options import Debug, Json
+from calibrant.save.whole import write_whole
 
 __all__ = ["EXAMPLES", "convert_config"]
 

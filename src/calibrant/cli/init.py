@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calibrant.cli._files import Force, OutFile, check_free, recipe_source, write_whole
+from calibrant.cli._files import Force, OutFile, check_free, recipe_source
 from calibrant.cli._names import completing, dialects_for_models
 from calibrant.cli._options import Debug, Fix, Json, Model, Target
+from calibrant.save.whole import write_whole
 
 if TYPE_CHECKING:
     from calibrant.graph.load import ModelLike

@@ -56,7 +56,6 @@ def report(
 
     Runs with --report hold more to show: distributions, where errors come from, what each layer loses.
     """
-    from calibrant.cli._files import write_whole
     from calibrant.cli._tables import console, escaped
     from calibrant.report.page import (
         PAGE_FILE,
@@ -66,6 +65,7 @@ def report(
         page_of_pair,
         read_run,
     )
+    from calibrant.save.whole import write_whole
 
     check_packages()
     if other_dir is None:

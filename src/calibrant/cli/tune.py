@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from calibrant.cli._files import recipe_source, write_whole
+from calibrant.cli._files import recipe_source
 from calibrant.cli._names import completing, metrics
 from calibrant.cli._options import (
     DATA_PANEL,
@@ -25,6 +25,7 @@ from calibrant.cli._options import (
     Threads,
     Verbose,
 )
+from calibrant.save.whole import write_whole
 
 __all__ = ["BEST_EFFORT", "EXAMPLES", "tune"]
 

@@ -37,11 +37,12 @@ from calibrant.debug.samples import Subject, opened_subject
 from calibrant.debug.sensitivity import KINDS, Interested, rank_nodes
 from calibrant.debug.tensor_analysis import analyse_tensors
 from calibrant.debug.tensor_analysis import save as save_tensors
-from calibrant.debug.written import DEBUG_RESULT, write_json, write_text
+from calibrant.debug.written import DEBUG_RESULT, write_json
 from calibrant.errors import CalibrantError, ConfigValueError, did_you_mean
 from calibrant.graph.load import ModelLike
 from calibrant.progress import Callback
 from calibrant.report.evidence import GRAPH_FILE, network_of, text_of
+from calibrant.save.whole import write_whole
 
 __all__ = ["runall"]
 
@@ -256,8 +257,8 @@ class _Run:
             },
         }
         write_json(self.folder / "summary.json", summary)
-        write_text(self.folder / GRAPH_FILE, text_of(network_of(subject.calibrated.model)))
-        write_text(
+        write_whole(self.folder / GRAPH_FILE, text_of(network_of(subject.calibrated.model)))
+        write_whole(
             self.folder / "index.html", index_page(self.parts, rankings, subject.feeds.samples)
         )
         return summary

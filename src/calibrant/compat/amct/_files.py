@@ -13,11 +13,12 @@ import onnx_ir as ir
 from calibrant.errors import OutputError
 from calibrant.results import EXTERNAL_BYTES
 from calibrant.save.size import weight_bytes
+from calibrant.save.whole import write_whole
 from calibrant.solution import Solution, build
 from calibrant.tuning.strategies.amct_rollback import PREFIX
 from calibrant.tuning.strategies.roll_back import RollBack
 
-__all__ = ["Place", "write_models", "write_text"]
+__all__ = ["Place", "write_models"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +75,8 @@ class Place:
 
     def _write(self, texts: Mapping[Path, str]) -> list[Path]:
         for path, text in texts.items():
-            write_text(path, text)
+            write_whole(path, text, folders=True)
         return list(texts)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file, with the folders around it.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as e:
-        raise OutputError(f"'{path}' cannot be written: {e.strerror or e}.") from e
 
 
 def write_models(models: Mapping[Path, ir.Model]) -> None:

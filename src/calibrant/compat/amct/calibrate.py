@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from calibrant.analysis.probe import samples_for
 from calibrant.compat.amct._checks import check_names
-from calibrant.compat.amct._files import Place, write_models, write_text
+from calibrant.compat.amct._files import Place, write_models
 from calibrant.compat.amct._given import Given, given_model
 from calibrant.dialects import load_recipe
 from calibrant.dialects.amct.write import create_config
@@ -32,6 +32,7 @@ from calibrant.graph.passes.balance import factors_by_layer
 from calibrant.rebuild import quantize_from_record
 from calibrant.recipe import Recipe
 from calibrant.record.read import read_record
+from calibrant.save.whole import write_whole
 from calibrant.tuning.forms import balance_as_asked
 from calibrant.tuning.road import solve
 from calibrant.tuning.store import Store
@@ -73,7 +74,7 @@ def create_quant_config(
         activation_offset=activation_offset,
         config=config_defination,
     )
-    write_text(Path(config_file), text)
+    write_whole(Path(config_file), text, folders=True)
 
 
 def quantize_preprocess(
@@ -99,7 +100,7 @@ def quantize_preprocess(
         )
 
     def written(feeds: list[dict[str, Array]]) -> None:
-        write_text(Path(record_file), _as_record(_factors(given, recipe, feeds)))
+        write_whole(Path(record_file), _as_record(_factors(given, recipe, feeds)), folders=True)
 
     return given.watched(1, written)
 
@@ -136,11 +137,11 @@ def quantize_model(
     recipe = load_recipe(Path(config_file), dialect="amct")
     factors = _recorded(Path(record_file), _balanced(given, recipe))
     write_models({Path(modified_onnx_file): given.model})
-    write_text(Path(record_file), _as_record(factors))
+    write_whole(Path(record_file), _as_record(factors), folders=True)
 
     def written(feeds: list[dict[str, Array]]) -> None:
         store = Store(given.model, feeds, factors=factors)
-        write_text(Path(record_file), solve(store, recipe).solution.record.text())
+        write_whole(Path(record_file), solve(store, recipe).solution.record.text(), folders=True)
 
     return given.watched(recipe.calibration.batch_num or 1, written)
 

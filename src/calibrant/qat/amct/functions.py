@@ -14,9 +14,10 @@ from calibrant.dialects import load_recipe
 from calibrant.dialects.amct.retrain_write import create_retrain_config
 from calibrant.errors import ConfigRuntimeError, ConfigTypeError
 from calibrant.graph.modules import exported
-from calibrant.qat.amct.model import RetrainModel, write_text
+from calibrant.qat.amct.model import RetrainModel
 from calibrant.qat.amct.natural import in_own_units
 from calibrant.qat.trainable import prepare
+from calibrant.save.whole import write_whole
 
 __all__ = [
     "create_quant_retrain_config",
@@ -44,7 +45,11 @@ def create_quant_retrain_config(
         ModelError: The module cannot be exported.
     """
     float_model = _exported(model, input_data)
-    write_text(Path(config_file), create_retrain_config(float_model, config=config_defination))
+    write_whole(
+        Path(config_file),
+        create_retrain_config(float_model, config=config_defination),
+        folders=True,
+    )
 
 
 def create_quant_retrain_model(
@@ -153,7 +158,7 @@ def save_quant_retrain_model(
         path = Path(f"{start}{name}_model.onnx")
         path.parent.mkdir(parents=True, exist_ok=True)
         ir.save(made, path)
-    write_text(Path(record_file), result.record.text())
+    write_whole(Path(record_file), result.record.text(), folders=True)
 
 
 def rename(model: ir.Model, inputs: Sequence[str] | None, outputs: Sequence[str] | None) -> None:

@@ -10,14 +10,14 @@ from torch import Tensor, distributed, nn
 
 from calibrant import algorithms
 from calibrant.dialects import load_recipe
-from calibrant.errors import OutputError
 from calibrant.numerics import QuantSpec
 from calibrant.plan import resolve
 from calibrant.qat.quantizers import ActivationQuantizer
 from calibrant.qat.trainable import Trainable
+from calibrant.save.whole import write_whole
 from calibrant.stats import TensorStats
 
-__all__ = ["RetrainModel", "set_clips", "write_text"]
+__all__ = ["RetrainModel", "set_clips"]
 
 
 class RetrainModel(nn.Module):
@@ -56,7 +56,7 @@ class RetrainModel(nn.Module):
 
     def write_record(self) -> None:
         """Write scales and zero points as they are now."""
-        write_text(self.record_file, self.qat.to_solution().record.text())
+        write_whole(self.record_file, self.qat.to_solution().record.text(), folders=True)
 
 
 class _Start:
@@ -120,16 +120,3 @@ def _clips(qat: Trainable, config: str) -> dict[str, tuple[float, float] | None]
             clips = next((given[node] for node, _ in d.users if node in given), None)
             found.setdefault(qat.trained.activations[d.id], clips)
     return found
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file, with the folders around it.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as e:
-        raise OutputError(f"'{path}' cannot be written: {e.strerror or e}.") from e
