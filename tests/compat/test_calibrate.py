@@ -107,3 +107,17 @@ def test_layers_can_be_skipped_and_a_simplified_configuration_be_given(script):
     said = json.loads(config.read_text(encoding="utf-8"))
     assert said["batch_num"] == 3
     assert said[layers[1]]["quant_enable"] is False
+
+
+def test_weights_in_a_file_of_their_own_are_found_from_another_folder(script):
+    folder, model, batches = script
+    apart = folder / "in" / "net.onnx"
+    apart.parent.mkdir()
+    ir.save(ir.load(model), apart, external_data="net.data")
+    modified, record = folder / "out" / "modified.onnx", folder / "out" / "record.txt"
+    amct.create_quant_config(folder / "config.json", apart, None)
+    net = amct.quantize_model(folder / "config.json", modified, record, apart)
+    net(*batches[0].values())
+    (apart.parent / "net.data").unlink()
+    amct.save_model(modified, record, f"{folder}/out/net")
+    assert (folder / "out" / "net_deploy_model.onnx").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 
 import calibrant
-from calibrant.errors import ConfigValueError, MissingPackageError
+from calibrant.dialects import load_recipe
+from calibrant.errors import ConfigValueError, DataError, MissingPackageError
 from calibrant.tuner import TuningResult
 from calibrant.tuner.ending import _as_it_ended
 from calibrant.tuner.moves.trained import move_of, what_is_trained
@@ -153,7 +155,7 @@ def test_without_torch_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> No
         ({"train_minutes": 1.0}, "one of them can be"),
         ({"train_epochs": 0.0}, "above 0"),
         ({"train_epochs": None, "train_data": "x.npz"}, "how long to train"),
-        ({"strategy": "amct-manual", "allow": None}, "auto and amct-retrain"),
+        ({"strategy": "amct-manual", "allow": None}, "auto, amct-retrain"),
     ],
 )
 def test_what_does_not_go_together_is_refused(options: dict[str, Any], said: str) -> None:
@@ -186,3 +188,31 @@ def _answers_of(model: Any, data: dict[str, np.ndarray]) -> np.ndarray:
     import onnxruntime as ort
 
     return np.asarray(ort.InferenceSession(model.SerializeToString()).run(None, data)[0])
+
+
+@needs_torch
+def test_training_samples_that_are_not_there_are_an_error_at_once() -> None:
+    with pytest.raises(DataError, match=r"nowhere\.npz"):
+        tuned(0.0, train_data="nowhere.npz")
+
+
+@needs_torch
+@pytest.mark.slow
+def test_a_training_that_the_end_of_the_run_cuts_short_is_not_kept(tmp_path: Path) -> None:
+    """A run that goes on trains anew, as long as it was told to."""
+    from calibrant.tuner.journal import Journal
+    from calibrant.tuner.trainer import Trainer
+    from calibrant.tuning.bench import Bench
+
+    model, data = network()
+    bench, journal = Bench(model, data), Journal(tmp_path)
+    recipe = load_recipe(RECIPE)
+    budget = Budget(minutes=0.05)
+    short = Trainer(bench, data, budget, journal, "here", tmp_path, deadline=time.monotonic() + 1)
+    found = short.train(recipe, "all")
+    assert short.train(recipe, "again") == found  # the run itself knows it
+    assert journal.get(short.key_of(recipe)) is None
+    assert not any((tmp_path / FOLDER).glob("*/" + STATE))
+    whole = Trainer(bench, data, budget, journal, "here", tmp_path)
+    assert whole.train(recipe, "all").steps > 0
+    assert journal.get(whole.key_of(recipe)) is not None

@@ -11,11 +11,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
+from types import NoneType, UnionType
 from typing import (
     Annotated,
     Any,
     Literal,
     TypeVar,
+    Union,
     cast,
     dataclass_transform,
     get_args,
@@ -144,6 +146,8 @@ def _default(value: Any) -> Any:
 
 def _allowed(hint: Any) -> str:
     """Say in words what a type with limits allows."""
+    if get_origin(hint) in (Union, UnionType):  # None stands for an option that was not given
+        return _allowed(next(a for a in get_args(hint) if a is not NoneType))
     if get_origin(hint) is tuple:
         return f"({', '.join(_allowed(a) for a in get_args(hint))})"
     if get_origin(hint) is Literal:

@@ -21,6 +21,10 @@ CALL = "tune.json"
 _PATHS = ("model", "data", "evaluation", "recipe", "preprocess", "train_data")
 
 
+#: Ways to say one thing: where one of them is given, the others of an earlier run do not count.
+_EITHER = (("train_minutes", "train_epochs"),)
+
+
 def filled(call: Mapping[str, Any], context: typer.Context, source: Path | None) -> dict[str, Any]:
     """Return what a command was called with, what was not given taken from an earlier run.
 
@@ -44,12 +48,12 @@ def filled(call: Mapping[str, Any], context: typer.Context, source: Path | None)
         ) from e
     if not isinstance(known, dict):
         raise ConfigValueError(f"'{path}' does not hold what a run was called with.")
-    found = {}
-    for name, value in call.items():
-        came = context.get_parameter_source(name)
-        given = came is not None and came.name != "DEFAULT"
-        found[name] = value if given or name not in known else known[name]
-    return found
+    came = {name: context.get_parameter_source(name) for name in call}
+    given = {
+        name for name, source in came.items() if source is not None and source.name != "DEFAULT"
+    }
+    said = {n for names in _EITHER if given & {*names} for n in names} | given
+    return {n: v if n in said or n not in known else known[n] for n, v in call.items()}
 
 
 def text_of(call: Mapping[str, Any]) -> str:

@@ -53,10 +53,7 @@ def print_tuned(result: TuningResult, files: Sequence[Path]) -> None:
         for move in [m for m in result.moves if m.taken] or result.moves[:_NAMED]:
             moves.add_row(*map(escaped, row_of(move.content())))
         out.print(moves)
-        tried = len(result.moves)
-        out.print(
-            f"{tried} move{'s were' if tried != 1 else ' was'} tried; tuning_report.md has all of it."
-        )
+        out.print(f"Moves tried: {len(result.moves)}; tuning_report.md lists them.")
     counts = ", ".join(
         f"{n} in {p}" for p, n in result.menu.counts(result.best.assignment).items()
     )

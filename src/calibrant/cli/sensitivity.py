@@ -40,9 +40,6 @@ EXAMPLES = """Examples:
 `calibrant sensitivity model.onnx --data calib.npz --out layers/ --report`
 """
 
-#: How losses come about.
-BY = ("runs", "gradient")
-
 _PANEL = HOW_PANEL.split(" (")[0]
 
 
@@ -179,10 +176,10 @@ def sensitivity(
     from calibrant.cli._reported import add_report, check_report
     from calibrant.cli._summary import check_folder, check_loudness, print_json, quiet_stdout
     from calibrant.diagnose import sensitivity as run
-    from calibrant.errors import ConfigValueError, did_you_mean
+    from calibrant.diagnose.ways import check_by
+    from calibrant.errors import ConfigValueError
 
-    if by not in BY:
-        raise ConfigValueError(f"--by is '{by}'; it is {' or '.join(BY)}." + did_you_mean(by, BY))
+    check_by(by, "--by")
     if by == "gradient" and (mode, metric) != ("alone", "sqnr_db"):
         raise ConfigValueError(
             f"--by gradient ranks layers alone by sqnr_db; the mode is '{mode}' and the metric '{metric}'."

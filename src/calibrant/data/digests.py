@@ -38,28 +38,32 @@ def data_digest(data: Any) -> str:
 
 def _add(found: Any, data: Any) -> None:
     if isinstance(data, str) and is_function_name(data) and not Path(data).exists():
-        data = import_function(data, what="Data", error=DataError)()
+        data = import_function(data, what="Data", error=DataError)
+    if callable(data) and not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
+        data = data()
         if isinstance(data, Iterator):
-            for item in data:
-                _add(found, item)
-            return
+            data = list(data)
     if isinstance(data, str | Path):
         _add_path(found, Path(data))
     elif isinstance(data, Mapping):
+        found.update(b"{")
         for key in sorted(data, key=str):
             found.update(repr(str(key)).encode())
             _add(found, data[key])
+        found.update(b"}")
+    elif hasattr(data, "detach"):  # a tensor, maybe one with a gradient, or of a GPU
+        _add(found, data.detach().cpu().numpy())
     elif isinstance(data, np.ndarray) or hasattr(data, "__array__"):
         x = np.asarray(data)
         found.update(repr((x.dtype.str, x.shape)).encode())
         found.update(repr(x.tolist()).encode() if x.dtype.hasobject else x.tobytes())
-    elif hasattr(data, "detach"):
-        _add(found, data.detach().cpu().numpy())
     elif isinstance(data, Iterable) and not isinstance(data, Iterator | bytes):
+        found.update(b"[")
         for item in data:
             _add(found, item)
+        found.update(b"]")
     elif isinstance(data, bool | int | float | bytes):
-        found.update(repr(data).encode())
+        found.update(f"{data!r};".encode())
     else:
         found.update(type(data).__qualname__.encode())
 
@@ -68,8 +72,11 @@ def _add_path(found: Any, path: Path) -> None:
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     for file in files:
         found.update(repr(str(file.relative_to(path)) if path.is_dir() else "").encode())
-        if not file.is_file():
-            continue  # what reads the data says that it does not exist
+        if (
+            not file.is_file()
+        ):  # a text; or a path that does not exist, as what reads the data says
+            found.update(f"{str(file)!r};".encode())
+            continue
         with file.open("rb") as stream:
             while chunk := stream.read(_CHUNK):
                 found.update(chunk)

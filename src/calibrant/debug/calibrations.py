@@ -126,6 +126,12 @@ class Calibrated:
         """Return the calibration nodes that a name stands for: itself, or those in front of an ordinary node."""
         return frozenset((name,) if name in self.nodes else self.feeders.get(name, ()))
 
+    def layers_of(self, name: str) -> list[str]:
+        """Return the ordinary nodes that a name is about: itself, or the readers of a calibration node."""
+        if name not in self.nodes:
+            return [name]
+        return [r for r, _ in self.nodes[name].readers if r not in self.own_outputs]
+
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the model's outputs."""

@@ -247,8 +247,8 @@ class _Run:
             "samples": subject.feeds.samples,
             "calibration_nodes": len(subject.calibrated.nodes),
             "readers": {
-                n: list(dict.fromkeys(r for r, _ in c.readers))
-                for n, c in subject.calibrated.nodes.items()
+                n: list(dict.fromkeys(subject.calibrated.layers_of(n)))
+                for n in subject.calibrated.nodes
             },
             "failed": [p.name for p in self.parts if p.failed],
             "parts": {

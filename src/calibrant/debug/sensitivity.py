@@ -282,7 +282,7 @@ def _row(
 ) -> RankedNode:
     on = [c for n in nodes for c in sorted(calibrated.switched(n))]
     of = [calibrated.nodes[c] for c in dict.fromkeys(on)]
-    readers = dict.fromkeys(r for n in nodes for r in _layers(calibrated, n))
+    readers = dict.fromkeys(r for n in nodes for r in calibrated.layers_of(n))
     seen = [causes[c.name] for c in of]
     count = sum(s.count for s in seen)
     return RankedNode(
@@ -298,10 +298,3 @@ def _row(
         if len(figures) > 1
         else {},
     )
-
-
-def _layers(calibrated: Any, name: str) -> list[str]:
-    """Return the ordinary nodes that a name is about: itself, or the readers of a calibration node."""
-    if name in calibrated.nodes:
-        return [r for r, _ in calibrated.nodes[name].readers if r not in calibrated.own_outputs]
-    return [name]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from calibrant.diagnose.ways import check_by
 from calibrant.errors import ConfigValueError, did_you_mean
 from calibrant.graph.targets import Target
 from calibrant.plan.loaded import keeps_scales
@@ -29,8 +30,6 @@ __all__ = [
     "training_of",
 ]
 
-#: How layers are measured alone.
-SENSITIVITY_BY = ("runs", "gradient")
 
 #: Precisions that layers may have, the one of least bits first.
 PRECISIONS = tuple(BITS)
@@ -135,11 +134,7 @@ def check_sensitivity(by: str, strategy: str) -> None:
         ConfigValueError: There is no such way, or the strategy measures in its own.
         MissingPackageError: torch is needed, and not installed.
     """
-    if by not in SENSITIVITY_BY:
-        raise ConfigValueError(
-            f"sensitivity_by is '{by}'; it is {' or '.join(SENSITIVITY_BY)}."
-            + did_you_mean(by, SENSITIVITY_BY)
-        )
+    check_by(by, "sensitivity_by")
     if by == "gradient":
         if strategy != "auto":
             raise ConfigValueError(
@@ -182,7 +177,7 @@ def check_options(
 
 
 def training_of(
-    strategy: str, minutes: float | None, epochs: float | None, data: Any, *, always: bool
+    strategy: str, minutes: float | None, epochs: float | None, data: Any
 ) -> Budget | None:
     """Return the budget of a training; None where none is asked for.
 
@@ -190,15 +185,16 @@ def training_of(
         ConfigValueError: A strategy that does not train, samples without a budget, or a budget out of range.
         MissingPackageError: torch is not installed.
     """
-    if minutes is None and epochs is None and not always:
+    train = [n for n, v in VENDORS.items() if v.trains]
+    if minutes is None and epochs is None and strategy not in train:
         if data is not None:
             raise ConfigValueError(
                 "train_data is given, and nothing says how long to train: give train_minutes or train_epochs."
             )
         return None
-    if strategy != "auto" and not always:
+    if strategy not in ("auto", *train):
         raise ConfigValueError(
-            f"Training belongs to the strategies auto and amct-retrain; it is '{strategy}'."
+            f"Training belongs to the strategies {', '.join(('auto', *train))}; it is '{strategy}'."
         )
     budget = Budget(minutes, epochs)
     check_torch()

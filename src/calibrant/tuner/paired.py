@@ -11,6 +11,7 @@ A sample that is hard for one model is hard for the other, so differences vary l
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -168,9 +169,10 @@ class Paired:
         seen = Seen(np.array(known["values"])) if known is not None else Seen(np.zeros(0))
         looked = int(known["seen"]) if known is not None else 0
         if len(seen.values) < self.count:
+            start = time.perf_counter()
             seen = self.run(deploy(), known=seen)
             answer = {**(known or {"cost": cost, "seen": 0}), "values": seen.values.tolist()}
-            journal.put(key, "full", shown, answer, 0.0)
+            journal.put(key, "full", shown, answer, time.perf_counter() - start)
         losses = self.losses(seen.values)
         rest = self._compared(losses, self.tuned) if self.tuned < self.count else None
         return Settled(self._compared(losses, 0), rest, self.count - looked, seen.notes)

@@ -151,6 +151,8 @@ class RecipeTrials:
         trained = False
         try:
             if asked.recipe.training:
+                if key not in self._reached:
+                    self._check_left()
                 self._trainer.train(asked.recipe, self._shown(asked))
             solution = self.solution_of(asked)
             assignment = self._assignment(solution.plan)
@@ -182,6 +184,11 @@ class RecipeTrials:
         )
         return reached
 
+    def _check_left(self) -> None:
+        """Raise where no evaluation is left."""
+        if self.most is not None and len(self._models) >= self.most:
+            raise EvaluationsSpent
+
     def _evaluated(self, asked: Try, solution: Solution) -> Reached:
         trials, plan = self.trials, solution.plan
         known = trials.evaluations
@@ -191,8 +198,7 @@ class RecipeTrials:
         deploy = build(solution).deploy
         same = digest(deploy)
         if same not in self._models:
-            if self.most is not None and len(self._models) >= self.most:
-                raise EvaluationsSpent
+            self._check_left()
             self._models[same] = known.reach(
                 self.key_of(asked), self._shown(asked), lambda: deploy, trials.milliseconds
             )

@@ -222,8 +222,7 @@ def tune(
     check_shares(holdout, confidence)
     kinds = moves_of(moves, strategy, budget=max_cost is not None or average_bits is not None)
     check_sensitivity(sensitivity_by, strategy)
-    trains = vendor is not None and vendor.trains
-    budget = training_of(strategy, train_minutes, train_epochs, train_data, always=trains)
+    budget = training_of(strategy, train_minutes, train_epochs, train_data)
     check_budget(max_cost, cost, strategy, average_bits)
     cost = cost if average_bits is None else "size"
     check_kernels(precisions, cost)
@@ -302,6 +301,7 @@ def tune(
                 preprocess,
                 deadline,
             )
+            trials.trainer.check(wanted)
         trials.counts.full = 1
         if vendor is not None:
             limit = max_trials if max_trials is not None else vendor.evaluations

@@ -158,9 +158,20 @@ class Trainer:
     _samples: TrainingData | None = None
     _digest: str = ""
     _models: dict[str, QuantizedModel] = field(default_factory=dict)
+    _cut: dict[str, Trained] = field(default_factory=dict)
+
+    def check(self, recipe: Recipe) -> None:
+        """Open the training samples, before anything that takes long is begun.
+
+        Raises:
+            DataError: They are not there, or do not fit the model.
+        """
+        self._opened(for_calibration(recipe))
 
     def train(self, recipe: Recipe, shown: str) -> Trained:
         """Return what training a recipe's model comes to.
+
+        What the end of the run cuts short is not kept: a run that goes on from here trains anew.
 
         Args:
             recipe: What is wanted.
@@ -171,12 +182,20 @@ class Trainer:
             DataError: The samples do not fit, or are too few.
         """
         key = self.key_of(recipe)
+        if key in self._cut:
+            return self._cut[key]
         known = self.journal.get(key) if self._has_state(key) else None
         if known is not None:
             return Trained.from_content(known)
-        start = time.perf_counter()
-        found = self._run(key, recipe)
-        self.journal.put(key, "training", shown, found.content(), time.perf_counter() - start)
+        start, minutes = time.perf_counter(), self._minutes()
+        found = self._judged(self._fitted(key, recipe, minutes), recipe)
+        if minutes == self.budget.minutes:
+            self.journal.put(key, "training", shown, found.content(), time.perf_counter() - start)
+        else:
+            self._cut[key] = found
+            place = self._place(key)
+            if place is not None:
+                shutil.rmtree(place, ignore_errors=True)
         return found
 
     def model(self, recipe: Recipe) -> QuantizedModel:
@@ -186,7 +205,7 @@ class Trainer:
         """
         key = self.key_of(recipe)
         if key not in self._models:
-            self._run(key, recipe)
+            self._fitted(key, recipe, self._minutes())
         return self._models[key]
 
     def key_of(self, recipe: Recipe) -> str:
@@ -197,7 +216,8 @@ class Trainer:
 
     # -------------------------------------------------------------------------------------------- training
 
-    def _run(self, key: str, recipe: Recipe) -> Trained:
+    def _fitted(self, key: str, recipe: Recipe, minutes: float | None) -> Fitted:
+        """Train, or go on from the state that is there."""
         from calibrant.qat.fitting import fit
         from calibrant.qat.trainable import trainable
 
@@ -205,7 +225,7 @@ class Trainer:
         store = self.bench.store
         calibration = for_calibration(recipe)
         solved = self.bench.found(calibration)
-        learn, judges = self._divided(calibration)
+        learn, _ = self._divided(calibration)
         with store.progress.stage("training"):
             qat = trainable(
                 store.model, solved, recipe, store.progress, store.runtime, start=start
@@ -214,27 +234,38 @@ class Trainer:
             fitted = fit(
                 qat,
                 learn,
-                minutes=self._minutes(),
+                minutes=minutes,
                 epochs=self.budget.epochs,
                 folder=place,
                 resume=place is not None and (place / STATE).is_file(),
             )
-            self._models[key] = fitted.result
-            if not fitted.better:
-                reason = "Training was no better than calibration on the samples that choose."
-                compared = Comparison(False, True, 0.0, 0.0, {}, (), len(judges), reason)
-            else:
-                compared = self._judged(judges, solved.solution, fitted.result.solution)
+        self._models[key] = fitted.result
+        return fitted
+
+    def _judged(self, fitted: Fitted, recipe: Recipe) -> Trained:
+        """Say whether what was trained is better than what was calibrated, on samples that it did not learn from."""
+        calibration = for_calibration(recipe)
+        learn, judges = self._divided(calibration)
+        if fitted.better:
+            calibrated = self.bench.found(calibration).solution
+            compared = self._compared(judges, calibrated, fitted.result.solution)
+        else:
+            reason = "Training was no better than calibration on the samples that choose."
+            compared = Comparison(False, True, 0.0, 0.0, {}, (), len(judges), reason)
         return _trained(fitted, compared, len(learn), len(judges))
 
-    def _divided(self, recipe: Recipe) -> tuple[TrainingData, TrainingData]:
-        """Return samples to train on, and samples that judge."""
+    def _opened(self, recipe: Recipe) -> TrainingData:
+        """Return all training samples; they are read once."""
         from calibrant.qat.samples import read_samples
 
         if self._samples is None:
             original = self.bench.store.original(recipe)
             self._samples = read_samples(original, self.data, self.preprocess)
-        samples = self._samples
+        return self._samples
+
+    def _divided(self, recipe: Recipe) -> tuple[TrainingData, TrainingData]:
+        """Return samples to train on, and samples that judge."""
+        samples = self._opened(recipe)
         unit = samples.fixed or 1
         count = min(MOST_JUDGES, max(MIN_SAMPLES, len(samples) // JUDGES))
         count = -(-count // unit) * unit
@@ -245,7 +276,9 @@ class Trainer:
             )
         return samples.split(count)
 
-    def _judged(self, judges: TrainingData, calibrated: Solution, trained: Solution) -> Comparison:
+    def _compared(
+        self, judges: TrainingData, calibrated: Solution, trained: Solution
+    ) -> Comparison:
         """Compare two solutions on samples that neither was trained on, sample by sample."""
         runtime = self.bench.store.runtime
         data = open_data(

@@ -30,7 +30,7 @@ from pydantic import Field
 
 from calibrant.algorithms.options import options
 from calibrant.analysis.tasks.corpus import CorpusMetric
-from calibrant.analysis.tasks.heads import OVERLAP, SCORE, Detections, detections, overlaps
+from calibrant.analysis.tasks.heads import Detections, detections, overlaps
 from calibrant.data.batch import AnyArray
 from calibrant.errors import DataError
 
@@ -54,13 +54,13 @@ class MeanPrecision:
 
     Args:
         head: What the outputs are.
-        score: Score that a detection has to be above. The usual one leaves those alone that the model has suppressed itself.
-        nms: Overlap of two detections of one class, at most. Another than the usual one is an error where the model has suppressed them.
+        score: Score that a detection has to be above. Default: 0.01, or none where the model has suppressed detections itself.
+        nms: Overlap of two detections of one class, at most. Default: 0.65. It is an error where the model has suppressed them.
     """
 
     head: Head = "corners"
-    score: Share = SCORE
-    nms: Share = OVERLAP
+    score: Share | None = None
+    nms: Share | None = None
 
     def metric(self, name: str) -> CorpusMetric:
         """Return the metric."""
@@ -161,7 +161,7 @@ def _precision(hits: npt.NDArray[np.bool_], count: int) -> float:
 
 
 def _metric(
-    name: str, head: str, least: float, most: float, limits: Sequence[float]
+    name: str, head: str, least: float | None, most: float | None, limits: Sequence[float]
 ) -> CorpusMetric:
     def each(outputs: Mapping[str, AnyArray], references: Mapping[str, AnyArray]) -> list[Matched]:
         boxes = _boxes(references)

@@ -44,15 +44,15 @@ _LARGEST = 20.0  # of logarithms of sizes: e^20 cells are beyond any image
 
 
 def detections(
-    outputs: Mapping[str, AnyArray], head: str, least: float, most: float
+    outputs: Mapping[str, AnyArray], head: str, least: float | None, most: float | None
 ) -> Iterator[Detections]:
     """Yield the detections of each sample.
 
     Args:
         outputs: What the model gives, of one batch.
         head: One of `HEADS`.
-        least: Score that a detection has to be above; `SCORE` leaves those alone that were suppressed.
-        most: Overlap of two detections of one class, at most; another than `OVERLAP` is an error where they were suppressed.
+        least: Score that a detection has to be above; None for `SCORE`, or for none where the model has suppressed them.
+        most: Overlap of two detections of one class, at most; None for `OVERLAP`. It is an error where the model has suppressed them.
 
     Raises:
         DataError: Outputs do not have the shapes of the head, or they were suppressed and an overlap is asked for.
@@ -67,16 +67,18 @@ def detections(
         yield suppressed(boxes, scores, least, most)
 
 
-def _rows(rows: Floats, least: float, most: float) -> Detections:
+def _rows(rows: Floats, least: float | None, most: float | None) -> Detections:
     """Return detections that were suppressed by the model: those above a score."""
-    if most != OVERLAP:
+    if most is not None:
         raise DataError(
             f"the model gives detections that are suppressed already, so nms={most:g} has nothing to do; leave it out."
         )
-    return rows[rows[:, 4] > (least if least != SCORE else 0.0)]
+    return rows[rows[:, 4] > (0.0 if least is None else least)]
 
 
-def suppressed(boxes: Floats, scores: Floats, least: float, most: float) -> Detections:
+def suppressed(
+    boxes: Floats, scores: Floats, least: float | None, most: float | None
+) -> Detections:
     """Return the best detections of one sample, without those that overlap a better one of their class.
 
     Args:
@@ -85,6 +87,7 @@ def suppressed(boxes: Floats, scores: Floats, least: float, most: float) -> Dete
         least: As for `detections`.
         most: As for `detections`.
     """
+    least, most = SCORE if least is None else least, OVERLAP if most is None else most
     row, label = np.nonzero(scores > least)
     score = scores[row, label]
     order = np.argsort(-score, kind="stable")[:CANDIDATES]
@@ -109,7 +112,9 @@ def overlaps(first: Floats, second: Floats) -> Floats:
     return np.asarray(np.divide(both, union, out=np.zeros_like(both), where=union > 0))
 
 
-def _corners(outputs: Mapping[str, AnyArray], least: float, most: float) -> Iterator[Detections]:
+def _corners(
+    outputs: Mapping[str, AnyArray], least: float | None, most: float | None
+) -> Iterator[Detections]:
     arrays = list(outputs.values())
     if len(arrays) == 1 and arrays[0].ndim == 3 and arrays[0].shape[2] == 6:
         for rows in arrays[0].astype(np.float64):

@@ -11,6 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from calibrant.errors import OutputError
+from calibrant.graph.values import own_copy
 from calibrant.results import EXTERNAL_BYTES
 from calibrant.save.size import weight_bytes
 from calibrant.save.whole import write_whole
@@ -86,6 +87,9 @@ def write_models(models: Mapping[Path, ir.Model]) -> None:
         OutputError: One cannot be written.
     """
     for path, model in models.items():
+        weights = [v.const_value for g in model.graphs() for v in g.initializers.values()]
+        if any(isinstance(w, ir.ExternalTensor) for w in weights):
+            model = own_copy(model)  # the files of its weights lie beside another model
         beside = f"{path.name}.data" if weight_bytes(model) > EXTERNAL_BYTES else None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

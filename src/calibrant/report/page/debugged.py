@@ -85,7 +85,7 @@ class Debugged:
                 loss = _loss(metric, score)
                 kind = str(ranking["node_type"])
                 precision = str(row["qtype"]) if kind == "node" else f"{kind} {row['qtype']}"
-                for layer in self.readers.get(row["name"], (row["name"],)):
+                for layer in self.readers.get(row["name"]) or (row["name"],):
                     held = worst.get((layer, precision))
                     if held is None or loss > held[0]:
                         worst[layer, precision] = (loss, score, row)

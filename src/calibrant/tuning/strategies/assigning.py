@@ -32,8 +32,8 @@ __all__ = ["Search", "changed"]
 _CORRECTIONS = 5
 
 #: What is made cheaper takes, with all before it and the float model's, at most this share of the evaluations that trying each
-#: layer alone takes; but so many of quantized models are allowed in any case, and two more where looks say what they are worth.
-SHARE, LEAST = 0.25, 2
+#: layer alone takes. So many of quantized models are allowed in any case; and so many where looks say what they are worth.
+SHARE, LEAST, LEAST_LOOKED = 0.25, 2, 4
 
 #: Where the expected loss is within this factor of the limit, the error is measured and not predicted.
 _NEAR = 1.25
@@ -92,7 +92,8 @@ class Search:
         """Whether one more evaluation is worth it, to make cheaper what meets the requirement already."""
         if not self.thrifty:
             return self.left > 0
-        most = max(LEAST + 2 * self.looked, int(SHARE * (2 + len(self.menu.layers))) - 1)
+        least = LEAST_LOOKED if self.looked else LEAST
+        most = max(least, int(SHARE * (2 + len(self.menu.layers))) - 1)
         return self.left > max(0, self.evaluations - most)
 
     @property

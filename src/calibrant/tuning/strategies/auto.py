@@ -98,7 +98,7 @@ def auto(
         if not len(search.errors):
             yield from search.measure()
         reason = yield from _search(search)
-    if (yield from train_between(search)):
+    if (yield from train_between(search)) and (yield from search.holds()):
         reason = ENOUGH
     return search.found(reason)
 
