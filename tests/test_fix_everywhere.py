@@ -51,13 +51,16 @@ def test_each_command_takes_it(folder: Path) -> None:
     model, data = "model.onnx", ["--data", "calib.npz"]
     assert main(["quantize", model, *data, *FIX, "--no-latency", "--out", "run"]) == 0
     assert main(["sensitivity", model, *data, *FIX]) == 0
-    assert main(["advise", model, *data, *FIX]) == 0
+    assert main(["advise", model, *data, *FIX, "--out", "advised"]) == 0
+    assert "layer_a" in (folder / "advised" / "advice.json").read_text()
     assert main(["compare", model, "run/deploy.onnx", *data, *FIX, "--out", "compared"]) == 0
     assert "layer_a" in (folder / "compared" / "compare.csv").read_text()
     tuned = ["tune", model, *data, *FIX, "--min", "0.9", "--moves", "none", "--out", "tuned"]
     assert main(tuned) == 0
     again = ["tune", "--from", "tuned", "--min", "0.8", "--out", "again"]
     assert main(again) == 0
+    for run in ("tuned", "again"):
+        assert "layer_a" in (folder / run / "plan.json").read_text()
 
 
 def test_a_fixed_input_of_python(folder: Path) -> None:

@@ -19,7 +19,9 @@ torch = pytest.importorskip("torch")
 CFG = "batch_num: 2\nretrain_weight_quant_config { ulq_retrain { dst_type: INT8 } }\n"
 
 
-def tuned(out: Path, least: float, recipe: str | None = None) -> TuningResult:
+def tuned(
+    out: Path, least: float, recipe: str | None = None, max_trials: int | None = None
+) -> TuningResult:
     model, feeds = NETS["conv_bn_relu"]()
     data = {"x": np.asarray(feeds(batch=48, seed=0)["x"])}
     return calibrant.tune(
@@ -30,6 +32,7 @@ def tuned(out: Path, least: float, recipe: str | None = None) -> TuningResult:
         strategy="amct-retrain",
         recipe=recipe,
         train_epochs=1,
+        max_trials=max_trials,
         out=out,
     )
 
@@ -85,3 +88,20 @@ def test_a_configuration_of_the_vendor_that_is_enough_ends_it(tmp_path: Path) ->
     assert set(weights) == {"ulq_retrain"}
     assert result.told is not None
     assert result.told.strategy == "amct-retrain"
+
+
+def test_what_cannot_be_evaluated_any_more_is_not_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from calibrant.tuner.trainer import Trainer
+
+    trained: list[str] = []
+    train = Trainer.train
+
+    def counted(self: Trainer, recipe: Any, shown: str) -> Any:
+        trained.append(shown)
+        return train(self, recipe, shown)
+
+    monkeypatch.setattr(Trainer, "train", counted)
+    tuned(tmp_path, 95.0, max_trials=2)  # the float model's, and one more
+    assert set(trained) == {"1 defaults: as the configuration says"}

@@ -35,11 +35,13 @@ class Learner:
         keeps: Losses after training over those before; None where training does not gain.
         allowed: Loss of score that is allowed.
         unseen: So much more is lost on all samples by what is not trained.
+        unseen_trained: The same of what is trained.
     """
 
     keeps: float | None
     allowed: float = 0.5
     unseen: float = 0.0
+    unseen_trained: float = 0.0
     asked: list[Question] = field(default_factory=list)
 
     def menu(self) -> Menu:
@@ -63,6 +65,7 @@ class Learner:
             if self.keeps is None:
                 return None
             loss *= self.keeps
+            loss += self.unseen_trained if isinstance(question, Whole) else 0.0
         elif isinstance(question, Whole):
             loss += self.unseen
         return Reached(1 - loss, loss, loss <= self.allowed)
@@ -151,3 +154,10 @@ def test_training_that_does_not_help_the_score_is_not_done_again() -> None:
     net = Learner(keeps=1.0)
     assert net.tuned().best.reached.met
     assert sum(isinstance(q, Train) for q in net.asked) == 1
+
+
+def test_what_is_trained_again_has_to_hold_on_all_samples() -> None:
+    found = Learner(keeps=0.6, unseen_trained=0.3).tuned()
+    assert found.best.reached.met
+    assert not found.best.trained
+    assert not found.reason.startswith("With fewer layers raised")
