@@ -11,29 +11,23 @@ from calibrant.analysis.alone.feeds import take_feeds
 from calibrant.analysis.alone.losses import Loss
 from calibrant.analysis.alone.metric import RankedBy, ranked_by
 from calibrant.analysis.probe import rows_are_free
+from calibrant.diagnose.bouts import Bout, Effort, Unit, ranked
 from calibrant.diagnose.rank import (
-    PLAIN,
     SAMPLES,
-    Bout,
-    Effort,
-    Unit,
     causes_of_worst,
     checked,
     measured_layers,
-    ranked,
+    opened,
     solved_in,
 )
 from calibrant.diagnose.ranking import Ranking
-from calibrant.dialects.asked import RecipeLike, asked
-from calibrant.errors import ConfigValueError
+from calibrant.dialects.asked import RecipeLike
 from calibrant.graph.load import ModelLike
 from calibrant.graph.modules import as_model
-from calibrant.plan.loaded import keeps_scales
-from calibrant.progress import Callback, Progress
+from calibrant.progress import Callback
 from calibrant.qat.gradients import Measurement, energies_of
 from calibrant.runtime.downstream import Whole
 from calibrant.runtime.runtime import Runtime
-from calibrant.tuning.store import Store
 
 __all__ = ["gradient_sensitivity"]
 
@@ -70,21 +64,16 @@ def gradient_sensitivity(
         ConfigError: A precision, a layer or an option that does not exist.
     """
     precisions = checked(precision, "alone", cost, samples, None, 1)
-    model = as_model(model, example, data)
-    wanted = asked(PLAIN if recipe is None else recipe, None, fix)
-    if keeps_scales(wanted):
-        raise ConfigValueError(
-            "The recipe keeps the scales that the model has; layers are ranked with scales that are chosen from data."
-        )
     runtime = Runtime(provider, threads)
-    store = Store(
-        model,
+    store, wanted = opened(
+        as_model(model, example, data),
         data,
+        recipe,
+        fix,
         runtime=runtime,
         batch_size=batch_size,
         preprocess=preprocess,
-        progress=Progress(progress),
-        shared=True,
+        progress=progress,
     )
     by = ranked_by("sqnr_db")
     solved = [(name, *solved_in(store, wanted, name)) for name in precisions]
@@ -108,7 +97,7 @@ def gradient_sensitivity(
         if name != "float16":
             causes = causes_of_worst(each.solution, losses, feeds, runtime)
         bouts.append(Bout(name, each.solution, effort, losses, math.nan, solving, causes))
-    return ranked(model, bouts, by, "alone", cost, None, 0).with_note(NOTE)
+    return ranked(store.model, bouts, by, "alone", cost, None, 0).with_note(NOTE)
 
 
 def _loss(parts: Sequence[str], energy: Any, by: RankedBy) -> Loss:
