@@ -131,3 +131,24 @@ def test_what_is_not_quantized_stays():
     changed, layers = with_integer_sums(net)
     assert layers == ()
     assert [n.op_type for n in changed.graph] == [n.op_type for n in net.graph]
+
+
+def test_a_convolution_whose_sums_no_digits_fit_stays_as_it_is():
+    channels = 70_000
+    net = model(
+        """
+        net (float[N,C,1,1] x) => (float[N,1,P,Q] y) {
+            q = QuantizeLinear (x, s, z)
+            a = DequantizeLinear (q, s, z)
+            v = DequantizeLinear (w, s)
+            y = Conv (a, v)
+        }""",
+        {
+            "s": np.asarray(np.float32(0.5)),
+            "z": np.asarray(0, np.uint8),
+            "w": np.full((1, channels, 1, 1), 127, np.int8),
+        },
+    )
+    changed, layers = with_integer_sums(net)
+    assert layers == ()
+    assert [n.op_type for n in changed.graph] == [n.op_type for n in net.graph]

@@ -24,7 +24,7 @@ from calibrant.qat.checkpoint import load_checkpoint, save_checkpoint
 from calibrant.qat.judge import Held
 from calibrant.qat.loop import Asked, Loop
 from calibrant.qat.rates import suggested_rate
-from calibrant.qat.run_state import Check, State
+from calibrant.qat.run_state import FLOAT, Check, Folder, State
 from calibrant.qat.samples import read_samples
 from calibrant.qat.schedule import rate_share
 from calibrant.runtime.measure import run
@@ -404,6 +404,19 @@ def test_a_run_that_was_killed_goes_on_with_the_same_losses(training, tmp_path, 
         fit(fresh(W4A4), training, loss="distill", folder=tmp_path, resume=True, **asked)
     with pytest.raises(ConfigValueError, match="no run to go on with"):
         fit(fresh(W4A4), training, folder=tmp_path / "other", resume=True, **asked)
+
+
+def test_a_fresh_start_leaves_nothing_of_an_earlier_run_to_go_on_with(tmp_path):
+    earlier = Folder(tmp_path, {"seed": 0})
+    for place in (earlier, earlier.within(FLOAT, {"steps": 3})):
+        place.save({"x": np.zeros(1)}, State(step=3), 1.0)
+        place.begin([])
+        assert place.load() is not None
+    fresh_run = Folder(tmp_path, {"seed": 0})
+    fresh_run.clear()
+    assert fresh_run.load() is None
+    assert fresh_run.within(FLOAT, {"steps": 3}).load() is None
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
 def test_a_checkpoint_holds_arrays_and_json_alone(tmp_path):

@@ -110,10 +110,32 @@ def test_setters_say_widths_and_what_stays_in_float(made):
     assert all(d.spec.symmetric for d in plan.activations)
     fixed = prepare(net, x, default_qat_fixed_act_qconfig_setter)
     assert not any("ends" in n for n, p in fixed.named_parameters() if p.requires_grad)
+    setters = (ModuleNameQconfigSetter({"conv2": Qconfig()}), default_qat_fixed_act_qconfig_setter)
+    mixed = prepare(net, x, setters)
+    of = {n: mixed.qat.solution.plan.at((n, 0)).id for n in ("conv1", "conv2", "fc")}
+    learns = {n: mixed.qat.trained.activation(i).ends.requires_grad for n, i in of.items()}
+    assert learns == {"conv1": False, "conv2": True, "fc": False}
     with pytest.raises(ConfigValueError, match="names 'conv3'"):
         prepare(net, x, ModuleNameQconfigSetter({"conv3": None}))
     with pytest.raises(ConfigTypeError, match="A setter is a str"):
         prepare(net, x, ("default",))
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 4)
+
+    def forward(self, x, gain):
+        return self.fc(x) * gain
+
+
+def test_a_module_that_was_prepared_by_name_is_called_as_it_was():
+    net, x, gain = Scaled().eval(), torch.randn(8, 3), torch.randn(8, 4)
+    model = prepare(net, example_kw_inputs={"gain": gain, "x": x})
+    assert model.inputs == ("x", "gain")
+    assert (model(x, gain) - net(x, gain)).abs().max() < 0.1
+    assert torch.equal(model(gain=gain, x=x), model(x, gain))
 
 
 def test_states_that_do_not_fit_are_refused(made):

@@ -11,13 +11,15 @@ from calibrant.demo.digits import MODEL, calibration, evaluation
 from calibrant.errors import ModelError, UnsupportedError
 from calibrant.numerics import quantize
 from calibrant.plan.biases import final_bias
-from calibrant.qat import prepare
+from calibrant.qat import agreement, prepare
 from calibrant.qat.agreement import Agreement, agreement_of
 from calibrant.qat.build import build_module
+from calibrant.qat.integers import integer_outputs
 from calibrant.qat.recipe import DEFAULT_WEIGHT, Asked
 from calibrant.recipe import AlgorithmChoice, AllNodes, Recipe, Rule, Settings
 from calibrant.runtime.measure import run
 from tests.models import NETS
+from tests.qat.quick import network
 
 
 def retrain(activations: str, weights: str, algorithm: str = "ulq_retrain", more: str = "") -> str:
@@ -207,10 +209,30 @@ def test_a_model_that_is_not_what_was_trained_is_refused(data):
         (Agreement(64, 36.0, 1.0, 37.0, 38.0), True),  # a deep network: as near as float32 itself
         (Agreement(64, 21.0, 0.96, 21.0, 90.0), False),  # biases that were not rounded
         (Agreement(64, 36.0, 1.0, 37.0, 44.0), False),
+        (Agreement(64, 45.0, 1.0, 44.0, None, 30.0, 1.0, 90.0), True),
+        (Agreement(64, 36.0, 1.0, 37.0, 38.0, 36.0, 1.0, 37.0), True),
+        (Agreement(64, 45.0, 1.0, 44.0, None, 21.0, 0.9, 21.0), False),  # in integers alone
     ],
 )
 def test_rounding_at_an_edge_is_no_fault_and_all_samples_apart_is_one(found, holds):
     assert found.holds is holds
+    if not holds:
+        with pytest.raises(ModelError, match="not what was trained"):
+            found.check()
+
+
+def test_integers_that_differ_are_refused_where_they_were_asked_for(monkeypatch):
+    _, _, qat = network()
+
+    def other(deploy, feeds, runtime):
+        found, layers = integer_outputs(deploy, feeds, runtime)
+        return [{n: 2 * x for n, x in each.items()} for each in found], layers
+
+    monkeypatch.setattr(agreement, "integer_outputs", other)
+    with pytest.raises(ModelError, match="with integer sums both agree to"):
+        qat.convert(check="integers")
+    said = qat.convert(measure=True).summary["training"]["agreement"]
+    assert said["integers_db"] < 10 < said["sqnr_db"]
 
 
 def test_what_cannot_be_trained_is_refused_by_name(data):

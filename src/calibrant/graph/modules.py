@@ -78,6 +78,7 @@ def exported(module: Any, example: Any) -> ir.Model:
     import torch
 
     args, kwargs = _call(example)
+    kwargs = _as_declared(module, kwargs)
     try:
         with _evaluating(module), quiet("torch", "onnxscript", "onnx_ir"):
             program = torch.onnx.export(
@@ -166,6 +167,12 @@ def _call(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
             "tensors by argument."
         )
     return args, kwargs
+
+
+def _as_declared(module: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments by name in the order in which a module declares them, which becomes that of the inputs."""
+    declared = [n for n in inspect.signature(module.forward).parameters if n in kwargs]
+    return {n: kwargs[n] for n in dict.fromkeys((*declared, *kwargs))}
 
 
 def _free(

@@ -55,6 +55,7 @@ class Agreement:
         integers_db: SQNR between both with integer sums (`integers`), the least of all outputs; None where that was not
             asked for.
         integers_top1: Share of equal answers there.
+        integers_typical_db: The median of the SQNR of single samples there.
     """
 
     samples: int
@@ -64,26 +65,51 @@ class Agreement:
     float32_db: float | None = None
     integers_db: float | None = None
     integers_top1: float | None = None
+    integers_typical_db: float | None = None
 
     @property
     def holds(self) -> bool:
-        """Whether what was trained is what is deployed."""
-        if max(self.sqnr_db, self.typical_db) >= LIMIT_DB:
-            return True
-        return self.float32_db is not None and self.typical_db >= self.float32_db - SLACK_DB
+        """Whether what was trained is what is deployed, with integer sums as well where these were asked for."""
+        return self.holds_in_floats and self.holds_in_integers
 
-    def check(self) -> None:
+    @property
+    def holds_in_floats(self) -> bool:
+        """Whether both agree as a float runtime computes them."""
+        return self._agree(self.sqnr_db, self.typical_db)
+
+    @property
+    def holds_in_integers(self) -> bool:
+        """Whether both agree with integer sums; where that was not asked for, nothing says otherwise."""
+        if self.integers_db is None:
+            return True
+        typical = self.integers_typical_db
+        return self._agree(self.integers_db, self.integers_db if typical is None else typical)
+
+    def _agree(self, sqnr_db: float, typical_db: float) -> bool:
+        if max(sqnr_db, typical_db) >= LIMIT_DB:
+            return True
+        return self.float32_db is not None and typical_db >= self.float32_db - SLACK_DB
+
+    def check(self, *, integers: bool = True) -> None:
         """Refuse a model that is not what was trained.
+
+        Args:
+            integers: Refuse one that agrees in floats alone, too.
 
         Raises:
             ModelError: It is not.
         """
-        if not self.holds:
+        if not self.holds_in_floats:
             top = "" if self.top1 is None else f", top-1 equal for {self.top1:.2%}"
             raise ModelError(
                 f"The deployed model is not what was trained: on {self.samples} samples both agree to "
                 f"{self.sqnr_db:.1f} dB{top}, and the median of them to {self.typical_db:.1f} dB; at least {LIMIT_DB:g} dB "
                 f"are asked for, and float32 agrees with float64 to {self.float32_db:.1f} dB. This is a fault of calibrant."
+            )
+        if integers and not self.holds_in_integers:
+            raise ModelError(
+                f"The deployed model is not what was trained: with integer sums both agree to {self.integers_db:.1f} dB; "
+                f"at least {LIMIT_DB:g} dB are asked for. This is a fault of calibrant. `check=True` compares both in floats alone."
             )
 
 
@@ -171,16 +197,16 @@ def agreement_of(
     sizes = [next(iter(f.values())) for f in feeds]
     samples = sum(len(x) if np.ndim(x) else 1 for x in sizes)
     top1 = found[0].top1_agreement if found else None
-    whole_db = whole_top1 = None
+    whole_db = whole_top1 = whole_typical = None
     if integers:
         few = feeds[:EXACT_FEEDS]
-        sums = compare(
-            integer_outputs(deploy, few, runtime)[0],
-            outputs_of(module, inputs, names, few, by=IntegerSums),
-        )
+        wanted = integer_outputs(deploy, few, runtime)[0]
+        given = outputs_of(module, inputs, names, few, by=IntegerSums)
+        sums = compare(wanted, given)
+        whole_typical = _typical(wanted, given)
         whole_db = min((q.sqnr_db for q in sums), default=float("inf"))
         whole_top1 = sums[0].top1_agreement if sums else None
-    return Agreement(samples, worst, top1, typical, float32, whole_db, whole_top1)
+    return Agreement(samples, worst, top1, typical, float32, whole_db, whole_top1, whole_typical)
 
 
 def _typical(reference: list[dict[str, Array]], values: list[dict[str, Array]]) -> float:

@@ -23,7 +23,7 @@ from calibrant.qat.loop import Asked, Loop
 from calibrant.qat.losses import Distill, Loss, loss_of
 from calibrant.qat.networks import FloatNetwork, QuantizedNetwork
 from calibrant.qat.rates import suggested_rate
-from calibrant.qat.run_state import Check, Folder
+from calibrant.qat.run_state import FLOAT, Check, Folder
 from calibrant.qat.samples import TrainingData, read_samples
 from calibrant.qat.trainable import Trainable
 from calibrant.results import QuantizedModel
@@ -34,8 +34,6 @@ __all__ = ["Check", "Fitted", "fit"]
 HELD_SHARE, HELD_SAMPLES = 0.1, 512
 #: How often samples are gone through, where no budget is given.
 EPOCHS = 3.0
-#: Folder in that of a run, for the float network that is trained beside.
-FLOAT = "float"
 #: Statistics of batch normalization.
 BN = ("frozen", "live")
 
@@ -211,7 +209,7 @@ def _fitted(
     result = None
     if verdict is not None:
         with qat.progress.stage("score"):
-            result = qat.convert(check="integers")
+            result = qat.convert(measure=True)
             models = (qat.solution.original, qat.calibrated.deploy, result.deploy)
             floating, calibrated, trained = (float(verdict(m)) for m in models)
     better = trained > calibrated
@@ -219,7 +217,7 @@ def _fitted(
         if not better:
             result = qat.calibrated
         elif result is None:
-            result = qat.convert(check="integers")
+            result = qat.convert(measure=True)
     assert result is not None
     scores = {"float": floating, "calibrated": calibrated, "trained": trained}
     beside = None

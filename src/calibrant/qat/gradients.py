@@ -30,14 +30,14 @@ import numpy.typing as npt
 import onnx_ir as ir
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 
 from calibrant.analysis.alone.feeds import Feeds
 from calibrant.analysis.parts import Part, parts_of
 from calibrant.analysis.readings import HalfAlone, QuantizedAlone, Reading
 from calibrant.graph.passes.half_nodes import rounded
 from calibrant.graph.values import values_by_name
-from calibrant.qat.graph import to_torch
+from calibrant.qat.graph import Explaining, explaining, to_torch
 from calibrant.tuning.solved import Solved
 
 __all__ = ["DRAWS", "Energies", "Measurement", "energies", "energies_of"]
@@ -109,7 +109,7 @@ def energies_of(
         draws: Random v for each part.
 
     Raises:
-        UnsupportedError: The model has a node that torch is not told of.
+        UnsupportedError: The model has a node that torch is not told of, or that it cannot compute.
     """
     groups: list[list[Measurement]] = []
     for one in asked:
@@ -156,7 +156,7 @@ def energies(
         seed: Decides them.
 
     Raises:
-        UnsupportedError: The model has a node that torch is not told of.
+        UnsupportedError: The model has a node that torch is not told of, or that it cannot compute.
     """
     graph = _scored_graph(model, tuple(parts))
     every = [(i, part) for i, of in enumerate(parts.values()) for part in of]
@@ -224,8 +224,8 @@ def _array(value: ir.Value) -> Array:
     return found
 
 
-class _Recorder(Interpreter):
-    """Runs a graph, and keeps what each layer was called with and what it gave.
+class _Recorder(Explaining):
+    """Runs a graph, says which node of the model fails, and keeps what each layer was called with and what it gave.
 
     Args:
         module: The float network; its parameters have no gradients.
@@ -235,7 +235,7 @@ class _Recorder(Interpreter):
     def __init__(self, module: GraphModule, layers: frozenset[str]) -> None:
         super().__init__(module)
         self.layers = layers
-        self.called: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {}
+        self.called: dict[str, tuple[Node, tuple[Any, ...], dict[str, Any]]] = {}
         self.given: dict[str, tuple[Tensor, ...]] = {}
 
     def answers(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -247,7 +247,7 @@ class _Recorder(Interpreter):
         if name not in self.layers:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
-        self.called[name] = n.target, args, kwargs
+        self.called[name] = n, args, kwargs
         found = super().run_node(n)
         each = found if isinstance(found, tuple) else (found,)
         kept = tuple(x if x.requires_grad else x.detach().requires_grad_() for x in each)
@@ -256,9 +256,10 @@ class _Recorder(Interpreter):
 
     def again(self, layer: str, other: Mapping[int, Array]) -> tuple[Array, ...]:
         """Return what a layer gives where some of its inputs are others."""
-        function, args, kwargs = self.called[layer]
+        node, args, kwargs = self.called[layer]
+        function: Any = node.target
         changed = [_tensor(other[i]) if i in other else x for i, x in enumerate(args)]
-        with torch.no_grad():
+        with torch.no_grad(), explaining(node.meta.get("onnx")):
             found = function(*changed, **kwargs)
         return tuple(x.numpy() for x in (found if isinstance(found, tuple) else (found,)))
 
@@ -268,11 +269,11 @@ class _Recorder(Interpreter):
         if not output.requires_grad:
             found: list[Tensor | None] = [None] * len(flat)
         else:
-            found = list(
-                torch.autograd.grad(
-                    output, flat, torch.from_numpy(signs), retain_graph=True, allow_unused=True
+            start = torch.from_numpy(signs)
+            with explaining("its gradients"):
+                found = list(
+                    torch.autograd.grad(output, flat, start, retain_graph=True, allow_unused=True)
                 )
-            )
         values = iter(found)
         return {
             n: tuple(None if (x := next(values)) is None else x.numpy() for _ in given)

@@ -10,7 +10,8 @@ branches of an If are modules of their own, with constants that do not learn; on
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +27,16 @@ from calibrant.graph.ops import bias_of
 from calibrant.qat.operators import OPERATORS
 from calibrant.qat.operators.registry import Operator
 
-__all__ = ["LEARNED", "Parts", "explained", "item_of", "key_of", "to_torch"]
+__all__ = [
+    "LEARNED",
+    "Explaining",
+    "Parts",
+    "explained",
+    "explaining",
+    "item_of",
+    "key_of",
+    "to_torch",
+]
 
 #: Operator -> inputs that are parameters where the model has them as constants.
 LEARNED: dict[str, tuple[int, ...]] = {
@@ -385,18 +395,36 @@ def _as_tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
         ) from e
 
 
-class _Explaining(Interpreter):
+class Explaining(Interpreter):
     """Runs a graph call by call, and says which node of the model fails."""
 
     def run_node(self, n: Node) -> Any:
-        try:
+        """Run a node.
+
+        Raises:
+            UnsupportedError: It cannot be computed as the model says.
+        """
+        with explaining(n.meta.get("onnx")):
             return super().run_node(n)
-        except Exception as e:
-            where = n.meta.get("onnx")
-            if where is None:
-                raise
-            text = " ".join(str(e).split())
-            raise UnsupportedError(f"The model cannot be trained: {where}: {text}") from e
+
+
+@contextmanager
+def explaining(where: str | None) -> Iterator[None]:
+    """Say in every error that comes from inside where it comes from.
+
+    Args:
+        where: What computes inside; None leaves errors as they are.
+
+    Raises:
+        UnsupportedError: It cannot be computed as the model says.
+    """
+    try:
+        yield
+    except Exception as e:
+        if where is None:
+            raise
+        text = " ".join(str(e).split())
+        raise UnsupportedError(f"The model cannot be trained: {where}: {text}") from e
 
 
 def explained(module: GraphModule, *inputs: torch.Tensor) -> Any:
@@ -405,4 +433,4 @@ def explained(module: GraphModule, *inputs: torch.Tensor) -> Any:
     Raises:
         UnsupportedError: A node cannot be computed as the model says.
     """
-    return _Explaining(module).run(*inputs)
+    return Explaining(module).run(*inputs)

@@ -17,7 +17,7 @@ Source: the public documents and examples of horizon_plugin_pytorch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -29,10 +29,11 @@ from torch import Tensor, nn
 from calibrant import algorithms
 from calibrant.errors import ConfigRuntimeError, ConfigTypeError, ConfigValueError, did_you_mean
 from calibrant.graph.modules import exported
+from calibrant.graph.rename import rename
 from calibrant.numerics import QuantSpec
-from calibrant.qat.amct.functions import feeds_of, rename
 from calibrant.qat.amct.model import set_clips
 from calibrant.qat.amct.natural import in_own_units
+from calibrant.qat.arguments import feeds_of, in_order
 from calibrant.qat.quantizers import ActivationQuantizer, BiasQuantizer, WeightQuantizer
 from calibrant.qat.trainable import Trainable
 from calibrant.qat.trainable import prepare as prepare_model
@@ -114,44 +115,53 @@ class HorizonModel(nn.Module):
 
     Args:
         qat: The network.
-        fixed: Ranges of activations do not learn.
+        fixed: Paths of quantizers of activations whose ranges do not learn.
     """
 
-    def __init__(self, qat: Trainable, *, fixed: bool) -> None:
+    def __init__(self, qat: Trainable, *, fixed: Collection[str] = ()) -> None:
         """Begin with quantizers that round."""
         super().__init__()
-        self.graph, self.qat, self.fixed = qat.module, qat, fixed
+        self.graph, self.qat, self.inputs = qat.module, qat, qat.inputs
         self.state = FakeQuantState.VALIDATION
         self._seen: dict[ActivationQuantizer, TensorStats] = {}
-        for part in qat.module.modules():
+        self.graph.register_load_state_dict_post_hook(self._loaded)
+        for path, part in qat.module.named_modules():
             if isinstance(part, ActivationQuantizer | WeightQuantizer | BiasQuantizer):
                 part.register_forward_hook(self._passed)
-                if fixed and isinstance(part, ActivationQuantizer):
+                if path in fixed and isinstance(part, ActivationQuantizer):
                     part.ends.requires_grad_(False)
 
-    def forward(self, *inputs: Tensor) -> Any:
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
         """Answer as the module does."""
-        return self.graph(*inputs)
+        return self.graph(*in_order(self.inputs, inputs, named))
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the state, with the ranges of what was seen until now."""
+        """Return the state, with the ranges of what this process has seen until now; no other one has to call it."""
         self.settle()
         return super().state_dict(*args, **kwargs)
 
     @torch.no_grad()
-    def settle(self) -> None:
-        """Take the ranges of least squared error over all that quantizers have seen."""
+    def settle(self, *, together: bool = False) -> None:
+        """Take the ranges of least squared error over all that quantizers have seen.
+
+        Args:
+            together: Take the mean over the processes that train together, each of which has to call this.
+        """
         for quantizer, stats in self._seen.items():
             spec = QuantSpec(quantizer.spec.bits, symmetric=True)
             low, high = algorithms.activation("mse")(stats, spec).range
-            set_clips(quantizer, float(high), float(low))
+            set_clips(quantizer, float(high), float(low), together=together)
 
     def begin(self, state: FakeQuantState) -> None:
-        """Go into a state; what calibration saw becomes ranges when it ends."""
+        """Go into a state; what calibration saw becomes ranges when it ends, the same in all processes that train together."""
         if state is not FakeQuantState.CALIBRATION:
-            self.settle()
+            self.settle(together=True)
             self._seen.clear()
         self.state = state
+
+    def _loaded(self, part: nn.Module, keys: Any) -> None:
+        """Forget what was seen: ranges are those of a state that was loaded."""
+        self._seen.clear()
 
     def _passed(self, part: nn.Module, args: tuple[Any, ...], answer: Any) -> Any:
         """Take back what a quantizer did, in states that do not round."""
@@ -186,26 +196,29 @@ def prepare(
         qconfig_setter: How it is quantized: `default_calibration_qconfig_setter` and its like, `ModuleNameQconfigSetter`, or
             several of them, of which the first that names a layer holds. None for 8 bits.
         method: As the plugin has it; the module is exported in any case.
-        example_kw_inputs: What it is called with by name, in the place of `example_inputs`.
+        example_kw_inputs: What it is called with by name, in the place of `example_inputs`; one of both is given.
 
     Raises:
         ConfigTypeError: A setter of another kind.
-        ConfigValueError: No example, or a module that there is not.
+        ConfigValueError: No example or both, or a module that there is not.
         ModelError: The module cannot be exported or quantized.
     """
     if not isinstance(method, PrepareMethod):
         raise ConfigTypeError(f"method is a {type(method).__name__}; it is a PrepareMethod.")
+    if example_inputs is not None and example_kw_inputs is not None:
+        raise ConfigValueError(
+            "example_inputs and example_kw_inputs are given; it is one of them: name all inputs, or none."
+        )
     example = example_kw_inputs if example_inputs is None else example_inputs
     if example is None:
         raise ConfigValueError("prepare needs example_inputs: what the module is called with.")
     float_model = exported(model, example)
     common, named = _said(qconfig_setter)
-    given = example if not isinstance(example, Mapping) else tuple(example.values())
     qat = prepare_model(
-        float_model, feeds_of(float_model, given), _recipe(float_model, common, named)
+        float_model, feeds_of(float_model, example), _recipe(float_model, common, named)
     )
     in_own_units(qat)
-    return HorizonModel(qat, fixed=common.fixed).train(model.training)
+    return HorizonModel(qat, fixed=_fixed(qat, common, named)).train(model.training)
 
 
 def set_fake_quantize(model: nn.Module, mode: FakeQuantState) -> None:
@@ -251,6 +264,7 @@ def export(
 
     Raises:
         ConfigTypeError: No model of `prepare`.
+        ConfigValueError: More or fewer names than inputs or outputs.
         ModelError: The deployed model does not compute what the module does.
     """
     if not isinstance(model, HorizonModel):
@@ -308,7 +322,7 @@ def _recipe(
     nodes = [n.name or "" for n in model.graph]
     rules: list[dict[str, Any]] = [{"where": "all", **_settings(common)}]
     for name, config in reversed(named):  # the last rule that fits holds
-        inside = [n for n in nodes if n.split("/")[0] == name or n.startswith(f"{name}.")]
+        inside = [n for n in nodes if _is_in(n, name)]
         if not inside:
             raise ConfigValueError(
                 f"ModuleNameQconfigSetter names '{name}', which the module does not have."
@@ -323,6 +337,28 @@ def _recipe(
         "equalize": "off",
         "rules": rules,
     }
+
+
+def _is_in(node: str, module: str) -> bool:
+    """Whether a node is of a module, or of one in it."""
+    return node.split("/")[0] == module or node.startswith(f"{module}.")
+
+
+def _fixed(
+    qat: Trainable, common: Qconfig, named: list[tuple[str, Qconfig | None]]
+) -> frozenset[str]:
+    """Return the paths of quantizers whose ranges do not learn.
+
+    A range is of the layers that read it. What is said of single modules among them goes before what is said of all, and one of
+    them that keeps its range keeps it for all that read it.
+    """
+    said: dict[str, list[Qconfig]] = {}
+    for d in qat.solution.plan.activations:
+        of = said.setdefault(qat.trained.activations[d.id], [])
+        for node, _ in d.users:
+            config = next((c for name, c in named if _is_in(node, name)), None)
+            of += [config] if config is not None else []
+    return frozenset(path for path, of in said.items() if any(c.fixed for c in of or [common]))
 
 
 def _settings(config: Qconfig) -> dict[str, Any]:

@@ -16,10 +16,12 @@ import numpy.typing as npt
 from calibrant.errors import ConfigValueError
 from calibrant.qat.checkpoint import load_checkpoint, save_checkpoint
 
-__all__ = ["Check", "Folder", "State", "chosen", "prefixed"]
+__all__ = ["FLOAT", "Check", "Folder", "State", "chosen", "prefixed"]
 
 #: Names of the files of a run.
 CHECKPOINT, JOURNAL = "checkpoint.npz", "training.jsonl"
+#: Folder in that of a run, for the float network that is trained beside.
+FLOAT = "float"
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -132,10 +134,11 @@ class Folder:
             raise ConfigValueError(f"There is no run to go on with: '{self.path}' does not exist.")
 
     def clear(self) -> None:
-        """Take away what an earlier run left to go on with."""
+        """Take away what an earlier run, and the one of the float network beside it, left to go on with."""
         if self.path is not None:
-            for name in (CHECKPOINT, JOURNAL):
-                (self.path / name).unlink(missing_ok=True)
+            for place in (self.path, self.path / FLOAT):
+                for name in (CHECKPOINT, JOURNAL):
+                    (place / name).unlink(missing_ok=True)
 
     def begin(self, checks: Sequence[Check]) -> None:
         """Begin the journal with what was looked at so far; later lines are of a run that was killed, or of another one."""

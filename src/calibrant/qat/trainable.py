@@ -239,6 +239,7 @@ class Trainable:
         into: nn.Module | None = None,
         latency: bool = False,
         check: bool | Literal["integers"] = True,
+        measure: bool = False,
     ) -> QuantizedModel:
         """Return the trained network as files have it, compared with the module on held samples.
 
@@ -247,7 +248,8 @@ class Trainable:
                 its parameters, so that it computes what the trained float model does.
             latency: Time one inference of both models.
             check: Refuse a model that is not what was trained. `integers` compares both with integer sums, too, as devices
-                compute them.
+                compute them, and asks as much of that.
+            measure: Say how far both agree with integer sums, whatever `check` asks for.
 
         Raises:
             ModelError: The deployed model does not compute what the module does.
@@ -269,9 +271,10 @@ class Trainable:
             latency=latency,
             start=start,
         )
-        agreement = self.agreement(result, integers=check == "integers")
+        whole = check == "integers"
+        agreement = self.agreement(result, integers=whole or measure)
         if check:
-            agreement.check()
+            agreement.check(integers=whole)
         if into is not None:
             put_back(into, result.float_model, self.probe.feeds[0], self.runtime)
         training = {

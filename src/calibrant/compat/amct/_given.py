@@ -13,6 +13,7 @@ from calibrant.compat.amct.net import Net
 from calibrant.graph.load import load
 from calibrant.graph.modules import exported
 from calibrant.graph.proto import TorchModule
+from calibrant.graph.rename import rename
 
 __all__ = ["Given", "given_model"]
 
@@ -87,11 +88,12 @@ def given_model(
         input_data: What a module is called with.
         input_names: Names for the inputs of a module.
         output_names: Names for its outputs.
+
+    Raises:
+        ConfigValueError: More or fewer names than inputs or outputs.
     """
     if not isinstance(model, TorchModule):
         return Given(load(model), model)
     made = exported(model, input_data)
-    for values, names in ((made.graph.inputs, input_names), (made.graph.outputs, output_names)):
-        for value, name in zip(values, names or (), strict=False):
-            value.name = name
+    rename(made, input_names, output_names)
     return Given(made, model)

@@ -26,7 +26,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calibrant.errors import ModelError
 from calibrant.graph.values import Names, add_constant
 
 __all__ = ["with_integer_sums"]
@@ -37,6 +36,8 @@ Array = npt.NDArray[Any]
 EXACT = 2**24
 #: Bits of a digit of an input of 16 bits.
 INPUT_DIGIT = 8
+#: Operators that are computed digit by digit.
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
 #: Operator -> axis of the output channels in its answer.
 _CHANNELS = {"Conv": 1, "ConvTranspose": 1, "Gemm": -1, "MatMul": -1}
 
@@ -58,11 +59,24 @@ class _Read:
     axis: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Term:
+    """A part of an input, and the digits of the weight that it is convolved with.
+
+    Args:
+        shift: Power of 2 of the part.
+        digits: Digits, each with its power of 2.
+    """
+
+    shift: int
+    digits: list[tuple[Array, int]]
+
+
 def with_integer_sums(model: ir.Model) -> tuple[ir.Model, tuple[str, ...]]:
     """Return a model whose quantized layers add up integers, and the names of these layers.
 
-    Layers that multiply what has no constant weight, whose input has scales by channel, or that are not quantized stay as
-    they are.
+    Layers that multiply what has no constant weight, whose input has scales by channel, that are not quantized, or that add up
+    more products than digits can be made for, stay as they are.
 
     Args:
         model: A model with QuantizeLinear and DequantizeLinear; it is not changed.
@@ -89,6 +103,7 @@ class _Layer:
     scale: Array
     bias: Array | None
     whole_bias: bool
+    terms: tuple[_Term, ...]
 
     @classmethod
     def of(cls, node: ir.Node) -> _Layer | None:
@@ -115,7 +130,8 @@ class _Layer:
             if held is None:
                 return None
             bias, whole = held
-        return cls(node, x, integers, scale, bias, whole)
+        terms = _terms(node, x, integers) if node.op_type in _CONVOLUTIONS else ()
+        return None if terms is None else cls(node, x, integers, scale, bias, whole, terms)
 
     def rewrite(self, graph: ir.Graph, names: Names) -> None:
         """Put the sum of integers in the place of the layer, in place."""
@@ -156,24 +172,22 @@ class _Layer:
     def _convolved(self, x: ir.Value, op: Any, constant: Any) -> ir.Value:
         """Return the sum of the convolutions of all digits, float64."""
         kept = {k: a.value for k, a in self.node.attributes.items()}
-        low, high = _reach(self.x)
-        parts = [(x, 0, max(-low, high))]
-        if parts[0][2] > 2**9:
+        parts = [x]
+        if len(self.terms) > 1:
             base = constant("base", np.array(2.0**INPUT_DIGIT, dtype=np.float32))
             half = constant("half", np.array(2.0 ** (INPUT_DIGIT - 1), dtype=np.float32))
             upper = op("Floor", op("Div", op("Add", x, half), base))
             lower = op("Sub", x, op("Mul", upper, base))
-            most = parts[0][2] // 2**INPUT_DIGIT + 1
-            parts = [(lower, 0, 2 ** (INPUT_DIGIT - 1)), (upper, INPUT_DIGIT, most)]
+            parts = [lower, upper]
         total: ir.Value | None = None
-        for value, shift, most in parts:
-            for digit, up in _digits(self.w, most, _sums(self.node, self.w)):
+        for value, term in zip(parts, self.terms, strict=True):
+            for digit, up in term.digits:
                 y = op(
                     self.node.op_type, value, constant("digit", digit.astype(np.float32)), **kept
                 )
                 y = op("Cast", y, to=ir.DataType.DOUBLE)
-                if shift + up:
-                    y = op("Mul", y, constant("power", np.array(2.0 ** (shift + up))))
+                if term.shift + up:
+                    y = op("Mul", y, constant("power", np.array(2.0 ** (term.shift + up))))
                 total = y if total is None else op("Add", total, y)
         assert total is not None
         return total
@@ -186,7 +200,7 @@ class _Layer:
 
     @property
     def _is_conv(self) -> bool:
-        return self.node.op_type in ("Conv", "ConvTranspose")
+        return self.node.op_type in _CONVOLUTIONS
 
 
 def _weight_axis(node: ir.Node, rank: int) -> int:
@@ -259,8 +273,29 @@ def _sums(node: ir.Node, w: Array) -> tuple[int, ...]:
     return (0, *range(2, w.ndim)) if node.op_type == "ConvTranspose" else tuple(range(1, w.ndim))
 
 
-def _digits(w: Array, most: int, axes: tuple[int, ...]) -> list[tuple[Array, int]]:
-    """Take a weight apart into digits that a convolution of float32 adds up exactly; return them, and their powers of 2."""
+def _terms(node: ir.Node, x: _Read, w: Array) -> tuple[_Term, ...] | None:
+    """Return the parts of an input, one or for 16 bits two, with digits; None where sums are too large for any."""
+    low, high = _reach(x)
+    parts = [(0, max(-low, high))]
+    if parts[0][1] > 2**9:
+        parts = [
+            (0, 2 ** (INPUT_DIGIT - 1)),
+            (INPUT_DIGIT, parts[0][1] // 2**INPUT_DIGIT + 1),
+        ]
+    found = []
+    for shift, most in parts:
+        digits = _digits(w, most, _sums(node, w))
+        if digits is None:
+            return None
+        found.append(_Term(shift, digits))
+    return tuple(found)
+
+
+def _digits(w: Array, most: int, axes: tuple[int, ...]) -> list[tuple[Array, int]] | None:
+    """Take a weight apart into digits that a convolution of float32 adds up exactly; return them, and their powers of 2.
+
+    None where even the smallest digits make sums that are too large.
+    """
 
     def fits(part: Array) -> bool:
         return int(np.abs(part).sum(axis=axes).max(initial=0)) * most < EXACT
@@ -276,4 +311,4 @@ def _digits(w: Array, most: int, axes: tuple[int, ...]) -> list[tuple[Array, int
             rest = (rest - digit) // (2 * half)
         if all(fits(d) for d, _ in found):
             return found
-    raise ModelError("A convolution adds up too many products to be computed in integers.")
+    return None

@@ -14,16 +14,16 @@ from calibrant.dialects import load_recipe
 from calibrant.dialects.amct.retrain_write import create_retrain_config
 from calibrant.errors import ConfigRuntimeError, ConfigTypeError
 from calibrant.graph.modules import exported
+from calibrant.graph.rename import rename
 from calibrant.qat.amct.model import RetrainModel
 from calibrant.qat.amct.natural import in_own_units
+from calibrant.qat.arguments import feeds_of
 from calibrant.qat.trainable import prepare
 from calibrant.save.whole import write_whole
 
 __all__ = [
     "create_quant_retrain_config",
     "create_quant_retrain_model",
-    "feeds_of",
-    "rename",
     "restore_quant_retrain_model",
     "save_quant_retrain_model",
 ]
@@ -140,6 +140,7 @@ def save_quant_retrain_model(
     Raises:
         ConfigRuntimeError: The configuration is another one than the module was made with.
         ConfigTypeError: The module is none for training.
+        ConfigValueError: More or fewer names than inputs or outputs.
         ModelError: The deployed model does not compute what the module does.
     """
     if not isinstance(model, RetrainModel):
@@ -161,23 +162,7 @@ def save_quant_retrain_model(
     write_whole(Path(record_file), result.record.text(), folders=True)
 
 
-def rename(model: ir.Model, inputs: Sequence[str] | None, outputs: Sequence[str] | None) -> None:
-    """Give inputs and outputs of a model names, in place."""
-    for values, names in ((model.graph.inputs, inputs), (model.graph.outputs, outputs)):
-        for value, name in zip(values, names or (), strict=False):
-            value.name = name
-
-
 def _exported(model: nn.Module, input_data: Any) -> ir.Model:
     if not isinstance(model, nn.Module):
         raise ConfigTypeError(f"model is a {type(model).__name__}; it is a module of torch.")
     return exported(model, input_data)
-
-
-def feeds_of(model: ir.Model, input_data: Any) -> dict[str, Any]:
-    """Return what a module is called with as arrays, by the names of the model's inputs."""
-    given = input_data if isinstance(input_data, tuple | list) else (input_data,)
-    return {
-        v.name or "": x.detach().cpu().numpy()
-        for v, x in zip(model.graph.inputs, given, strict=True)
-    }

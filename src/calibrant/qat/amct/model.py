@@ -12,6 +12,7 @@ from calibrant import algorithms
 from calibrant.dialects import load_recipe
 from calibrant.numerics import QuantSpec
 from calibrant.plan import resolve
+from calibrant.qat.arguments import in_order
 from calibrant.qat.quantizers import ActivationQuantizer
 from calibrant.qat.trainable import Trainable
 from calibrant.save.whole import write_whole
@@ -33,7 +34,7 @@ class RetrainModel(nn.Module):
     def __init__(self, qat: Trainable, config: str, record_file: Path, batch_num: int) -> None:
         """Begin with ranges that wait for their batches."""
         super().__init__()
-        self.graph = qat.module
+        self.graph, self.inputs = qat.module, qat.inputs
         self.qat, self.config, self.record_file = qat, config, record_file
         self.due = False
         self.starts: list[_Start] = []
@@ -44,9 +45,9 @@ class RetrainModel(nn.Module):
             elif quantizer.spec.learns:
                 self.starts.append(_Start(quantizer, batch_num))
 
-    def forward(self, *inputs: Tensor) -> Any:
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
         """Answer as the module does."""
-        answer = self.graph(*inputs)
+        answer = self.graph(*in_order(self.inputs, inputs, named))
         if self.training:
             self.due = True
         elif self.due:
@@ -90,9 +91,20 @@ class _Start:
 
 
 @torch.no_grad()
-def set_clips(quantizer: ActivationQuantizer, high: float, low: float) -> None:
-    """Set both clips; processes that train together get the mean of theirs."""
-    clips = _over_workers(torch.tensor([high, low], device=quantizer.ends.device))
+def set_clips(
+    quantizer: ActivationQuantizer, high: float, low: float, *, together: bool = True
+) -> None:
+    """Set both clips.
+
+    Args:
+        quantizer: What has them.
+        high: Upper clip [units of x].
+        low: Lower clip.
+        together: Processes that train together get the mean of theirs; each of them has to call this then.
+    """
+    clips = torch.tensor([high, low], device=quantizer.ends.device)
+    if together:
+        clips = _over_workers(clips)
     quantizer.ends.copy_(clips / quantizer.unit)
     quantizer.last.copy_(clips)
 
