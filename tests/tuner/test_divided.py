@@ -21,6 +21,7 @@ from calibrant.analysis.alone.metric import ranked_by
 from calibrant.analysis.readings import HalfAlone, QuantizedAlone, Reading
 from calibrant.analysis.task_metrics import batch_metric
 from calibrant.demo import digits
+from calibrant.errors import ConfigError
 from calibrant.graph.load import load
 from calibrant.progress import Progress
 from calibrant.recipe import AllNodes, Recipe, Rule, Settings
@@ -28,6 +29,8 @@ from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.workers import Processes, Workers
 from calibrant.tuner import samples as samples_of
 from calibrant.tuner.divided import said_of
+from calibrant.tuner.evaluator import evaluator_of
+from calibrant.tuner.likeness import Likeness
 from calibrant.tuner.paired import Paired
 from calibrant.tuner.samples import Samples
 from calibrant.tuning.bench import Bench
@@ -209,3 +212,58 @@ def test_tune_finds_the_same(how: dict[str, Any]) -> None:
         found.append((told, dict(result.errors), result.result.to_bytes()))
     assert found[0] == found[1]
     assert found[0][1]  # layers were measured alone
+
+
+@pytest.mark.parametrize("measure", ["sqnr_db", "cosine_similarity"])
+def test_outputs_are_compared_the_same_by_copies(measure: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", image=digits.evaluation().image[:200])
+    data = str(tmp_path / "data.npz")
+    model = quantize(digits.MODEL, {"image": digits.calibration().image}, Recipe()).deploy
+    float_model, reading = load(digits.MODEL), {"batch_size": 16, "preprocess": None}
+    workers = Copies(3)
+    one = Likeness(float_model, data, measure, CPU, reading).of(model)
+    other = Likeness(float_model, data, measure, CPU, reading, workers).of(model)
+    assert workers.pieces == [12]
+    assert one == other
+    assert one[1] == 200
+
+
+MODULE = """
+import numpy as np
+from pathlib import Path
+from calibrant.demo import digits
+def accuracy(runner):
+    assert Path("here.txt").exists()
+    found = digits.evaluation()
+    return runner({"image": found.image})[runner.outputs[0]].argmax(-1) == found.labels
+def falls(runner):
+    import os
+    os._exit(3)
+"""
+
+
+def test_a_function_is_called_by_its_name_in_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scored_in_a_worker.py").write_text(MODULE)
+    (tmp_path / "here.txt").write_text("")
+    monkeypatch.chdir(tmp_path)
+    model, workers = load(digits.MODEL), Copies(2)
+    asked = "scored_in_a_worker:accuracy"
+    alone = evaluator_of(asked, model, None).score(model)
+    found = evaluator_of(asked, model, None, workers=workers).score(model)
+    assert workers.pieces == [1]
+    assert found == alone
+    assert found.each is not None
+
+
+@pytest.mark.slow
+def test_a_function_that_ends_its_process_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "falls_in_a_worker.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    model = load(digits.MODEL)
+    evaluator = evaluator_of("falls_in_a_worker:falls", model, None, workers=Processes(2))
+    with pytest.raises(ConfigError, match="Worker processes ended"):
+        evaluator.score(model)

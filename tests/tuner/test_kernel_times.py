@@ -93,3 +93,25 @@ def test_a_trial_costs_what_it_was_measured_to_take(monkeypatch: pytest.MonkeyPa
     assert result.search.trials[0].reached.met
     assert result.search.trials[0].cost == pytest.approx(3 * result.best.cost)
     assert set(result.precisions.values()) == {"float32"}
+
+
+@pytest.mark.parametrize(("faster", "precision"), [(28, "int8"), (16, "float32")])
+def test_what_is_not_surely_faster_when_timed_once_more_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, faster: int, precision: str
+) -> None:
+    def fast(models: object, model: object, layers: list[str], *_: object) -> latency.Latencies:
+        cost = np.stack([np.full(len(layers), 1.0), np.full(len(layers), 2.0)], axis=1)
+        return latency.Latencies(cost, (), {})
+
+    def timed(*_: object, **how: object) -> Latency:
+        return Latency(1.0, 0.9, None, 30, faster)
+
+    monkeypatch.setattr("calibrant.tuner.costs.measured_latencies", fast)
+    monkeypatch.setattr("calibrant.tuner.trials.measure_latency", timed)
+    data = {"image": digits.calibration().image}
+    result = calibrant.tune(
+        digits.MODEL, data, None, "min 0.9", target="onnxruntime", cost="latency"
+    )
+    assert set(result.precisions.values()) == {precision}
+    assert any("Timed once more" in n for n in result.notes)
+    assert ("surely faster" in result.search.reason) == (precision == "float32")

@@ -14,6 +14,7 @@ from calibrant.demo import digits
 from calibrant.graph.load import load
 from calibrant.recipe import AllNodes, Recipe, Rule, Settings
 from calibrant.runtime.runtime import Runtime
+from calibrant.tuner.looks import PairedLooks
 from calibrant.tuner.paired import PRECHECK, Paired, Seen, interval
 from calibrant.tuner.samples import Samples
 from tests.models.rescaled import rescaled
@@ -160,3 +161,28 @@ def test_rescaled_networks_compute_the_same() -> None:
     x = feeds(batch=2, seed=5)
     mine, other = outputs(model, x)[0], outputs(rescaled(model, "w1", "w2"), x)[0]
     assert np.allclose(mine, other, rtol=1e-3, atol=1e-4)
+
+
+def test_what_was_held_out_is_looked_at_by_name_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look after a trial failed among the samples held out tells what is lost on all, as far as trials differed there."""
+    found, model = paired(holdout=0.25), load(digits.MODEL)
+    values = found.reference.copy()
+    differs = [3, 50, found.tuned + 2, found.count - 1]
+    values[differs] = 1 - values[differs]
+    asked: list[list[int]] = []
+
+    def at(_: Paired, model: ir.Model, indices: list[int]) -> Any:
+        asked.append(indices)
+        return values[indices]
+
+    monkeypatch.setattr(Paired, "at", at)
+    looks = PairedLooks(found)
+    looks.learn("trial", {"values": values[: found.tuned]})
+    before = looks.at({}, lambda: model)
+    assert (looks.shown_to, looks.shown) == (False, 0)
+    assert before.loss == pytest.approx(found.losses(values[: found.tuned]).mean())
+    looks.learn("trial", {"values": values})
+    after = looks.at(before.known, lambda: model)
+    assert (looks.shown_to, looks.shown) == (True, 2)
+    assert after.loss == pytest.approx(found.losses(values).mean())
+    assert asked == [differs[:2], differs[2:]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -74,7 +76,80 @@ def accuracy_by_sample(runner: Runner) -> Any:
     return accuracy(runner).astype(float)
 
 
-@pytest.mark.parametrize("value", ["0.5", None, True, np.zeros((2, 2)), {"a": "b"}, {}, object()])
+def test_scores_by_sample_are_compared_in_pairs() -> None:
+    result = calibrant.tune(digits.MODEL, DATA, accuracy_by_sample, "max-drop 2%")
+    assert result.verdict.interval is not None
+    low, high = result.verdict.interval
+    assert low < result.best.reached.loss < high
+    assert f"between {low:.5g} and {high:.5g}" in result.markdown()
+
+
+@pytest.mark.parametrize(("count", "text"), [(599, "scores of 599 samples"), (None, "one score")])
+def test_scores_of_other_samples_are_no_scores(count: int | None, text: str) -> None:
+    def evaluate(runner: Runner) -> Any:
+        calls.append(1)
+        found = accuracy(runner)  # right or wrong, by sample
+        return found if len(calls) == 1 else found.mean() if count is None else found[:count]
+
+    calls: list[int] = []
+    with pytest.raises(ConfigValueError, match=f"{text}.*the scores of 600 samples"):
+        calibrant.tune(digits.MODEL, DATA, evaluate, "max-drop 2%", moves="none")
+
+
+def test_what_an_evaluation_does_to_its_process_stays_its_own(tmp_path: Path) -> None:
+    def evaluate(runner: Runner) -> float:
+        os.chdir(tmp_path)
+        calls.append(1)
+        if len(calls) == 2:
+            sys.exit("no board")
+        return float(accuracy(runner).mean())
+
+    calls: list[int] = []
+    here = Path.cwd()
+    result = calibrant.tune(
+        digits.MODEL, DATA, evaluate, "max-drop 2%", moves="none", allow="int8,int16,float32"
+    )
+    assert Path.cwd() == here
+    assert any("SystemExit: no board" in n for n in result.notes)
+    assert result.met
+
+
+def test_a_noisy_evaluation_is_told_from_a_lucky_one() -> None:
+    def evaluate(runner: Runner) -> float:
+        calls.append(1)
+        return float(accuracy(runner).mean()) + (0.01 * len(calls) if noisy else 0.0)
+
+    for noisy in (True, False):
+        calls: list[int] = []
+        result = calibrant.tune(digits.MODEL, DATA, evaluate, "max-drop 5%", moves="none")
+        assert any("is noisy" in n for n in result.notes) == noisy
+        assert len(calls) == result.counts.full
+
+
+def test_a_floor_above_the_float_model_is_told_before_trials(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def evaluate(runner: Runner) -> dict[str, float]:
+        told.append(len(caplog.messages))
+        return {"good": 0.9, "bad": float(accuracy(runner).mean())}
+
+    told: list[int] = []
+    caplog.set_level(logging.WARNING, logger="calibrant.tuner")
+    result = calibrant.tune(
+        digits.MODEL, DATA, evaluate, {"good": "max-drop 1%", "bad": "min 1.0"}
+    )
+    assert told[0] == 0
+    assert min(told[1:]) == 1
+    assert "does not meet the requirement" in caplog.messages[0]
+    assert "bad" in caplog.messages[0]
+    assert not result.met
+    assert result.counts.full <= 3
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["0.5", None, True, np.bool_(1), [[1], [1, 2]], np.zeros((2, 2)), {"a": "b"}, {}, object()],
+)
 def test_what_is_no_score_is_said(value: Any) -> None:
     with pytest.raises(ConfigTypeError, match="gives a"):
         calibrant.tune(digits.MODEL, DATA, lambda _: value, "max-drop 1%")
@@ -88,7 +163,9 @@ session = ort.InferenceSession(sys.argv[1])
 found = digits.evaluation()
 scores = session.run(None, {"image": found.image})[0]
 print("some words before it")
-print(json.dumps({"top1": float((scores.argmax(-1) == found.labels).mean())}))
+sys.stdout.buffer.write(b"\\xff\\n")
+print(json.dumps({"top1": float((scores.argmax(-1) == found.labels).mean())}, indent=2))
+assert not sys.stdin.read()
 """
 
 

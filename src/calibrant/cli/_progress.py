@@ -15,6 +15,8 @@ Progress = Callable[[str, int, int | None], None]
 def progress_bars(*, show: bool) -> Iterator[Progress | None]:
     """Yield a function (stage, done, total) that draws one bar a stage; None where there is no terminal.
 
+    What stands behind a semicolon in the name of a stage may change while it runs: `trials; the best so far scores 0.9`.
+
     Args:
         show: False for output that a machine reads, or a log.
     """
@@ -44,11 +46,12 @@ def progress_bars(*, show: bool) -> Iterator[Progress | None]:
     tasks: dict[str, object] = {}
 
     def update(stage: str, done: int, total: int | None) -> None:
-        if stage not in tasks:
+        name = stage.partition(";")[0]
+        if name not in tasks:
             for task in bars.tasks:
                 bars.update(task.id, total=task.total or 1, completed=task.total or 1)
-            tasks[stage] = bars.add_task(stage, total=total)
-        bars.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
+            tasks[name] = bars.add_task(stage, total=total)
+        bars.update(tasks[name], description=stage, completed=done, total=total)  # type: ignore[arg-type]
 
     with bars:
         yield update

@@ -14,6 +14,7 @@ from calibrant.cli._tables import escaped as _escaped
 from calibrant.cli._tables import table as _table
 from calibrant.errors import ConfigValueError, OutputError
 from calibrant.report.short import with_parts
+from calibrant.runtime.stdout import stdout_to_stderr
 from calibrant.text.json_out import json_of
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ def check_loudness(*, quiet: bool, verbose: bool) -> None:
 
 @contextlib.contextmanager
 def quiet_stdout(quiet: bool) -> Iterator[None]:
-    """Send what a user's own function prints to stderr, so that stdout holds JSON alone."""
+    """Send what a user's own function prints to stderr, and what its programs print, so that stdout holds JSON alone."""
     if quiet:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), stdout_to_stderr():
             yield
     else:
         yield

@@ -408,6 +408,7 @@ def tune(
         print_warnings,
         quiet_stdout,
     )
+    from calibrant.cli._told import told_at_once
     from calibrant.cli._tuned import print_tuned
     from calibrant.errors import ConfigValueError
     from calibrant.report.evidence import COMMANDS_FILE, Commands
@@ -456,7 +457,11 @@ def tune(
     if emit_training is not None:
         check_training_file(emit_training)
     check_loudness(quiet=quiet, verbose=verbose)
-    with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose or quiet)) as progress:
+    with (
+        quiet_stdout(as_json),
+        progress_bars(show=not (as_json or verbose or quiet)) as progress,
+        told_at_once("calibrant.tuner", show=not verbose),
+    ):
         result = run(
             model_of(call["model"], call["data"]),
             call["data"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ __all__ = ["Latency", "OutputQuality", "compare", "mean_sqnr_db", "measure_laten
 
 Array = npt.NDArray[Any]
 Outputs = list[dict[str, Array]]
+
+#: Quantile of the normal distribution at 99 %.
+_SIGN = 2.33
 
 #: SQNR is averaged over outputs after it is limited to this range [dB].
 SQNR_LIMITS = (-20.0, 120.0)
@@ -133,12 +137,30 @@ def mean_sqnr_db(qualities: Sequence[OutputQuality]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Median wall time of one inference, of both models in turn [ms]."""
+    """Median wall time of one inference, of both models in turn [ms].
+
+    Args:
+        float_ms: Of the float model.
+        quantized_ms: Of the quantized model.
+        threads: Threads inside an operator.
+        runs: Runs of each.
+        faster: Runs in which the quantized model took less than the float one just before it.
+    """
 
     float_ms: float
     quantized_ms: float
     threads: int | None
     runs: int
+    faster: int = 0
+
+    @property
+    def surely_faster(self) -> bool:
+        """Whether the quantized model is faster with 99 % confidence: the sign test, which no single slow run can sway.
+
+        Were both equally fast, either would win a pair with a probability of 1/2, and `faster` of n pairs be above
+        n / 2 + 2.33 sqrt(n) / 2 in one of 100 cases. Source: Dixon, Mood, "The statistical sign test", JASA 41, 1946.
+        """
+        return self.faster > self.runs / 2 + _SIGN * math.sqrt(self.runs) / 2
 
     @property
     def speedup(self) -> float:
@@ -153,6 +175,7 @@ def measure_latency(
     *,
     runtime: Runtime = CPU,
     seconds: float = 0.6,
+    least_runs: int = 5,
     most_runs: int = 500,
     steady: float = 0.0,
 ) -> Latency:
@@ -165,7 +188,8 @@ def measure_latency(
         quantized: The quantized model.
         feed: Inputs of both.
         runtime: Where they run.
-        seconds: When to stop, after five runs of each at the least.
+        seconds: When to stop, after `least_runs` runs of each.
+        least_runs: Runs of each in any case.
         most_runs: When to stop earlier; small models need no more for a steady median.
         steady: When to stop earlier still: both medians have a standard error of this share of them at most.
     """
@@ -176,7 +200,7 @@ def measure_latency(
             session.run(None, inputs)
     times: list[list[float]] = [[], []]
     end = time.perf_counter() + seconds
-    while len(times[0]) < 5 or (
+    while len(times[0]) < least_runs or (
         time.perf_counter() < end
         and len(times[0]) < most_runs
         and not all(_is_steady(t, steady) for t in times)
@@ -186,7 +210,8 @@ def measure_latency(
             session.run(None, inputs)
             taken.append(time.perf_counter() - start)
     medians = [float(np.median(t)) * 1e3 for t in times]
-    return Latency(medians[0], medians[1], runtime.threads, len(times[0]))
+    faster = sum(own < before for before, own in zip(*times, strict=True))
+    return Latency(medians[0], medians[1], runtime.threads, len(times[0]), faster)
 
 
 def _is_steady(times: Sequence[float], share: float) -> bool:

@@ -7,10 +7,11 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
-__all__ = ["nothing_on_stdout"]
+__all__ = ["nothing_on_stdout", "stdout_to_stderr"]
 
-_STDOUT = 1
+_STDOUT, _STDERR = 1, 2
 
 
 @contextmanager
@@ -20,22 +21,34 @@ def nothing_on_stdout() -> Iterator[None]:
     HiGHS, which `scipy.optimize.milp` calls, writes a line there in some cases even where it was told to be silent, and would
     spoil what `--json` prints.
     """
+    with Path(os.devnull).open("wb") as nowhere, _stdout_to(nowhere.fileno()):
+        yield
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Let what compiled code and other programs write to standard output meanwhile go to standard error."""
+    with _stdout_to(_STDERR):
+        yield
+
+
+@contextmanager
+def _stdout_to(place: int) -> Iterator[None]:
     try:
-        kept = os.dup(_STDOUT)
-    except OSError:  # there is no standard output
+        kept, there = os.dup(_STDOUT), os.dup(place)
+    except OSError:  # there is no standard output, or no standard error
         yield
         return
     with suppress(ValueError, AttributeError):  # closed, or none
         sys.stdout.flush()
     _flush()
-    nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, _STDOUT)
+        os.dup2(there, _STDOUT)
         yield
     finally:
         _flush()
         os.dup2(kept, _STDOUT)
-        os.close(nowhere)
+        os.close(there)
         os.close(kept)
 
 

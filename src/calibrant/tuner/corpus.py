@@ -58,6 +58,7 @@ class ByCorpus:
     metric: CorpusMetric
     name: str
     labelled: bool = True
+    own: bool = False
     paired: None = None
     _reference: list[Any] = field(default_factory=list, repr=False)
     _seen: dict[str, list[Any]] = field(default_factory=dict, repr=False)

@@ -11,7 +11,6 @@ from calibrant.pipeline import finished
 from calibrant.qat.recipe import for_calibration
 from calibrant.recipe import Recipe
 from calibrant.tuner.evaluations import Verdict
-from calibrant.tuner.markdown import shown
 from calibrant.tuner.moves import TRAINING, MoveTried
 from calibrant.tuner.moves.trained import what_is_trained
 from calibrant.tuner.requirement import Requirement
@@ -81,10 +80,6 @@ def result_of(
             "often the model is right."
         ]
     )
-    if trials.evaluations.allowed < 0:
-        notes.append(
-            f"The float model itself does not meet the requirement: it scores {shown(reference)}."
-        )
     if search.best.reached.loss < 0 and not search.best.reached.free:
         notes.append(
             "The quantized model scores better than the float model, which is chance on this data."

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.errors import CalibrantError, ConfigError, ConfigValueError, ModelError
+from calibrant.tuner.each import Each, check_pairs
 from calibrant.tuner.evaluator import Evaluator, Score
 from calibrant.tuner.journal import Journal
 from calibrant.tuner.looks import Looks
@@ -60,11 +61,16 @@ class HeldOut:
         samples: How many.
         loss: Mean loss of score.
         interval: Between which values the loss on all such samples lies, with 95 % confidence; None where they do not say.
+        models: Quantized models that were run on them, until one was chosen.
+        shown: How many of them the search has looked at, after a model had lost too much there: those in which one scored other
+            than the float model. Where it is not 0, the loss says less of samples that nobody has seen.
     """
 
     samples: int
     loss: float
     interval: tuple[float, float] | None
+    models: int = 1
+    shown: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,7 @@ class Evaluations:
         allowed: How much worse a score may be.
         several: Name -> (the float model's score, how much worse it may be), where there are several scores. A loss is then the
             largest of each score's own loss over what is allowed of it, `reference` is 0 and `allowed` 1.
+        each: The float model's scores by sample, where an evaluation of the user's own gives them.
     """
 
     evaluator: Evaluator
@@ -101,6 +108,7 @@ class Evaluations:
     reference: float
     allowed: float
     several: Mapping[str, tuple[float, float]] | None = None
+    each: Each | None = None
     counts: Counts = field(default_factory=Counts)
     notes: list[str] = field(default_factory=list)
     failed: CalibrantError | None = None
@@ -110,6 +118,20 @@ class Evaluations:
     def __post_init__(self) -> None:
         """Ask who looks at models."""
         self._looks = self.evaluator.looks(self.reference) if self.several is None else None
+
+    @property
+    def float_score(self) -> float | dict[str, float]:
+        """What the float model scores."""
+        if self.several is None:
+            return self.reference
+        return {n: score for n, (score, _) in self.several.items()}
+
+    @property
+    def above_float(self) -> tuple[str, ...]:
+        """Scores of which more is required than the float model has; `score` where there is one without a name."""
+        if self.several is None:
+            return ("score",) if self.allowed < 0 else ()
+        return tuple(n for n, (_, allowed) in self.several.items() if allowed < 0)
 
     def reach(
         self,
@@ -129,6 +151,7 @@ class Evaluations:
         known = self.journal.get(key)
         paired = self.evaluator.paired
         start = time.perf_counter()
+        answer: dict[str, Any]
         try:
             if known is not None and paired is None:
                 self.counts.full += 1
@@ -140,8 +163,10 @@ class Evaluations:
                 model = deploy()
                 found = self.evaluator.score(model)
                 self._note(found.notes)
+                check_pairs(found.each, self.each.reference if self.each is not None else None)
                 spent = cost(model)
                 answer = {"score": found.value, "several": found.several, "look": found.look}
+                answer["each"] = found.each
                 self._learn(key, answer)
                 reached = self._reached(found, spent)
             else:
@@ -209,7 +234,7 @@ class Evaluations:
             reached: What `reach` said.
             deploy: Returns the model.
         """
-        settling = self.evaluator.settling
+        settling = self.evaluator.settling or self.each
         if settling is None or math.isnan(reached.score):
             return Verdict(reached)
         if reached.free:
@@ -221,8 +246,32 @@ class Evaluations:
             self._settled.add(key)
         final = self._reached(Score(found.whole.score, found.whole.samples), reached.cost)
         held = found.held
-        rest = HeldOut(held.samples, held.loss, held.interval) if held is not None else None
+        if held is None:
+            return Verdict(final, found.whole.interval)
+        seen = self._looks.shown if self._looks is not None else 0
+        rest = HeldOut(held.samples, held.loss, held.interval, len(self._settled), seen)
         return Verdict(final, found.whole.interval, rest)
+
+    @property
+    def shows(self) -> bool:
+        """Whether looks see what was held out and went wrong, so that they tell what is lost on all samples."""
+        return self._looks is not None and self._looks.shown_to
+
+    def can_show(self, key: str) -> bool:
+        """Whether looks can see samples that were held out, by a model that was run on all that the search sees.
+
+        Args:
+            key: As for `reach`.
+        """
+        known, paired = self.journal.get(key), self.evaluator.paired
+        if self._looks is None or paired is None or not paired.divisible or known is None:
+            return False
+        seen = key in self._settled or int(known["seen"]) >= paired.tuned
+        return paired.tuned < paired.count and seen
+
+    def show(self, key: str) -> None:
+        """Let looks see those of the samples held out in which a model that was settled scores other than the float model."""
+        self._learn(key, self.journal.get(key))
 
     def _seen(
         self, paired: Paired, known: dict[str, Any] | None, deploy: Deploy

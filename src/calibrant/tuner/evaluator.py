@@ -13,6 +13,7 @@ import hashlib
 import inspect
 import json
 import math
+import os
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from calibrant.analysis.evaluate import evaluate
@@ -53,6 +55,7 @@ class Score:
         notes: What is to be said of it.
         several: Scores by name, where there are several.
         look: The score on the few samples that models are looked at on first; None where they say nothing.
+        each: One score a sample, where a function of the user's own gives them.
     """
 
     value: float
@@ -60,6 +63,7 @@ class Score:
     notes: tuple[str, ...] = ()
     several: Mapping[str, float] | None = None
     look: float | None = None
+    each: tuple[float, ...] | None = None
 
 
 class Evaluator(Protocol):
@@ -78,6 +82,11 @@ class Evaluator(Protocol):
     @property
     def labelled(self) -> bool:
         """Whether it knows what is right, or only what the float model says."""
+        ...
+
+    @property
+    def own(self) -> bool:
+        """Whether code of the user's own runs the model, which may score it otherwise each time."""
         ...
 
     @property
@@ -169,6 +178,7 @@ class _ByMetric:
     reading: Mapping[str, Any]
     runtime: Runtime
     labelled: bool = True
+    own: bool = False
     paired: Paired | None = None
 
     @property
@@ -202,7 +212,9 @@ class _ByFunction:
     name: str
     higher_is_better: bool
     runtime: Runtime
+    workers: Workers | None = None
     labelled: bool = True
+    own: bool = True
     paired: Paired | None = None
     settling: Settles | None = None
 
@@ -213,16 +225,51 @@ class _ByFunction:
         return f"{self.name} {self.runtime.provider} {_code(self.function)}"
 
     def score(self, model: ir.Model) -> Score:
-        runner = Runner(model, self.runtime.provider, self.runtime.threads)
-        try:
-            value = self.function(runner)
-        except CalibrantError:
-            raise
-        except Exception as e:  # the user's code may raise anything
-            raise ConfigValueError(
-                f"Evaluation '{self.name}' failed: {type(e).__name__}: {e}."
-            ) from e
-        return _score(value, f"Evaluation '{self.name}'", runner.samples)
+        if self.workers is None:
+            return _by_function(self.function, self.name, model, self.runtime)
+        given = _Named(self.name, str(Path.cwd()), self.runtime)
+        proto = bytes(ir.to_proto(model).SerializeToString())
+        return next(iter(self.workers.map(_by_name, [proto], given)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A function that the user named, for a worker that imports it by that name.
+
+    Args:
+        name: `module:function`.
+        folder: Where its module and the files that it reads are found.
+        runtime: Where models run.
+    """
+
+    name: str
+    folder: str
+    runtime: Runtime
+
+
+def _by_name(named: _Named, proto: bytes) -> Score:
+    """Score a model with a function that is imported here."""
+    os.chdir(named.folder)
+    function = import_function(named.name, what="Evaluation", error=ConfigValueError)
+    model = ir.from_proto(onnx.load_model_from_string(proto))
+    return _by_function(function, named.name, model, named.runtime)
+
+
+def _by_function(
+    function: Callable[[Runner], Any], name: str, model: ir.Model, runtime: Runtime
+) -> Score:
+    """Score a model with a function of the user's own."""
+    runner = Runner(model, runtime.provider, runtime.threads)
+    here = Path.cwd()
+    try:
+        value = function(runner)
+    except CalibrantError:
+        raise
+    except (Exception, SystemExit) as e:  # the user's code may raise anything
+        raise ConfigValueError(f"Evaluation '{name}' failed: {type(e).__name__}: {e}.") from e
+    finally:
+        os.chdir(here)  # where the user's code went is its own affair
+    return _score(value, f"Evaluation '{name}'", runner.samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +302,7 @@ class _ByCommand:
     name: str = "score"
     higher_is_better: bool = True
     labelled: bool = True
+    own: bool = True
     paired: Paired | None = None
     settling: Settles | None = None
 
@@ -270,7 +318,14 @@ class _ByCommand:
             ir.save(model, path)
             words = [w.replace("{model}", str(path)) for w in shlex.split(self.command.line)]
             try:
-                done = subprocess.run(words, capture_output=True, text=True, check=False)
+                done = subprocess.run(
+                    words,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    text=True,
+                    errors="replace",
+                    check=False,
+                )
             except OSError as e:
                 raise ConfigValueError(
                     f"The evaluation command cannot be run: {e.strerror}: {words[0]}"
@@ -280,12 +335,23 @@ class _ByCommand:
             raise ConfigValueError(
                 f"The evaluation command ended with {done.returncode}{f': {said[-1]}' if said else '.'}"
             )
-        lines = done.stdout.strip().splitlines()
+        return _score(_last_json(done.stdout), "The evaluation command", 0)
+
+
+def _last_json(text: str) -> Any:
+    r"""Return what the last lines say as JSON, of one line or several; the last line itself where they say none.
+
+    Example:
+        >>> _last_json("4 warnings\n0.5"), _last_json('ready\n{\n  "top1": 0.5\n}\n'), _last_json("ready")
+        (0.5, {'top1': 0.5}, 'ready')
+    """
+    lines = text.strip().splitlines()
+    for first in reversed(range(len(lines))):
         try:
-            value = json.loads(lines[-1]) if lines else None
+            return json.loads("\n".join(lines[first:]))
         except ValueError:
-            value = lines[-1]
-        return _score(value, "The evaluation command", 0)
+            continue
+    return lines[-1] if lines else None
 
 
 def _score(value: Any, who: str, samples: int) -> Score:
@@ -298,13 +364,24 @@ def _score(value: Any, who: str, samples: int) -> Score:
         return Score(
             math.nan, samples, several={str(n): _number(v, who) for n, v in value.items()}
         )
-    if np.ndim(value) == 1 and not isinstance(value, str | bytes) and len(value):
-        return Score(float(np.mean([_number(v, who) for v in value])), len(value))
+    if not isinstance(value, str | bytes) and _dimensions(value) == 1 and len(value):
+        flags = isinstance(value, np.ndarray) and value.dtype == bool  # right or wrong, by sample
+        each = tuple(float(v) if flags else _number(v, who) for v in value)
+        return Score(float(np.mean(each)), len(each), each=each)
     return Score(_number(value, who), samples)
 
 
+def _dimensions(value: Any) -> int | None:
+    """Return how many axes a value has; None where its parts differ in length."""
+    try:
+        return int(np.ndim(value))
+    except ValueError:
+        return None
+
+
 def _number(value: Any, who: str) -> float:
-    if np.ndim(value) == 0 and not isinstance(value, str | bytes | bool) and value is not None:
+    strange = isinstance(value, str | bytes | bool | np.bool_) or value is None
+    if _dimensions(value) == 0 and not strange:
         try:
             return float(value)
         except (TypeError, ValueError):
@@ -325,6 +402,7 @@ class _ByLikeness:
     name: str
     higher_is_better: bool = True
     labelled: bool = False
+    own: bool = False
     paired: Paired | None = None
     settling: Settles | None = None
     notes: tuple[str, ...] = field(default=())
@@ -382,7 +460,7 @@ def evaluator_of(
         return _ByCommand(asked)
     if isinstance(asked, str) and is_function_name(asked):
         function = import_function(asked, what="Evaluation", error=ConfigValueError)
-        return _ByFunction(function, asked, _direction(function), runtime)
+        return _ByFunction(function, asked, _direction(function), runtime, workers)
     if callable(asked):
         return _ByFunction(asked, _name(asked), _direction(asked), runtime)
     if asked is None:
@@ -396,12 +474,14 @@ def evaluator_of(
     data = list(data) if isinstance(data, Iterator) else data
     reading = {"batch_size": batch_size, "preprocess": preprocess}
     if isinstance(metric, str) and metric in LIKENESSES:
-        likeness = Likeness(original, data, metric, runtime, reading)
+        likeness = Likeness(original, data, metric, runtime, reading, workers)
         return _ByLikeness(likeness, reading, data, metric)
     if isinstance(metric, str):
         if is_function_name(metric):
             function = import_function(metric, what="Metric", error=ConfigValueError)
-            return _ByMetric(data, function, metric, _direction(function), reading, runtime)
+            return _ByMetric(
+                data, function, metric, _direction(function), reading, runtime, own=True
+            )
         from calibrant.analysis.tasks.registry import task_metric
         from calibrant.tuner.corpus import ByCorpus
 
@@ -414,7 +494,9 @@ def evaluator_of(
         better = found.higher_is_better
         return _ByMetric(data, metric, metric, better, reading, runtime, paired=paired)
     if callable(metric):
-        return _ByMetric(data, metric, _name(metric), _direction(metric), reading, runtime)
+        return _ByMetric(
+            data, metric, _name(metric), _direction(metric), reading, runtime, own=True
+        )
     raise ConfigTypeError(f"metric is a {type(metric).__name__}; it is a name or a function.")
 
 

@@ -9,7 +9,6 @@ same data; the float one once, and what it answers is kept.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,24 +18,21 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.analysis.judge import says_something
-from calibrant.analysis.metrics import cosine_similarity
 from calibrant.analysis.parts import Part, parts_of
 from calibrant.data.batch import Batch, InputInfo
-from calibrant.data.open import open_data
+from calibrant.data.open import Batches, open_data
 from calibrant.errors import ConfigRuntimeError
 from calibrant.graph.load import prepare
-from calibrant.numerics.finite import finite_pairs
 from calibrant.runtime.inputs import input_infos
 from calibrant.runtime.runtime import Runtime
-from calibrant.runtime.saturation import kernels_are_exact
 from calibrant.runtime.session import infer, open_session
+from calibrant.runtime.workers import Workers
+from calibrant.tuner.off_by import Answered, OffBy, Sums, divided, off_by
+from calibrant.tuner.samples import Part as Piece
 
 __all__ = ["LIKENESSES", "LOOK", "Likeness"]
 
 Array = npt.NDArray[Any]
-
-#: A batch, and what the float model answers, by output.
-Answered = tuple[Batch, dict[str, Array]]
 
 LIKENESSES = ("cosine_similarity", "sqnr_db")
 
@@ -60,6 +56,7 @@ class Likeness:
         measure: One of `LIKENESSES`.
         runtime: Where models run.
         reading: `batch_size` and `preprocess`, as `open_data` takes them.
+        workers: Who runs models on the data; None for this process alone.
     """
 
     original: ir.Model
@@ -67,6 +64,7 @@ class Likeness:
     measure: str
     runtime: Runtime
     reading: Mapping[str, Any]
+    workers: Workers | None = None
     _truth: list[dict[str, Array]] = field(default_factory=list)
     _parts: dict[str, tuple[Part, ...]] = field(default_factory=dict)
     _inputs: list[InputInfo] = field(default_factory=list)
@@ -82,7 +80,7 @@ class Likeness:
         """
         if not self._truth:
             self._open()
-        return self._measured(model, zip(self._batches(), self._truth, strict=True))
+        return self._counted(self._all(model))
 
     def look(self, model: ir.Model) -> tuple[float, int]:
         """Return the same of a few samples that are spread over the data, and how many these are.
@@ -113,29 +111,35 @@ class Likeness:
         return self._value(single)
 
     def _measured(self, model: ir.Model, pairs: Iterable[Answered]) -> tuple[float, int]:
-        each = list(self._each(model, pairs))
+        return self._counted(self._each(model, pairs))
+
+    def _counted(self, found: Iterable[OffBy]) -> tuple[float, int]:
+        each = list(found)
         return self._value([sums for sums, _ in each]), sum(size for _, size in each)
 
-    def _value(self, each: Sequence[Mapping[str, _Sums]]) -> float:
+    def _value(self, each: Sequence[Mapping[str, Sums]]) -> float:
         """Return the measure of the worst part, of all batches together."""
-        return min(sum((s[n] for s in each), _Sums()).value(self.measure) for n in each[0])
+        return min(sum((s[n] for s in each), Sums()).value(self.measure) for n in each[0])
 
-    def _each(
-        self, model: ir.Model, pairs: Iterable[Answered]
-    ) -> Iterator[tuple[dict[str, _Sums], int]]:
+    def _each(self, model: ir.Model, pairs: Iterable[Answered]) -> Iterator[OffBy]:
         """Yield what each part is off by in each batch, and how many samples that has."""
-        session = open_session(
-            model, runtime=self.runtime, integers=kernels_are_exact(self.runtime)
+        return off_by(model, self._parts, pairs, self.runtime)
+
+    def _all(self, model: ir.Model) -> Iterator[OffBy]:
+        """Yield that of all batches, by this process or by workers."""
+        ends = np.cumsum(self._sizes)
+        edges = [(int(e) - size, int(e)) for e, size in zip(ends, self._sizes, strict=True)]
+        data = self._data()
+        if self.workers is None or len(edges) < 2 or not data.by_index or data.samples is None:
+            return self._each(model, zip(self._batches(), self._truth, strict=True))
+        return divided(
+            self.workers,
+            model,
+            self._parts,
+            Piece(self.data, tuple(self._inputs), self.reading, tuple(edges)),
+            self._truth,
+            self.runtime,
         )
-        used = [i.name for i in session.get_inputs()]
-        names = list(self._parts)
-        for batch, truth in pairs:
-            sums = {p.name: _Sums() for parts in self._parts.values() for p in parts}
-            mine = infer(session, names, {n: batch.feeds[n] for n in used})
-            for name, x in zip(names, mine, strict=True):
-                for part in self._parts[name]:
-                    sums[part.name].add(part, np.asarray(x), truth[name], batch.size)
-            yield sums, batch.size
 
     def _choose(self) -> None:
         """Keep samples for looks, with what the float model answers; whole batches where the model takes no single ones."""
@@ -162,8 +166,11 @@ class Likeness:
                 truth = dict(zip(self._parts, map(np.asarray, values), strict=True))
                 self._few.append((piece, truth))
 
+    def _data(self) -> Batches:
+        return open_data(self.data, self._inputs, **self.reading)
+
     def _batches(self) -> Iterator[Batch]:
-        return iter(open_data(self.data, self._inputs, **self.reading))
+        return iter(self._data())
 
     def _open(self) -> None:
         session = open_session(self.original, runtime=self.runtime)
@@ -182,55 +189,3 @@ class Likeness:
             )
         model = prepare(self.original)
         self._parts = {n: parts_of(model, n, [r[n] for r in reference]) for n in said}
-
-
-@dataclass(slots=True)
-class _Sums:
-    """What one part is off by, added up."""
-
-    signal: float = 0.0
-    error: float = 0.0
-    cosine: float = 0.0
-    count: int = 0
-
-    def __add__(self, other: _Sums) -> _Sums:
-        """Return both together."""
-        return _Sums(
-            self.signal + other.signal,
-            self.error + other.error,
-            self.cosine + other.cosine,
-            self.count + other.count,
-        )
-
-    def add(self, part: Part, mine: Array, truth: Array, samples: int) -> None:
-        """Add one batch; an output of another shape is as bad as can be."""
-        if mine.shape != truth.shape:
-            self.error = math.inf
-            self.cosine, self.count = self.cosine - samples, self.count + samples
-            return
-        x, y = part.take(mine), part.take(truth)
-        rows = samples if y.shape[:1] == (samples,) else 1
-        for a, b in zip(x.reshape(rows, -1), y.reshape(rows, -1), strict=True):
-            right, own = finite_pairs(b, a)
-            right, own = np.asarray(right, np.float64), np.asarray(own, np.float64)
-            with np.errstate(invalid="ignore", over="ignore"):
-                error = float(((own - right) ** 2).sum())
-            self.error += error if math.isfinite(error) else math.inf
-            self.signal += float((right**2).sum())
-            cosine = float(cosine_similarity(own, right)) if right.size else 1.0
-            self.cosine += cosine if math.isfinite(cosine) else -1.0
-            self.count += 1
-
-    def lost(self, measure: str) -> float:
-        """Return what adds up over samples: the energy of the error, or what is missing of a cosine of 1."""
-        return self.count - self.cosine if measure == "cosine_similarity" else self.error
-
-    def value(self, measure: str) -> float:
-        """Return the measure."""
-        if measure == "cosine_similarity":
-            return self.cosine / max(1, self.count)
-        if self.error == 0:
-            return math.inf
-        if not math.isfinite(self.error) or self.signal == 0:
-            return -math.inf
-        return 10 * math.log10(self.signal / self.error)

@@ -54,6 +54,16 @@ class Looks(Protocol):
         """Whether a look says anything yet."""
         ...
 
+    @property
+    def shown_to(self) -> bool:
+        """Whether looks see samples that were held out, too."""
+        ...
+
+    @property
+    def shown(self) -> int:
+        """How many of the samples that were held out they see."""
+        ...
+
     def learn(self, trial: str, said: Mapping[str, Any]) -> None:
         """Learn from a trial that was evaluated.
 
@@ -89,11 +99,22 @@ class PairedLooks:
         """Whether single samples can be looked at, and some of them tell trials apart."""
         return self.paired.divisible and bool(self._telling()[0])
 
+    @property
+    def shown_to(self) -> bool:
+        """Whether a trial that was learned from was run on samples held out."""
+        return any(len(x) > self.paired.tuned for x in self._losses.values())
+
+    @property
+    def shown(self) -> int:
+        """How many of the samples that were held out are looked at."""
+        return sum(i >= self.paired.tuned for i in self._telling()[0])
+
     def _telling(self) -> tuple[list[int], float]:
-        return telling(list(self._losses.values()), self.paired.tuned)
+        count = self.paired.count if self.shown_to else self.paired.tuned
+        return telling(list(self._losses.values()), count)
 
     def learn(self, trial: str, said: Mapping[str, Any]) -> None:
-        """Learn from the `values` of a trial, sample by sample, that the search saw."""
+        """Learn from the `values` of a trial, sample by sample; those of samples held out only where the search is shown them."""
         self._losses[trial] = self.paired.losses(np.asarray(said["values"]))
 
     def at(self, known: Mapping[str, float], deploy: Callable[[], ir.Model]) -> Looked:
@@ -119,6 +140,8 @@ class RatioLooks:
 
     score: Callable[[ir.Model], tuple[float, int]]
     reference: float
+    shown_to: bool = False
+    shown: int = 0
     _trials: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property

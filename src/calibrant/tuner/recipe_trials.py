@@ -194,7 +194,7 @@ class RecipeTrials:
         known = trials.evaluations
         if not plan.half and not any(d.quantized for d in plan.layers):
             cost = trials.milliseconds(None)
-            return Reached(known.reference, 0.0, known.allowed >= 0, free=True, cost=cost)
+            return Reached(known.reference, 0.0, not known.above_float, free=True, cost=cost)
         deploy = build(solution).deploy
         same = digest(deploy)
         if same not in self._models:

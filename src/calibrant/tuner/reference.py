@@ -1,10 +1,17 @@
-"""What the float model scores, and how much less a quantized one may."""
+"""What the float model scores, and how much less a quantized one may.
+
+Where more is required than the float model scores, no search can bring it: that is said at once, before trials are spent. It is no
+error, since chance can lift a quantized model above the float one, and who waits for a model gets the best there is: the
+cheapest and the most precise assignment are tried, and exit code 8 says that the requirement is not met.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +20,16 @@ import onnx_ir as ir
 from calibrant.data.digests import text_digest
 from calibrant.errors import ConfigValueError
 from calibrant.graph.load import ModelLike
+from calibrant.tuner.each import Each
 from calibrant.tuner.evaluations import Evaluations
 from calibrant.tuner.evaluator import Evaluator
 from calibrant.tuner.journal import Journal
+from calibrant.tuner.markdown import shown
 from calibrant.tuner.requirement import Requirement
 
-__all__ = ["evaluations_of", "float_scores", "name_of"]
+__all__ = ["Reference", "evaluations_of", "float_scores", "name_of"]
+
+logger = logging.getLogger(__name__)
 
 
 def name_of(model: ModelLike) -> str:
@@ -26,10 +37,23 @@ def name_of(model: ModelLike) -> str:
     return Path(model).name if isinstance(model, str | Path) else "(in memory)"
 
 
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What the float model scores.
+
+    Args:
+        score: The score, or several by name.
+        each: By sample, where an evaluation of the user's own gives that.
+    """
+
+    score: float | Mapping[str, float]
+    each: tuple[float, ...] | None = None
+
+
 def float_scores(
     evaluator: Evaluator, original: ir.Model, journal: Journal, context: str, scoring: str
-) -> float | dict[str, float]:
-    """Return what the float model scores: one number, or several by name."""
+) -> Reference:
+    """Return what the float model scores."""
     key = text_digest(context, scoring, "float")
     found = journal.get(key)
     start = time.perf_counter()
@@ -41,7 +65,7 @@ def float_scores(
         answer = found
     else:
         scored = evaluator.score(original)
-        answer = {"score": scored.value, "several": scored.several}
+        answer = {"score": scored.value, "several": scored.several, "each": scored.each}
     several: dict[str, float] | None = answer.get("several")
     for name, value in (several or {evaluator.name: float(answer["score"])}).items():
         if math.isnan(value):
@@ -50,23 +74,43 @@ def float_scores(
             )
     if found is None:
         journal.put(key, "full", "the float model", answer, time.perf_counter() - start)
-    return several if several is not None else float(answer["score"])
+    each = answer.get("each")
+    score = several if several is not None else float(answer["score"])
+    return Reference(score, tuple(each) if each is not None else None)
 
 
 def evaluations_of(
     evaluator: Evaluator,
     journal: Journal,
     required: Requirement,
-    reference: float | Mapping[str, float],
+    known: Reference,
 ) -> Evaluations:
-    """Return what evaluates, with how much each score may lose."""
-    better = evaluator.higher_is_better
+    """Return what evaluates, with how much each score may lose; say at once where the float model misses what is required."""
+    better, reference = evaluator.higher_is_better, known.score
     if not isinstance(reference, Mapping):
         allowed = required.allowed(reference, higher_is_better=better)
-        return Evaluations(evaluator, journal, reference, allowed)
-    several = {
-        n: (v, required.of_score(n).allowed(v, higher_is_better=better))
-        for n, v in reference.items()
-    }
-    required.check_scores(reference)
-    return Evaluations(evaluator, journal, 0.0, 1.0, several)
+        each = Each(known.each, better) if known.each is not None else None
+        found = Evaluations(evaluator, journal, reference, allowed, each=each)
+    else:
+        several = {
+            n: (v, required.of_score(n).allowed(v, higher_is_better=better))
+            for n, v in reference.items()
+        }
+        required.check_scores(reference)
+        found = Evaluations(evaluator, journal, 0.0, 1.0, several)
+    if found.above_float:
+        text = _above_float(found.above_float, reference, required)
+        logger.warning("%s", text)
+        found.notes.append(text)
+    return found
+
+
+def _above_float(
+    names: Sequence[str], reference: float | Mapping[str, float], required: Requirement
+) -> str:
+    some = {n: reference[n] for n in names} if isinstance(reference, Mapping) else reference
+    return (
+        f"The float model itself does not meet the requirement: it scores {shown(some)}; required: {required}. Quantizing wins "
+        "nothing back but by chance, so few trials are made, and the best of them is kept. Ask for no more than the float model "
+        "has (min), or for how much less it may be (max-drop); or look for a better float model first."
+    )

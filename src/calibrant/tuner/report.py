@@ -105,6 +105,17 @@ def said_of_samples(report: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"{held['samples']} samples were held out of the search; there it loses {number(held['loss'])}{ends}."
         )
+        if held["models"] > 1:
+            seen = (
+                f" The search then looked at {held['shown']} of them, in which a model that was tried scored other than the float "
+                "model."
+                if held["shown"]
+                else ""
+            )
+            lines.append(
+                f"{held['models']} models were run on the samples held out, until one met the requirement on all.{seen} So these "
+                "say less of samples that nobody has seen."
+            )
     return lines
 
 

@@ -48,6 +48,7 @@ from calibrant.tuner.ending import result_of
 from calibrant.tuner.evaluator import evaluator_of
 from calibrant.tuner.journal import Journal
 from calibrant.tuner.knowledge import Knowledge
+from calibrant.tuner.noise import look_for_noise
 from calibrant.tuner.precisions import settings_of, where_they_are
 from calibrant.tuner.reference import evaluations_of, float_scores, name_of
 from calibrant.tuner.requirement import Requirement
@@ -269,8 +270,9 @@ def tune(
         )
         scoring = text_digest(evaluator.digest())
         with store.progress.stage("float model"):
-            reference = float_scores(evaluator, original, journal, context, scoring)
-        evaluations = evaluations_of(evaluator, journal, required, reference)
+            known = float_scores(evaluator, original, journal, context, scoring)
+        evaluations = evaluations_of(evaluator, journal, required, known)
+        reference = known.score
         menu = _menu(bench, wanted, precisions, cost, journal, context, vendor)
         if average_bits is not None:
             max_cost = bytes_of(menu, average_bits)
@@ -288,6 +290,7 @@ def tune(
             timed=str(cost) == "latency",
             kinds=kinds,
             by=sensitivity_by,
+            most=(max_trials or TRIALS) - 1,
         )
         if budget is not None:
             trials.trainer = Trainer(
@@ -324,8 +327,8 @@ def tune(
             if knowledge is not None
             else None
         )
-        known = learned.assignments(menu) if learned is not None else []
-        search, interrupted = _searched(strategy, trials, max_trials, max_cost, known)
+        before = learned.assignments(menu) if learned is not None else []
+        search, interrupted = _searched(strategy, trials, max_trials, max_cost, before)
         failed = trials.evaluations.failed
         tried = [t for t in search.trials if not t.reached.free]
         scored = [t for t in tried if math.isfinite(t.reached.loss)]
@@ -335,6 +338,9 @@ def tune(
             trials.notes.append(
                 "No quantized model that was tried has a score, so nothing is known of any: look at the evaluation first."
             )
+        in_time = deadline is None or time.monotonic() < deadline
+        if trials.counts.full < (max_trials or TRIALS) and in_time and not interrupted:
+            look_for_noise(evaluations, original, search.trials, text_digest(context, scoring))
         with store.progress.stage("all evaluation samples"):
             search, verdict = trials.settled(search)
         if (
@@ -372,7 +378,7 @@ def _searched(
     Raises:
         KeyboardInterrupt: Nothing was evaluated yet.
     """
-    allowed = trials.evaluations.allowed
+    allowed = -1.0 if trials.evaluations.above_float else trials.evaluations.allowed
     trains = trials.trainer is not None
     evaluations = (max_trials or TRIALS) - 1
     if max_cost is not None:

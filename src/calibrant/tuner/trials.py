@@ -26,10 +26,11 @@ from calibrant.data.digests import text_digest
 from calibrant.errors import CalibrantError
 from calibrant.qat.recipe import for_calibration
 from calibrant.recipe import AllNodes, Layer, Recipe, Rule
-from calibrant.runtime.measure import measure_latency
+from calibrant.runtime.measure import Latency, measure_latency
 from calibrant.solution import build
 from calibrant.tuner.evaluations import Counts, Evaluations, Verdict
 from calibrant.tuner.journal import Journal, LayerFigures
+from calibrant.tuner.markdown import shown
 from calibrant.tuner.moves import Moves, MoveTried, find_moves
 from calibrant.tuner.moves.trained import cannot_be_tried, move_of
 from calibrant.tuner.precisions import settings_of
@@ -45,6 +46,7 @@ from calibrant.tuning.questions import (
     Losses,
     Question,
     Reached,
+    Show,
     Together,
     Train,
     Trial,
@@ -55,6 +57,9 @@ __all__ = ["TimeIsUp", "Trials"]
 
 #: Energy of the error over energy of the signal where outputs are not finite, or worse than this.
 WORST = 1e3
+
+#: How long what was chosen is timed once more [s], and how often at the least: fewer runs never say for sure which is faster.
+_SECONDS, _RUNS = 2.0, 15
 
 #: Passes of the samples through the model that a layer may cost on average.
 BUDGET = 0.45
@@ -82,6 +87,7 @@ class Trials:
         kinds: Kinds of moves that are tried before layers are raised.
         trainer: Trains assignments; None where that is not asked for.
         by: How layers are measured alone: `runs`, or `gradient`.
+        most: Trials, at most; None where nobody knows.
     """
 
     bench: Bench
@@ -97,6 +103,7 @@ class Trials:
     kinds: tuple[str, ...] = ()
     trainer: Trainer | None = None
     by: str = "runs"
+    most: int | None = None
     _estimated: dict[str, dict[str, Any]] = field(default_factory=dict)
     moves: tuple[MoveTried, ...] = ()
     improved: Recipe | None = None
@@ -130,6 +137,8 @@ class Trials:
             return self._glance(question.assignment)
         if isinstance(question, Whole):
             return self._whole(question)
+        if isinstance(question, Show):
+            return self._show(question)
         if isinstance(question, Improve):
             return self._improve(question)
         if isinstance(question, Train):
@@ -169,17 +178,33 @@ class Trials:
         if self._is_float(question.assignment, recipe):
             cost = self.milliseconds(None)
             known = self.evaluations
-            reached = Reached(known.reference, 0.0, known.allowed >= 0, free=True, cost=cost)
+            reached = Reached(known.reference, 0.0, not known.above_float, free=True, cost=cost)
             self.reached[question.assignment, self._now, False] = reached
             return reached
-        reached = self.evaluations.reach(
-            self._key(recipe),
-            self._shown(question.assignment),
-            lambda: build(self.bench.solve(recipe)).deploy,
-            self.milliseconds,
-        )
+        with self.bench.store.progress.stage(self._so_far(question.phase)):
+            self.bench.store.progress.step(len(self.reached) + 1, self.most)
+            reached = self.evaluations.reach(
+                self._key(recipe),
+                self._shown(question.assignment),
+                lambda: build(self.bench.solve(recipe)).deploy,
+                self.milliseconds,
+            )
         self.reached[question.assignment, self._now, False] = reached
         return reached
+
+    def _so_far(self, phase: str) -> str:
+        """Return what is told while a trial runs: what it is for, and the best so far."""
+        met = [
+            (self.menu.cost_of(a) if r.cost is None else r.cost, r)
+            for (a, _, _), r in self.reached.items()
+            if r.met
+        ]
+        best = "none meets the requirement yet"
+        if met:
+            cost, reached = min(met, key=lambda m: m[0])
+            dearest = max(self.menu.cost_of(self.menu.widest), 1e-300)
+            best = f"the best so far scores {shown(reached.scores or reached.score)} at {100 * cost / dearest:.0f} % of the cost"
+        return f"trials; {phase}; {best}"
 
     def _train(self, assignment: Assignment) -> Reached | None:
         """Train an assignment, and evaluate what comes out where that is clearly better without labels."""
@@ -265,23 +290,39 @@ class Trials:
         met = sorted(
             (t for t in found.trials if t.reached.met), key=lambda t: (t.cost, t.reached.loss)
         )
+        plain = self.timed and any(t.reached.free for t in met)
         first: tuple[Trial, Verdict] | None = None
+        passed: list[bool] = []
         for trial in met or [found.best]:
             verdict = self._verdict_of(trial)
             first = first if first is not None else (trial, verdict)
-            if verdict.reached.met:
+            passed.append(verdict.reached.met)
+            if verdict.reached.met and (trial.reached.free or not plain or self._pays(trial)):
                 break
         else:
             assert first is not None
             trial, verdict = first
-        if met and trial is not met[0]:
+        if met and not all(passed):
             self.notes.append(
                 "What is cheaper met the requirement on the samples that the search saw, and not on all: it was passed over."
             )
+        if plain and trial.reached.free and trial is not met[0]:
+            reason = "Nothing that meets the requirement is surely faster than the float model."
+            found = replace(found, reason=reason)
         return _with_best(found, trial, verdict), verdict
 
     def _whole(self, asked: Whole) -> Reached:
         return self._verdict(asked.assignment, improved=self._now, trained=asked.trained).reached
+
+    def _show(self, asked: Show) -> bool:
+        recipe = self.recipe_of(asked.assignment)
+        if asked.trained:
+            return False
+        key = self._key(recipe)
+        if self.evaluations.can_show(key):
+            self._verdict(asked.assignment, improved=self._now, trained=False)
+            self.evaluations.show(key)
+        return self.evaluations.shows
 
     def _verdict_of(self, trial: Trial) -> Verdict:
         return self._verdict(trial.assignment, improved=trial.improved, trained=trial.trained)
@@ -325,11 +366,45 @@ class Trials:
         base = self.menu.cost_of(("float32",) * len(self.menu.layers))
         if deploy is None:
             return base
-        found = self.bench.found(for_calibration(self.recipe))
-        assert found.probe is not None
-        runtime = self.bench.store.runtime
-        timed = measure_latency(found.solution.model, deploy, found.probe.first, runtime=runtime)
-        return base / timed.speedup
+        return base / self._timed(deploy).speedup
+
+    def _timed(self, deploy: ir.Model, **how: Any) -> Latency:
+        probe, store = self.bench.found(for_calibration(self.recipe)).probe, self.bench.store
+        assert probe is not None
+        original = store.original(self.recipe)
+        return measure_latency(original, deploy, probe.first, runtime=store.runtime, **how)
+
+    def _pays(self, trial: Trial) -> bool:
+        """Whether what was chosen for its time is faster than the float model, timed once more, for longer.
+
+        The cheapest of several trials is the one that chance has favoured most, so the time that it was chosen by does not count.
+        """
+        recipe = self.recipe_of(trial.assignment, improved=trial.improved)
+        key = text_digest(self._key(recipe), "timed again", repr(trial.trained))
+        known = self.journal.get(key)
+        if known is None:
+            trainer, start = self.trainer, time.perf_counter()
+            if trial.trained:
+                assert trainer is not None
+                deploy = trainer.model(recipe).deploy
+            else:
+                deploy = build(self.bench.solve(recipe)).deploy
+            timed = self._timed(deploy, seconds=_SECONDS, least_runs=_RUNS)
+            known = {
+                "float": timed.float_ms,
+                "quantized": timed.quantized_ms,
+                "surely": timed.surely_faster,
+            }
+            taken = time.perf_counter() - start
+            self.journal.put(key, "latency", self._shown(trial.assignment), known, taken)
+        said = f"{known['quantized']:.4g} ms beside {known['float']:.4g} ms of the float model"
+        if known["surely"]:
+            self.notes.append(f"Timed once more, it takes {said}.")
+            return True
+        self.notes.append(
+            f"Timed once more, a model that seemed faster takes {said}, which is not surely less: it was passed over."
+        )
+        return False
 
     def _together(self, assignment: Assignment) -> float:
         recipe = self.recipe_of(assignment)

@@ -63,6 +63,12 @@ class Menu:
         return self.named(np.isfinite(self.cost).argmax(axis=1))
 
     @property
+    def widest(self) -> Assignment:
+        """Each layer in the precision of most bits that it may have."""
+        last = len(self.precisions) - 1
+        return self.named(last - np.isfinite(self.cost)[:, ::-1].argmax(axis=1))
+
+    @property
     def scale(self) -> float:
         """What all layers cost in their dearest precision; 1 where that is nothing."""
         return float(np.where(np.isfinite(self.cost), self.cost, 0).max(axis=1).sum()) or 1.0

@@ -18,6 +18,7 @@ __all__ = [
     "Losses",
     "Question",
     "Reached",
+    "Show",
     "Together",
     "Train",
     "Trial",
@@ -73,6 +74,21 @@ class Whole:
 
 
 @dataclass(frozen=True, slots=True)
+class Show:
+    """May looks see those of the samples held out in which an assignment that was evaluated scores other than the float model?
+
+    Answer: whether they see them from now on, so that a look tells what is lost on all samples.
+
+    Args:
+        assignment: One precision a layer.
+        trained: With what was trained (`Train`).
+    """
+
+    assignment: Assignment
+    trained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Train:
     """What does an assignment reach on all evaluation data with weights and ranges that were trained, without labels?
 
@@ -93,7 +109,7 @@ class Improve:
     back: bool = False
 
 
-Question = Losses | Together | Full | Glance | Whole | Improve | Train
+Question = Losses | Together | Full | Glance | Whole | Show | Improve | Train
 
 
 @dataclass(frozen=True, slots=True)

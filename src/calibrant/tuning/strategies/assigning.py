@@ -20,6 +20,7 @@ from calibrant.tuning.questions import (
     Losses,
     Question,
     Reached,
+    Show,
     Together,
     Train,
     Trial,
@@ -61,6 +62,7 @@ class Search:
         trained: Trials that were trained, each with how many were evaluated before it; they say nothing of what errors lose.
         thrifty: Not all evaluations are spent to make cheaper what meets the requirement (`pays`).
         looked: Models can be looked at on few samples.
+        shown: Assignments that failed, and showed by name what goes wrong among the samples held out.
     """
 
     menu: Menu
@@ -77,6 +79,7 @@ class Search:
     trained: list[tuple[int, Trial]] = field(default_factory=list)
     thrifty: bool = True
     looked: bool = False
+    shown: set[Assignment] = field(default_factory=set)
     _true: dict[Assignment, float] = field(default_factory=dict)
 
     # ------------------------------------------------------------------------------------- what is known
@@ -240,9 +243,11 @@ class Search:
         return self._true[assignment]
 
     def holds(self) -> Strategy[Question, Any, bool]:
-        """Whether the best meets the requirement on all samples; where not, ask more of what is tried next.
+        """Whether the best meets the requirement on all samples; where not, see that what is tried next does.
 
-        The next one is taken to lose as much more on all samples than on those that the search sees.
+        Where single samples can be looked at, looks see by name what was held out and went wrong: in the trial that failed, and in
+        the cheapest one, whose errors are larger. Elsewhere more is asked of what is tried next: it is taken to lose as much more on
+        all samples than on those that the search sees.
         """
         best = self.best
         if best is None or best.reached.free:
@@ -250,13 +255,27 @@ class Search:
         whole: Reached = yield Whole(best.assignment, best.trained)
         if whole.met:
             return True
-        self.wanted = self.limit - (whole.loss - best.reached.loss)
-        self.wanted = min(self.wanted, best.reached.loss - 1e-9 * max(1.0, abs(best.reached.loss)))
+        self.shown.add(best.assignment)
+        shown: bool = yield Show(best.assignment, best.trained)
+        if shown:
+            yield from self._show_more()
+        else:
+            self.wanted = self.limit - (whole.loss - best.reached.loss)
+            least = best.reached.loss - 1e-9 * max(1.0, abs(best.reached.loss))
+            self.wanted = min(self.wanted, least)
         self.trials = [replace(t, reached=whole) if t is best else t for t in self.trials]
         self.trained = [
             (n, replace(t, reached=whole) if t is best else t) for n, t in self.trained
         ]
         return False
+
+    def _show_more(self) -> Strategy[Question, Any, None]:
+        """Let looks see what was held out and goes wrong in the trial of those that failed that was least off."""
+        failed = [t for t in self.trials if not t.reached.met and t.assignment not in self.shown]
+        if failed:
+            near = min(failed, key=lambda t: (t.reached.loss, t.cost))
+            self.shown.add(near.assignment)
+            yield Show(near.assignment)
 
     def hopeless(self, assignment: Assignment) -> Strategy[Question, Any, bool | None]:
         """Whether too much is lost: on few samples where models can be looked at, else by the error; None where nobody knows."""

@@ -16,8 +16,8 @@
    precise assignment that failed, until none is left.
 6. Layers are given back (`strategies.give_back`). Steps 5 and 6 end with a quarter of the evaluations that trying each layer alone
    takes, where it is thrifty (`Search.pays`).
-7. What was found is run on all samples. Where it loses too much there, more is asked of what the search sees, by as much, and it
-   goes on from 3.
+7. What was found is run on all samples. Where it loses too much there, looks see from then on what was held out and went wrong; or,
+   where models cannot be looked at, more is asked of what the search sees, by as much. It goes on from 3.
 
 What is asked: `Losses` of a precision, the error of an assignment as a whole (`Together`), its loss on few samples (`Glance`), and
 its score (`Full`).
@@ -84,7 +84,9 @@ def auto(
     search = Search(menu, allowed, evaluations, least_cost(menu), thrifty=thrifty)
     known = [a for a in known if a != search.lowest]
     reason = yield from _first(search, known, trains=trains)
-    if reason == "":
+    if reason == "" and allowed < 0:
+        reason = yield from _above(search)
+    elif reason == "":
         yield from search.measure()
         reason = yield from _search(search)
     while search.left and not (yield from search.holds()):
@@ -138,10 +140,6 @@ def _is_lowest(search: Search) -> bool:
 
 def _search(search: Search) -> Strategy[Question, Any, str]:
     """Find an assignment that meets the requirement, and give up what it does not need; return why the search ends."""
-    if search.allowed < 0:
-        if all(t.assignment != search.top for t in search.trials):
-            yield from search.evaluate(search.top, "most precise")
-        return "The requirement is above what the float model reaches."
     yield from _reach(search)
     if search.best is None:
         if any(t.assignment == search.top for t in search.trials):
@@ -159,6 +157,14 @@ def _search(search: Search) -> Strategy[Question, Any, str]:
     return (
         "Nothing more can be given up: what is cheaper failed, or is further off than what failed."
     )
+
+
+def _above(search: Search) -> Strategy[Question, Any, str]:
+    """Where the float model itself misses the requirement, try the most precise assignment, and leave it there."""
+    widest = search.menu.widest
+    if search.left and all(t.assignment != widest for t in search.trials):
+        yield from search.evaluate(widest, "most precise")
+    return "The requirement is above what the float model reaches."
 
 
 def _remember(search: Search, known: Sequence[Assignment]) -> Strategy[Question, Any, None]:
@@ -180,6 +186,8 @@ def _reach(search: Search) -> Strategy[Question, Any, None]:
         if found is None:
             break
         found = changed(found, (yield from steps_back(search, found)))
+        if search.best is not None and search.menu.cost_of(found) >= search.best.cost:
+            return
         yield from search.error(found)
         trial = yield from search.evaluate(found, "up to the requirement")
         if search.enough(trial.reached):
