@@ -22,6 +22,7 @@ from calibrant.runtime.saturation import Saturation
 __all__ = [
     "DataFindings",
     "Findings",
+    "IntegerOutputs",
     "NodeChoice",
     "NodeFidelity",
     "PassFindings",
@@ -166,6 +167,42 @@ class PromotionReport:
 
 
 @dataclass(frozen=True, slots=True)
+class IntegerOutputs:
+    """What it costs that layers answer in integers where nobody needs that but their kernels.
+
+    Args:
+        part: Output, or part of one, that loses most.
+        db: Its SQNR [dB].
+        best_db: Its SQNR without these roundings [dB].
+        layers: Layers that bring most of it back where they are left in float, the one that loses most first.
+        left_db: Its SQNR with these layers in float [dB].
+        samples: On how many samples it was measured.
+    """
+
+    part: str
+    db: float
+    best_db: float
+    layers: tuple[str, ...]
+    left_db: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeftInFloat:
+    """Layers that stay in float, since the outputs collapse where they are quantized.
+
+    Args:
+        layers: Layer -> what the worst output reaches where this layer alone is quantized [dB].
+        db: Mean SQNR over the parts of the outputs with them quantized [dB].
+        left_db: The same with them in float [dB].
+    """
+
+    layers: Mapping[str, float]
+    db: float
+    left_db: float
+
+
+@dataclass(frozen=True, slots=True)
 class DataFindings:
     """What data the ranges come from.
 
@@ -236,6 +273,8 @@ class Findings:
         quality: How good the outputs are.
         nodes: The quantized model node by node, where that was asked for.
         distances: The outputs sample by sample, where that was asked for.
+        integer_outputs: What it costs that layers answer in integers; None where it costs little.
+        left_in_float: Layers that stay in float because the outputs would collapse otherwise; None where none do.
         latency: Time of one inference.
         seconds: Stage -> wall time [s].
     """
@@ -248,5 +287,7 @@ class Findings:
     quality: QualityFindings = field(default_factory=QualityFindings)
     nodes: tuple[NodeFidelity, ...] = ()
     distances: tuple[OutputDistance, ...] = ()
+    integer_outputs: IntegerOutputs | None = None
+    left_in_float: LeftInFloat | None = None
     latency: Latency | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)

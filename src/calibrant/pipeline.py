@@ -29,9 +29,11 @@ from calibrant.runtime.runtime import Runtime
 from calibrant.runtime.workers import workers_of
 from calibrant.solution import Built, Solution, build
 from calibrant.stats import Statistics
+from calibrant.tuning.integer_outputs import cost_of_integer_outputs
+from calibrant.tuning.left_in_float import solve_or_leave
 from calibrant.tuning.lifted import lifted
 from calibrant.tuning.ranges import scored_feeds
-from calibrant.tuning.road import solve, statistics_of
+from calibrant.tuning.road import statistics_of
 from calibrant.tuning.store import Store
 from calibrant.tuning.unseen import unseen_outputs
 
@@ -108,9 +110,16 @@ def quantize(
         workers=workers_of(jobs, ray),
     )
     start = time.perf_counter()
-    solved = lifted(store, wanted) if keeps_scales(wanted) else solve(store, wanted)
-    unseen = unseen_outputs(solved, store.known)
+    if keeps_scales(wanted):
+        solved = lifted(store, wanted)
+        unseen = unseen_outputs(solved, store.known)
+    else:
+        solved, unseen = solve_or_leave(store, wanted)
     solution, findings, probe = solved.solution, solved.findings, solved.probe
+    if not solution.random:
+        findings = replace(
+            findings, integer_outputs=cost_of_integer_outputs(solved, wanted, store)
+        )
     statistics, said, runtime = solved.statistics, store.progress, store.runtime
     del solved, store  # forms, weights and sessions that were tried
     return finished(

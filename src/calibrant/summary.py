@@ -19,6 +19,7 @@ from calibrant.graph.load import unsupported_subgraphs
 from calibrant.graph.opset import main_opset
 from calibrant.graph.targets import Target
 from calibrant.plan import Plan
+from calibrant.report.float_layers import integer_outputs_message, left_message
 from calibrant.report.latency import slower
 from calibrant.report.lost import lost_channels, lost_tensors
 from calibrant.runtime.measure import Latency
@@ -51,6 +52,7 @@ def summarize(
     deploy_bytes = file_bytes(deploy)
     passes, quality, latency = findings.passes, findings.quality, findings.latency
     quantized = [d for d in plan.layers if d.quantized]
+    left, outputs = findings.left_in_float, findings.integer_outputs
     subgraphs = unsupported_subgraphs(solution.model)
     summary: dict[str, Any] = {
         "calibrant": __version__,
@@ -88,7 +90,9 @@ def summarize(
             ],
             "kept_in_integers": list(plan.followers),
             "subgraphs_in_float": subgraphs,
+            "collapse_in_integers": dict(left.layers) if left is not None else {},
         },
+        "integer_outputs": asdict(outputs) if outputs is not None else None,
         "passes": {
             "folded": [asdict(f) for f in passes.folded],
             "float16": [asdict(i) for i in passes.half],
@@ -191,6 +195,10 @@ def _warnings(solution: Solution, findings: Findings, subgraphs: Sequence[str]) 
         for i in half
         if i.overflows
     ]
+    if findings.left_in_float is not None:
+        warnings.append(left_message(findings.left_in_float))
+    if findings.integer_outputs is not None:
+        warnings.append(integer_outputs_message(findings.integer_outputs, solution.plan.target))
     if findings.quality.saturated:
         worst = max(findings.quality.saturated, key=lambda s: s.exact_sqnr_db - s.sqnr_db)
         warnings.append(worst.message)

@@ -45,6 +45,8 @@ ALIKE_DB = 30.0
 
 #: An output that is worse by more than this is worth a word [dB].
 CLEARLY_DB = 1.0
+#: … unless it is as good as this all the same: the error is a hundredth of the output [dB].
+GOOD_DB = 40.0
 
 #: One dense layer; with these numbers every sum of two products is beyond 16 bits.
 _LAYER = """<ir_version: 8, opset_import: ["" : 13]>
@@ -130,7 +132,7 @@ def saturation(
     return [
         Saturation(q.name, here[q.name].sqnr_db, q.sqnr_db, samples)
         for q in exact
-        if q.name in here and here[q.name].sqnr_db < q.sqnr_db - CLEARLY_DB
+        if q.name in here and here[q.name].sqnr_db < min(q.sqnr_db - CLEARLY_DB, GOOD_DB)
     ]
 
 
