@@ -115,6 +115,7 @@ class LayerDecision:
         origin: Field -> the rule that decided it.
         quantized: Whether it runs in integers.
         reason: Why not, or an empty string.
+        by_recipe: Whether it is in float because the recipe says so, of itself or of all that it reads.
     """
 
     node: str
@@ -123,6 +124,7 @@ class LayerDecision:
     origin: Mapping[str, str]
     quantized: bool
     reason: str = ""
+    by_recipe: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -308,8 +308,11 @@ def _layers(
                 reason += (
                     ", which ONNX Runtime's optimizer writes: give the model as it was before"
                 )
+            wished = settings.compute != "int"
             decisions.append(
-                LayerDecision(node.name or "", node.op_type, settings, origin, False, reason)
+                LayerDecision(
+                    node.name or "", node.op_type, settings, origin, False, reason, wished
+                )
             )
         known = node.op_type in OP_RULES and rule_of(node).kind in ("compute", "pool")
         if not known and node.op_type not in target.anchors:
@@ -318,35 +321,32 @@ def _layers(
             continue
         settings, origin = settings_of(node)
         done = node.name in quantized
-        reason = ""
+        reason, by_recipe = "", False
         if not done:
             if settings.compute != "int":
                 reason = f"{settings.compute} asked for by {origin.get('compute', 'the recipe')}"
+                by_recipe = True
             elif node.op_type not in target.anchors:
                 reason = f"target '{target.name}' has no integer kernel for {node.op_type}"
             else:
-                reason = _without_points(node)
+                held_back = _without_points(node)
+                by_recipe = held_back is None
+                reason = held_back or "the recipe leaves its inputs in float"
         decisions.append(
-            LayerDecision(node.name or "", node.op_type, settings, origin, done, reason)
+            LayerDecision(node.name or "", node.op_type, settings, origin, done, reason, by_recipe)
         )
     return decisions
 
 
-#: Why a layer is left in float that the recipe could quantize, if it did not leave all that the layer reads in float.
-_BY_THE_RECIPE = "the recipe leaves its inputs in float"
-
-
 def _stays_anyway(layer: LayerDecision) -> bool:
     """Say whether a layer is in float although the recipe wants integers: nobody has to ask for that."""
-    return (
-        not layer.quantized and layer.settings.compute == "int" and layer.reason != _BY_THE_RECIPE
-    )
+    return not layer.quantized and not layer.by_recipe
 
 
-def _without_points(node: ir.Node) -> str:
-    """Say why no input of an operator that the target quantizes can be quantized."""
+def _without_points(node: ir.Node) -> str | None:
+    """Say why no input of an operator that the target quantizes can be quantized; None where they can."""
     inputs = [v for v in node.inputs if v is not None and not is_constant(v)]
     others = {v.dtype.name.lower() for v in inputs if v.dtype not in (None, ir.DataType.FLOAT)}
     if others:
         return f"its input is {' and '.join(sorted(others))}, and float32 alone is quantized"
-    return "all its inputs are constant" if not inputs else _BY_THE_RECIPE
+    return None if inputs else "all its inputs are constant"
