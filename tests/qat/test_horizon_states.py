@@ -26,9 +26,9 @@ from calibrant.compat.horizon import (
 )
 from calibrant.errors import ConfigTypeError, ConfigValueError
 from calibrant.graph.modules import _as_declared
-from calibrant.qat.amct.natural import in_own_units
 from calibrant.qat.arguments import feeds_of
 from calibrant.qat.horizon import HorizonModel, _fixed, _recipe
+from calibrant.qat.own_units import in_own_units
 from calibrant.qat.trainable import Trainable
 from calibrant.qat.trainable import prepare as prepare_model
 

@@ -31,9 +31,8 @@ from calibrant.errors import ConfigRuntimeError, ConfigTypeError, ConfigValueErr
 from calibrant.graph.modules import exported
 from calibrant.graph.rename import rename
 from calibrant.numerics import QuantSpec
-from calibrant.qat.amct.model import set_clips
-from calibrant.qat.amct.natural import in_own_units
 from calibrant.qat.arguments import feeds_of, in_order
+from calibrant.qat.own_units import in_own_units, set_clips
 from calibrant.qat.quantizers import ActivationQuantizer, BiasQuantizer, WeightQuantizer
 from calibrant.qat.trainable import Trainable
 from calibrant.qat.trainable import prepare as prepare_model

@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from calibrant.dialects import load_recipe
 from calibrant.graph.passes.fuse_batchnorm import FOLDED
@@ -34,7 +34,7 @@ from calibrant.qat.quantizers import ActivationQuantizer, BiasQuantizer
 from calibrant.qat.recipe import asked_of_training
 from calibrant.qat.trainable import Trainable
 
-__all__ = ["NaturalActivation", "NaturalBias", "in_own_units"]
+__all__ = ["NaturalActivation", "NaturalBias", "in_own_units", "set_clips"]
 
 
 class NaturalActivation(ActivationQuantizer):
@@ -133,3 +133,30 @@ def in_own_units(qat: Trainable, config_file: str | Path | None = None) -> None:
             made[trained.biases[w.layer]] = NaturalBias.like(trained.bias(w.layer))
     for path, quantizer in made.items():
         module.set_submodule(path, quantizer)
+
+
+@torch.no_grad()
+def set_clips(
+    quantizer: ActivationQuantizer, high: float, low: float, *, together: bool = True
+) -> None:
+    """Set both clips.
+
+    Args:
+        quantizer: What has them.
+        high: Upper clip [units of x].
+        low: Lower clip.
+        together: Processes that train together get the mean of theirs; each of them has to call this then.
+    """
+    clips = torch.tensor([high, low], device=quantizer.ends.device)
+    if together:
+        clips = _over_workers(clips)
+    quantizer.ends.copy_(clips / quantizer.unit)
+    quantizer.last.copy_(clips)
+
+
+def _over_workers(values: Tensor) -> Tensor:
+    """Return the mean over the processes that train together."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
+    distributed.all_reduce(values)
+    return values / distributed.get_world_size()

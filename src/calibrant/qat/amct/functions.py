@@ -16,8 +16,8 @@ from calibrant.errors import ConfigRuntimeError, ConfigTypeError
 from calibrant.graph.modules import exported
 from calibrant.graph.rename import rename
 from calibrant.qat.amct.model import RetrainModel
-from calibrant.qat.amct.natural import in_own_units
 from calibrant.qat.arguments import feeds_of
+from calibrant.qat.own_units import in_own_units
 from calibrant.qat.trainable import prepare
 from calibrant.save.whole import write_whole
 

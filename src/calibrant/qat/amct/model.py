@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from calibrant import algorithms
 from calibrant.dialects import load_recipe
 from calibrant.numerics import QuantSpec
 from calibrant.plan import resolve
 from calibrant.qat.arguments import in_order
+from calibrant.qat.own_units import set_clips
 from calibrant.qat.quantizers import ActivationQuantizer
 from calibrant.qat.trainable import Trainable
 from calibrant.save.whole import write_whole
 from calibrant.stats import TensorStats
 
-__all__ = ["RetrainModel", "set_clips"]
+__all__ = ["RetrainModel"]
 
 
 class RetrainModel(nn.Module):
@@ -88,33 +89,6 @@ class _Start:
         spec = QuantSpec(self.quantizer.spec.bits, symmetric=True)
         low, high = algorithms.activation("ifmr")(self.seen, spec).range
         set_clips(self.quantizer, float(high), float(low))
-
-
-@torch.no_grad()
-def set_clips(
-    quantizer: ActivationQuantizer, high: float, low: float, *, together: bool = True
-) -> None:
-    """Set both clips.
-
-    Args:
-        quantizer: What has them.
-        high: Upper clip [units of x].
-        low: Lower clip.
-        together: Processes that train together get the mean of theirs; each of them has to call this then.
-    """
-    clips = torch.tensor([high, low], device=quantizer.ends.device)
-    if together:
-        clips = _over_workers(clips)
-    quantizer.ends.copy_(clips / quantizer.unit)
-    quantizer.last.copy_(clips)
-
-
-def _over_workers(values: Tensor) -> Tensor:
-    """Return the mean over the processes that train together."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return values
-    distributed.all_reduce(values)
-    return values / distributed.get_world_size()
 
 
 def _clips(qat: Trainable, config: str) -> dict[str, tuple[float, float] | None]:
