@@ -148,15 +148,22 @@ def _layers(report: Mapping[str, Any]) -> list[str]:
     return [
         "## Layers",
         "What the outputs lose when one layer alone is quantized; those that lose most first. A layer is raised where this "
-        "saves most error for what it costs.",
+        "saves most error for what it costs, and stays so where what was tried without lost too much.",
         table(
-            ("layer", "ends in", *(f"alone in {p}" for p in precisions), f"cost in {first}"),
+            (
+                "layer",
+                "ends in",
+                *(f"alone in {p}" for p in precisions),
+                f"cost in {first}",
+                "why not cheaper",
+            ),
             (
                 (
                     r["name"],
                     r["precision"],
                     *(number(r["errors"][p]) for p in precisions),
                     f"{r['costs'].get(first, 0.0):.6g}",
+                    r["why"] or "",
                 )
                 for r in ordered
             ),

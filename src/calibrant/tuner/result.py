@@ -21,6 +21,7 @@ from calibrant.tuner.moves import MoveTried
 from calibrant.tuner.report import as_markdown
 from calibrant.tuner.requirement import Requirement
 from calibrant.tuner.told import Told
+from calibrant.tuner.why import why
 from calibrant.tuning.menu import Menu
 from calibrant.tuning.questions import Found, Trial
 
@@ -250,11 +251,19 @@ class TuningResult:
         ]
 
     def _layers(self) -> list[dict[str, Any]]:
-        found = []
+        found, reasons = [], why(self.search, self.menu)
         for row, (layer, precision) in enumerate(self.precisions.items()):
             costs = dict(zip(self.menu.precisions, self.menu.cost[row].tolist(), strict=True))
             losses = {p: e[layer] for p, e in self.errors.items()}
-            found.append({"name": layer, "precision": precision, "costs": costs, "errors": losses})
+            found.append(
+                {
+                    "name": layer,
+                    "precision": precision,
+                    "costs": costs,
+                    "errors": losses,
+                    "why": reasons.get(layer),
+                }
+            )
         return found
 
 

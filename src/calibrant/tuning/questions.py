@@ -170,6 +170,7 @@ class Found:
         reason: Why it ended, as a sentence.
         within: What the best may cost, where that was limited.
         reachable: Error of the most precise assignment, known without labels; None where it was not asked for.
+        looks: What assignments that were looked at seemed to lose, and were not evaluated for it: more than is allowed.
     """
 
     best: Trial
@@ -177,3 +178,4 @@ class Found:
     reason: str
     reachable: float | None = None
     within: float | None = None
+    looks: Mapping[Assignment, float] = field(default_factory=dict)

@@ -63,6 +63,7 @@ class Search:
         thrifty: Not all evaluations are spent to make cheaper what meets the requirement (`pays`).
         looked: Models can be looked at on few samples.
         shown: Assignments that failed, and showed by name what goes wrong among the samples held out.
+        dropped: Assignments that seemed to lose too much, by looks or by their errors, and what.
     """
 
     menu: Menu
@@ -80,6 +81,7 @@ class Search:
     thrifty: bool = True
     looked: bool = False
     shown: set[Assignment] = field(default_factory=set)
+    dropped: dict[Assignment, float] = field(default_factory=dict)
     _true: dict[Assignment, float] = field(default_factory=dict)
 
     # ------------------------------------------------------------------------------------- what is known
@@ -183,7 +185,7 @@ class Search:
             shown = tuple(marked if t is best else t for t in trials)
             return Found(marked, shown, reason, self.reachable, within=within)
         best = self.best or min(trials, key=lambda t: (t.reached.loss, t.cost))
-        return Found(best, tuple(trials), reason, self.reachable)
+        return Found(best, tuple(trials), reason, self.reachable, looks=self.dropped)
 
     # ----------------------------------------------------------------------------------------- questions
 
@@ -277,16 +279,31 @@ class Search:
             self.shown.add(near.assignment)
             yield Show(near.assignment)
 
-    def hopeless(self, assignment: Assignment) -> Strategy[Question, Any, bool | None]:
-        """Whether too much is lost: on few samples where models can be looked at, else by the error; None where nobody knows."""
+    def look(self, assignment: Assignment) -> Strategy[Question, Any, float | None]:
+        """Return what an assignment loses by a look at few samples; None where models cannot be looked at."""
         loss: float | None = yield Glance(assignment)
         self.looked = self.looked or loss is not None
+        if loss is not None:
+            self.dropped.pop(assignment, None)
+            if loss > self.limit + 1e-12:
+                self.dropped[assignment] = loss
+        return loss
+
+    def hopeless(self, assignment: Assignment) -> Strategy[Question, Any, bool | None]:
+        """Whether too much is lost: on few samples where models can be looked at, else by the error; None where nobody knows."""
+        loss = yield from self.look(assignment)
         if loss is None:
             loss = self.expected(assignment)
             if loss is not None and self.limit / _NEAR < loss < self.limit * _NEAR:
                 yield from self.error(assignment)
                 loss = self.expected(assignment)
-        return None if loss is None else loss > self.limit + 1e-12
+        if loss is None:
+            return None
+        if loss > self.limit + 1e-12:
+            self.dropped[assignment] = loss
+            return True
+        self.dropped.pop(assignment, None)
+        return False
 
     @property
     def foretold(self) -> bool:

@@ -5,8 +5,8 @@
    the cheapest assignment is trained (`Train`).
 2. Layers are measured alone, without labels, on a few samples; what the most precise assignment loses is known from there on.
    Where that is the float model itself, its score is known, too, and costs no evaluation.
-3. Up to the requirement: assignments that cost ever more are looked at on few samples, and the cheapest that loses no more than
-   allowed there, less what it can give up by looks (6), is evaluated; so a few times, since each evaluation makes looks surer.
+3. Up to the requirement: assignments that cost ever more are looked at on few samples, and those with few layers raised
+   (`strategies.singles`). The cheapest that loses no more than allowed there, less what it can give up by looks (6), is evaluated; so a few times, since each evaluation makes looks surer.
    Where models cannot be looked at, what their errors let expect stands for a look. Where that was not enough:
 4. Down to the requirement: the cheapest assignment within a budget of error is solved for (`tuning.cheapest`), its true
    error measured without labels and the budget corrected by it, and it is evaluated. The budget comes from what trials have

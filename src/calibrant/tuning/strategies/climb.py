@@ -10,6 +10,7 @@ from calibrant.tuning.driver import Strategy
 from calibrant.tuning.menu import Assignment
 from calibrant.tuning.questions import Question
 from calibrant.tuning.strategies.assigning import Search
+from calibrant.tuning.strategies.singles import singles
 
 __all__ = ["climb"]
 
@@ -21,7 +22,8 @@ def climb(search: Search) -> Strategy[Question, Any, Assignment | None]:
     """Return the cheapest assignment that loses no more than allowed on the samples that tell trials apart.
 
     It is None where nobody knows, or where nothing new loses so little. Of each cost that is tried it is the assignment of least
-    error. What is spent beside the cheapest assignment doubles, and is then halved between what was not enough and what was.
+    error. What is spent beside the cheapest assignment doubles, and is then halved between what was not enough and what was. Few layers
+    that bring back what was lost may cost less (`strategies.singles`).
     """
     low = search.menu.cost_of(search.lowest)
     span = search.menu.cost_of(search.top) - low
@@ -45,4 +47,6 @@ def climb(search: Search) -> Strategy[Question, Any, Assignment | None]:
         else:
             least = more
         more = 2 * more if most == math.inf else (least + most) / 2
-    return best
+    below = search.menu.cost_of(best) if best is not None else low + span
+    few = yield from singles(search, below)
+    return few if few is not None else best

@@ -97,13 +97,20 @@ def _layers(told: Mapping[str, Any]) -> Table | None:
         return None
     first = precisions[0]
     return Table(
-        ("Layer", "Ends in", *(f"Loses alone in {p}" for p in precisions), f"Cost in {first}"),
+        (
+            "Layer",
+            "Ends in",
+            *(f"Loses alone in {p}" for p in precisions),
+            f"Cost in {first}",
+            "Why not cheaper",
+        ),
         [
             (
                 r["name"],
                 r["precision"],
                 *(f"{r['errors'][p]:.3g}" for p in precisions),
                 f"{r['costs'].get(first, 0.0):,.6g}",
+                r.get("why") or "",
             )
             for r in sorted(rows, key=lambda r: -r["errors"][first])
         ],
