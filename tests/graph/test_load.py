@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, parser
 
 from calibrant.errors import ModelError
 from calibrant.graph.load import load, prepare, unsupported_subgraphs
@@ -129,6 +129,23 @@ def test_a_model_that_is_quantized_already(tmp_path: Path) -> None:
     for source in (model, path):
         with pytest.raises(ModelError, match=r"already quantized: node 'xq' is a QuantizeLinear"):
             load(source)
+
+
+def test_a_map_of_labels_is_refused_with_the_way_out() -> None:
+    """Converters of classifiers put a ZipMap behind the scores."""
+    scores = helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+    maps = helper.make_map_type_proto(TensorProto.INT64, scores)
+    model = parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 13]> g (float[n,3] x) => (float[n,3] p) { p = Softmax (x) }'
+    )
+    kind = helper.make_sequence_type_proto(maps)
+    model.graph.output.append(helper.make_value_info("z", kind))
+    model.graph.node.append(
+        helper.make_node("ZipMap", ["p"], ["z"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2])
+    )
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
+    with pytest.raises(ModelError, match="output 'z' is a map .*zipmap"):
+        load(model)
 
 
 def test_an_output_of_unknown_rank_is_accepted() -> None:

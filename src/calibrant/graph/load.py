@@ -32,6 +32,7 @@ from calibrant.graph.passes.names import has_unique_names, name_everything
 from calibrant.graph.passes.plain_gemm import plain_gemm
 from calibrant.graph.passes.simplify import simplify
 from calibrant.graph.passes.single import in_float32
+from calibrant.graph.passes.stored_weights import is_stored_weight, with_float_weights
 from calibrant.graph.proto import HoldsModel, TorchModule, held_model
 from calibrant.graph.quiet import quiet
 from calibrant.graph.sparse import with_dense_weights
@@ -71,8 +72,8 @@ def load(model: ModelLike, *, quantizers: bool = False, integers: bool = False) 
 
     Weights in external files are mapped, not read, so models over 2 GB load. A dimension written as -1 (or 0)
     becomes a free one (`free_dims`). Every node and value of the result has a name of its own: where several nodes
-    share one, or have none, they are named here, once, for all that comes later. A model that computes in float16
-    or float64 computes in float32 then; its inputs and outputs keep their types (`passes.single`).
+    share one, or have none, they are named here, once, for all that comes later. Weights that are stored as integers
+    alone become float weights (`passes.stored_weights`). A model that computes in float16 or float64 computes in float32 then; its inputs and outputs keep their types (`passes.single`).
 
     Args:
         model: Path of an ONNX file, or a model in memory, which is not changed: where names are missing or
@@ -124,7 +125,7 @@ def load(model: ModelLike, *, quantizers: bool = False, integers: bool = False) 
     if integers:  # to run it: it computes in the types that it has
         return loaded
     with quiet("onnx_ir", "onnxscript"):
-        return in_float32(loaded)
+        return in_float32(loaded if quantizers else with_float_weights(loaded))
 
 
 def _read(path: Path) -> ir.Model:
@@ -168,7 +169,24 @@ def _check_external_data(model: ir.Model) -> None:
                 )
 
 
+def _refuse_maps(proto: onnx.ModelProto, name: str) -> None:
+    """Refuse tables from labels to scores, which converters of classifiers put behind the scores (ZipMap)."""
+    for kind, values in (("input", proto.graph.input), ("output", proto.graph.output)):
+        for value in values:
+            of = value.type.sequence_type.elem_type if _is(value.type, "sequence") else value.type
+            if _is(of, "map"):
+                raise ModelError(
+                    f"{name[0].upper() + name[1:]}: {kind} '{value.name}' is a map from labels to scores; inputs and outputs are "
+                    "tensors. Convert the model without ZipMap (skl2onnx: options={'zipmap': False}), or cut that node off."
+                )
+
+
+def _is(kind: onnx.TypeProto, of: str) -> bool:
+    return kind.WhichOneof("value") == f"{of}_type"
+
+
 def _check(proto: onnx.ModelProto, name: str, path: Path | None = None) -> None:
+    _refuse_maps(proto, name)
     try:
         if path is not None and _has_external_data(proto):
             onnx.checker.check_model(str(path))  # by path, so that external files are found
@@ -191,7 +209,7 @@ def _first_line(error: Exception) -> str:
 
 def _refuse_quantized(model: ir.Model, name: str, refused: frozenset[str]) -> None:
     for node in model.graph.all_nodes():
-        if node.op_type in refused:
+        if node.op_type in refused and not is_stored_weight(node):
             label = node.name or (node.outputs[0].name if node.outputs else "")
             keep = (
                 ", or keep the scales it has: 'activation: from-model' in a recipe"

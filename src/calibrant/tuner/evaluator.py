@@ -485,7 +485,7 @@ def evaluator_of(
         from calibrant.analysis.tasks.registry import task_metric
         from calibrant.tuner.corpus import ByCorpus
 
-        found = task_metric(metric)
+        found = task_metric(metric, beside=LIKENESSES)
         share = holdout if isinstance(found, BatchMetric) else holdout_of_all
         samples = Samples(data, original, runtime, batch_size, preprocess, share, workers=workers)
         if not isinstance(found, BatchMetric):

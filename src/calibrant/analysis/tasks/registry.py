@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from calibrant.algorithms.options import build, describe_options
@@ -59,11 +59,12 @@ def about(name: str) -> tuple[str, list[str]]:
     return (inspect.getdoc(kind) or "").split("\n", 1)[0], options
 
 
-def task_metric(asked: str) -> BatchMetric | CorpusMetric:
+def task_metric(asked: str, *, beside: Sequence[str] = ()) -> BatchMetric | CorpusMetric:
     """Return a metric by name.
 
     Args:
         asked: A name, and options behind commas: `psnr,peak=255`.
+        beside: Names that the caller takes besides, for the message.
 
     Raises:
         ConfigValueError: An unknown name or option; it lists what there is.
@@ -77,8 +78,8 @@ def task_metric(asked: str) -> BatchMetric | CorpusMetric:
     known = name in TASK_METRICS or re.fullmatch(r"top[1-9]\d*", name) is not None
     if not known:
         raise ConfigValueError(
-            f"Unknown metric '{name}'. Known: {names()} (any top<k>), or module:function."
-            + did_you_mean(name, TASK_METRICS)
+            f"Unknown metric '{name}'. Known: {', '.join((*TASK_METRICS, *beside))} (any top<k>), or module:function."
+            + did_you_mean(name, (*TASK_METRICS, *beside))
         )
     given: dict[str, Any] = {}
     for option in rest:

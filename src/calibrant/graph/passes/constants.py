@@ -40,6 +40,7 @@ __all__ = [
     "fold_constants",
     "lift_constants",
     "note_what_is_left",
+    "put_constants",
     "why_not_folded",
 ]
 
@@ -82,7 +83,7 @@ def lift_constants(model: ir.Model) -> None:
     for graph in list(model.graphs()):
         for node in list(graph):
             if node.op_type == "Constant" and (tensor := _tensor(node)) is not None:
-                _put(graph, names, node, [tensor])
+                put_constants(graph, names, node, [tensor])
 
 
 def _tensor(node: ir.Node) -> ir.TensorProtocol | None:
@@ -125,7 +126,7 @@ def fold_constants(model: ir.Model, *, shapes: bool = False) -> None:
             if found is None:
                 found = _computed(node, model)
             if found is not None:
-                _put(graph, names, node, [ir.tensor(x) for x in found])
+                put_constants(graph, names, node, [ir.tensor(x) for x in found])
 
 
 def _computed(node: ir.Node, model: ir.Model) -> list[Array] | None:
@@ -216,7 +217,7 @@ def _evaluated(node: ir.Node, feeds: Mapping[str, Array], model: ir.Model) -> li
     return [np.ascontiguousarray(x) if np.ndim(x) else np.asarray(x) for x in results]
 
 
-def _put(
+def put_constants(
     graph: ir.Graph, names: Names, node: ir.Node, results: Sequence[ir.TensorProtocol]
 ) -> None:
     """Put initializers into the place of a node's outputs, under their names; take out the node.
