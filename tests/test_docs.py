@@ -43,6 +43,12 @@ PAGES = [
     ROOT / "examples" / "README.md",
     *sorted(DOCS.rglob("*.md")),
 ]
+#: Pages whose links are checked: the site has these as well.
+LINKED = [
+    *PAGES,
+    ROOT / "benchmarks" / "README.md",
+    *sorted((ROOT / "benchmarks" / "results").glob("*.md")),
+]
 FENCE = re.compile(r"<!-- (\w+) -->\n```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 #: Numbers that pages take from the code: page, sentence, values.
@@ -223,18 +229,29 @@ def test_every_figure_of_the_readme_stands_in_the_results():
 # ------------------------------------------------------------------------------------------- structure
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", LINKED, ids=name_of)
 def test_links_lead_somewhere(page):
+    """As the build of the site checks them, which CI leaves out; what lies outside of docs/ has to be text to be shown."""
     for target in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
         if target.startswith("http"):
             continue
         path, _, anchor = target.partition("#")
         linked = (page.parent / path).resolve() if path else page
         assert linked.exists(), f"{name_of(page)} links {target}"
+        shown = linked.is_relative_to(DOCS) or linked.suffix in {".md", *site_languages()}
+        assert shown, f"{name_of(page)} links {target}, which the site cannot show"
         if anchor:
             heads = re.findall(r"^#+ (.+)$", text_of(linked), re.MULTILINE)
             anchors = [re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in heads]
             assert anchor in anchors, f"{name_of(page)} links {target}"
+
+
+def site_languages() -> set[str]:
+    """Return the kinds of code that become a page of the site, from the hook that makes it."""
+    text = text_of(ROOT / "scripts" / "_site.py")
+    found = re.search(r"^LANGUAGES = ({.*})$", text, re.MULTILINE)
+    assert found is not None
+    return set(ast.literal_eval(found[1]))
 
 
 def test_the_site_has_every_page():

@@ -180,3 +180,19 @@ def test_a_channel_that_one_scale_rounds_to_zero_is_named() -> None:
     ]
     assert warning.startswith("Channels 2 of weight 'w' of layer 'y' became 0")
     assert not [w for w in quantize(model, batches(feeds)).summary["warnings"] if "became" in w]
+
+
+@pytest.mark.parametrize(("size", "named"), [(1e-30, False), (1e-6, True)])
+def test_a_dead_channel_is_not_named_and_a_lost_one_is(size: float, named: bool) -> None:
+    """Training with decay leaves numbers such as 1e-38, whose bias needs a wider step; nothing is lost with them."""
+    w = Weights(54)
+    weight, bias = w.dense(8, 4), w.vector(4)
+    weight[:, 2] *= size
+    bias[2] = 1e9 * size / 1e-6 if named else 1.0
+    model, feeds = build(
+        "net (float[N,8] x) => (float[N,4] y) { y = Gemm (x, w, b) }",
+        {"w": weight, "b": bias},
+        normal(8),
+    )
+    said = [w for w in quantize(model, batches(feeds)).summary["warnings"] if "became 0" in w]
+    assert bool(said) == named

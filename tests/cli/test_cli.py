@@ -283,7 +283,7 @@ def test_demo_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (["quantize", "model.onnx", "--data", "calib.npz", "--frob"], 2, "No such option: --frob"),
         (["quantize", "model.onnx"], 4, "no calibration data. Give some (--data)"),
         (["frobnicate"], 2, "frobnicate"),
-        (["tune", "model.onnx", "--data", "calib.npz", "--metric", "sqnr", "--min", "25", "--out", "o"], 5, "Did you mean 'sqnr_db'"),
+        (["tune", "model.onnx", "--data", "calib.npz", "--metric", "sqnr", "--min", "25", "--out", "o"], 5, "or 'sqnr_db'?"),
         (["evaluate", "gone.onnx", "--data", "eval.npz", "--metric", "top1"], 3, "does not exist"),
         (["evaluate", "model.onnx", "--data", "calib.npz", "--metric", "top1"], 4, "no array 'labels'"),
         (["evaluate", "model.onnx", "--data", "eval.npz", "--metric", "top0"], 5, "Unknown metric 'top0'"),

@@ -144,7 +144,7 @@ def test_a_map_of_labels_is_refused_with_the_way_out() -> None:
         helper.make_node("ZipMap", ["p"], ["z"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2])
     )
     model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
-    with pytest.raises(ModelError, match="output 'z' is a map .*zipmap"):
+    with pytest.raises(ModelError, match=r"output 'z' is a map .*zipmap"):
         load(model)
 
 

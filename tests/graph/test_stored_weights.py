@@ -31,7 +31,7 @@ blocks (float[n, 8] x) => (float[n, 6] y) {{
 def stored() -> onnx.ModelProto:
     r = np.random.default_rng(0)
     model = parser.parse_model(STORED)
-    given = {
+    given: dict[str, np.ndarray] = {
         "integers": r.integers(-127, 127, (8, 6)).astype(np.int8),
         "scale": np.geomspace(0.001, 0.1, 6).astype(np.float32),
         "v": r.normal(0, 0.4, (6, 3)).astype(np.float32),
@@ -55,7 +55,7 @@ def test_each_block_has_its_scale(axis, block):
     shape = [8, 6]
     shape[axis] //= block
     model = parser.parse_model(BLOCKS.format(axis=axis, block=block))
-    given = {
+    given: dict[str, np.ndarray] = {
         "integers": r.integers(0, 255, (8, 6)).astype(np.uint8),
         "scale": r.uniform(0.001, 0.1, shape).astype(np.float32),
         "zero": r.integers(100, 150, shape).astype(np.uint8),

@@ -182,7 +182,7 @@ def _refuse_maps(proto: onnx.ModelProto, name: str) -> None:
 
 
 def _is(kind: onnx.TypeProto, of: str) -> bool:
-    return kind.WhichOneof("value") == f"{of}_type"
+    return bool(kind.WhichOneof("value") == f"{of}_type")
 
 
 def _check(proto: onnx.ModelProto, name: str, path: Path | None = None) -> None:

@@ -11,12 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from calibrant.plan import WeightDecision
 from calibrant.plan.folding import float_weight
 from calibrant.solution import Solution
 from calibrant.stats import TensorStats
 
 __all__ = ["lost_channels", "lost_tensors"]
 
+#: Beside a bias that hides it, a channel is dead that has less than this share of the weight's largest number: such numbers
+#: (1e-38 and the like) are left by training with decay, and are below the last digit of what they are added to in float32.
+_DEAD = 2.0**-24
 #: So many channels are named in one sentence.
 _NAMED = 8
 
@@ -41,15 +45,22 @@ def _lost_channels(solution: Solution) -> Iterator[str]:
         kept = layer.values if layer.residual is None else (layer.values | layer.residual)
         steps = kept.reshape(1, -1) if axis is None else np.moveaxis(kept, axis, 0)
         others = tuple(range(1, rows.ndim))
-        lost = np.flatnonzero(rows.any(axis=others) & ~steps.any(axis=others))
+        sizes = np.abs(rows).max(axis=others)
+        said = sizes > (0 if _by_rule(w) else _DEAD * sizes.max())
+        lost = np.flatnonzero(said & ~steps.any(axis=others))
         if not lost.size:
             continue
-        largest = float(np.abs(rows[lost]).max())
+        largest = float(sizes[lost].max())
         which = f"Channels {_listed(lost.tolist())} of" if axis is not None else "All of"
         yield (
             f"{which} weight '{w.weight}' of layer '{w.layer}' became 0: up to {largest:.3g} is less than half a step of "
             f"{float(np.max(layer.weight.scale)):.3g}. {_why(solution, w.layer)}"
         )
+
+
+def _by_rule(w: WeightDecision) -> bool:
+    """Whether something else than a bias makes channels 0: a rule of a vendor, or one scale for all of them."""
+    return w.spec.tiny_to_one or (w.spec.axis is None and w.channel_axis is not None)
 
 
 def _why(solution: Solution, layer: str) -> str:
