@@ -124,6 +124,7 @@ CASES: list[Case] = [
     ("Shape", [X4], [], {"start": 1, "end": -1}),
     ("Size", [X4], [], {}),
     ("Cast", [X4 * 3], [], {"to": TensorProto.INT32}),
+    ("CastLike", [X4 * 3, np.ones(1, np.int64)], [], {}),
     ("CumSum", [X2], [np.array(1, dtype=np.int64)], {"exclusive": 1, "reverse": 1}),
     ("Trilu", [normal(4, 4)], [np.array(1, dtype=np.int64)], {"upper": 0}),
     ("Identity", [X2], [], {}),

@@ -1,6 +1,6 @@
 """Bring a model to the part that computes: what is known beforehand is computed, what only hands on goes.
 
-    lift constants → dropouts, identities → fold constants → dissolve Ifs, and again until no node goes
+    lift constants → dropouts, identities → type casts → fold constants → dissolve Ifs, and again until no node goes
 
 The outputs keep their names, types, order and values.
 """
@@ -12,6 +12,7 @@ import onnx_ir.passes.common as common
 
 from calibrant.graph.inferred import infer_shapes
 from calibrant.graph.passes.branches import dissolve_branches
+from calibrant.graph.passes.casts import has_untyped_casts, type_casts
 from calibrant.graph.passes.constants import fold_constants, lift_constants
 from calibrant.graph.passes.dropout import pass_dropouts
 from calibrant.graph.passes.identities import remove_identities
@@ -34,7 +35,9 @@ def simplify(model: ir.Model) -> None:
         branching = any(node.op_type == "If" for node in model.graph.all_nodes())
         if branching:
             forget_inferred_shapes(model)
+        if branching or has_untyped_casts(model):
             infer_shapes(model)
+        type_casts(model)
         fold_constants(model, shapes=branching)
         dissolved = dissolve_branches(model)
         remove_unused(model)

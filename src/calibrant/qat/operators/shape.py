@@ -251,6 +251,12 @@ def cast(x: Tensor, *, to: int, saturate: int = 1, round_mode: str = "up") -> Te
     return y
 
 
+@operator("CastLike")
+def cast_like(x: Tensor, y: Tensor, *, saturate: int = 1, round_mode: str = "up") -> Tensor:
+    """Change the type to that of another tensor."""
+    return x.to(y.dtype)
+
+
 @operator("CumSum", static=(1,))
 def cumulative_sum(x: Tensor, axis: Any, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
     """Add up along an axis."""
