@@ -39,7 +39,11 @@ def print_trained(fitted: Fitted, metric: str, files: Sequence[Path]) -> None:
             f"What is deployed is what was trained: {agreement['typical_db']:.1f} dB in the median{top} on {agreement['samples']} samples."
         )
     if agreement is not None and agreement["integers_db"] is not None:
-        out.print(f"With integer sums, as devices have them: {agreement['integers_db']:.1f} dB.")
+        left = agreement["integers_left_out"]
+        but = f" ({', '.join(left)} compared in floats)" if left else ""
+        out.print(
+            f"With integer sums, as devices have them: {agreement['integers_db']:.1f} dB{but}."
+        )
     for note in fitted.notes:
         out.print(note)
     if not fitted.better:

@@ -8,7 +8,7 @@ from that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +56,8 @@ class Agreement:
             asked for.
         integers_top1: Share of equal answers there.
         integers_typical_db: The median of the SQNR of single samples there.
+        integers_left_out: Quantized layers that have no integer sums, in the module or in the deployed model: they add up
+            channels of different scales, or have no bias that is a constant. They were compared in floats.
     """
 
     samples: int
@@ -66,6 +68,7 @@ class Agreement:
     integers_db: float | None = None
     integers_top1: float | None = None
     integers_typical_db: float | None = None
+    integers_left_out: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -130,7 +133,7 @@ def outputs_of(
     outputs: Sequence[str],
     feeds: Sequence[Mapping[str, Array]],
     *,
-    by: type[Interpreter] | None = None,
+    by: Callable[[GraphModule], Interpreter] | None = None,
 ) -> list[dict[str, Array]]:
     """Return what a module answers to feeds, by the names of the model's outputs; it is in evaluation meanwhile.
 
@@ -173,6 +176,7 @@ def agreement_of(
     runtime: Runtime = CPU,
     *,
     integers: bool = False,
+    layers: Sequence[str] = (),
 ) -> Agreement:
     """Compare a trained module with the deployed model.
 
@@ -183,6 +187,7 @@ def agreement_of(
         feeds: Samples.
         runtime: Where the deployed model runs.
         integers: Compare both with integer sums, too, on a few of the samples.
+        layers: Layers that are quantized; those without integer sums are told.
     """
     theirs = run(deploy, feeds, optimize=False, integers=False, runtime=runtime)
     names = list(theirs[0])
@@ -198,15 +203,28 @@ def agreement_of(
     samples = sum(len(x) if np.ndim(x) else 1 for x in sizes)
     top1 = found[0].top1_agreement if found else None
     whole_db = whole_top1 = whole_typical = None
+    left: set[str] = set()
     if integers:
         few = feeds[:EXACT_FEEDS]
-        wanted = integer_outputs(deploy, few, runtime)[0]
-        given = outputs_of(module, inputs, names, few, by=IntegerSums)
+        wanted, in_integers = integer_outputs(deploy, few, runtime)
+        of_module = IntegerSums(module)
+        given = outputs_of(module, inputs, names, few, by=lambda _: of_module)
+        left = set(layers) - (of_module.done & set(in_integers))
         sums = compare(wanted, given)
         whole_typical = _typical(wanted, given)
         whole_db = min((q.sqnr_db for q in sums), default=float("inf"))
         whole_top1 = sums[0].top1_agreement if sums else None
-    return Agreement(samples, worst, top1, typical, float32, whole_db, whole_top1, whole_typical)
+    return Agreement(
+        samples,
+        worst,
+        top1,
+        typical,
+        float32,
+        whole_db,
+        whole_top1,
+        whole_typical,
+        tuple(sorted(left)),
+    )
 
 
 def _typical(reference: list[dict[str, Array]], values: list[dict[str, Array]]) -> float:

@@ -8,6 +8,7 @@ Calibration comes first, always: training begins with the best ranges that calib
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -52,6 +53,8 @@ from calibrant.tuning.solved import Solved
 from calibrant.tuning.store import Store
 
 __all__ = ["Trainable", "prepare", "trainable"]
+
+_log = logging.getLogger(__name__)
 
 #: Feeds of the probe that the module and the deployed model are compared on.
 HELD_FEEDS = 16
@@ -286,6 +289,7 @@ class Trainable:
                 "float32_db": agreement.float32_db,
                 "integers_db": agreement.integers_db,
                 "integers_top1": agreement.integers_top1,
+                "integers_left_out": list(agreement.integers_left_out),
             }
         }
         return replace(result, summary={**result.summary, "training": training})
@@ -302,17 +306,31 @@ class Trainable:
         """
         held = list(feeds) or self.probe.feeds[:HELD_FEEDS]
         return agreement_of(
-            self.module, result.deploy, self.inputs, held, self.runtime, integers=integers
+            self.module,
+            result.deploy,
+            self.inputs,
+            held,
+            self.runtime,
+            integers=integers,
+            layers=[w.layer for w in self.solution.plan.weights],
         )
 
     def integers(self, feeds: Sequence[Any] = ()) -> list[dict[str, npt.NDArray[Any]]]:
         """Return what the network answers on a device with integer accumulators, sums exact whatever their order.
 
+        Layers that add up channels of different scales have no such sums: they compute in floats, and a warning of this module's
+        logger names them (so does `convert(measure=True)`, in `summary["training"]["agreement"]["integers_left_out"]`).
+
         Args:
             feeds: Samples: input -> array; those of the probe where there are none.
         """
         held = list(feeds) or self.probe.feeds[:HELD_FEEDS]
-        return outputs_of(self.module, self.inputs, self.outputs, held, by=IntegerSums)
+        sums = IntegerSums(self.module)
+        found = outputs_of(self.module, self.inputs, self.outputs, held, by=lambda _: sums)
+        left = {w.layer for w in self.solution.plan.weights} - sums.done
+        if left:
+            _log.warning("Without integer sums: %s.", ", ".join(sorted(left)))
+        return found
 
 
 def prepare(

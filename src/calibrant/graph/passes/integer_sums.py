@@ -48,13 +48,13 @@ class _Read:
 
     Args:
         value: The integers as they are stored.
-        zero: Zero point.
+        zero: Zero point, int64 () or (channels,).
         scale: Scale, float32 () or (channels,).
-        axis: Axis of the channels; None for one scale.
+        axis: Axis of the channels; None where both are one number.
     """
 
     value: ir.Value
-    zero: int
+    zero: Array
     scale: Array
     axis: int | None
 
@@ -75,8 +75,9 @@ class _Term:
 def with_integer_sums(model: ir.Model) -> tuple[ir.Model, tuple[str, ...]]:
     """Return a model whose quantized layers add up integers, and the names of these layers.
 
-    Layers that multiply what has no constant weight, whose input has scales by channel, that are not quantized, or that add up
-    more products than digits can be made for, stay as they are.
+    An input may have a zero point for each channel, and a depthwise convolution, which adds up no channels, a scale for each of them.
+    Layers that multiply what has no constant weight, that add up channels of different scales, that are not quantized, or that add
+    up more products than digits can be made for, stay as they are.
 
     Args:
         model: A model with QuantizeLinear and DequantizeLinear; it is not changed.
@@ -109,7 +110,7 @@ class _Layer:
     def of(cls, node: ir.Node) -> _Layer | None:
         """Return it; None where it is none."""
         x, w = _read(node.inputs[0]), _read(node.inputs[1])
-        if x is None or w is None or x.axis is not None or w.value.const_value is None:
+        if x is None or w is None or w.value.const_value is None or w.zero.ndim:
             return None
         if any(float(_attribute(node, a, 1.0)) != 1.0 for a in ("alpha", "beta")):
             return None
@@ -117,13 +118,12 @@ class _Layer:
         if w.axis is not None and w.axis % rank != _weight_axis(node, rank):
             return None
         integers = w.value.const_value.numpy().astype(np.int64) - w.zero
-        scale = np.asarray(x.scale * w.scale, dtype=np.float32)
-        if (
-            node.op_type == "ConvTranspose"
-            and w.axis is not None
-            and _attribute(node, "group", 1) != 1
-        ):
+        of_x = _by_output(node, x, integers)
+        if of_x is None:
             return None
+        scale = np.asarray(of_x * w.scale, dtype=np.float32)
+        if node.op_type == "ConvTranspose" and scale.ndim:
+            scale = np.tile(scale, _attribute(node, "group", 1))
         bias, whole = None, False
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             held = _bias(node.inputs[2], scale)
@@ -148,7 +148,10 @@ class _Layer:
             return add_constant(graph, names.fresh(f"{name}_{what}"), data)
 
         x = op("Cast", self.x.value, to=ir.DataType.FLOAT)
-        x = op("Sub", x, constant("zero", np.array(self.x.zero, dtype=np.float32)))
+        zero = self.x.zero.astype(np.float32)
+        if zero.ndim and self._is_conv:  # channels of products of matrices are the last axis
+            zero = zero.reshape(-1, *[1] * (self.w.ndim - 2))
+        x = op("Sub", x, constant("zero", zero))
         if node.op_type in ("Gemm", "MatMul"):
             wide = op("Cast", x, to=ir.DataType.DOUBLE)
             kept = {k: a.value for k, a in node.attributes.items() if k in ("transA", "transB")}
@@ -226,17 +229,35 @@ def _read(value: ir.Value | None) -> _Read | None:
     source = producer.inputs[0]
     if source is None or not held or held[0] is None or _attribute(producer, "block_size", 0):
         return None
-    scale = held[0].numpy().astype(np.float32)
-    zeros = (
-        held[1].numpy().astype(np.int64) if len(held) > 1 and held[1] is not None else np.zeros(1)
-    )
     if len(held) > 1 and producer.inputs[2] is not None and held[1] is None:
         return None
-    if (zeros != zeros.flat[0]).any():
-        return None
-    if scale.size == 1:
-        return _Read(source, int(zeros.flat[0]), scale.reshape(()), None)
-    return _Read(source, int(zeros.flat[0]), scale, int(_attribute(producer, "axis", 1)))
+    scale = _single(held[0].numpy().astype(np.float32))
+    zero = np.zeros((), dtype=np.int64)
+    if len(held) > 1 and held[1] is not None:
+        zero = _single(held[1].numpy().astype(np.int64))
+    axis = int(_attribute(producer, "axis", 1)) if scale.ndim or zero.ndim else None
+    return _Read(source, zero, scale, axis)
+
+
+def _single(values: Array) -> Array:
+    """Return one number where all are the same."""
+    return values.reshape(-1)[0] if (values == values.flat[0]).all() else values
+
+
+def _by_output(node: ir.Node, x: _Read, w: Array) -> Array | None:
+    """Return the scale of what an output adds up, () or (out,); None where channels of different scales are added up."""
+    if x.axis is None:
+        return x.scale
+    if node.op_type in _CONVOLUTIONS:
+        if x.axis != 1:
+            return None
+        if not x.scale.ndim:
+            return x.scale
+        depthwise = node.op_type == "Conv" and w.shape[1] == 1
+        return np.repeat(x.scale, w.shape[0] // len(x.scale)) if depthwise else None
+    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    last = shape is not None and x.axis % len(shape) == len(shape) - 1
+    return x.scale if last and not x.scale.ndim and not _attribute(node, "transA", 0) else None
 
 
 def _bias(value: ir.Value, scale: Array) -> tuple[Array, bool] | None:
@@ -245,6 +266,8 @@ def _bias(value: ir.Value, scale: Array) -> tuple[Array, bool] | None:
         return value.const_value.numpy(), False
     held = _read(value)
     if held is None or held.value.const_value is None:
+        return None
+    if held.zero.ndim:
         return None
     integers = held.value.const_value.numpy().astype(np.int64) - held.zero
     if np.array_equal(
@@ -265,7 +288,7 @@ def _reach(x: _Read) -> tuple[int, int]:
     bits = dtype.bitwidth
     signed = dtype.name.startswith("INT")
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    return low - x.zero, high - x.zero
+    return int(np.min(low - x.zero)), int(np.max(high - x.zero))
 
 
 def _sums(node: ir.Node, w: Array) -> tuple[int, ...]:
