@@ -7,18 +7,16 @@ from typing import Any
 
 import onnx_ir as ir
 
-from calibrant.analysis.evaluate import evaluate
-from calibrant.analysis.tasks.registry import task_metric
-from calibrant.data.imports import is_function_name
 from calibrant.graph.load import load
 from calibrant.graph.modules import as_model
 from calibrant.plan.fixed import with_fixed
 from calibrant.progress import Callback
-from calibrant.qat.fitting import Fitted, fit
-from calibrant.qat.judge import Evaluate
+from calibrant.qat.fitting import Fitted, check_asked, check_enough, fit
+from calibrant.qat.labels import check_labels
 from calibrant.qat.run_state import Folder
 from calibrant.qat.samples import read_samples
 from calibrant.qat.trainable import prepare
+from calibrant.qat.verdict import Verdict
 from calibrant.recipe import Recipe
 
 __all__ = ["train_files"]
@@ -86,13 +84,30 @@ def train_files(
     Returns:
         What training came to, and the files.
     """
+    check_asked(
+        epochs=epochs,
+        minutes=minutes,
+        lr=lr,
+        batch_size=batch_size,
+        loss=loss,
+        augment=augment,
+        bn=bn,
+        device=device,
+    )
     run = Folder(out, {})
     if resume:
         run.check()
     else:
         run.clear()
     model = as_model(model, example, data)
-    samples = read_samples(with_fixed(load(model), recipe), data, preprocess)
+    original = load(model)
+    samples = read_samples(with_fixed(original, recipe), data, preprocess)
+    check_enough(samples)
+    if loss == "labels":
+        check_labels(samples.extras, original)
+    verdict = Verdict.of(evaluation, metric, preprocess, provider, threads)
+    if verdict is not None:
+        verdict.begin(with_fixed(original, recipe))
     out.mkdir(parents=True, exist_ok=True)  # from here on there is a run to go on with
     qat = prepare(
         model,
@@ -106,7 +121,7 @@ def train_files(
     fitted = fit(
         qat,
         samples,
-        verdict=_scorer(evaluation, metric, preprocess, provider, threads),
+        verdict=None if verdict is None else verdict.of_run(qat.solution.original),
         epochs=epochs,
         minutes=minutes,
         lr=lr,
@@ -125,26 +140,3 @@ def train_files(
         ir.save(fitted.result.float_model, out / TRAINED)
         files.append(out / TRAINED)
     return fitted, files
-
-
-def _scorer(
-    data: Any,
-    metric: str | None,
-    preprocess: str | Path | None,
-    provider: str,
-    threads: int | None,
-) -> Evaluate | None:
-    """Return what scores a model, more being better; None where there is no evaluation data."""
-    if data is None or metric is None:
-        return None
-    sign = 1.0
-    if not is_function_name(metric) and not task_metric(metric).higher_is_better:
-        sign = -1.0
-
-    def score(model: ir.Model) -> float:
-        found = evaluate(
-            model, data, metric, preprocess=preprocess, provider=provider, threads=threads
-        )
-        return sign * found.value
-
-    return score

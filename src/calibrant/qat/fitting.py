@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from calibrant.analysis.parts import parts_of
-from calibrant.errors import ConfigValueError
+from calibrant.errors import ConfigValueError, DataError
 from calibrant.qat.augmentation import Augment, augment_of
 from calibrant.qat.judge import Evaluate, Held
 from calibrant.qat.loop import Asked, Loop
-from calibrant.qat.losses import Distill, Loss, loss_of
+from calibrant.qat.losses import Distill, Loss, check_loss, loss_of
 from calibrant.qat.networks import FloatNetwork, QuantizedNetwork
 from calibrant.qat.rates import suggested_rate
 from calibrant.qat.run_state import FLOAT, Check, Folder
@@ -28,7 +28,7 @@ from calibrant.qat.samples import TrainingData, read_samples
 from calibrant.qat.trainable import Trainable
 from calibrant.results import QuantizedModel
 
-__all__ = ["Check", "Fitted", "fit"]
+__all__ = ["Check", "Fitted", "check_asked", "check_enough", "fit"]
 
 #: Samples that are held back to score on, where no evaluation is given: this share, at most so many.
 HELD_SHARE, HELD_SAMPLES = 0.1, 512
@@ -126,9 +126,16 @@ def fit(
             on in.
         DataError: The samples do not fit the model.
     """
-    _check_asked(epochs, minutes, lr, batch_size, device)
-    if bn not in BN:
-        raise ConfigValueError(f"bn is '{bn}'; it is one of {', '.join(BN)}.")
+    check_asked(
+        epochs=epochs,
+        minutes=minutes,
+        lr=lr,
+        batch_size=batch_size,
+        loss=loss,
+        augment=augment,
+        bn=bn,
+        device=device,
+    )
     if qat.runtime.threads is not None:
         torch.set_num_threads(qat.runtime.threads)
     rate = lr if lr is not None else suggested_rate(qat.solution)
@@ -143,6 +150,7 @@ def fit(
     wanted = loss_of(loss, model, parts)
     held = None
     if evaluate is None:
+        check_enough(data)
         data, held = data.split(min(HELD_SAMPLES, max(1, int(HELD_SHARE * len(data)))))
     size = data.batch_size(batch_size)
     per_epoch = len(data) // size
@@ -279,9 +287,22 @@ def _summary(
     return {**result.summary, "training": training}
 
 
-def _check_asked(
-    epochs: float | None, minutes: float | None, lr: float | None, batch_size: int, device: str
+def check_asked(
+    *,
+    epochs: float | None,
+    minutes: float | None,
+    lr: float | None,
+    batch_size: int,
+    loss: str | Loss,
+    augment: str | Augment | None,
+    bn: str,
+    device: str,
 ) -> None:
+    """Check what a run is told; the arguments are those of `fit`.
+
+    Raises:
+        ConfigValueError: Something is out of range, there is no such function, or the device is not there.
+    """
     if epochs is not None and minutes is not None:
         raise ConfigValueError("epochs and minutes are given; one of them can be.")
     for name, value in (("epochs", epochs), ("minutes", minutes), ("lr", lr)):
@@ -289,8 +310,25 @@ def _check_asked(
             raise ConfigValueError(f"{name} is {value}; it is above 0.")
     if batch_size < 1:
         raise ConfigValueError(f"batch_size is {batch_size}; it is 1 or more.")
+    if bn not in BN:
+        raise ConfigValueError(f"bn is '{bn}'; it is one of {', '.join(BN)}.")
+    check_loss(loss)
+    augment_of(augment)
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as e:
         why = str(e).splitlines()[0]
         raise ConfigValueError(f"The device '{device}' cannot be used: {why}") from e
+
+
+def check_enough(data: TrainingData) -> None:
+    """Check that there are samples to train on beside those that are held back.
+
+    Raises:
+        DataError: There are not.
+    """
+    least = 2 * (data.fixed or 1)
+    if len(data) < least:
+        raise DataError(
+            f"There are {len(data)} training samples; at least {least} are needed, since some are held back to score on."
+        )

@@ -1,7 +1,7 @@
 """What a network is trained for: to answer as the float network does, to give the labels, or a function of yours.
 
     distill     outputs like those of the float network; needs no labels
-    labels      cross entropy with an array `labels` beside the inputs
+    labels      cross entropy with an array `labels` beside the inputs (`labels`)
     module:function   called with outputs, the float network's outputs and the extras; returns a number to make small
 
 An output that ranks classes, (samples, classes) or behind a Softmax, is compared as a distribution:
@@ -27,9 +27,10 @@ from torch.nn import functional as F  # noqa: N812
 
 from calibrant.analysis.parts import Part
 from calibrant.data.imports import import_function, is_function_name
-from calibrant.errors import ConfigValueError, DataError
+from calibrant.errors import ConfigValueError
+from calibrant.qat.labels import Labels
 
-__all__ = ["Loss", "loss_of"]
+__all__ = ["Distill", "Loss", "check_loss", "loss_of"]
 
 #: Outputs, the float network's outputs, and what else the source has of the samples -> what is made small.
 Loss = Callable[[tuple[Tensor, ...], tuple[Tensor, ...], Mapping[str, Tensor]], Tensor]
@@ -54,12 +55,26 @@ def loss_of(name: str | Loss, model: ir.Model, parts: Sequence[Sequence[Part]]) 
     if is_function_name(name):
         function: Loss = import_function(name, what="Loss", error=ConfigValueError)
         return function
+    check_loss(name)
+    kinds = [_kind(v) for v in model.graph.outputs]
     if name == "labels":
-        return _labels
-    if name == "distill":
-        kinds = [_kind(v) for v in model.graph.outputs]
-        return Distill(tuple(kinds), tuple(tuple(p) for p in parts))
-    raise ConfigValueError(f"The loss is '{name}'; it is 'distill', 'labels', or module:function.")
+        return Labels(probabilities=kinds[0] == "probabilities")
+    return Distill(tuple(kinds), tuple(tuple(p) for p in parts))
+
+
+def check_loss(name: str | Loss) -> None:
+    """Check the name of a loss.
+
+    Raises:
+        ConfigValueError: There is no such loss.
+    """
+    if callable(name) or name in ("distill", "labels"):
+        return
+    if not is_function_name(name):
+        raise ConfigValueError(
+            f"The loss is '{name}'; it is 'distill', 'labels', or module:function."
+        )
+    import_function(name, what="Loss", error=ConfigValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +139,3 @@ def _taken(part: Part, x: Tensor) -> Tensor:
         blocks = [x[(slice(None),) * axis + (slice(a, b),)] for a, b in ranges]
         x = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=axis)
     return x
-
-
-def _labels(
-    outputs: tuple[Tensor, ...], wanted: tuple[Tensor, ...], extras: Mapping[str, Tensor]
-) -> Tensor:
-    if "labels" not in extras:
-        raise DataError(
-            "The loss 'labels' needs an array 'labels' beside the inputs; 'distill' needs none."
-        )
-    logits = outputs[0].reshape(outputs[0].shape[0], -1)
-    return F.cross_entropy(logits, extras["labels"].long().reshape(-1))
