@@ -16,9 +16,12 @@ import yaml
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
+import onnx
+
 from calibrant.cli import main
 from calibrant.demo.digits import MODEL, evaluation
 from calibrant.qat.checkpoint import load_checkpoint
+from tests.models import NETS
 from tests.qat.quick import RECIPE
 
 #: The command, with a checkpoint behind every step.
@@ -133,3 +136,38 @@ def test_a_run_that_is_killed_before_it_trains_begins_at_its_start(asked, whole,
     check_same(tmp_path, whole)
     said = json.loads((tmp_path / "summary.json").read_text("utf-8"))["training"]
     assert "no state to go on with" in said["notes"][0]
+
+
+#: The command, with a checkpoint behind every step; it is killed behind its seventh step, before that step is on disk.
+KILLED = """
+import os, signal, sys
+from calibrant.cli import main
+from calibrant.qat import loop
+loop.CHECKPOINT_SECONDS = 0.0
+step = loop.Loop._step
+def killed(self, *args):
+    taken = step(self, *args)
+    if self.state.step == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return taken
+loop.Loop._step = killed
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_small_run_that_is_killed_within_an_epoch_comes_to_the_same(tmp_path):
+    model, feeds = NETS["conv_bn_relu"]()
+    onnx.save(model, tmp_path / "net.onnx")
+    np.savez(tmp_path / "train.npz", x=feeds(batch=50, seed=1)["x"])
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE), encoding="utf-8")
+    asked = ["train", str(tmp_path / "net.onnx"), "--data", str(tmp_path / "train.npz")]
+    asked += ["--recipe", str(tmp_path / "recipe.yaml"), "--epochs", "2", "--batch-size", "9"]
+    asked += ["--calibration-samples", "16", "--lr", "0.01", "--threads", "1", "--json"]
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    assert main([*asked, "--out", str(whole)]) in (0, 8)
+    run = [sys.executable, "-c", KILLED, *asked, "--out", str(folder)]
+    assert subprocess.run(run, capture_output=True, check=False).returncode == -signal.SIGKILL
+    _, meta = load_checkpoint(folder / "checkpoint.npz")
+    assert meta["state"]["step"] == 6  # of 5 in an epoch
+    assert main([*asked, "--out", str(folder), "--resume"]) in (0, 8)
+    check_same(folder, whole)
