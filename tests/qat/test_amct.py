@@ -79,8 +79,24 @@ def test_the_vendors_script_trains_and_saves(tmp_path):
     again = amct.restore_quant_retrain_model(
         str(config), net, str(record), x, str(tmp_path / "net.pth"), "state"
     )
+    record.unlink()
     with torch.no_grad():
         np.testing.assert_array_equal(again.eval()(x).numpy(), wanted)
+    assert 'key: "conv1"' in record.read_text(encoding="utf-8")
+    wrapped = {
+        f"module.{k}": v for k, v in model.state_dict().items()
+    }  # as data parallel saves it
+    torch.save(wrapped, tmp_path / "net.pth")
+    again = amct.restore_quant_retrain_model(
+        str(config), torch.nn.DataParallel(net), str(record), x, str(tmp_path / "net.pth")
+    )
+    with torch.no_grad():
+        np.testing.assert_array_equal(again.eval()(x).numpy(), wanted)
+    torch.save({"state": model.state_dict(), "loss": np.float64(1)}, tmp_path / "net.pth")
+    with pytest.raises(ConfigRuntimeError, match="more than tensors, numbers and texts"):
+        amct.restore_quant_retrain_model(
+            str(config), net, str(record), x, str(tmp_path / "net.pth"), "state"
+        )
 
     with pytest.raises(ConfigTypeError, match="what create_quant_retrain_model returns"):
         amct.save_quant_retrain_model(str(config), net, str(record), str(tmp_path / "x"), x)

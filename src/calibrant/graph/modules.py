@@ -28,7 +28,7 @@ from calibrant.graph.ops import rule_of
 from calibrant.graph.proto import TorchModule
 from calibrant.graph.quiet import quiet
 
-__all__ = ["as_model", "exported"]
+__all__ = ["as_model", "exported", "unwrapped"]
 
 #: Metadata of a node: the names of the modules around the call that it comes from, and last that of the call.
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -63,11 +63,24 @@ def as_model(model: M | TorchModule, example: Any = None, data: Any = None) -> M
     return exported(model, example if example is not None else _example(model, data))
 
 
+def unwrapped(module: Any) -> Any:
+    """Return the module that a wrapper of torch's own stands around: data parallel, or compiled; else the module itself."""
+    from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+    while True:
+        if isinstance(module, DataParallel | DistributedDataParallel):
+            module = module.module
+        elif (inner := vars(module).get("_modules", {}).get("_orig_mod")) is not None:
+            module = inner
+        else:
+            return module
+
+
 def exported(module: Any, example: Any) -> ir.Model:
     """Return a module of torch as a float model with a free batch.
 
     Args:
-        module: The network; it is not changed.
+        module: The network, or torch's wrapper around it (`unwrapped`); it is not changed.
         example: What it is called with: a tensor, a sequence of tensors, or a mapping by argument; samples on axis 0.
 
     Raises:
@@ -77,6 +90,7 @@ def exported(module: Any, example: Any) -> ir.Model:
     """
     import torch
 
+    module = unwrapped(module)
     args, kwargs = _call(example)
     kwargs = _as_declared(module, kwargs)
     try:

@@ -5,7 +5,7 @@ Those of training need torch, and load on first use.
 
 from typing import Any
 
-from calibrant.compat.amct.auto_calibration import (
+from calibrant.compat.amct.accuracy_based_auto_calibration import (
     AutoCalibration,
     accuracy_based_auto_calibration,
 )

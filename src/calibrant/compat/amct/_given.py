@@ -66,13 +66,34 @@ class Given:
             count: Batches that are needed.
             then: Called with them.
         """
-        batches = Batches(count, then)
+        return self.seen_by(Batches(count, then))
+
+    def seen_by(self, batches: list[Feed]) -> Any:
+        """Return a model that answers as the given one does, and is called as it is; what it is called with is kept.
+
+        Args:
+            batches: Gets what it is called with.
+        """
         if not self.is_module:
             return Net(self.model, seen=batches)
         from calibrant.qat.amct.watched import WatchedModule
 
         names = [v.name or "" for v in self.model.graph.inputs]
         return WatchedModule(self.source, names, batches)
+
+    def called(self, model: ir.Model | None = None) -> Any:
+        """Return a model as an evaluator calls it: a module of torch where one was given, else a `Net`.
+
+        Args:
+            model: A model with the same inputs; None for the given one itself.
+        """
+        if not self.is_module:
+            return Net(self.model if model is None else model)
+        if model is None:
+            return self.source
+        from calibrant.qat.amct.deployed import DeployedModule
+
+        return DeployedModule(Net(model))
 
 
 def given_model(

@@ -28,7 +28,13 @@ import onnx_ir as ir
 
 from calibrant.compat.amct._checks import check_names, having, named
 from calibrant.compat.amct._files import Place
+from calibrant.compat.amct._given import Given, given_model
 from calibrant.compat.amct.net import Net
+from calibrant.compat.amct.own import (
+    AutoCalibrationEvaluatorBase,
+    AutoCalibrationStrategyBase,
+    SensitivityBase,
+)
 from calibrant.diagnose.own_outputs import half_cosine, own_outputs
 from calibrant.dialects import load_recipe
 from calibrant.errors import ConfigTypeError, ConfigValueError, DataError
@@ -48,7 +54,13 @@ from calibrant.tuning.strategies.roll_back import (
     roll_back,
 )
 
-__all__ = ["AutoCalibration", "accuracy_based_auto_calibration"]
+__all__ = [
+    "AutoCalibration",
+    "AutoCalibrationEvaluatorBase",
+    "AutoCalibrationStrategyBase",
+    "SensitivityBase",
+    "accuracy_based_auto_calibration",
+]
 
 Array = npt.NDArray[Any]
 
@@ -85,19 +97,23 @@ def accuracy_based_auto_calibration(
 ) -> AutoCalibration:
     """Quantize a model, and take layers back to float until an evaluator is satisfied.
 
-    The evaluator is given models that are called with arrays in the order of the inputs, or with a mapping by name (`Net`).
+    For an ONNX model, the evaluator is given models that are called with arrays in the order of the inputs, or with a mapping by
+    name (`Net`). For a module of torch, it is given that module itself, a copy of it that calibrates, and quantized models as
+    modules that take tensors and return tensors.
 
     Args:
-        model: The float ONNX model.
+        model: The float model: an ONNX model, or a module of torch.
         model_evaluator: Has `calibration(model)`, `evaluate(model)` and `metric_eval(original, new)`
             (`AutoCalibrationEvaluatorBase`).
         config_file: AMCT `config.json`; a copy of it becomes the final configuration.
         record_file: Where the parameters are written.
         save_dir: Folder and prefix of the models; without a prefix it ends in `/`.
-        input_data: An example of the inputs, one array each, in their order; the model is run on it once, as a check.
-        input_names: Names of the inputs, as the model has them; None for these.
-        output_names: Names of the outputs, as the model has them; None for these.
-        dynamic_axes: Name of an input or output -> axes that are free; the model has to have them free.
+        input_data: An example of the inputs, one array each, in their order; an ONNX model is run on it once, as a check. A
+            module of torch is exported with it.
+        input_names: Names for the inputs of a module; those of an ONNX model, as it has them.
+        output_names: Names for the outputs, likewise.
+        dynamic_axes: Name of an input or output -> axes that are free; an ONNX model has to have them free, and those of a
+            module's batch are in any case.
         strategy: `BinarySearch`, or an object with `initialize` and `update_quant_config` (`AutoCalibrationStrategyBase`).
         sensitivity: `CosineSimilarity`, or an object with `compare` (`SensitivityBase`).
 
@@ -120,20 +136,21 @@ def accuracy_based_auto_calibration(
         sensitivity = None
     else:
         having(sensitivity, ("compare",), "sensitivity")
-    original = load(model)
+    given = given_model(model, input_data, input_names, output_names)
+    original = load(given.model)
     recipe = load_recipe(Path(config_file), dialect="amct")
     content = json.loads(Path(config_file).read_text(encoding="utf-8-sig"))
-    check_names(original, input_names, output_names, dynamic_axes)
-    if input_data is not None:
+    check_names(original, input_names, output_names, None if given.is_module else dynamic_axes)
+    if input_data is not None and not given.is_module:
         Net(original)(*(input_data if isinstance(input_data, tuple | list) else (input_data,)))
 
-    accuracy = evaluator.evaluate(Net(original))
+    accuracy = evaluator.evaluate(given.called())
     same = _said(evaluator, accuracy, accuracy)
     if not same[0]:
         raise ConfigValueError(
             "metric_eval says that the original model is not as good as itself, so no model can satisfy it."
         )
-    answers = _Answers(original, evaluator, recipe, accuracy, sensitivity, tuple(content))
+    answers = _Answers(given, original, evaluator, recipe, accuracy, sensitivity, tuple(content))
     found = drive(roll_back(same, strategy), answers.answer)
     place = Place(Path(record_file), str(save_dir))
     if found.outcome == "all rolled back":
@@ -151,6 +168,7 @@ class _Answers:
     """Answers the questions of the procedure with the user's evaluator.
 
     Args:
+        given: The float model as it was given.
         original: The float model.
         evaluator: The user's.
         recipe: What the configuration says.
@@ -159,6 +177,7 @@ class _Answers:
         order: Keys of the configuration.
     """
 
+    given: Given
     original: ir.Model
     evaluator: Any
     recipe: Recipe
@@ -176,13 +195,13 @@ class _Answers:
             return self._ranking()
         recipe = rolled_back(self.recipe, dict(question.kept or ()))
         self.last = self._calibrated().solve(recipe)
-        self.final = self.evaluator.evaluate(Net(build(self.last).fake_quant))
+        self.final = self.evaluator.evaluate(self.given.called(build(self.last).fake_quant))
         return _said(self.evaluator, self.accuracy, self.final)
 
     def _calibrated(self) -> Bench:
         """Let the evaluator run its calibration data, as for every configuration."""
         seen: list[dict[str, Array]] = []
-        self.evaluator.calibration(Net(self.original, seen=seen))
+        self.evaluator.calibration(self.given.seen_by(seen))
         wanted = self.recipe.calibration.batch_num or 1
         if len(seen) < wanted:
             raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from calibrant.dialects import load_recipe
 from calibrant.dialects.amct.retrain_write import create_retrain_config
 from calibrant.errors import ConfigRuntimeError, ConfigTypeError
-from calibrant.graph.modules import exported
+from calibrant.graph.modules import exported, unwrapped
 from calibrant.graph.rename import rename
 from calibrant.qat.amct.model import RetrainModel
 from calibrant.qat.arguments import feeds_of
@@ -27,6 +29,9 @@ __all__ = [
     "restore_quant_retrain_model",
     "save_quant_retrain_model",
 ]
+
+#: What torch's wrappers put in front of names: data parallel, and compiled.
+_WRAPPERS = ("module.", "_orig_mod.")
 
 
 def create_quant_retrain_config(
@@ -54,8 +59,10 @@ def create_quant_retrain_config(
 
 def create_quant_retrain_model(
     config_file: str | Path, model: nn.Module, record_file: str | Path, input_data: Any
-) -> RetrainModel:
+) -> Any:
     """Return a module with quantizers, to be trained in a loop of your own.
+
+    For a module in `DistributedDataParallel`, it is in one, too.
 
     Args:
         config_file: What `create_quant_retrain_config` wrote, edited or not, or a simplified configuration.
@@ -72,7 +79,16 @@ def create_quant_retrain_model(
     qat = prepare(float_model, feeds_of(float_model, input_data), config_file)
     in_own_units(qat, config_file)
     batches = load_recipe(config_file).calibration.batch_num or 1
-    return RetrainModel(qat, text, Path(record_file), batches).train(model.training)
+    found = RetrainModel(qat, text, Path(record_file), batches).train(model.training)
+    if not isinstance(model, DistributedDataParallel):
+        return found
+    found.to(next(model.parameters()).device)
+    return DistributedDataParallel(
+        found,
+        device_ids=model.device_ids or None,
+        process_group=model.process_group,
+        find_unused_parameters=model.find_unused_parameters,
+    )
 
 
 def restore_quant_retrain_model(
@@ -82,7 +98,7 @@ def restore_quant_retrain_model(
     input_data: Any,
     pth_file: str | Path,
     state_dict_name: str | None = None,
-) -> RetrainModel:
+) -> Any:
     """Return a module with quantizers in the state that a file holds.
 
     Args:
@@ -90,14 +106,15 @@ def restore_quant_retrain_model(
         model: The float module.
         record_file: Where the record goes.
         input_data: What the module is called with.
-        pth_file: What `torch.save` wrote of `state_dict()`; nothing in it is executed.
+        pth_file: What `torch.save` wrote of `state_dict()`, of the module or of torch's wrapper around it; nothing in it is executed.
         state_dict_name: Key of the state in the file; None where the file holds nothing else.
 
     Raises:
-        ConfigRuntimeError: The file has no such key, or the state of another network.
+        ConfigRuntimeError: The file has no such key, the state of another network, or more than tensors and plain values.
     """
-    found = create_quant_retrain_model(config_file, model, record_file, input_data)
-    held: Mapping[str, Any] = torch.load(pth_file, weights_only=True)
+    made = create_quant_retrain_model(config_file, model, record_file, input_data)
+    found: RetrainModel = unwrapped(made)
+    held = _read(pth_file)
     if state_dict_name is not None:
         if state_dict_name not in held:
             raise ConfigRuntimeError(
@@ -106,18 +123,38 @@ def restore_quant_retrain_model(
         held = held[state_dict_name]
     for start in found.starts:
         start.handle.remove()
+    found.due = True  # the next pass in evaluation writes the record
     try:
-        found.load_state_dict(dict(held))
+        found.load_state_dict({_own_name(k): v for k, v in held.items()})
     except RuntimeError as e:
         raise ConfigRuntimeError(
             f"'{pth_file}' is of another network or configuration: {e}"
         ) from e
+    return made
+
+
+def _read(pth_file: str | Path) -> Mapping[str, Any]:
+    """Read what `torch.save` wrote."""
+    try:
+        found: Mapping[str, Any] = torch.load(pth_file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as e:
+        raise ConfigRuntimeError(
+            f"'{pth_file}' holds more than tensors, numbers and texts, and nothing in it is executed. Save the state alone: "
+            "torch.save({'state_dict': model.state_dict()}, …)."
+        ) from e
     return found
+
+
+def _own_name(key: str) -> str:
+    """Return the name of a value without what torch's wrappers put in front of it."""
+    while key.startswith(_WRAPPERS):
+        key = key.split(".", 1)[1]
+    return key
 
 
 def save_quant_retrain_model(
     config_file: str | Path,
-    model: RetrainModel,
+    model: nn.Module,
     record_file: str | Path,
     save_path: str | Path,
     input_data: Any = None,
@@ -143,6 +180,7 @@ def save_quant_retrain_model(
         ConfigValueError: More or fewer names than inputs or outputs.
         ModelError: The deployed model does not compute what the module does.
     """
+    model = unwrapped(model)
     if not isinstance(model, RetrainModel):
         raise ConfigTypeError(
             f"model is a {type(model).__name__}; it is what create_quant_retrain_model returns."

@@ -1,0 +1,1 @@
+"""Modules that scripts import by the toolkit's own paths."""
