@@ -76,7 +76,8 @@ def create_quant_retrain_model(
     """
     text = Path(config_file).read_text(encoding="utf-8")
     float_model = _exported(model, input_data)
-    qat = prepare(float_model, feeds_of(float_model, input_data), config_file)
+    example = feeds_of(float_model, input_data)
+    qat = prepare(float_model, example, config_file, batch_num=1)  # ranges come from training
     in_own_units(qat, config_file)
     batches = load_recipe(config_file).calibration.batch_num or 1
     found = RetrainModel(qat, text, Path(record_file), batches).train(model.training)
