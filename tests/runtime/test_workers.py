@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +108,47 @@ def test_errors_of_ray_workers_are_those_of_this_process(cluster: RayCluster) ->
     bad["image"][90] = np.nan
     with pytest.raises(DataError, match="holds NaN"):
         calibrant.observe(digits.MODEL, bad, ray="local:2")
+
+
+HELD = """
+import os, time
+from calibrant.runtime.workers import Processes
+from tests.runtime.test_workers import own_pid
+if __name__ == "__main__":
+    workers = Processes(1)
+    print(next(iter(workers.map(own_pid, [0]))), flush=True)
+    time.sleep(60)
+"""
+
+
+def own_pid(_: int) -> int:
+    return os.getpid()
+
+
+@pytest.mark.slow
+def test_workers_end_with_who_started_them(tmp_path: Path) -> None:
+    """Killed, a process tells nobody; its workers end by themselves."""
+    script = tmp_path / "held.py"
+    script.write_text(HELD)
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *sys.path])}
+    parent = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 20
+    while _runs(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _runs(worker)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there, and more than what is left of one that ended."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False

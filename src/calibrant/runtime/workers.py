@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, TypeVar
 
 from calibrant.errors import ConfigRuntimeError, ConfigValueError, MissingPackageError
@@ -115,9 +118,23 @@ class Processes:
         if self._pool is None:
             # a fork would copy the threads of ONNX Runtime
             self._pool = ProcessPoolExecutor(
-                self.count, mp_context=multiprocessing.get_context("spawn")
+                self.count,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_end_with_parent,
             )
         return self._pool
+
+
+def _end_with_parent() -> None:
+    """Let this process end when the one that started it is gone: killed, it tells nobody, and workers would wait forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_wait_and_end, args=(parent,), daemon=True).start()
+
+
+def _wait_and_end(parent: BaseProcess) -> None:
+    wait([parent.sentinel])
+    os._exit(1)
 
 
 class RayCluster:

@@ -3,12 +3,14 @@
 A function or a command of the user's own may draw samples anew, or run on a device that is never twice the same. Where trials look as
 if it did, the float model is scored once more: another score than before is noise, and differences of that size say nothing.
 
-They look so where a quantized model scores better than the float one, or where a trial is met and one that is more precise in no layer
-less is not. Both happen by chance on sound evaluations too; then the second score is equal, and nothing is said.
+They look so where a quantized model scores better than the float one, where a trial is met and one that is less precise in no layer
+is not, or where no two models have the same score, as those of a fixed set of samples often do. All of it happens by chance on sound
+evaluations too; then the second score is equal, and nothing is said.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 
@@ -36,9 +38,9 @@ def look_for_noise(
         trials: What was tried.
         key: Digest of all that scores depend on.
     """
-    if not evaluations.evaluator.own or not _look_like_noise(trials):
-        return
     before = evaluations.float_score
+    if not evaluations.evaluator.own or not _look_like_noise(trials, before):
+        return
     key = text_digest(key, "float", "again")
     known = evaluations.journal.get(key)
     start = time.perf_counter()
@@ -62,9 +64,14 @@ def look_for_noise(
         )
 
 
-def _look_like_noise(trials: Sequence[Trial]) -> bool:
-    tried = [t for t in trials if not t.reached.free]
+def _look_like_noise(trials: Sequence[Trial], before: float | Mapping[str, float]) -> bool:
+    tried = [t for t in trials if not t.reached.free and math.isfinite(t.reached.loss)]
+    if not tried:
+        return False
     if any(t.reached.loss < 0 for t in tried):
+        return True
+    scores = [repr(before), *(repr(t.reached.scores or t.reached.score) for t in tried)]
+    if len(set(scores)) == len(scores):
         return True
     return any(
         a.reached.met
