@@ -80,6 +80,9 @@ def test_all_but_one_and_order_by_cost(folder: Path, capsys: pytest.CaptureFixtu
         (["--precision", "int3"], "Known: int8, int16, int4, float16"),
         (["--layer", "conv9"], "Layer 'conv9' is none of"),
         (["--mode", "both"], "mode is 'both'; it is alone or all-but."),
+        (["--by", "gradient", "--budget", "0.45"], "--budget is for --by runs"),
+        (["--per-cost", "--json"], "--per-cost orders the table"),
+        (["--per-cost", "--quiet"], "--per-cost orders the table"),
     ],
 )
 def test_errors(

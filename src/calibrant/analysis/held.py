@@ -111,6 +111,11 @@ class Seen:
             same = before is not None and before.shape == found.shape
             self._channels = np.maximum(before, found) if before is not None and same else found
 
+    @property
+    def by_few_channels(self) -> bool:
+        """Whether few channels hold the range."""
+        return self._channels is not None and bool(few_channels(self._channels))
+
     def held(self, low: Array, high: Array) -> Held:
         """Return what is wrong with a range of all values together, or of each channel.
 
@@ -125,6 +130,6 @@ class Seen:
         ends = np.maximum(np.abs(low), np.abs(high))
         if ends.size > 1:  # each channel has its own
             return ""
-        one = self._channels is not None and bool(few_channels(self._channels))
+        one = self.by_few_channels
         few = self.tail > 0 and self.largest > OUTLIERS * self.tail
         return "range" if one or few or float(ends.max()) > SPREAD * self.largest else ""

@@ -95,6 +95,7 @@ class Tally:
     error: float = 0.0
     steps: Floats | float = 0.0
     _channels: Floats | None = None
+    _signals: Floats | None = None
 
     def add(self, truth: Array, steps: Sequence[Array]) -> None:
         """Add the steps of one feed; where the float model is not finite, nothing is said."""
@@ -118,8 +119,11 @@ class Tally:
             born = np.where(np.isfinite(truth), np.sum(steps[1:], axis=0), 0.0)
             others = tuple(a for a in range(truth.ndim) if a != self.axis % truth.ndim)
             found = np.square(born).sum(axis=others)
+            signal = np.square(np.nan_to_num(truth.astype(np.float64), posinf=0, neginf=0))
+            signals = signal.sum(axis=others)
         same = self._channels is not None and self._channels.shape == found.shape
         self._channels = self._channels + found if same else found
+        self._signals = self._signals + signals if same else signals
 
     @property
     def channels(self) -> dict[int, float]:
@@ -129,6 +133,18 @@ class Tally:
         shares = self._channels / self._channels.sum()
         worst = np.argsort(-shares, kind="stable")[:WORST_CHANNELS]
         return {int(c): float(shares[c]) for c in worst if shares[c] > 0}
+
+    @property
+    def lost_channels(self) -> float:
+        """The mean over channels of the energy of what is born, over the channel's own: near 1 where most of them are rounded away.
+
+        A channel counts up to 1. Whoever reads the tensor weighs channels in its own way: what is small beside others may matter as much.
+        """
+        if self._channels is None or self._signals is None or not self._signals.sum() > 0:
+            return 0.0
+        alive = self._signals > 0
+        shares = self._channels[alive] / self._signals[alive]
+        return float(np.minimum(shares, 1.0).mean())
 
     @property
     def shares(self) -> list[float]:

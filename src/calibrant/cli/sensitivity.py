@@ -44,6 +44,7 @@ _PANEL = HOW_PANEL.split(" (")[0]
 
 
 def sensitivity(
+    context: typer.Context,
     model: Model,
     *,
     data: Data,
@@ -105,7 +106,7 @@ def sensitivity(
             "--by",
             metavar="runs|gradient",
             help="runs: what lies behind a layer is run again; gradient: all layers and outputs at once from a few backward passes, "
-            "an estimate, for --mode alone and --metric sqnr_db (--budget is for runs). Needs torch (the extra torch).",
+            "an estimate, for --mode alone and --metric sqnr_db, without --budget. Needs torch (the extra torch).",
             rich_help_panel=_PANEL,
         ),
     ] = "runs",
@@ -142,7 +143,7 @@ def sensitivity(
         bool,
         typer.Option(
             "--per-cost",
-            help="Show those first that lose most for what they cost.",
+            help="Show those first in the table that lose most for what they cost.",
             rich_help_panel=_PANEL,
         ),
     ] = False,
@@ -170,6 +171,7 @@ def sensitivity(
     One layer alone is quantized, or one alone is left in float; only what lies behind it is run again.
     """
     from calibrant.cli._fixed import fixed_values
+    from calibrant.cli._given import is_given
     from calibrant.cli._module import model_of
     from calibrant.cli._progress import progress_bars
     from calibrant.cli._ranked import print_ranking
@@ -183,6 +185,15 @@ def sensitivity(
     if by == "gradient" and (mode, metric) != ("alone", "sqnr_db"):
         raise ConfigValueError(
             f"--by gradient ranks layers alone by sqnr_db; the mode is '{mode}' and the metric '{metric}'."
+        )
+    if by == "gradient" and is_given(context, "budget"):
+        raise ConfigValueError(
+            "--budget is for --by runs: gradients tell of all layers at once. Leave one of the two out."
+        )
+    if per_cost and (as_json or quiet):
+        raise ConfigValueError(
+            f"--per-cost orders the table, and {'--json' if as_json else '--quiet'} prints none; in JSON and in the files each layer "
+            "has its rank_per_cost."
         )
     check_report(out, report=page)
     if out is not None:

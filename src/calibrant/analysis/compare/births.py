@@ -29,7 +29,7 @@ from calibrant.analysis.held import Held, Seen, few_channels
 from calibrant.analysis.origin import CAUSES, Tally
 from calibrant.errors import ModelError
 from calibrant.graph.bodies import bodies
-from calibrant.graph.ops import bias_of
+from calibrant.graph.ops import rule_of
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.walk import alone
@@ -180,10 +180,14 @@ class Births:
                 after = value.astype(np.float64)
                 steps[place] += after - before
                 before = after
+        found.tally.axis = _channel_axis(found, y)
         found.tally.add(y, list(steps))
         found.seen = True
         for index, name in self._watched(found):
-            found.looks.setdefault(index, Seen(_channel_axis(found, mine[name]))).add(mine[name])
+            # as the float model has it: what was rounded away in front of a layer cannot be seen any more
+            right = y if index == _TAIL else truth.get(str(found.reads[index].truth))
+            x = mine[name] if right is None else right
+            found.looks.setdefault(index, Seen(_channel_axis(found, x))).add(x)
 
     def tally(self, layer: Mapped) -> Tally | None:
         """Return what a layer's walk adds up to; None where it could not be walked."""
@@ -196,13 +200,16 @@ class Births:
         if found is None:
             return {}
         seen: list[Held] = []
+        uneven = any(map(_is_held, found.reads.values()))
         for index, look in found.looks.items():
             grid = found.tail if index == _TAIL else found.reads[index].grid
             if grid is not None:
                 seen.append(look.held(grid.low, grid.high))
+            # the weights that meet such channels are as small as these are large, beside the others
+            uneven |= index != _TAIL and look.by_few_channels
         return {
             "activation": "mask" if "mask" in seen else "range" if "range" in seen else "",
-            "weight": "range" if any(map(_is_held, found.reads.values())) else "",
+            "weight": "range" if uneven else "",
         }
 
     # ----------------------------------------------------------------------------------- one layer in the float model
@@ -396,13 +403,12 @@ class Births:
             found = _Layer(self._mine.model, other, read, name, tail, turned=turned)
         else:
             return None
-        found.tally, found.axis = Tally(axis=axis), axis
+        found.axis = axis
         return found
 
     def _reads(self, inputs: Sequence[ir.Value | None], other: ir.Node) -> dict[int, _Read] | None:
         """Return the inputs of a layer side by side; None where they do not belong together."""
-        place = bias_of(other)
-        bias = place[1] if place is not None and place[0] is other else None
+        bias = self._bias(other)
         found: dict[int, _Read] = {}
         for index, value in enumerate(other.inputs):
             here = inputs[index] if index < len(inputs) else None
@@ -421,6 +427,21 @@ class Births:
         if len([v for v in inputs if v is not None]) > len(found):
             return None
         return found
+
+    def _bias(self, node: ir.Node) -> int | None:
+        """Return the input of a node that is a bias: its own, or that of the MatMul in front of an Add; None for none."""
+        index = rule_of(node).bias
+        if index is not None and len(node.inputs) > index:
+            return index
+        if node.op_type != "Add":
+            return None
+        here = [
+            i for i, v in enumerate(node.inputs) if v is not None and not self._mine.is_data(v)
+        ]
+        data = self._mine.data_inputs(node)
+        maker = data[0].producer() if len(data) == 1 else None
+        is_bias = maker is not None and maker.op_type == "MatMul" and len(here) == 1
+        return here[0] if is_bias else None
 
     def _data(self, here: ir.Value | None, value: ir.Value) -> _Read | None:
         source = self._mine.source(value)
@@ -477,9 +498,8 @@ def _constant(here: ir.Value | None, value: ir.Value, *, is_bias: bool) -> _Read
         same = np.array_equal(mine.values, there.values)
         return _Read(mine.values, None, mine.values, None) if same else None
     found = there.values.astype(mine.values.dtype)
-    if not is_bias and there.grid is not None and _far(mine.values, found):
-        return None
-    return _Read(mine.values, None, found, there.grid, is_bias)
+    is_other = not is_bias and _far(mine.values, found)
+    return _Read(mine.values, None, found, None if is_other else there.grid, is_bias)
 
 
 def _added(there: Constant) -> _Read:

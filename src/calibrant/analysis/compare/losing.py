@@ -9,14 +9,15 @@ and all else is the first model, so nothing arrives that is not right. What the 
 all layers, whatever the metric. A quantizer counts for the layers with weights that read it, and where functions alone read it, or
 nobody does, for the layer that makes the tensor. Of several places of a layer the worst one counts.
 
-Measured are the places with the layers around them in which most is born, on the first samples: the others lose little.
+Measured are the places with the layers around them in which most is born, by energy and by channels, since what is small beside
+other channels may be what the reader looks at. The others lose little. All are measured on the first samples, the worst on more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,13 +43,31 @@ __all__ = ["PLACES", "SAMPLES", "lost_by"]
 Array = npt.NDArray[Any]
 
 #: Places that are measured, and samples that they are measured on, at most.
-PLACES, SAMPLES = 32, 8
+PLACES, SAMPLES = 64, 8
+
+#: Of these, so many by the channels that are lost.
+BY_CHANNELS = 24
+
+#: Passes of these samples that a place may cost on average: all are measured on the first ones, the worst on all.
+BUDGET = 0.25
+
+
+class Harm(NamedTuple):
+    """What is born in a layer.
+
+    Args:
+        energy: Its energy, over that of what the layer gives.
+        channels: The same as the mean over channels (`analysis.origin.Tally.lost_channels`).
+    """
+
+    energy: float
+    channels: float
 
 
 def lost_by(
     model: ir.Model,
     births: Births,
-    energies: Mapping[Mapped, float],
+    harms: Mapping[Mapped, Harm],
     batches: Sequence[Batch],
     metric: RankedBy,
     *,
@@ -61,14 +80,14 @@ def lost_by(
     Args:
         model: The first model.
         births: What each layer reads in the second one.
-        energies: Energy of what is born in each layer, over that of what it gives.
+        harms: What is born in each layer.
         batches: The first samples.
         metric: How the outputs are compared.
         free: Rows of the model's inputs are samples.
         progress: Told of places.
         runtime: Where the model runs.
     """
-    places = sorted(_places(births, energies), key=lambda p: -p.energy)[:PLACES]
+    places = _chosen(_places(births, harms))
     if not places or not batches:
         return {}, []
     base, nodes = _with_ends(model, [p.layer for p in places if p.grid is not None])
@@ -83,7 +102,7 @@ def lost_by(
                 feeds,
                 metric,
                 losses.worst,
-                budget=None,
+                budget=BUDGET,
                 journal=Journal(None),
                 progress=progress,
                 runtime=runtime,
@@ -105,31 +124,46 @@ class _Place:
     Args:
         layer: A layer with its weight and what it alone reads so; with `grid`, the layer whose tensor is taken.
         names: The layers that it counts for.
-        energy: The largest energy of what is born in a layer around it.
+        harm: The most that is born in a layer around it.
         grid: The grid that all readers of the tensor share.
     """
 
     layer: Mapped
     names: tuple[str, ...]
-    energy: float
+    harm: Harm
     grid: Grid | None = None
 
 
-def _places(births: Births, energies: Mapping[Mapped, float]) -> list[_Place]:
+def _places(births: Births, harms: Mapping[Mapped, Harm]) -> list[_Place]:
     found = []
+    nothing = Harm(0.0, 0.0)
     readers_of: dict[Mapped, list[Mapped]] = {}
-    for x in energies:
+    for x in harms:
         for read in births.reads_shared(x):
             readers_of.setdefault(read, []).append(x)
     for layer, grid in births.shared().items():
         readers = readers_of.get(layer, [])
         weighted = tuple(x.name for x in readers if births.has_weight(x))
-        energy = max(energies.get(x, 0.0) for x in (layer, *readers))
-        found.append(_Place(layer, weighted or (layer.name,), energy, grid))
-    for layer, energy in energies.items():
+        around = [harms.get(x, nothing) for x in (layer, *readers)]
+        harm = Harm(max(h.energy for h in around), max(h.channels for h in around))
+        found.append(_Place(layer, weighted or (layer.name,), harm, grid))
+    for layer, harm in harms.items():
         if births.is_readable(layer) and (births.inputs(layer) or births.constants(layer)):
-            found.append(_Place(layer, (layer.name,), energy))
-    return [p for p in found if p.energy > 0]
+            found.append(_Place(layer, (layer.name,), harm))
+    return [p for p in found if max(p.harm) > 0]
+
+
+def _chosen(places: Sequence[_Place]) -> list[_Place]:
+    """Return the places that are measured: most by energy, some by the channels that are lost."""
+    ways = (
+        (lambda i: -places[i].harm.energy, PLACES - BY_CHANNELS),
+        (lambda i: -places[i].harm.channels, PLACES),
+    )
+    found: dict[int, None] = {}
+    for key, count in ways:
+        rest = [i for i in range(len(places)) if i not in found]
+        found |= dict.fromkeys(sorted(rest, key=key)[: count - len(found)])
+    return [places[i] for i in found]
 
 
 def _with_ends(model: ir.Model, layers: Sequence[Mapped]) -> tuple[ir.Model, dict[Mapped, str]]:

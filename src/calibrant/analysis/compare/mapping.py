@@ -335,7 +335,8 @@ class _Matching:
         """Return why a tensor that was found cannot be compared, or nothing."""
         if not self.truth.is_float(value):
             return "It is no floating point tensor."
-        if self.mine.ends(self.found[value])[0] in self.mine.steps:
+        end = self.mine.ends(self.found[value])[0]
+        if end in self.mine.steps or not self.mine.is_float(end):
             return "It holds integers in the other model; what is behind its dequantization is compared."
         return ""
 

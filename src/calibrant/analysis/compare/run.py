@@ -16,7 +16,7 @@ from calibrant.analysis.compare.births import Births
 from calibrant.analysis.compare.forms import float_forms
 from calibrant.analysis.compare.info import Surroundings, read_info
 from calibrant.analysis.compare.losing import SAMPLES as ALONE
-from calibrant.analysis.compare.losing import lost_by
+from calibrant.analysis.compare.losing import Harm, lost_by
 from calibrant.analysis.compare.mapping import Mapped, map_layers
 from calibrant.analysis.compare.mapping import Mapping as Layers
 from calibrant.analysis.compare.outputs import Outputs
@@ -92,7 +92,7 @@ def compare(
             0.05, divergence below 0.005); None for no limit.
         digits: Demand that values agree to so many decimal digits, and count those that do not.
         born: Say how much of each layer's error arrived, how much is born in it, and of what, and what the outputs lose by
-            it; costs one more run, each layer some times more by itself, and for the worst 24 layers a run of what lies
+            it; costs one more run, each layer some times more by itself, and for the worst 64 places a run of what lies
             behind them on 8 samples.
         batch_size: Samples in a run; None takes 1 where the model allows it.
         preprocess: File that says how stored samples become inputs.
@@ -160,7 +160,7 @@ def compare(
         lost, missing = lost_by(
             truth,
             births,
-            {x: _energy(row) for x, row in zip(layers.layers, rows, strict=True)},
+            {x: _harm(row, births, x) for x, row in zip(layers.layers, rows, strict=True)},
             first,
             ranked_by(metric),
             free=free,
@@ -298,10 +298,12 @@ def _layer(
     )
 
 
-def _energy(row: LayerRow) -> float:
-    """Return the energy of what is born in a layer, inf where it is not finite."""
+def _harm(row: LayerRow, births: Births, layer: Mapped) -> Harm:
+    """Return what is born in a layer, inf where it is not finite."""
     energy = row.born.energy if row.born is not None else 0.0
-    return energy if math.isfinite(energy) else math.inf
+    walk = births.tally(layer)
+    channels = walk.lost_channels if walk is not None else 0.0
+    return Harm(*(x if math.isfinite(x) else math.inf for x in (energy, channels)))
 
 
 def _name(model: object) -> str:

@@ -19,6 +19,7 @@ from functools import cached_property
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
+from calibrant.analysis.compare.integers import with_float_operators, with_one_quantizer
 from calibrant.graph.inferred import infer_shapes
 from calibrant.graph.passes.names import name_everything
 from calibrant.graph.quiet import quiet
@@ -54,7 +55,8 @@ _FLOATS = frozenset(
 def opened(model: ir.Model) -> ir.Model:
     """Copy a model so that constants are initializers, nodes have names, and shapes are known where ONNX can tell.
 
-    Functions of other tools are inlined; FakeQuantize stays one node.
+    Functions of other tools are inlined; FakeQuantize stays one node. Operators on integers become float ones between quantizers,
+    and equal quantizers of one tensor become one.
     """
     with quiet("onnx_ir", "onnxscript"):
         model = own_copy(model)
@@ -67,6 +69,8 @@ def opened(model: ir.Model) -> ir.Model:
         ):
             step(model)
         name_everything(model)
+        with_float_operators(model)
+        with_one_quantizer(model)
         infer_shapes(model)
     return model
 
@@ -182,7 +186,8 @@ class Side:
 
     def is_float(self, value: ir.Value) -> bool:
         """Whether a tensor holds floating point numbers, as far as is known."""
-        return value.dtype in (*_FLOATS, None)
+        integers = any(u.node.op_type == "DequantizeLinear" and u.idx == 0 for u in value.uses())
+        return value.dtype in (*_FLOATS, None) and not integers
 
 
 def _has_body(node: ir.Node) -> bool:
