@@ -178,6 +178,20 @@ def test_first_lines_begin_with_what_the_model_will_run_on():
     assert 'target="onnxruntime"' in python
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_options_that_pages_give_to_commands_exist(page):
+    """Also in code that is not run: the reference, which is made from the commands, has every option."""
+    sections = re.split(r"^## `", text_of(DOCS / "reference" / "cli.md"), flags=re.MULTILINE)
+    known = {s.partition("`")[0]: set(re.findall(r"--[\w-]+", s)) for s in sections}
+    assert len(known) > 20
+    text = text_of(page).replace("\\\n", " ")
+    for name, rest in re.findall(
+        r"(?<![\w/.-])(calibrant (?:debug )?[a-z][a-z-]+)([^\n`|]*)", text
+    ):
+        for option in re.findall(r"(?<![\w-])--[a-z][\w-]+", rest):
+            assert option in known.get(name, ()), f"{name_of(page)}: {name} has no {option}"
+
+
 def test_every_key_of_a_target_is_on_its_page():
     rows = re.findall(
         r"^\| (`.+?`) \|", text_of(DOCS / "how-to" / "add-a-target.md"), re.MULTILINE
