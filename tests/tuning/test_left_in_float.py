@@ -62,3 +62,25 @@ def test_a_precision_that_a_rule_gives_is_kept(data):
     assert result.summary["layers"]["collapse_in_integers"] == {}
     assert any("has collapsed" in w for w in result.summary["warnings"])
     assert quality(result) < 5
+
+
+def test_positions_behind_which_one_sample_is_right_by_chance_are_left_in_float():
+    """The first position is 0, which every grid has: its answer alone is perfect."""
+    model = parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        positions (float[n, 1] p) => (float[n, 3] y) {
+            a = MatMul (p, f)
+            s = Sin (a)
+            y = MatMul (s, w)
+        }"""
+    )
+    r = np.random.default_rng(3)
+    rates = 10.0 ** -np.linspace(0, 3, 8, dtype=np.float32)[None]
+    weight = r.normal(0, 0.4, (8, 3)).astype(np.float32)
+    model.graph.initializer.extend(
+        [numpy_helper.from_array(rates, "f"), numpy_helper.from_array(weight, "w")]
+    )
+    data = {"p": np.arange(64, dtype=np.float32)[:, None] * 17}
+    result = calibrant.quantize(model, data, latency=False)
+    assert len(result.summary["layers"]["collapse_in_integers"]) == 1
+    assert result.summary["quality"]["outputs"]["y"]["sqnr_db"] > 30

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from calibrant.findings import IntegerOutputs, LeftInFloat
 from calibrant.graph.targets import Target
 
@@ -18,7 +20,9 @@ def left_message(found: LeftInFloat) -> str:
         >>> print(left_message(LeftInFloat({"mel": -5.1}, -4.0, 28.0)))
         The outputs collapse where these layers are quantized, so they stay in float: 'mel' (it alone leaves -5.1 dB). The outputs reach 28.0 dB, on average over their parts, and -4.0 dB with them in integers. To have them in integers all the same, give them a precision in a rule, such as int16.
     """
-    told = [f"'{n}' (it alone leaves {db:.1f} dB)" for n, db in list(found.layers.items())[:NAMED]]
+    told = [
+        f"'{n}' (it alone leaves {_figure(db)})" for n, db in list(found.layers.items())[:NAMED]
+    ]
     more = len(found.layers) - len(told)
     told += [f"{more} more"] if more > 0 else []
     return (
@@ -26,6 +30,10 @@ def left_message(found: LeftInFloat) -> str:
         f"The outputs reach {found.left_db:.1f} dB, on average over their parts, and {found.db:.1f} dB with them in integers. "
         "To have them in integers all the same, give them a precision in a rule, such as int16."
     )
+
+
+def _figure(db: float) -> str:
+    return f"{db:.1f} dB" if math.isfinite(db) else "numbers that are not finite"
 
 
 def integer_outputs_message(found: IntegerOutputs, target: Target) -> str:

@@ -8,18 +8,22 @@ nothing stay in float, if the outputs are then clearly better. The summary names
 
 from __future__ import annotations
 
+import glob
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from calibrant.analysis.collapse import part_qualities
+from calibrant.analysis.judge import Judge
 from calibrant.analysis.parts import parts_of
-from calibrant.errors import ConfigRuntimeError
+from calibrant.analysis.sensitivity import Alone, one_layer
 from calibrant.findings import LeftInFloat
-from calibrant.recipe import Layer, LayerInput, Promotion, Recipe
-from calibrant.runtime.measure import SQNR_LIMITS, Outputs
-from calibrant.runtime.part_quality import COLLAPSE_SQNR_DB, PartQuality
+from calibrant.recipe import Layer, LayerInput, Recipe, Rule, Search, Settings
+from calibrant.runtime.measure import SQNR_LIMITS, Outputs, compare
+from calibrant.runtime.part_quality import PartQuality
+from calibrant.tuning.promotion import fixed_layers
 from calibrant.tuning.road import solve
 from calibrant.tuning.solved import Solved
 from calibrant.tuning.store import Store
@@ -29,6 +33,8 @@ __all__ = ["solve_or_leave"]
 
 #: A layer that alone leaves no more than this cannot be carried by integers: the error is a third of the signal [dB].
 HOPELESS_DB = 10.0
+#: A layer is judged on so many samples, or on those there are.
+SAMPLES = 16
 #: What is said of such a layer.
 REASON = "the outputs collapse where it is quantized"
 #: What the parts of the outputs have to gain, on average [dB].
@@ -50,20 +56,18 @@ def solve_or_leave(store: Store, recipe: Recipe) -> tuple[Solved, Outputs]:
     if not _is_open(recipe) or not outputs:
         return solved, outputs
     before = _parts(solved, outputs)
-    if not any(p.collapsed and p.sqnr_db < COLLAPSE_SQNR_DB for p in before):
+    if not any(p.collapsed for p in before):
         return solved, outputs
-    promotion = Promotion(precision="float32", metric="sqnr", threshold=HOPELESS_DB)
-    try:
-        other = solve(store, replace(recipe, promote=promotion), solved.guide)
-    except ConfigRuntimeError:  # every layer is hopeless: then all would be float
+    hopeless = _hopeless(solved, recipe, store)
+    if not hopeless or len(hopeless) == sum(d.quantized for d in solved.solution.plan.layers):
         return solved, outputs
-    report = other.findings.promotion
-    raised = {r.node: r.score for r in report.ranking if r.raised} if report is not None else {}
+    rules = [Rule(Layer(glob.escape(n)), Settings(compute="float32"), REASON) for n in hopeless]
+    other = solve(store, recipe.with_rules(*rules), solved.guide)
     other = replace(
         other, halves=other.halves or solved.halves
     )  # with a guide, no halves are looked at
     answers = unseen_outputs(other, store.known)
-    if not raised or not answers:
+    if not answers:
         return solved, outputs
     db, left_db = _mean_db(before), _mean_db(_parts(other, answers))
     if left_db < db + GAIN_DB:
@@ -71,13 +75,33 @@ def solve_or_leave(store: Store, recipe: Recipe) -> tuple[Solved, Outputs]:
     findings = replace(
         other.findings,
         trials=solved.findings.trials,
-        promotion=None,
-        left_in_float=LeftInFloat(raised, db, left_db),
+        left_in_float=LeftInFloat(hopeless, db, left_db),
     )
     solution = other.solution
-    layers = [replace(d, reason=REASON) if d.node in raised else d for d in solution.plan.layers]
+    layers = [replace(d, reason=REASON) if d.node in hopeless else d for d in solution.plan.layers]
     solution = replace(solution, plan=replace(solution.plan, layers=tuple(layers)))
     return replace(other, findings=findings, solution=solution), answers
+
+
+def _hopeless(solved: Solved, recipe: Recipe, store: Store) -> dict[str, float]:
+    """Return the layers that alone leave next to nothing, the worst first, and what they leave [dB].
+
+    That is the SQNR of the worst output over all samples together: one sample that is right by chance hides no others.
+    """
+    solution, probe = solved.solution, solved.probe
+    assert probe is not None
+    model, plan = solution.model, solution.plan
+    search = Search(metric="sqnr", samples=min(SAMPLES, max(1, probe.samples)))
+    judge = Judge.of(search, model, probe, store.runtime)
+    alone = Alone.of(model, plan, solution.params, judge, store.runtime)
+    reference = alone.judge.reference
+    fixed, found = fixed_layers(recipe, model, plan), {}
+    for name in (d.node for d in plan.layers if d.quantized and d.node not in fixed):
+        outputs, _ = one_layer(alone.whole, alone.reading, name, range(len(reference)))
+        answers = [{**ref, **out} for ref, out in zip(reference, outputs, strict=True)]
+        found[name] = min((q.sqnr_db for q in compare(reference, answers)), default=math.inf)
+    worst = sorted((n for n in found if found[n] <= HOPELESS_DB), key=lambda n: found[n])
+    return {n: found[n] for n in worst}
 
 
 def _is_open(recipe: Recipe) -> bool:
