@@ -135,6 +135,7 @@ class Births:
         self._pairs = {
             truth.source(truth.values[x.truth]): mine.source(mine.values[x.mine]) for x in layers
         }
+        self._sessions: dict[tuple[object, ...], tuple[Any, dict[int, str]]] = {}
         self._layers = {x: found for x in layers if (found := self._layer(x)) is not None}
 
     def needs(self, layer: Mapped) -> tuple[list[str], list[str]]:
@@ -358,15 +359,23 @@ class Births:
     def _run(self, layer: _Layer, reads: Mapping[int, Array]) -> Array:
         assert layer.node is not None
         if layer.session is None:
-            output = next(v.name or "" for v in layer.node.outputs if v.name)
-            part, layer.own = alone(layer.model, layer.node, output)
-            layer.session = open_session(
-                part, runtime=self._runtime, optimize=False, spinning=False
-            )
+            layer.session, layer.own = self._session(layer.model, layer.node)
         session = layer.session
         asked = {i.name for i in session.get_inputs()}
         fed = {n: reads[i] for i, n in layer.own.items() if n in asked}
         return infer(session, [o.name for o in session.get_outputs()], fed)[0]
+
+    def _session(self, model: ir.Model, node: ir.Node) -> tuple[Any, dict[int, str]]:
+        """Open one node whose every input is fed; nodes that differ in their names alone share a session."""
+        key = _computes(node)
+        if key is None or key not in self._sessions:
+            output = next(v.name or "" for v in node.outputs if v.name)
+            part, own = alone(model, node, output)
+            session = open_session(part, runtime=self._runtime, optimize=False, spinning=False)
+            if key is None:
+                return session, own
+            self._sessions[key] = session, own
+        return self._sessions[key]
 
     # ----------------------------------------------------------------------------------- reading
 
@@ -464,6 +473,17 @@ class Births:
         here, there = truth.producer(), source.producer()
         types = here.op_type if here else "", there.op_type if there else ""
         return types[0] in _CLIPPING and types[0] != types[1]
+
+
+def _computes(node: ir.Node) -> tuple[object, ...] | None:
+    """Return what a node computes, whatever its inputs and outputs are called; None where that is not to be said in short."""
+    plain = (ir.AttributeType.TENSOR, ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+    if any(a.type in plain or a.is_ref() for a in node.attributes.values()):
+        return None
+    attributes = sorted((n, str(a.value)) for n, a in node.attributes.items())
+    types = tuple(None if v is None or not v.name else str(v.type) for v in node.inputs)
+    outputs = tuple(bool(v.name) for v in node.outputs)
+    return node.domain, node.op_type, node.overload, *attributes, types, outputs
 
 
 def _channel_axis(layer: _Layer, x: Array) -> int | None:

@@ -10,6 +10,7 @@ a layer loses by itself. All three compute as their graphs say; how fast kernels
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ from calibrant.analysis.compare.mapping import Mapped
 from calibrant.data.batch import Batch
 from calibrant.data.open import Batches
 from calibrant.errors import ModelError
+from calibrant.graph.inferred import infer_shapes
+from calibrant.graph.quiet import quiet
 from calibrant.graph.values import Names, own_copy, values_by_name
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
@@ -100,11 +103,15 @@ class Streams:
         Raises:
             ModelError: A model does not run.
         """
+        stream = taken(batches, samples)
+        first = next(stream, None)
+        if first is None:
+            return
         factor = 1 if self.births is None else 2  # what layers read is asked for as well
-        groups = list(_groups(self.pair.truth, self.layers, factor * (batches.batch_size or 1)))
+        groups = list(_groups(_sized(self.pair.truth, first), self.layers, factor * first.size))
         if batches.once or len(groups) < 2:
             sessions = [_Group(self, g) for g in groups] if len(groups) < 2 else None
-            for batch in taken(batches, samples):
+            for batch in itertools.chain([first], stream):
                 each(batch)
                 for session in (_Group(self, g) for g in groups) if sessions is None else sessions:
                     session.run(batch, use)
@@ -257,9 +264,34 @@ def _has_rows(batch: Batch, x: Array, y: Array) -> bool:
     return batch.size > 1 and x.shape[:1] == y.shape[:1] == (batch.size,)
 
 
-def _groups(model: ir.Model, layers: Sequence[Mapped], rows: int) -> Iterator[Sequence[Mapped]]:
-    """Yield groups whose tensors are not too large together."""
+def _sized(model: ir.Model, batch: Batch) -> Mapping[str, ir.Value]:
+    """Return the tensors of a model, with their shapes on a batch where these follow from it."""
     values = values_by_name(model.graph)
+    if all(_is_known(v) for node in model.graph for v in node.outputs):
+        return values
+    copy = model.clone()
+    for value in copy.graph.inputs:
+        if value.name in batch.feeds:
+            value.shape = ir.Shape(np.shape(batch.feeds[value.name]))
+    for node in copy.graph:
+        for value in node.outputs:
+            value.shape = None
+    with quiet("onnx_ir", "onnxscript"):
+        infer_shapes(copy)
+    found = values_by_name(copy.graph)
+    return {n: found[n] if n in found and _is_known(found[n]) else v for n, v in values.items()}
+
+
+def _is_known(value: ir.Value) -> bool:
+    """Whether a shape is known, but for the first axis."""
+    shape = value.shape
+    return shape is not None and all(isinstance(d, int) for d in list(shape)[1:])
+
+
+def _groups(
+    values: Mapping[str, ir.Value], layers: Sequence[Mapped], rows: int
+) -> Iterator[Sequence[Mapped]]:
+    """Yield groups whose tensors are not too large together."""
     group: list[Mapped] = []
     size = 0
     for layer in layers:
