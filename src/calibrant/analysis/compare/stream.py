@@ -271,8 +271,9 @@ def _sized(model: ir.Model, batch: Batch) -> Mapping[str, ir.Value]:
         return values
     copy = model.clone()
     for value in copy.graph.inputs:
-        if value.name in batch.feeds:
-            value.shape = ir.Shape(np.shape(batch.feeds[value.name]))
+        fed = batch.feeds.get(value.name or "")
+        if fed is not None:
+            value.shape = ir.Shape(fed.shape)
     for node in copy.graph:
         for value in node.outputs:
             value.shape = None
