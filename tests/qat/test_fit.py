@@ -22,7 +22,7 @@ from calibrant.qat import fit, prepare
 from calibrant.qat.average import Average
 from calibrant.qat.checkpoint import load_checkpoint, save_checkpoint
 from calibrant.qat.judge import Held
-from calibrant.qat.loop import Asked, Loop
+from calibrant.qat.loop import Asked, Loop, _diverges
 from calibrant.qat.rates import suggested_rate
 from calibrant.qat.run_state import FLOAT, Check, Folder, State
 from calibrant.qat.samples import read_samples
@@ -505,3 +505,12 @@ def test_the_command_writes_what_quantize_writes_and_says_how_it_went(tmp_path, 
     assert main([*run, "--epochs", "0.1", "--lr", "1e-9"]) == 8
     assert "the calibrated model was written" in " ".join(capsys.readouterr().out.split())
     assert main([*run[:4], "--out", str(tmp_path / "x"), "--metric", "top1"]) == 5
+
+
+def test_one_loss_far_above_the_others_is_a_sample_and_three_in_a_row_are_a_run_that_diverges():
+    usual = [1.0, 2.0] * 20
+    assert not _diverges([*usual, 100.0])
+    assert not _diverges([*usual, 100.0, 1.0, 100.0])
+    assert _diverges([*usual, 100.0, 50.0, 100.0])
+    assert _diverges([*usual, 9000.0])
+    assert not _diverges([1.0] * 10 + [9000.0] * 3)  # too few to tell what is usual

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import parser
 
 from calibrant.errors import ConfigValueError, ModelError
 from calibrant.graph.load import load, prepare
@@ -104,3 +105,23 @@ def test_freed_memory_can_be_given_back_at_any_time() -> None:
     block = np.ones(1_000_000)
     del block
     give_back()
+
+
+def test_a_pool_of_4_bit_values_runs_as_it_is_written() -> None:
+    """ONNX Runtime's optimizer puts such a pool between Q and DQ, where it has no operator for it."""
+    text = """
+    <ir_version: 10, opset_import: ["" : 21]>
+    net (float[N,2,4,4] x) => (float[N,2,2,2] y) <float s = {0.5}, int4 z = {0}> {
+        q = QuantizeLinear (x, s, z)
+        d = DequantizeLinear (q, s, z)
+        p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (d)
+        r = QuantizeLinear (p, s, z)
+        y = DequantizeLinear (r, s, z)
+    }"""
+    model = parser.parse_model(text)
+    x = np.random.default_rng(0).normal(size=(3, 2, 4, 4)).astype(np.float32)
+    found, wanted = (
+        infer(open_session(model, optimize=optimize), ["y"], {"x": x})[0]
+        for optimize in (True, False)
+    )
+    np.testing.assert_array_equal(found, wanted)

@@ -330,5 +330,5 @@ def check_enough(data: TrainingData) -> None:
     least = 2 * (data.fixed or 1)
     if len(data) < least:
         raise DataError(
-            f"There are {len(data)} training samples; at least {least} are needed, since some are held back to score on."
+            f"The data has {len(data)} of the {least} training samples that are needed at least: some are held back to score on."
         )

@@ -398,6 +398,11 @@ def _as_tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
 class Explaining(Interpreter):
     """Runs a graph call by call, and says which node of the model fails."""
 
+    def __init__(self, module: GraphModule) -> None:
+        """Leave out what torch would add of its own graph."""
+        super().__init__(module)
+        self.extra_traceback = False
+
     def run_node(self, n: Node) -> Any:
         """Run a node.
 

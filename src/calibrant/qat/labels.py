@@ -27,7 +27,7 @@ __all__ = ["Labels", "check_labels"]
 
 NAME = "labels"
 
-_MISSING = "The loss 'labels' needs an array 'labels' beside the inputs; 'distill' needs none."
+_MISSING = "The loss 'labels' needs an array 'labels' beside the inputs, with a row for each sample; 'distill' needs none."
 
 
 class Labels:

@@ -2,7 +2,7 @@
 
     step    loss ─► gradients ─► AdamW, warm-up and cosine ─► the mean of the last steps
     look    the model is built from the mean and scored; the best state is kept
-    back    a loss that is no number, or far above the usual: the last good state, half the rate
+    back    a loss that is no number, or losses far above the usual: the last good state, half the rate
 
 Every order of samples follows from the seed and the epoch, so a run that was killed and goes on computes what it would
 have computed. What is trained is a network with quantizers, or the float one beside it (`networks`).
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -37,8 +37,10 @@ __all__ = ["Asked", "Loop"]
 
 #: The deployed model is scored so often in a run.
 CHECKS = 4
-#: A loss so many times as large as the median of the last ones is a run that diverges.
-DIVERGED = 20.0
+#: A loss so many times as large as the median of those before is a run that diverges.
+DIVERGED = 1000.0
+#: So are some in a row that are so many times as large: with small batches, a single one may be far above the others.
+IN_A_ROW, HIGH = 3, 20.0
 #: Losses that the median is taken from.
 RECENT = 25
 #: How often a run that diverges goes back, each time with half the rate.
@@ -209,9 +211,7 @@ class Loop:
             answers = answer if isinstance(answer, tuple) else (answer,)
             loss = self.asked.loss(answers, self.answers.of(rows, inputs), extras)
         value = float(loss.detach())
-        recent = state.losses[-RECENT:]
-        usual = float(np.median(recent)) if len(recent) == RECENT else math.inf
-        if not math.isfinite(value) or value > DIVERGED * usual:
+        if not math.isfinite(value) or _diverges([*state.losses, value]):
             self._go_back(value)
             return False
         self.optimizer.zero_grad(set_to_none=True)
@@ -322,3 +322,12 @@ class Loop:
         with_state(arrays, self.module, self.optimizer)
         mean: dict[str, Any] = chosen(arrays, "mean")
         self.average.load({n: torch.from_numpy(v.copy()) for n, v in mean.items()})
+
+
+def _diverges(losses: Sequence[float]) -> bool:
+    """Whether the last losses are far above the usual."""
+    before, last = losses[:-IN_A_ROW][-RECENT:], losses[-IN_A_ROW:]
+    if len(before) < RECENT:
+        return False
+    usual = float(np.median(before))
+    return last[-1] > DIVERGED * usual or min(last) > HIGH * usual

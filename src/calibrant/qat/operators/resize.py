@@ -31,13 +31,13 @@ def resize(
     mode: str = "nearest",
     nearest_mode: str = "round_prefer_floor",
 ) -> Tensor:
-    """Resize along axes, one axis after the other: nearest values or linear interpolation.
+    """Resize along axes, one axis after the other: nearest values, linear or cubic interpolation.
 
     Raises:
-        UnsupportedError: Cubic interpolation, smoothing, or a region of interest.
+        UnsupportedError: Smoothing, or a region of interest.
     """
     if (
-        mode not in ("nearest", "linear")
+        mode not in ("nearest", "linear", "cubic")
         or antialias
         or coordinate_transformation_mode == "tf_crop_and_resize"
         or keep_aspect_ratio_policy != "stretch"
@@ -56,7 +56,10 @@ def resize(
     for axis, n, factor in zip(along, lengths, factors, strict=True):
         if n != x.shape[axis] or factor != 1:
             at = _positions(x.shape[axis], n, factor, coordinate_transformation_mode, x)
-            x = _nearest(x, axis, at, nearest_mode) if mode == "nearest" else _linear(x, axis, at)
+            if mode == "cubic":
+                x = _cubic(x, axis, at, cubic_coeff_a, exclude_outside=bool(exclude_outside))
+            else:
+                x = _nearest(x, axis, at, nearest_mode) if mode == "nearest" else _linear(x, axis, at)
     return x
 
 
@@ -100,6 +103,29 @@ def _linear(x: Tensor, axis: int, at: Tensor) -> Tensor:
     first = x.index_select(axis, left.long())
     second = x.index_select(axis, (left.long() + 1).clamp(max=n - 1))
     return first * (1 - weight) + second * weight
+
+
+def _cubic(x: Tensor, axis: int, at: Tensor, a: float, *, exclude_outside: bool) -> Tensor:
+    """Interpolate with the four neighbours; those beyond an end are the end itself, or count nothing.
+
+    Source: Keys, "Cubic convolution interpolation for digital image processing", 1981, equation 4, with the slope `a`.
+    """
+    n, left = x.shape[axis], at.floor()
+    neighbours = left.long()[None] + torch.arange(-1, 3, device=x.device)[:, None]  # (4, out)
+    d = (at[None] - neighbours).abs()
+    near = ((a + 2) * d - (a + 3)) * d**2 + 1
+    far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+    weights = torch.where(d <= 1, near, far)
+    if exclude_outside:
+        weights = weights * ((neighbours >= 0) & (neighbours < n))
+        weights = weights / weights.sum(dim=0)
+    shape = [1] * x.ndim
+    shape[axis] = -1
+    parts = [
+        x.index_select(axis, k.clamp(0, n - 1)) * w.to(x.dtype).reshape(shape)
+        for k, w in zip(neighbours, weights, strict=True)
+    ]
+    return parts[0] + parts[1] + parts[2] + parts[3]
 
 
 @operator("GridSample")
