@@ -151,6 +151,9 @@ CASES: list[Case] = [
     ("Resize", [X4], [None, None, i64(2, 4, 11, 3)], {"mode": "linear", "coordinate_transformation_mode": "align_corners"}),
     ("Resize", [X4], [None, None, i64(2, 4, 14, 9)], {"mode": "nearest"}),
     ("Resize", [X4], [None, None, i64(14, 12)], {"mode": "linear", "axes": [2, 3], "coordinate_transformation_mode": "pytorch_half_pixel"}),
+    ("Resize", [X4], [None, f32(1, 1, 2, 2)], {"mode": "cubic"}),
+    ("Resize", [X4], [None, None, i64(2, 4, 3, 11)], {"mode": "cubic", "coordinate_transformation_mode": "align_corners", "cubic_coeff_a": -0.5}),
+    ("Resize", [X4], [None, f32(1, 1, 1.6, 2)], {"mode": "cubic", "exclude_outside": 1}),
     ("GridSample", [X4, RNG.uniform(-1, 1, (2, 3, 3, 2)).astype(np.float32)], [], {"mode": "linear"}),
     ("ConstantOfShape", [], [i64(2, 3)], {}),
     ("Dropout", [X2], [], {}),
@@ -251,8 +254,11 @@ def test_what_is_not_known_is_named_with_node_and_operator():
     model = model_of("Det", [normal(3, 3)], [], {})
     with pytest.raises(UnsupportedError, match=r"node 'the_node' \(Det\)"):
         to_torch(ir.from_proto(model))
-    model = model_of("Resize", [X4], [None, f32(1, 1, 2, 2)], {"mode": "cubic"})
+    model = model_of(
+        "Resize", [X4], [None, f32(1, 1, 2, 2)], {"mode": "linear", "antialias": 1}, opset=18
+    )
     with pytest.raises(
-        UnsupportedError, match=r"node 'the_node' \(Resize\): Resize with mode 'cubic'"
+        UnsupportedError,
+        match=r"node 'the_node' \(Resize\): Resize with mode 'linear', antialias 1, [^\n%]*$",
     ):
         explained(to_torch(ir.from_proto(model)), torch.from_numpy(X4))

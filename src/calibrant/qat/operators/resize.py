@@ -59,7 +59,11 @@ def resize(
             if mode == "cubic":
                 x = _cubic(x, axis, at, cubic_coeff_a, exclude_outside=bool(exclude_outside))
             else:
-                x = _nearest(x, axis, at, nearest_mode) if mode == "nearest" else _linear(x, axis, at)
+                x = (
+                    _nearest(x, axis, at, nearest_mode)
+                    if mode == "nearest"
+                    else _linear(x, axis, at)
+                )
     return x
 
 
