@@ -31,7 +31,11 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage, and say that it runs."""
+        """Time a stage, and say that it runs.
+
+        Args:
+            name: Its name. What stands behind a semicolon is told, and no part of the name that its time is kept under.
+        """
         logger.info("%s", name)
         before, self._stage = self._stage, name
         self.step(0)
@@ -40,7 +44,8 @@ class Progress:
             yield
         finally:
             taken = time.perf_counter() - start
-            self.seconds[name] = self.seconds.get(name, 0.0) + taken
+            key = name.partition(";")[0]
+            self.seconds[key] = self.seconds.get(key, 0.0) + taken
             self._stage = before
         logger.info("%s: %.2f s", name, taken)
 

@@ -19,6 +19,7 @@ from calibrant.tuning.questions import (
     Found,
     Full,
     Glance,
+    Glances,
     Improve,
     Losses,
     Question,
@@ -74,6 +75,8 @@ class Invented:
             return self.error(question.assignment)
         if isinstance(question, Glance):
             return None
+        if isinstance(question, Glances):
+            return 0.0
         if isinstance(question, Improve):
             return False
         loss = self.loss(question.assignment)

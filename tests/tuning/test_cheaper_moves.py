@@ -14,6 +14,7 @@ from calibrant.tuning.questions import (
     Found,
     Full,
     Glance,
+    Glances,
     Improve,
     Losses,
     Question,
@@ -57,6 +58,8 @@ class Improvable:
             return {f"layer{i}": factor * SHRINK[question.precision] for i in range(LAYERS)}
         if isinstance(question, Glance):
             return self.glance
+        if isinstance(question, Glances):
+            return 0.0
         error = factor * sum(SHRINK[p] for p in question.assignment)
         if isinstance(question, Together):
             return error

@@ -14,6 +14,7 @@ from calibrant.tuning.questions import (
     Found,
     Full,
     Glance,
+    Glances,
     Improve,
     Losses,
     Question,
@@ -80,6 +81,8 @@ class Margins:
             return float(np.sum((self.sizes * shrink) ** 2))
         if isinstance(question, Improve):
             return False
+        if isinstance(question, Glances):
+            return self.samples / max(1, len(self.tells))
         losses = self.losses(question.assignment)
         if isinstance(question, Whole):
             loss = float(losses.mean())
@@ -150,6 +153,8 @@ class Energies(Margins):
             return {f"layer{i}": float(x) for i, x in enumerate(alone)}
         if isinstance(question, Improve):
             return False
+        if isinstance(question, Glances):
+            return 0.0
         if isinstance(question, Together):
             return self.energy(question.assignment, slice(self.samples, None))
         look, loss = self.energy(question.assignment, slice(16)), self.energy(question.assignment)

@@ -13,6 +13,7 @@ from calibrant.tuning.questions import (
     Found,
     Full,
     Glance,
+    Glances,
     Improve,
     Losses,
     Question,
@@ -56,6 +57,8 @@ class Learner:
             return {f"layer{i}": SHRINK[question.precision] for i in range(LAYERS)}
         if isinstance(question, Glance):
             return None
+        if isinstance(question, Glances):
+            return 0.0
         error = sum(SHRINK[p] for p in question.assignment)
         if isinstance(question, Together):
             return error

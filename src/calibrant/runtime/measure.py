@@ -145,6 +145,7 @@ class Latency:
         threads: Threads inside an operator.
         runs: Runs of each.
         faster: Runs in which the quantized model took less than the float one just before it.
+        share: Median of what it took over what the float one took just before; 0 where that is not known.
     """
 
     float_ms: float
@@ -152,6 +153,7 @@ class Latency:
     threads: int | None
     runs: int
     faster: int = 0
+    share: float = 0.0
 
     @property
     def surely_faster(self) -> bool:
@@ -211,7 +213,8 @@ def measure_latency(
             taken.append(time.perf_counter() - start)
     medians = [float(np.median(t)) * 1e3 for t in times]
     faster = sum(own < before for before, own in zip(*times, strict=True))
-    return Latency(medians[0], medians[1], runtime.threads, len(times[0]), faster)
+    share = float(np.median(np.divide(times[1], times[0])))
+    return Latency(medians[0], medians[1], runtime.threads, len(times[0]), faster, share)
 
 
 def _is_steady(times: Sequence[float], share: float) -> bool:

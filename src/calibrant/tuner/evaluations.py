@@ -199,6 +199,11 @@ class Evaluations:
         """Whether models can be looked at on few samples, and that says something."""
         return self._looks is not None and self._looks.ready
 
+    @property
+    def glances(self) -> float:
+        """How many looks take as many samples as one evaluation; 0 where models cannot be looked at."""
+        return self._looks.cheaper if self._looks is not None and self._looks.ready else 0.0
+
     def glance(self, key: str, shown: str, deploy: Deploy) -> float | None:
         """Return what a model loses on all samples, as far as few of them say it.
 

@@ -64,6 +64,11 @@ class Looks(Protocol):
         """How many of the samples that were held out they see."""
         ...
 
+    @property
+    def cheaper(self) -> float:
+        """How many looks take as many samples as an evaluation."""
+        ...
+
     def learn(self, trial: str, said: Mapping[str, Any]) -> None:
         """Learn from a trial that was evaluated.
 
@@ -109,6 +114,11 @@ class PairedLooks:
         """How many of the samples that were held out are looked at."""
         return sum(i >= self.paired.tuned for i in self._telling()[0])
 
+    @property
+    def cheaper(self) -> float:
+        """Samples of an evaluation over those of a look."""
+        return self.paired.tuned / max(1, len(self._telling()[0]))
+
     def _telling(self) -> tuple[list[int], float]:
         count = self.paired.count if self.shown_to else self.paired.tuned
         return telling(list(self._losses.values()), count)
@@ -142,6 +152,7 @@ class RatioLooks:
     reference: float
     shown_to: bool = False
     shown: int = 0
+    cheaper: float = 0.0
     _trials: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property

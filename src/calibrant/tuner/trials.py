@@ -42,6 +42,7 @@ from calibrant.tuning.questions import (
     Found,
     Full,
     Glance,
+    Glances,
     Improve,
     Losses,
     Question,
@@ -135,6 +136,8 @@ class Trials:
             return self._together(question.assignment)
         if isinstance(question, Glance):
             return self._glance(question.assignment)
+        if isinstance(question, Glances):
+            return self.evaluations.glances
         if isinstance(question, Whole):
             return self._whole(question)
         if isinstance(question, Show):
@@ -366,7 +369,8 @@ class Trials:
         base = self.menu.cost_of(("float32",) * len(self.menu.layers))
         if deploy is None:
             return base
-        return base / self._timed(deploy).speedup
+        timed = self._timed(deploy)  # of pairs, since a busy machine is slow by turns
+        return base * (timed.share or 1 / timed.speedup)
 
     def _timed(self, deploy: ir.Model, **how: Any) -> Latency:
         probe, store = self.bench.found(for_calibration(self.recipe)).probe, self.bench.store

@@ -14,6 +14,7 @@ __all__ = [
     "Found",
     "Full",
     "Glance",
+    "Glances",
     "Improve",
     "Losses",
     "Question",
@@ -56,6 +57,11 @@ class Glance:
     """
 
     assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class Glances:
+    """How many looks at assignments (`Glance`) take as many samples as one evaluation? Answer: a number; 0 without looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +115,7 @@ class Improve:
     back: bool = False
 
 
-Question = Losses | Together | Full | Glance | Whole | Show | Improve | Train
+Question = Losses | Together | Full | Glance | Glances | Whole | Show | Improve | Train
 
 
 @dataclass(frozen=True, slots=True)

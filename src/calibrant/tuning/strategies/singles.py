@@ -16,12 +16,12 @@ from typing import Any
 
 from calibrant.tuning.driver import Strategy
 from calibrant.tuning.menu import Assignment
-from calibrant.tuning.questions import Question
+from calibrant.tuning.questions import Glances, Question
 from calibrant.tuning.strategies.assigning import Search, changed
 
 __all__ = ["singles"]
 
-#: Layers that are looked at alone, at most: those that lose most.
+#: Layers that are looked at alone, at most: those that lose most; and no more than together take as long as one evaluation.
 MOST = 48
 
 
@@ -37,9 +37,10 @@ def singles(search: Search, below: float) -> Strategy[Question, Any, Assignment 
     lost: float | None = yield from search.look(lowest)
     if lost is None or search.proportional:
         return None
+    most: float = yield Glances()
     tried = {t.assignment for t in search.trials}
     found: list[tuple[float, float, tuple[int, str]]] = []  # (cost, won, move)
-    for move in _moves(search, below):
+    for move in _moves(search, below)[: min(MOST, int(most))]:
         assignment = changed(lowest, [move])
         loss: float | None = yield from search.look(assignment)
         if loss is None:
@@ -82,4 +83,4 @@ def _moves(search: Search, below: float) -> list[tuple[int, str]]:
         move = (layer, menu.precisions[min(dearer)[1]])
         if menu.cost_of(changed(lowest, [move])) < below:
             found.append((errors[here], move))
-    return [move for _, move in sorted(found, key=lambda f: (-f[0], f[1]))[:MOST]]
+    return [move for _, move in sorted(found, key=lambda f: (-f[0], f[1]))]
