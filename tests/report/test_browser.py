@@ -116,6 +116,13 @@ def test_the_graph_works_by_keyboard(chromium: Any, folder: Path) -> None:
         assert page.locator("#graph").get_attribute("viewBox") == before
 
 
+def test_all_names_below_nodes_have_one_size(chromium: Any, folder: Path) -> None:
+    with opened(chromium, folder / "report.html") as page:
+        size = "all => [...new Set(all.map(t => getComputedStyle(t).fontSize))]"
+        assert page.locator(".node.small .name").count() > 0
+        assert len(page.locator(".node .name").evaluate_all(size)) == 1
+
+
 def test_zoom_by_wheel_and_move_by_drag(chromium: Any, folder: Path) -> None:
     with opened(chromium, folder / "report.html") as page:
         graph = page.locator("#graph")
