@@ -4,7 +4,7 @@
 
 Writes samples of ten times the limit into a temporary folder, one file for 64 samples of 3 x 224 x 224, and looks at them with a
 network of one strided convolution, so that reading and counting are what is timed. Each run is a process of its own. What is
-measured of every process that saw data: its peak resident memory, and what of that it had before the data. Statistics of all runs
+measured of every process that saw data: its peak resident memory, what of that it had before the data, and its CPU time. Statistics of all runs
 are saved and compared byte by byte. What many shards cost is reckoned from one shard's bytes and the time of one merge.
 """
 
@@ -54,20 +54,23 @@ def write(folder: Path, megabytes: float) -> int:
     return files * SAMPLES
 
 
-def peak() -> tuple[int, float]:
-    """Return this process and its peak resident memory so far [MB]."""
+def used() -> tuple[int, float, float]:
+    """Return this process, its peak resident memory so far [MB], and its CPU time so far [s]."""
     time.sleep(0.2)  # so that each worker is asked
-    return os.getpid(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    return os.getpid(), own.ru_maxrss / 1e3, own.ru_utime + own.ru_stime
 
 
-def peaks(workers: int) -> list[float]:
-    """Return the peak resident memory of each process that looks at data, largest first [MB]."""
+def each(workers: int) -> dict[int, tuple[float, float]]:
+    """Return peak resident memory [MB] and CPU time [s] of each process that looks at data."""
     if workers < 1:
-        return [peak()[1]]
-    import ray
+        asked = [used()]
+    else:
+        import ray
 
-    ask = ray.remote(peak)
-    return sorted(dict(ray.get([ask.remote() for _ in range(4 * workers)])).values(), reverse=True)
+        ask = ray.remote(used)
+        asked = ray.get([ask.remote() for _ in range(4 * workers)])
+    return {pid: (peak, cpu) for pid, peak, cpu in asked}
 
 
 def run(folder: str, workers: int, out: str) -> dict[str, Any]:
@@ -78,11 +81,14 @@ def run(folder: str, workers: int, out: str) -> dict[str, Any]:
     first = np.load(next(iter(sorted(Path(folder).glob("*.npy")))), mmap_mode="r")[:4]
     # Imports, and loops that are compiled: a sample for each worker.
     calibrant.observe(model(), np.array(first), ray=address, batch_size=1)
-    before = peaks(workers)
+    before, own = each(workers), time.process_time()
     start = time.perf_counter()
     found = calibrant.observe(model(), folder, ray=address)
     seconds = time.perf_counter() - start
-    after = peaks(workers)
+    merging = time.process_time() - own if workers else 0.0
+    after = each(workers)
+    started = min(cpu for _, cpu in before.values())
+    spent = [cpu - before.get(pid, (0.0, started))[1] for pid, (_, cpu) in after.items()]
     found.save(out)
     sent = pickle.dumps(dict(found.tensors))  # as workers send it, and never read from a file
     start = time.perf_counter()
@@ -92,8 +98,10 @@ def run(folder: str, workers: int, out: str) -> dict[str, Any]:
     merge = time.perf_counter() - start
     return {
         "seconds": seconds,
-        "before": before[0],
-        "peak": after[0],
+        "cpu": max(spent),
+        "merging": merging,
+        "before": max(peak for peak, _ in before.values()),
+        "peak": max(peak for peak, _ in after.values()),
         "merge": merge,
         "bytes": len(sent),
     }
@@ -139,6 +147,8 @@ def main() -> None:
                 f"{workers} Ray worker{'s' * (workers > 1)}" if workers else "this process",
                 f"{f['seconds']:.1f}",
                 f"{size / f['seconds']:.0f}",
+                f"{f['cpu']:.1f}",
+                f"{f['merging']:.1f}",
                 f"{f['peak']:.0f}",
                 f"{own:.0f}",
                 "yes" if own < args.limit else "no",
@@ -151,6 +161,8 @@ def main() -> None:
         "who looks",
         "s",
         "MB/s",
+        "CPU s, busiest",
+        "CPU s, merging",
         "peak MB",
         "of that for data",
         "below the limit",
@@ -165,7 +177,8 @@ def main() -> None:
             f"{size / args.limit:.1f} times the limit. Peak resident memory is that of the largest process that saw data; `of that "
             "for data` is what it grew by over what imports and a first small run took. Processes that waited or ran on this machine "
             f"before it began: {load:.1f}, of {os.cpu_count()} cores; where there are more of these than cores, times are those of a "
-            "busy machine, and workers gain nothing.",
+            "busy machine, and workers gain nothing. CPU time does not depend on that: what the busiest process that looks takes, and what "
+            "the first process takes to hand out and merge, are the time on a machine with a free core for each.",
             table(columns, rows),
             f"The saved statistics of all runs are {'the same, byte for byte' if same else 'NOT the same'}.",
             f"On paper, for more shards: a shard sends its statistics, at most the {one['bytes'] / 1e6:.2f} MB that all data has here. "
