@@ -287,6 +287,7 @@ def test_demo_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (["evaluate", "gone.onnx", "--data", "eval.npz", "--metric", "top1"], 3, "does not exist"),
         (["evaluate", "model.onnx", "--data", "calib.npz", "--metric", "top1"], 4, "no array 'labels'"),
         (["evaluate", "model.onnx", "--data", "eval.npz", "--metric", "top0"], 5, "Unknown metric 'top0'"),
+        (["evaluate", "model.onnx", "--data", "eval.npz", "--metric", "sqnr_db"], 5, "calibrant compare FLOAT QUANTIZED"),
         (["init", "gone.onnx"], 3, "does not exist"),
         (["init", "model.onnx", "-o", "gone/recipe.yaml"], 7, "cannot be written"),
     ],

@@ -79,6 +79,7 @@ def task_metric(asked: str, *, beside: Sequence[str] = ()) -> BatchMetric | Corp
     if not known:
         raise ConfigValueError(
             f"Unknown metric '{name}'. Known: {', '.join((*TASK_METRICS, *beside))} (any top<k>), or module:function."
+            + ("" if beside else _two_models(name))
             + did_you_mean(name, (*TASK_METRICS, *beside))
         )
     given: dict[str, Any] = {}
@@ -94,6 +95,13 @@ def task_metric(asked: str, *, beside: Sequence[str] = ()) -> BatchMetric | Corp
             raise ConfigValueError(f"Metric '{name}' has no options; '{asked}' gives some.")
         return batch_metric(name)
     return build(_CLASSES[name], f"metric '{name}'", given).metric(asked)
+
+
+def _two_models(name: str) -> str:
+    """Return what to do for a metric that compares a model with another one, without references."""
+    if name not in ("cosine_similarity", "cosine", "sqnr_db", "sqnr"):
+        return ""
+    return " This one compares two models: calibrant compare FLOAT QUANTIZED --data DATA."
 
 
 def _value(text: str) -> Any:
