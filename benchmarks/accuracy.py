@@ -37,6 +37,10 @@ from calibrant.runtime.runtime import Runtime
 from calibrant.runtime.saturation import kernels_are_exact
 
 THREADS = 2
+NOTE = (
+    "Every model is computed without integer kernels that saturate (x86-64 CPUs without VNNI), so the figures are those of "
+    "any CPU."
+)
 #: Samples the published numbers were measured on, where that is not all of them.
 LIMITS = {"resnet20-cifar10": 2000}
 
@@ -147,7 +151,7 @@ def main() -> None:
     """Measure and publish."""
     arguments = parser(__doc__).parse_args()
     sections = [case_table(name) for name in case_names(arguments.cases)]
-    publish("accuracy", "Accuracy after int8 quantization", "\n\n".join(sections))
+    publish("accuracy", "Accuracy after int8 quantization", "\n\n".join([NOTE, *sections]))
 
 
 if __name__ == "__main__":
