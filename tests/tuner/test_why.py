@@ -19,7 +19,7 @@ def test_a_layer_is_raised_for_what_was_tried_nearest_to_the_result() -> None:
     trials = (trial(("int8", "int8", "int8"), 0.7, met=False), best)
     found = Found(best, trials, "", looks={("int16", "int8", "int8"): 0.02})
     assert why(found, menu) == {
-        "a": "in int8 and 1 other layer changed, trial 1 scored 0.7: too much",
+        "a": "in int8, with 1 other layer changed, trial 1 scored 0.7: too much",
         "b": "in int8, it was expected to lose 0.02: too much",
     }
     assert why(Found(best, (best,), ""), menu) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -148,7 +149,7 @@ def _layers(report: Mapping[str, Any]) -> list[str]:
     return [
         "## Layers",
         "What the outputs lose when one layer alone is quantized; those that lose most first. A layer is raised where this "
-        "saves most error for what it costs, and stays so where what was tried without lost too much.",
+        f"saves most error for what it costs, and stays so where what was tried without lost too much{_limit(report)}.",
         table(
             (
                 "layer",
@@ -169,6 +170,15 @@ def _layers(report: Mapping[str, Any]) -> list[str]:
             ),
         ),
     ]
+
+
+def _limit(report: Mapping[str, Any]) -> str:
+    """Return what may be lost, in the units in which losses are expected; nothing where scores have limits of their own."""
+    allowed = report["allowed_loss"]
+    if isinstance(report["float"], Mapping) or not math.isfinite(allowed):
+        return ""
+    unit = ", energy of the error over energy of the signal" if report["float"] == math.inf else ""
+    return f": {number(allowed)} is allowed{unit}"
 
 
 def _took(report: Mapping[str, Any]) -> str:

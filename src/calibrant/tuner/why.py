@@ -38,6 +38,8 @@ def why(found: Found, menu: Menu) -> dict[str, str]:
         if not below:
             continue
         differ, _, assignment, text = min(below, key=lambda b: b[:2])
-        others = f" and {differ - 1} other layer{'s' * (differ > 2)} changed" if differ > 1 else ""
+        others = (
+            f", with {differ - 1} other layer{'s' * (differ > 2)} changed" if differ > 1 else ""
+        )
         reasons[layer] = f"in {assignment[row]}{others}, {text}: too much"
     return reasons
