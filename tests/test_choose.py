@@ -83,6 +83,25 @@ def test_every_weight_algorithm_can_be_chosen(name: str) -> None:
     np.testing.assert_array_equal(found["conv1"].weight.scale, direct.scale)
 
 
+@pytest.mark.parametrize("spec", [QuantSpec(axis=1), QuantSpec(axis=1, symmetric=True)])
+def test_grids_of_channels_that_are_made_at_once_are_those_of_each_alone(spec: QuantSpec) -> None:
+    x = np.random.default_rng(0).normal(size=(8, 5, 4)).astype(np.float32)
+    x *= np.float32(10.0) ** np.arange(-3, 2, dtype=np.float32)[:, None]
+    x[:, 2] = 0  # a channel of zeros
+    seen = TensorStats.of(x, by_channel=[1])
+    decision = shared()[0].activations[0]
+    one = replace(decision, spec=spec, algorithm=AlgorithmChoice("min-max"))
+    plan = replace(shared()[0], activations=(one,))
+    found = choose_activations(plan, {decision.tensor: seen})[decision.id]
+    each = [
+        QuantParams.from_range(c.min, c.max, replace(spec, axis=None)) for c in seen.of_channels(1)
+    ]
+    alive = [0, 1, 3, 4]
+    np.testing.assert_array_equal(found.scale[alive], np.stack([p.scale for p in each])[alive])
+    np.testing.assert_array_equal(found.zero_point, np.stack([p.zero_point for p in each]))
+    assert found.scale[2] == found.scale[alive].min()
+
+
 def test_a_plan_keeps_what_was_asked_for_where_auto_is_decided() -> None:
     plan, _ = shared()
     first, *others = plan.activations

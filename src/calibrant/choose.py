@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
@@ -95,7 +95,7 @@ def choose_for_each(
             source = tuple(dict.fromkeys(d.tensor for d in members))
             by_source.setdefault(source, []).append((n, members))
     for source, entries in by_source.items():
-        seen = _Seen([statistics[t] for t in source if t in statistics], known)
+        seen = _Seen([statistics[t] for t in source if t in statistics], known, len(entries) > 1)
         for n, members in entries:
             params = seen.choose(members[0])
             if plans[n].half_scales:
@@ -122,9 +122,11 @@ def _key(decision: ActivationDecision) -> str:
 class _Seen:
     """The statistics of the tensors of a group, merged when they are asked for."""
 
-    def __init__(self, statistics: Sequence[TensorStats], known: Known | None) -> None:
-        self._statistics = statistics
-        self._mine = known.key(*statistics) if known is not None else ()
+    def __init__(
+        self, statistics: Sequence[TensorStats], known: Known | None, asked_again: bool
+    ) -> None:
+        self._statistics, self._asked_again = statistics, asked_again
+        self._mine = known.key(*(s.token for s in statistics)) if known is not None else ()
         self._whole: TensorStats | None = None
         self._channels: dict[int, list[TensorStats]] = {}
         self._chosen = known.ranges if known is not None else {}
@@ -148,11 +150,14 @@ class _Seen:
                 whole = reduce(TensorStats.merge, [s.whole for s in self._statistics])
                 self._whole = _finite(whole)
             return algorithm(self._whole, spec)
-        if spec.axis not in self._channels:
-            parts = zip(*(s.of_channels(spec.axis) for s in self._statistics), strict=True)
-            merged = (reduce(TensorStats.merge, part) for part in parts)
-            self._channels[spec.axis] = [_finite(channel) for channel in merged]
-        return _by_channel(algorithm, self._channels[spec.axis], spec)
+        if spec.axis in self._channels:
+            return _by_channel(algorithm, self._channels[spec.axis], spec)
+        parts = zip(*(s.of_channels(spec.axis) for s in self._statistics), strict=True)
+        channels = (_finite(reduce(TensorStats.merge, part)) for part in parts)
+        if self._asked_again:  # what algorithms work out of a channel is kept with it
+            self._channels[spec.axis] = list(channels)
+            return _by_channel(algorithm, self._channels[spec.axis], spec)
+        return _by_channel(algorithm, (c.whole for c in channels), spec)
 
 
 def _finite(stats: TensorStats) -> TensorStats:
@@ -161,7 +166,7 @@ def _finite(stats: TensorStats) -> TensorStats:
 
 
 def _by_channel(
-    algorithm: algorithms.ActivationAlgorithm, channels: Sequence[TensorStats], spec: QuantSpec
+    algorithm: algorithms.ActivationAlgorithm, channels: Iterable[TensorStats], spec: QuantSpec
 ) -> QuantParams:
     """Choose a range for each channel by itself.
 
@@ -170,13 +175,24 @@ def _by_channel(
     small where scales are folded into it, and disturbs nobody.
     """
     each = replace(spec, axis=None)
-    chosen = [algorithm(stats, each) for stats in channels]
-    scale = np.stack([p.scale for p in chosen])  # (channels,)
-    largest = np.array([max(abs(s.min), abs(s.max)) for s in channels])
+    chosen: list[QuantParams] = []
+    ranges, magnitudes = [], []
+    for stats in channels:  # one after the other: none is held here
+        if isinstance(algorithm, algorithms.RangeAlgorithm):
+            ranges.append(algorithm.range_of(stats, each))
+        else:
+            chosen.append(algorithm(stats, each))
+        magnitudes.append(max(abs(stats.min), abs(stats.max)))
+    if ranges:
+        low, high = np.transpose(ranges)
+        chosen = [QuantParams.from_range(low, high, each)]  # all channels at once
+    scale = np.hstack([p.scale for p in chosen])  # (channels,)
+    zero_point = np.hstack([p.zero_point for p in chosen])
+    largest = np.array(magnitudes)
     alive = largest >= smallest_scale(spec) * (spec.dtype.qmax - spec.dtype.qmin)
     if alive.any():
         scale[~alive] = scale[alive].min()
-    return QuantParams(scale, np.stack([p.zero_point for p in chosen]), spec.dtype, spec.axis)
+    return QuantParams(scale, zero_point, spec.dtype, spec.axis)
 
 
 def choose_layers(

@@ -121,6 +121,8 @@ def quantize(
             findings, integer_outputs=cost_of_integer_outputs(solved, wanted, store)
         )
     statistics, said, runtime = solved.statistics, store.progress, store.runtime
+    if solved.simulator is not None:
+        solved.simulator.close()
     del solved, store  # forms, weights and sessions that were tried
     return finished(
         model,

@@ -27,6 +27,7 @@ __all__ = [
     "ActivationAlgorithm",
     "CodebookAlgorithm",
     "Option",
+    "RangeAlgorithm",
     "RoundingAlgorithm",
     "WeightAlgorithm",
     "activation",
@@ -51,6 +52,15 @@ class ActivationAlgorithm(Protocol):
             DataError: There are no values, or some are NaN or infinite.
             ConfigValueError: The algorithm cannot do what the spec asks.
         """
+        ...
+
+
+@runtime_checkable
+class RangeAlgorithm(Protocol):
+    """An activation algorithm whose grid is that of a range, so that the ranges of many channels are turned into grids at once."""
+
+    def range_of(self, stats: TensorStats, spec: QuantSpec, /) -> tuple[float, float]:
+        """Return the ends of the range; errors are those of a call."""
         ...
 
 

@@ -43,6 +43,7 @@ class TensorStats:
         keep: Keep all of them however many there are.
         nonfinite: How many values were NaN or infinite. They are not in `data`.
         by_channel: Distributions by channel, one entry for each axis they were asked for.
+        token: Stands for this object where it is to be told from others without being kept alive.
 
     Example:
         >>> a = TensorStats.of(np.array([1.0, 2.0], dtype=np.float32))
@@ -56,6 +57,7 @@ class TensorStats:
     keep: bool = False
     nonfinite: int = 0
     by_channel: tuple[ChannelDistributions, ...] = ()
+    token: object = field(default_factory=object, init=False, repr=False)
     _derived: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from calibrant.analysis.probe import Probe
+from calibrant.runtime.heap import give_back
 from calibrant.runtime.observe import Observer
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.stats import TensorStats
@@ -69,9 +70,17 @@ class Folds:
         self.feeds = max(self.feeds, feeds)
         return ran
 
+    def forget(self) -> None:
+        """Let go of what was seen, too; it is looked at again where it is asked for."""
+        self.close()
+        self._halves.clear()
+        self.feeds = 0
+
     def close(self) -> None:
         """Let go of the models that are open; they are opened again where more is asked for."""
-        self._observer = None
+        if self._observer is not None:
+            self._observer = None
+            give_back()
         if self.base is not None:
             self.base.close()
 

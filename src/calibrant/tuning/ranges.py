@@ -147,6 +147,7 @@ class Trying:
     _made: dict[RangeOption, _Made] = field(default_factory=dict)
     _open: list[Simulator] = field(default_factory=list)
     _parts: dict[str, tuple[Part, ...]] | None = None
+    _best: RangeOption | None = None
 
     def answer(self, question: Question) -> Verdict:
         """Return what an option loses on so many samples."""
@@ -202,6 +203,8 @@ class Trying:
     def compared(self, option: RangeOption, found: Comparison) -> None:
         """Remember a comparison."""
         self.comparisons.append((option, found))
+        if found.better:
+            self._best = option
 
     def depthwise(self, option: RangeOption) -> tuple[str, ...]:
         """Return the depthwise convolutions that may read one scale a channel, where the device can do that."""
@@ -253,7 +256,21 @@ class Trying:
             )
             known = self.store.known
             self._made[key] = _Made(form, recipe, form.model, plan, folds, simulator, known)
+            self._forget_all_but(folds)
         return self._made[key]
+
+    def _forget_all_but(self, folds: Folds) -> None:
+        """Let go of what was seen for options that lost; that of the best one, and of one to be tried, stays."""
+        best = self._best if self._best is not None else next(iter(self._made))
+        needed: Folds | None
+        kept = []
+        for needed in (folds, self._made[replace(best, algorithm="")].folds):
+            while needed is not None:
+                kept.append(needed)
+                needed = needed.base
+        for made in self._made.values():
+            if all(made.folds is not k for k in kept):
+                made.folds.forget()
 
     def weights_shift_ranges(self, option: RangeOption) -> bool:
         """Whether rounded weights can move the ranges behind them by more than a percent or so.

@@ -21,5 +21,9 @@ class MinMax:
 
     def __call__(self, stats: TensorStats, spec: QuantSpec) -> QuantParams:
         """Return the parameters whose grid covers [min, max]."""
+        return QuantParams.from_range(*self.range_of(stats, spec), spec)
+
+    def range_of(self, stats: TensorStats, spec: QuantSpec) -> tuple[float, float]:
+        """Return the lowest and the highest value."""
         check(stats, spec)
-        return QuantParams.from_range(stats.min, stats.max, spec)
+        return stats.min, stats.max
