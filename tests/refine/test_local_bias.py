@@ -13,7 +13,11 @@ from calibrant.emit.layers_alone import emit_layers_alone
 from calibrant.numerics import fake_quantize
 from calibrant.plan import resolve
 from calibrant.recipe import Recipe
-from calibrant.refine.local_bias import correct_by_local_errors, joined, local_errors
+from calibrant.refine.local_bias import (
+    correct_by_local_errors,
+    joined,
+    local_errors,
+)
 from calibrant.runtime.observe import observe
 from tests.models import NETS, Array, Weights, build, normal
 from tests.road import every_net, outputs, prepared
@@ -82,6 +86,20 @@ def test_errors_of_equal_parameters_are_measured_once() -> None:
     _, first = local_errors(model, plan, params, feeds, known=known)
     _, second = local_errors(model, plan, params, feeds, known=known)
     assert (first, second) == (1.0, 0.0)
+
+
+def test_positions_that_are_not_finite_are_left_out() -> None:
+    model, plan, params, feeds = made(gemm())
+    broken = [{"x": f["x"].copy()} for f in feeds]
+    broken[1]["x"][2] = np.nan
+    kept = [feeds[0], {"x": np.delete(feeds[1]["x"], 2, axis=0)}, *feeds[2:]]
+    found, _ = local_errors(model, plan, params, broken)
+    wanted, _ = local_errors(model, plan, params, kept)
+    layer = plan.weights[0].layer
+    np.testing.assert_allclose(
+        found.errors[layer].error, wanted.errors[layer].error, rtol=1e-4, atol=1e-6
+    )
+    assert found.errors[layer].power == pytest.approx(wanted.errors[layer].power, rel=0.1)
 
 
 @pytest.mark.parametrize("count", [4, 3])

@@ -13,9 +13,11 @@ from onnx import parser
 from calibrant.errors import ConfigValueError, ModelError
 from calibrant.graph.load import load, prepare
 from calibrant.runtime import session as sessions
+from calibrant.runtime.arena import shrink_arena
 from calibrant.runtime.heap import give_back
 from calibrant.runtime.runtime import Runtime
 from calibrant.runtime.session import infer, open_session
+from calibrant.runtime.tap import expose
 from tests.models import NETS, build, convolution, normal, with_external_data
 from tests.road import outputs
 
@@ -105,6 +107,36 @@ def test_freed_memory_can_be_given_back_at_any_time() -> None:
     block = np.ones(1_000_000)
     del block
     give_back()
+
+
+def test_sessions_share_one_arena_and_those_for_timings_do_not() -> None:
+    model, feeds = convolution.residual()
+    shared = [open_session(model) for _ in range(2)]
+    own = open_session(model, spinning=True)
+    key = "session.use_env_allocators"
+    assert [s.get_session_options().get_session_config_entry(key) for s in shared] == ["1", "1"]
+    with pytest.raises(RuntimeError):
+        own.get_session_options().get_session_config_entry(key)
+    names = [o.name for o in own.get_outputs()]
+    wanted = infer(own, names, feeds())
+    for session in shared:  # in turn, and while what the arena has to spare is given back
+        for options in (None, shrink_arena(), None):
+            for a, b in zip(infer(session, names, feeds(), options), wanted, strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_what_lies_between_is_not_described_to_a_runtime() -> None:
+    model, feeds = convolution.residual()
+    prepared = prepare(load(model))
+    tensors = [v.name or "" for n in prepared.graph for v in n.outputs][:2]
+    exposed = expose(prepared, tensors)
+    between = [v for n in exposed.graph for v in n.outputs if not v.is_graph_output()]
+    assert between
+    assert all(v.shape is None and v.type is None for v in between)
+    assert all(v.shape is not None for n in prepared.graph for v in n.outputs)
+    for name, a in zip(tensors, infer(open_session(exposed), tensors, feeds()), strict=True):
+        (b,) = infer(open_session(expose(prepared, [name])), [name], feeds())
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_a_pool_of_4_bit_values_runs_as_it_is_written() -> None:

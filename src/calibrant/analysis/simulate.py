@@ -20,7 +20,7 @@ from calibrant.plan import Plan
 from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
-from calibrant.runtime.tap import expose
+from calibrant.runtime.tap import with_outputs
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -121,7 +121,7 @@ class Simulator:
         emitted, made = emit_parametric(
             self.model, plan, params, free=taking_scales(plan) & params.layers.keys()
         )
-        exposed = expose(emitted, self.outputs)
+        exposed = with_outputs(emitted, self.outputs)
         session = open_session(exposed, integers=False, runtime=self.runtime)
         self.opened += 1
         opened = _Open(form, made, params.layers, session)

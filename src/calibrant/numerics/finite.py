@@ -95,7 +95,10 @@ def mean_square(arrays: Sequence[Array]) -> float:
     """Return the mean of the squares of all finite values; 0 where there is none."""
     total, count = 0.0, 0
     for x in arrays:
-        mask = finite_mask(x)
-        kept = x if mask is None else x[mask]
-        total, count = total + float(np.vdot(kept, kept)), count + kept.size
+        kept, square = x, float(np.vdot(x, x))
+        if not np.isfinite(square):
+            mask = finite_mask(x)
+            kept = x if mask is None else x[mask]
+            square = float(np.vdot(kept, kept))
+        total, count = total + square, count + kept.size
     return total / max(1, count)

@@ -23,7 +23,6 @@ import onnx_ir as ir
 
 from calibrant.emit.layers_alone import emit_layers_alone
 from calibrant.graph.values import node_named
-from calibrant.numerics.finite import finite_mask, mean_square, means_by_channel
 from calibrant.plan import Plan, WeightDecision
 from calibrant.plan.parameters import Parameters
 from calibrant.refine._biases import (
@@ -32,12 +31,17 @@ from calibrant.refine._biases import (
     output_axis,
     with_bias,
 )
+from calibrant.refine._side_by_side import SideBySide
 from calibrant.refine.bias_correction import Correction
 from calibrant.runtime.runtime import CPU, Runtime
-from calibrant.runtime.session import infer, open_session
-from calibrant.runtime.tap import expose
 
-__all__ = ["LocalError", "LocalErrors", "correct_by_local_errors", "joined", "local_errors"]
+__all__ = [
+    "LocalError",
+    "LocalErrors",
+    "correct_by_local_errors",
+    "joined",
+    "local_errors",
+]
 
 Array = npt.NDArray[Any]
 
@@ -126,22 +130,18 @@ def _measured(
     runtime: Runtime,
 ) -> dict[str, LocalError]:
     both, twins = emit_layers_alone(model, plan, params, targets)
-    floats = {n: node_named(model.graph, n).outputs[0].name or "" for n in targets}
-    axes = {n: output_axis(model, w) for n, w in targets.items()}
-    names = list(dict.fromkeys([*floats.values(), *twins.values()]))
-    session = open_session(expose(both, names), runtime=runtime)
-    inputs = [i.name for i in session.get_inputs()]
-    rows: dict[str, list[npt.NDArray[np.float64]]] = {n: [] for n in targets}
-    power = dict.fromkeys(targets, 0.0)
-    for feed in feeds:
-        values = infer(session, names, {i: feed[i] for i in inputs})
-        found = dict(zip(names, values, strict=True))
-        for n in targets:
-            y = found[floats[n]]
-            twin = means_by_channel(found[twins[n]], axes[n], finite_mask(y))
-            rows[n].append(means_by_channel(y, axes[n]) - twin)
-            power[n] += mean_square([y]) / len(feeds)
-    return {n: LocalError(np.stack(r), power[n]) for n, r in rows.items()}
+    pairs = {
+        n: (node_named(model.graph, n).outputs[0].name or "", twins[n], output_axis(model, w))
+        for n, w in targets.items()
+    }
+    run = SideBySide(both, pairs, runtime)
+    rows = [run.means(feed) for feed in feeds]
+    found = {}
+    for n in targets:
+        mean, alone, square = zip(*(row[n] for row in rows), strict=True)
+        error = np.stack(mean) - np.stack(alone)
+        found[n] = LocalError(error, float(np.mean(square)))
+    return found
 
 
 def joined(one: LocalErrors, other: LocalErrors) -> LocalErrors:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calibrant.numerics.finite import finite_pairs
+from calibrant.runtime.arena import shrink_arena
 from calibrant.runtime.part_quality import PartQuality
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
@@ -74,10 +75,13 @@ def run(
     session = open_session(model, runtime=runtime, optimize=optimize, integers=integers)
     inputs = [i.name for i in session.get_inputs()]
     names = [o.name for o in session.get_outputs()]
-    return [
-        dict(zip(names, infer(session, names, {n: feed[n] for n in inputs}), strict=True))
-        for feed in feeds
-    ]
+    shrinking = shrink_arena() if runtime.provider == "cpu" else None
+    outputs = []
+    for i, feed in enumerate(feeds, 1):
+        options = shrinking if i == len(feeds) else None
+        values = infer(session, names, {n: feed[n] for n in inputs}, options)
+        outputs.append(dict(zip(names, values, strict=True)))
+    return outputs
 
 
 def compare(reference: Outputs, outputs: Outputs) -> list[OutputQuality]:

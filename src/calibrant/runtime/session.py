@@ -15,6 +15,7 @@ import onnx_ir as ir
 from calibrant.errors import ConfigValueError, ModelError, did_you_mean
 from calibrant.graph.passes.fix_inputs import without_kept_inputs
 from calibrant.graph.values import own_copy
+from calibrant.runtime.arena import share_arena
 from calibrant.runtime.heap import give_back
 from calibrant.runtime.runtime import CPU, Runtime
 
@@ -82,6 +83,8 @@ def open_session(
             raise ConfigValueError(f"threads is {runtime.threads}; it is 1 or more.")
         options.intra_op_num_threads = runtime.threads
         options.inter_op_num_threads = 1
+    if runtime.provider == "cpu" and not spinning:
+        share_arena(options)
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if profile is not None:
@@ -117,15 +120,24 @@ def _serialized(model: ir.Model) -> bytes:
 
 
 def infer(
-    session: ort.InferenceSession, names: Sequence[str], feeds: Mapping[str, Array]
+    session: ort.InferenceSession,
+    names: Sequence[str],
+    feeds: Mapping[str, Array],
+    options: ort.RunOptions | None = None,
 ) -> list[Array]:
     """Return some outputs of a session.
+
+    Args:
+        session: The session.
+        names: Names of outputs.
+        feeds: Inputs.
+        options: How to run it.
 
     Raises:
         ModelError: ONNX Runtime cannot run the model on these inputs.
     """
     try:
-        outputs: list[Array] = session.run(names, feeds)
+        outputs: list[Array] = session.run(names, feeds, options)
     except Exception as e:
         shapes = ", ".join(f"'{n}' {x.shape}" for n, x in feeds.items())
         text = " ".join(str(e).split())

@@ -28,13 +28,16 @@ from calibrant.runtime.session import infer, open_session
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-__all__ = ["BUFFER_BYTES", "GROUP_BYTES", "Tap", "expose"]
+__all__ = ["BUFFER_BYTES", "GROUP_BYTES", "Tap", "expose", "with_outputs"]
 
 #: Bytes of a page that several samples share: few, so that values are read while they are in a cache.
 BUFFER_BYTES = 12 * 2**20
 
 #: Bytes of a page that one sample fills; a sample of more is run in groups of tensors.
 GROUP_BYTES = 64 * 2**20
+
+#: Domain of ONNX's own operators, in both spellings: of these a runtime infers types and shapes.
+STANDARD = frozenset({"", "ai.onnx"})
 
 #: Distance of arrays in a page, in bytes: a line of the processor's cache.
 _ALIGNMENT = 64
@@ -62,11 +65,23 @@ def expose(model: ir.Model, tensors: Sequence[str]) -> ir.Model:
 
     Graph inputs and initializers among the tensors are left out: who feeds the model has them.
     """
-    model = model.clone()
+    return with_outputs(model.clone(), tensors)
+
+
+def with_outputs(model: ir.Model, tensors: Sequence[str]) -> ir.Model:
+    """Do what `expose` does to a model that nobody else has; return it.
+
+    Shapes and types of what lies between are taken out: a runtime infers its own, and writing them down for it takes as
+    long as writing the nodes.
+    """
     values = values_by_name(model.graph)
     wanted = [values[t] for t in tensors if values[t].producer() is not None]
     model.graph.outputs.clear()
     model.graph.outputs.extend(wanted)
+    for node in model.graph:
+        for value in node.outputs:
+            if node.domain in STANDARD and not value.is_graph_output():
+                value.shape = value.type = None
     return model
 
 
