@@ -71,6 +71,25 @@ def test_a_typing_mistake_is_told(
     assert "Did you mean 'second'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "more", "words"),
+    [
+        ("list-nodes", ["--csv", "--json"], "one of them can be"),
+        ("sensitivity-analysis", ["-p", "0.99", "-sn", "first"], "give one of the two"),
+        ("runall", ["-pt", "0.99", "-sn", "first"], "give one of the two"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    files: tuple[str, str],
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    more: list[str],
+    words: str,
+) -> None:
+    assert main(["debug", command, *files, *more]) == 5
+    assert words in capsys.readouterr().err
+
+
 LISTS = [
     (["a"], ["a"]),
     (["[a,b]"], ["a", "b"]),

@@ -67,7 +67,7 @@ Interested = Annotated[
         "-i",
         "--interested-nodes",
         metavar="NODES",
-        help=f"Only these nodes: {LISTS}. [[a,b],[c]] quantizes a and b together.",
+        help=f"Only these nodes, of any kind (the node type does not count then): {LISTS}. [[a,b],[c]] quantizes a and b together.",
         show_default=False,
     ),
 ]

@@ -34,7 +34,10 @@ def list_nodes(
     from calibrant.cli._summary import print_json, quiet_stdout
     from calibrant.cli.debug._shown import print_nodes
     from calibrant.debug import list_nodes as run
+    from calibrant.errors import ConfigValueError
 
+    if as_csv and as_json:
+        raise ConfigValueError("--csv and --json are given; one of them can be.")
     with quiet_stdout(as_json or as_csv):
         rows = run(model, data, data_num)
     if as_json:

@@ -138,7 +138,10 @@ def runall(
     from calibrant.cli._summary import check_folder, print_json, quiet_stdout
     from calibrant.cli.debug._shown import print_parts
     from calibrant.debug import runall as run
+    from calibrant.errors import ConfigValueError
 
+    if pick_threshold is not None and sensitive_nodes:
+        raise ConfigValueError("-pt picks nodes, and -sn names them; give one of the two.")
     check_report(save_dir, report=page)
     check_folder(save_dir)
     with quiet_stdout(as_json), progress_bars(show=not (as_json or verbose)) as progress:

@@ -73,7 +73,10 @@ def sensitivity_analysis(
     from calibrant.debug.pictures import check_pictures
     from calibrant.debug.raising import raise_nodes, threshold_of
     from calibrant.debug.samples import opened_subject
+    from calibrant.errors import ConfigValueError
 
+    if pick_threshold is not None and sensitive_nodes:
+        raise ConfigValueError("-p picks nodes, and -sn names them; give one of the two.")
     check_pictures()
     check_folder(save_dir)
     nodes = flat(names_of(sensitive_nodes, "-sn"), "-sn")
