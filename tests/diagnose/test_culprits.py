@@ -120,6 +120,14 @@ def normalized() -> Case:
     return Case(model, quantized, feeds(batch=16, seed=5), frozenset({"conv0"}), "clipping")
 
 
+def too_wide() -> Case:
+    """Calibrated on images from 0 to 255, used on images from 0 to 1: all ranges are too wide."""
+    model, feeds = NETS["residual"]()[0], sabotaged.smooth_images()
+    large = {n: x * np.float32(255) for n, x in feeds(batch=32, seed=1).items()}
+    quantized = calibrant.quantize(model, large, PLAIN).deploy
+    return Case(model, quantized, feeds(batch=16, seed=5), frozenset({"conv0"}), "range")
+
+
 CASES: dict[str, Callable[[], Case]] = {
     f.__name__: cache(f)
     for f in (
@@ -131,6 +139,7 @@ CASES: dict[str, Callable[[], Case]] = {
         mask,
         shared,
         normalized,
+        too_wide,
     )
 }
 

@@ -17,10 +17,13 @@ from calibrant.report.evidence import Network
 from calibrant.save.folder import written_together
 from calibrant.text.json_out import json_of
 
-__all__ = ["LayerRow", "OutputRow", "PartRow", "Report"]
+__all__ = ["LOST_INPUT", "LayerRow", "OutputRow", "PartRow", "Report"]
 
 #: Files that a report is saved as.
 CSV_FILE, JSON_FILE = "compare.csv", "compare.json"
+
+#: An input is lost where clipping, or a range that is far too wide, makes an error of more than this share of its energy: 10 dB.
+LOST_INPUT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class LayerRow:
         digits: How many values agree, where that was asked for.
         loss: What the outputs lose by this layer alone (`analysis.alone.metric`); None where that was not measured.
         alone: All metrics of the outputs then, of the part that loses most; empty where that was not measured.
+        lost_input: It reads an input of the model that its range has spoiled (`LOST_INPUT`).
     """
 
     index: int
@@ -66,6 +70,7 @@ class LayerRow:
     digits: Digits | None = None
     loss: float | None = None
     alone: dict[str, float] = field(default_factory=dict)
+    lost_input: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +139,9 @@ class Report:
     def worst_first(self) -> tuple[LayerRow, ...]:
         """Layers, those first that do most harm.
 
-        1. By what the outputs lose where the layer alone is as in the second model, by the report's metric;
+        0. Those that read an input of which clipping, or far too wide a range, leaves less than 10 dB: the ranges behind it come
+           from the same data;
+        1. by what the outputs lose where the layer alone is as in the second model, by the report's metric;
         2. those of which that was not measured, by what is born in them;
         3. those in which nothing is born, by what they are off by. Where births were not looked at, that is all of them.
 
@@ -244,6 +251,8 @@ class Report:
 
 def _harm(row: LayerRow) -> tuple[int, float]:
     """Return the place of a layer among others: group, and within it."""
+    if row.lost_input:
+        return -1, -(row.loss or 0.0)
     if row.loss is not None and not row.loss <= 0:
         return 0, -row.loss
     if row.loss is None and _born(row) > 0:

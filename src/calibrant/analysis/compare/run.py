@@ -20,7 +20,7 @@ from calibrant.analysis.compare.losing import Harm, lost_by
 from calibrant.analysis.compare.mapping import Mapped, map_layers
 from calibrant.analysis.compare.mapping import Mapping as Layers
 from calibrant.analysis.compare.outputs import Outputs
-from calibrant.analysis.compare.report import LayerRow, Report
+from calibrant.analysis.compare.report import LOST_INPUT, LayerRow, Report
 from calibrant.analysis.compare.sides import Side, opened
 from calibrant.analysis.compare.stream import Pair, Streams
 from calibrant.analysis.compare.tally import Tally
@@ -172,6 +172,8 @@ def compare(
             replace(r, loss=lost[r.name].loss, alone=lost[r.name].metrics) if r.name in lost else r
             for r in rows
         ]
+    spoiled = _spoiled(Side(truth), rows)
+    rows = [replace(r, lost_input=True) if r.name in spoiled else r for r in rows]
     return Report(
         _name(float_model),
         _name(quantized),
@@ -296,6 +298,20 @@ def _layer(
         tally.born_by(births.tally(layer), births.held(layer)) if births is not None else None,
         tally.agreement,
     )
+
+
+def _spoiled(truth: Side, rows: Sequence[LayerRow]) -> set[str]:
+    """Return the layers that read an input of the model which its range has spoiled: the data of the ranges was another."""
+    causes = ("clipping", "range")
+    lost = {
+        row.name
+        for row in rows
+        if row.op_type == "Input"
+        and row.born is not None
+        and row.born.cause in causes
+        and row.born.energy > LOST_INPUT
+    }
+    return {n.name or "" for v in truth.inputs if v.name in lost for n in truth.readers.get(v, [])}
 
 
 def _harm(row: LayerRow, births: Births, layer: Mapped) -> Harm:
