@@ -174,9 +174,10 @@ def _worker(rank: int, folder: str) -> None:
     amct.create_quant_retrain_config(config, net, example)
     content = json.loads(Path(config).read_text(encoding="utf-8")) | {"batch_num": 2}
     Path(config).write_text(json.dumps(content), encoding="utf-8")
-    model = amct.create_quant_retrain_model(config, net, f"{folder}/record.txt", example)
-    ranges = []
-    parallel = DistributedDataParallel(model.train())
+    given = DistributedDataParallel(net.train())
+    parallel = amct.create_quant_retrain_model(config, given, f"{folder}/record.txt", example)
+    assert isinstance(parallel, DistributedDataParallel)
+    model, ranges = parallel.module, []
     for x in half:
         parallel(torch.from_numpy(x)).sum().backward()
         ranges.append(next(model.graph.activations.children()).last.tolist())

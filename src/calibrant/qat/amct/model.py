@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from calibrant import algorithms
 from calibrant.dialects import load_recipe
@@ -53,12 +53,19 @@ class RetrainModel(nn.Module):
             self.due = True
         elif self.due:
             self.due = False
-            self.write_record()
+            if _writes():
+                self.write_record()
         return answer
 
     def write_record(self) -> None:
         """Write scales and zero points as they are now."""
         write_whole(self.record_file, self.qat.to_solution().record.text(), folders=True)
+
+
+def _writes() -> bool:
+    """Whether this process writes files: the first of those that train together, which have the same ranges."""
+    together = distributed.is_available() and distributed.is_initialized()
+    return not together or distributed.get_rank() == 0
 
 
 class _Start:
