@@ -156,3 +156,17 @@ def test_arguments_are_checked() -> None:
     ):
         with pytest.raises(ConfigValueError, match=message):
             calibrant.advise(model, x, **options)
+
+
+def test_samples_are_not_judged_by_ranges_that_they_gave() -> None:
+    """One sample is larger than all others: ranges without it clip it, which 16 bits cannot mend."""
+    model, feeds = NETS["residual"]()
+    data = {n: np.array(x) for n, x in feeds(batch=16, seed=1).items()}
+    for x in data.values():
+        x[4] *= 30
+    wide = Settings(activation=AlgorithmChoice("max"), activation_bits=16, weight_bits=16)
+    recipe = PLAIN.with_rules(Rule(AllNodes(), wide))
+    unseen = calibrant.advise(model, data, recipe=recipe, minutes=0.01)
+    seen = calibrant.advise(model, data, recipe=recipe, minutes=0.01, evaluation=data)
+    assert unseen.score_db < 30
+    assert seen.score_db > 50

@@ -19,7 +19,10 @@ from calibrant.plan.parameters import Parameters
 from calibrant.stats import TensorStats
 from calibrant.tuning.solved import Solved
 
-__all__ = ["UNSEEN_SAMPLES", "unseen_outputs"]
+__all__ = ["UNSEEN_SAMPLES", "Halves", "in_halves", "unseen_outputs"]
+
+#: Statistics for even feeds of the probe, and for odd ones.
+Halves = tuple[Mapping[str, TensorStats], Mapping[str, TensorStats]]
 
 #: Samples that the figure is taken from, at least, where there are so many.
 UNSEEN_SAMPLES = 16
@@ -36,22 +39,12 @@ def unseen_outputs(
         solved: A solution, and what was found on the way.
         known: What was chosen before.
     """
-    seen, simulator, probe = solved.halves, solved.simulator, solved.probe
-    plan, params = solved.solution.plan, solved.solution.params
-    if seen is None or simulator is None or probe is None or len(probe.small) < 2:
+    simulator, probe, plan = solved.simulator, solved.probe, solved.solution.plan
+    if simulator is None or probe is None or len(probe.small) < 2:
         return []
-    if not all(_hold(half, plan) for half in seen):
+    halves = in_halves(solved, solved.halves, known)
+    if halves is None:
         return []
-    halves = []
-    for half in seen:
-        activations = choose_activations(plan, half, known)
-        layers = params.layers
-        if any(d.folded for d in plan.activations):  # weights take these scales over
-            model = solved.solution.model
-            chosen = Parameters(activations, choose_layers(plan, model, activations, known))
-            own = with_biases(plan, model, chosen, half).layers
-            layers = {n: replace(own[n], bias=layer.bias) for n, layer in layers.items()}
-        halves.append(Parameters(activations, layers, params.balance))
     found: list[dict[str, npt.NDArray[np.generic]]] = []
     samples = 0
     for i, batch in enumerate(probe.small):
@@ -60,6 +53,39 @@ def unseen_outputs(
         found += simulator.simulate(plan, halves[i % 2], [batch.feeds])
         samples += batch.size
     return found
+
+
+def in_halves(
+    solved: Solved, seen: Halves | None, known: Known | None = None
+) -> tuple[Parameters, Parameters] | None:
+    """Return a solution's parameters with the ranges that even feeds of the probe are judged by, and those for odd ones.
+
+    Args:
+        solved: A solution.
+        seen: Statistics for even feeds, and for odd ones.
+        known: What was chosen before.
+
+    Returns:
+        Parameters for even feeds, and for odd ones; None where the statistics lack something that the solution asks for.
+    """
+    plan, params = solved.solution.plan, solved.solution.params
+    if seen is None or not all(_hold(half, plan) for half in seen):
+        return None
+    even, odd = (_in_half(solved, half, params, known) for half in seen)
+    return even, odd
+
+
+def _in_half(
+    solved: Solved, half: Mapping[str, TensorStats], params: Parameters, known: Known | None
+) -> Parameters:
+    plan, layers = solved.solution.plan, params.layers
+    activations = choose_activations(plan, half, known)
+    if any(d.folded for d in plan.activations):  # weights take these scales over
+        model = solved.solution.model
+        chosen = Parameters(activations, choose_layers(plan, model, activations, known))
+        own = with_biases(plan, model, chosen, half).layers
+        layers = {n: replace(own[n], bias=layer.bias) for n, layer in layers.items()}
+    return Parameters(activations, layers, params.balance)
 
 
 def _hold(seen: Mapping[str, TensorStats], plan: Plan) -> bool:

@@ -100,7 +100,7 @@ def advise(
         recipe: How it is quantized now; None for the defaults.
         fix: Inputs that are the same in every use, as for `calibrant.quantize`.
         evaluation: Samples like those of real use. Calibration data is checked against them, and scores are taken on them;
-            None takes scores on the calibration data.
+            None takes scores on the calibration data, each sample with ranges from the half that it does not belong to.
         reference: What the float model should answer to the calibration data: outputs by name (a mapping or an `.npz` file),
             or another ONNX file of the same network. None checks nothing.
         metric: A task metric, as `calibrant.evaluate` takes it; needs `evaluation` with references. It is told of the float
@@ -160,7 +160,7 @@ class _Road:
         solved = self.bench.found(self.wanted)
         base = as_decided(self.wanted, solved.guide)
         probe = self._probe(solved)
-        trials = Trials(store, probe, solved.guide)
+        trials = Trials(store, probe, solved, seen=self.evaluation is None)
         before = trials.of(solved)
         masks = masks_of(solved)
         with store.progress.stage("checks"):

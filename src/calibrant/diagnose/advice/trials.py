@@ -1,7 +1,15 @@
-"""Solve recipes on a bench and score them all on the same samples, so that their scores can be compared."""
+"""Solve recipes on a bench and score them all on the same samples, so that their scores can be compared.
+
+Where no evaluation samples are given, the samples are those that ranges come from, and ranges that clip nothing of them would
+look better than they are. So each sample is run with ranges from the half of the probe that it does not belong to
+(`tuning.unseen`). A solution that asks for statistics which were not taken of the halves (another form of the model, one
+scale a channel) is run with its own ranges; what it gains over the first recipe on the samples that it saw is then added to what
+that one reaches on unseen ones.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -10,11 +18,15 @@ from calibrant.analysis.parts import Part, parts_of
 from calibrant.analysis.probe import Probe
 from calibrant.analysis.score import SampleScores, Score, sample_scores
 from calibrant.analysis.simulate import Simulator
+from calibrant.plan import Plan
+from calibrant.plan.parameters import Parameters
 from calibrant.recipe import Recipe
+from calibrant.runtime.measure import Outputs
 from calibrant.tuning.guide import Guide, essence
 from calibrant.tuning.road import solve
 from calibrant.tuning.solved import Solved
 from calibrant.tuning.store import Store
+from calibrant.tuning.unseen import in_halves
 
 __all__ = ["Trials"]
 
@@ -29,16 +41,19 @@ class Trials:
     Args:
         store: The model, and the data that ranges come from.
         probe: Samples that outputs are compared on.
-        guide: What was decided for the recipe that all others are compared with.
+        first: The recipe that all others are compared with, solved.
+        seen: Whether ranges come from these samples.
         count: How many were solved.
     """
 
     store: Store
     probe: Probe
-    guide: Guide | None = None
+    first: Solved | None = None
+    seen: bool = False
     count: int = 0
     _parts: dict[str, tuple[Part, ...]] | None = None
     _known: dict[Recipe, Score] = field(default_factory=dict)
+    _gap: tuple[Score, Score] | None = None
     _simulators: dict[ir.Model, Simulator] = field(default_factory=dict)
 
     def score(self, recipe: Recipe) -> Score:
@@ -54,10 +69,34 @@ class Trials:
 
     def of(self, solved: Solved) -> Score:
         """Return how near the outputs of a solution are to the float model's."""
-        return Score.of(self.lost(solved))
+        first = self.first
+        own = self._in_halves(solved)
+        if own is not None or not self.seen or first is None:
+            return self._score(solved, own)
+        of_first = self._in_halves(first)
+        if of_first is None:
+            return self._score(solved, None)
+        if self._gap is None:
+            self._gap = self._score(first, of_first), self._score(first, None)
+        return _moved(self._score(solved, None), *self._gap)
 
     def lost(self, solved: Solved) -> SampleScores:
-        """Return what the outputs of a solution lose, sample by sample."""
+        """Return what the outputs of a solution lose, sample by sample, with its own ranges."""
+        return self._lost(solved, None)
+
+    def _in_halves(self, solved: Solved) -> tuple[Parameters, Parameters] | None:
+        """Return parameters for even feeds and for odd ones, of samples that they do not come from."""
+        if not self.seen or self.first is None:
+            return None
+        halves = solved.halves
+        if halves is None and solved.solution.model is self.first.solution.model:
+            halves = self.first.halves
+        return in_halves(solved, halves, self.store.known)
+
+    def _score(self, solved: Solved, halves: tuple[Parameters, Parameters] | None) -> Score:
+        return Score.of(self._lost(solved, halves))
+
+    def _lost(self, solved: Solved, halves: tuple[Parameters, Parameters] | None) -> SampleScores:
         solution, probe = solved.solution, self.probe
         simulator = self._simulators.pop(solution.model, None)
         if simulator is None:
@@ -65,11 +104,30 @@ class Trials:
         self._simulators[solution.model] = simulator
         while len(self._simulators) > _KEPT:
             self._simulators.pop(next(iter(self._simulators)))
-        outputs = simulator.simulate(solution.plan, solution.params, probe.feeds)
+        if halves is None:
+            outputs = simulator.simulate(solution.plan, solution.params, probe.feeds)
+        else:
+            outputs = self._apart(simulator, solution.plan, halves)
         self.store.work.whole(probe.samples)
         sizes = [b.size for b in probe.small]
         parts = self.parts(solution.model)
         return sample_scores(probe.scored_reference, outputs, parts, sizes=sizes)
+
+    def _apart(
+        self, simulator: Simulator, plan: Plan, halves: tuple[Parameters, Parameters]
+    ) -> Outputs:
+        """Run each feed with the ranges of the half that it does not belong to."""
+        assert self.first is not None
+        assert self.first.probe is not None
+        places = {id(b): i for i, b in enumerate(self.first.probe.small)}
+        odd = [places[id(b)] % 2 for b in self.probe.small]
+        found: Outputs = [{} for _ in odd]
+        for half, params in enumerate(halves):
+            mine = [i for i, of in enumerate(odd) if of == half]
+            feeds = [self.probe.feeds[i] for i in mine]
+            for i, outputs in zip(mine, simulator.simulate(plan, params, feeds), strict=True):
+                found[i] = outputs
+        return found
 
     def solve(self, recipe: Recipe) -> Solved:
         """Return the solution of a recipe, what is left open decided as for the one that all are compared with.
@@ -91,9 +149,19 @@ class Trials:
 
     def _guide_of(self, recipe: Recipe) -> Guide | None:
         """Return what was decided, where it holds: for balanced layers and other forms the model is another one."""
-        guide = self.guide
+        guide = self.first.guide if self.first is not None else None
         if guide is None or any(r.settings.balance for r in recipe.rules):
             return None
         if recipe.equalize == "on" and guide.option.form != "equalized":
             return None
         return replace(guide, way="walked") if recipe.bias_correction == "on" else guide
+
+
+def _moved(score: Score, there: Score, here: Score) -> Score:
+    """Return a score with what another one changes by from here to there: part by part, and over all."""
+    if not all(math.isfinite(x.db) for x in (score, there, here)):
+        return score
+    parts = {
+        n: db + there.parts.get(n, db) - here.parts.get(n, db) for n, db in score.parts.items()
+    }
+    return replace(score, db=score.db + there.db - here.db, parts=parts)

@@ -121,7 +121,7 @@ def find_moves(
         solved = solve(inner, start)
         assert solved.probe is not None
         judges = take_probe(solved.solution.model, iter(judge), len(judge), store.runtime)
-        trials = Trials(inner, judges, solved.guide, count=1)
+        trials = Trials(inner, judges, solved, count=1)
         free = judges.free and rows_are_free(solved.solution.model)
         units = units_of(
             solved,
