@@ -29,7 +29,7 @@ from calibrant.qat.checkpoint import state_of, with_state
 from calibrant.qat.judge import Evaluate
 from calibrant.qat.losses import Loss
 from calibrant.qat.networks import Network
-from calibrant.qat.run_state import Check, Folder, State, chosen, is_finite, prefixed
+from calibrant.qat.run_state import Check, Folder, State, chosen, prefixed, stays_finite
 from calibrant.qat.samples import TrainingData
 from calibrant.qat.schedule import rate_share
 
@@ -248,7 +248,7 @@ class Loop:
         if state.checks and state.checks[-1].step == state.step:
             return
         now = state_of(self.module)
-        if not is_finite(now):
+        if not stays_finite(now, self.good):
             self._go_back(math.nan)
             if not last or state.checks:
                 return  # what it went back to was scored

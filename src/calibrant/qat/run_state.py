@@ -182,6 +182,8 @@ def _line(check: Check) -> str:
     return json.dumps(dataclasses.asdict(check)) + "\n"
 
 
-def is_finite(arrays: Arrays) -> bool:
-    """Whether no value of a state is NaN or infinite."""
-    return all(bool(np.isfinite(v).all()) for v in arrays.values())
+def stays_finite(arrays: Arrays, before: Arrays) -> bool:
+    """Whether no value of a state that was finite before is NaN or infinite. Constants of a network may be: masks of -inf."""
+    return not any(
+        bool((np.isfinite(before[k]) & ~np.isfinite(v)).any()) for k, v in arrays.items()
+    )
