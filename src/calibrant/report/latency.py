@@ -31,7 +31,7 @@ def slower(float_ms: float, quantized_ms: float, target: Target) -> str:
     )
     if target.measures_latency:
         return (
-            f"{head}its integer kernels of this model's operators are slower here than those for float. "
+            f"{head}for the operators of this model, integer kernels are slower here than float kernels. "
             "On this machine the float model serves better."
         )
     local = [n for n in targets.builtin() if targets.get(n).measures_latency]

@@ -247,8 +247,8 @@ class Search:
     def holds(self) -> Strategy[Question, Any, bool]:
         """Whether the best meets the requirement on all samples; where not, see that what is tried next does.
 
-        Where single samples can be looked at, looks see by name what was held out and went wrong: in the trial that failed, and in
-        the cheapest one, whose errors are larger. Elsewhere more is asked of what is tried next: it is taken to lose as much more on
+        Where single samples can be looked at, looks then see by name what went wrong among the samples held out: in this trial, and in
+        the trial that failed by least before it. Elsewhere more is asked of what is tried next: it is taken to lose as much more on
         all samples than on those that the search sees.
         """
         best = self.best
