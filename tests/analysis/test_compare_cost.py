@@ -58,3 +58,16 @@ def test_layers_that_compute_alike_share_a_session(monkeypatch: pytest.MonkeyPat
     assert all(r.born is not None for r in found.layers)
     convolutions = [n for n in model.graph.node if n.op_type == "Conv"]
     assert 0 < opened_ones.count("Conv") < len(convolutions)
+
+
+def test_the_same_operator_in_two_models_shares_none() -> None:
+    """Softmax of opset 11 and that of 13 look alike and compute otherwise."""
+    old, new = (
+        ir.from_onnx_text(
+            f'<ir_version: 8, opset_import: ["" : {opset}]> g (float[N, 2, 3] x) => (float[N, 2, 3] y) {{ y = Softmax <axis = 1> (x) }}'
+        )
+        for opset in (11, 13)
+    )
+    nodes = [m.graph.node(0) for m in (old, new)]
+    assert births._computes(old, nodes[0]) != births._computes(new, nodes[1])
+    assert births._computes(old, nodes[0]) == births._computes(old, nodes[0])

@@ -366,8 +366,8 @@ class Births:
         return infer(session, [o.name for o in session.get_outputs()], fed)[0]
 
     def _session(self, model: ir.Model, node: ir.Node) -> tuple[Any, dict[int, str]]:
-        """Open one node whose every input is fed; nodes that differ in their names alone share a session."""
-        key = _computes(node)
+        """Open one node whose every input is fed; nodes of a model that differ in their names alone share a session."""
+        key = _computes(model, node)
         if key is None or key not in self._sessions:
             output = next(v.name or "" for v in node.outputs if v.name)
             part, own = alone(model, node, output)
@@ -475,15 +475,18 @@ class Births:
         return types[0] in _CLIPPING and types[0] != types[1]
 
 
-def _computes(node: ir.Node) -> tuple[object, ...] | None:
-    """Return what a node computes, whatever its inputs and outputs are called; None where that is not to be said in short."""
+def _computes(model: ir.Model, node: ir.Node) -> tuple[object, ...] | None:
+    """Return what a node computes, whatever its inputs and outputs are called; None where that is not to be said in short.
+
+    That is so within a model: another one may have the operator in another version, or another function of that name.
+    """
     plain = (ir.AttributeType.TENSOR, ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
     if any(a.type in plain or a.is_ref() for a in node.attributes.values()):
         return None
     attributes = sorted((n, str(a.value)) for n, a in node.attributes.items())
     types = tuple(None if v is None or not v.name else str(v.type) for v in node.inputs)
     outputs = tuple(bool(v.name) for v in node.outputs)
-    return node.domain, node.op_type, node.overload, *attributes, types, outputs
+    return model, node.domain, node.op_type, node.overload, *attributes, types, outputs
 
 
 def _channel_axis(layer: _Layer, x: Array) -> int | None:
