@@ -163,7 +163,7 @@ def test_samples_are_not_judged_by_ranges_that_they_gave() -> None:
     model, feeds = NETS["residual"]()
     data = {n: np.array(x) for n, x in feeds(batch=16, seed=1).items()}
     for x in data.values():
-        x[4] *= 30
+        x[6] *= 30
     wide = Settings(activation=AlgorithmChoice("max"), activation_bits=16, weight_bits=16)
     recipe = PLAIN.with_rules(Rule(AllNodes(), wide))
     unseen = calibrant.advise(model, data, recipe=recipe, minutes=0.01)

@@ -125,7 +125,7 @@ def advise(
             "--samples",
             metavar="N",
             min=1,
-            help="Samples that scores are taken on. Ranges are chosen from all data.",
+            help="Samples that choose the steps, half of all at most; gains are told on up to 16 others. Ranges come from all data.",
             rich_help_panel=_PANEL,
         ),
     ] = 8,

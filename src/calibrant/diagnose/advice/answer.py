@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-from calibrant.analysis.score import Score
-from calibrant.diagnose.advice.keep import GOOD_DB
-from calibrant.diagnose.advice.steps import Tried
+from calibrant.diagnose.advice.keep import GOOD_DB, Kept
 from calibrant.diagnose.advice.together import worst_part
 
 __all__ = ["answer_of", "command_of"]
-
-Kept = Sequence[tuple[Tried, Score, float]]
 
 
 def answer_of(before: float, reached: float, kept: Kept) -> str:

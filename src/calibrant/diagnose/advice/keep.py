@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from calibrant.analysis.score import Score
 from calibrant.diagnose.advice.steps import Tried
 
-__all__ = ["DEARER_DB", "ENOUGH_DB", "LEAST_DB", "best_first"]
+__all__ = ["DEARER_DB", "ENOUGH_DB", "GOOD_DB", "LEAST_DB", "Kept", "best_first"]
+
+#: Steps as they are shown: what, its score, its gain [dB].
+Kept = list[tuple[Tried, Score, float]]
 
 #: A step gains so much at least, and so much more than a cheaper one for the same places [dB].
 LEAST_DB, DEARER_DB = 0.1, 1.0
@@ -22,9 +25,7 @@ ENOUGH_DB = 6.0
 GOOD_DB = 20.0
 
 
-def best_first(
-    found: Sequence[tuple[Tried, Score]], before: Score
-) -> list[tuple[Tried, Score, float]]:
+def best_first(found: Sequence[tuple[Tried, Score]], before: Score) -> Kept:
     """Return the steps that are shown, with what each gains [dB], best first.
 
     Args:
@@ -33,7 +34,7 @@ def best_first(
     """
     gains = [(step, score, score.db - before.db) for step, score in found]
     gains = [g for g in gains if g[2] >= LEAST_DB]
-    kept: list[tuple[Tried, Score, float]] = []
+    kept: Kept = []
     for step, score, gain in sorted(gains, key=lambda g: (g[0].units, g[0].price, -g[2])):
         fewer = max((k[2] for k in kept if k[0].units < step.units), default=0.0)
         same = [k for k in kept if (k[0].whole, k[0].layers) == (step.whole, step.layers)]

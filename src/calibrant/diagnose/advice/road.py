@@ -5,7 +5,7 @@
                          ├─► moves ─► solve, score on the same samples ─► steps, best first
                          └─► where none reaches 20 dB: steps together, more places (`together`) ─► the answer
 
-A gain is that of a recipe that was solved, never an estimate; `keep` says which are shown. Where calibration data is not like the
+A gain is that of a recipe that was solved, on samples that did not choose it (`fresh`); `keep` says which are shown. Where calibration data is not like the
 data of use, that is the only step: what other steps gain with it says nothing.
 """
 
@@ -26,6 +26,7 @@ from calibrant.analysis.score import Score
 from calibrant.data.open import open_data
 from calibrant.diagnose.advice.answer import answer_of, command_of
 from calibrant.diagnose.advice.candidates import clamps, everywhere, mended_data, sets, singles
+from calibrant.diagnose.advice.fresh import FRESH, apart, kept_of
 from calibrant.diagnose.advice.keep import DEARER_DB, GOOD_DB, best_first
 from calibrant.diagnose.advice.noise import holding
 from calibrant.diagnose.advice.steps import Advice, Culprit, Step, Tried
@@ -51,7 +52,7 @@ from calibrant.tuning.solved import Solved
 
 __all__ = ["MINUTES", "SAMPLES", "advise"]
 
-#: Samples that scores are taken from.
+#: Samples that choose steps; `fresh` tells what these gain.
 SAMPLES = 8
 
 #: Samples that quantizers are measured on alone: so many, or fewer, so that all of them together see so many values.
@@ -65,6 +66,12 @@ NAMED, LOOKED_AT = 10, 48
 
 #: Checks that say that calibration data is not like evaluation data, and samples of it that are taken in its place.
 LIKENESS, MENDED = ("likeness", "channel order", "layout"), 64
+
+#: What is said where no samples are left to tell gains on.
+SAME = (
+    "There are too few samples to tell gains on others than those that chose the steps: with other samples, steps gain less than is "
+    "told here. 16 samples or more are needed."
+)
 
 #: Steps that a task metric is told of.
 MEASURED = 3
@@ -105,7 +112,8 @@ def advise(
             or another ONNX file of the same network. None checks nothing.
         metric: A task metric, as `calibrant.evaluate` takes it; needs `evaluation` with references. It is told of the float
             model, of the model now, and of the three best steps.
-        samples: How many samples scores are taken on; None for all that the probe holds.
+        samples: How many samples choose the steps, at most half of those there are; None for half of those that the probe
+            holds. Gains are told on others, up to 16.
         minutes: Minutes of processor time for trials, about; None for as many as they take.
         batch_size: Samples in a batch of the calibration.
         preprocess: File that says how stored samples become inputs.
@@ -159,9 +167,13 @@ class _Road:
         store = self.bench.store
         solved = self.bench.found(self.wanted)
         base = as_decided(self.wanted, solved.guide)
-        probe = self._probe(solved)
-        trials = Trials(store, probe, solved, seen=self.evaluation is None)
-        before = trials.of(solved)
+        probe, others = apart(self._probe(solved), self.samples)
+        seen = self.evaluation is None
+        trials = Trials(store, probe, solved, seen=seen)
+        fresh = trials if others is None else Trials(store, others, solved, seen=seen)
+        before, now = trials.of(solved), fresh.of(solved)
+        if others is None:
+            self.notes.append(SAME)
         masks = masks_of(solved)
         with store.progress.stage("checks"):
             findings = triage(
@@ -174,27 +186,27 @@ class _Road:
                 runtime=store.runtime,
             )
         units = self._units(solved, probe, masks)
-        found = self._of_data(findings, trials, base)
-        if any(score.db - before.db >= DEARER_DB for _, score in found):
+        kept = best_first(self._of_data(findings, trials, fresh, base), now)
+        reached = worst_part(now)
+        if any(gain >= DEARER_DB for _, _, gain in kept):
             self.notes.append(
                 "Other steps are not looked for before the calibration data is mended."
             )
         else:
-            found += self._tried(trials, base, solved, units, masks)
-        kept = best_first(found, before)
-        reached = worst_part(before)
-        if not any(k[0].move == "data" for k in kept):
+            found = self._tried(trials, base, solved, units, masks)
+            with store.progress.stage("gains"):
+                kept += kept_of(found, before, fresh, now)
             with store.progress.stage("together"):
                 way = way_to(
                     [(s, score) for s, score, _ in kept],
                     units,
                     solved.solution,
                     base,
-                    before,
-                    trials.score,
+                    now,
+                    fresh.score,
                 )
-            more = [(s, score, score.db - before.db) for s, score in way.found]
-            kept = sorted([*kept, *more], key=lambda k: (-k[2], k[0].units, k[0].price))
+            kept += [(s, score, score.db - now.db) for s, score in way.found]
+            kept.sort(key=lambda k: (-k[2], k[0].units, k[0].price))
             reached = way.reached_db
         steps = [_step(*k) for k in kept]
         scores: dict[str, float] = {}
@@ -203,30 +215,29 @@ class _Road:
         return Advice(
             name,
             self.wanted.target,
-            before.db,
-            before.parts,
-            probe.samples,
+            now.db,
+            now.parts,
+            fresh.probe.samples,
             tuple(findings),
             tuple(_culprits(units)),
             tuple(steps),
             dump_recipe(base),
-            trials.count,
+            trials.count + (fresh.count if fresh is not trials else 0),
             scores,
             tuple(self.notes),
-            answer_of(worst_part(before), reached, kept),
-            command_of(name, self.wanted.target) if worst_part(before) < GOOD_DB else "",
+            answer_of(worst_part(now), reached, kept),
+            command_of(name, self.wanted.target) if worst_part(now) < GOOD_DB else "",
         )
 
     def _probe(self, solved: Solved) -> Probe:
-        """Return the samples that all recipes are scored on."""
+        """Return the samples that recipes are scored on: those that choose, and those that tell what steps gain."""
         assert solved.probe is not None
         if self.evaluation is None:
-            count = solved.probe.samples if self.samples is None else self.samples
-            return solved.probe.part(count) if count < solved.probe.samples else solved.probe
+            return solved.probe
         model = self.bench.store.prepared(self.wanted).model
         inputs = model_inputs(self.bench.store.original(self.wanted))
         stream = open_data(self.evaluation, inputs, preprocess=self.preprocess)
-        count = solved.probe.samples if self.samples is None else self.samples
+        count = solved.probe.samples if self.samples is None else self.samples + FRESH
         return take_probe(model, iter(stream), count, self.bench.store.runtime)
 
     def _units(self, solved: Solved, probe: Probe, masks: list[Mask]) -> list[Unit]:
@@ -253,16 +264,19 @@ class _Road:
         ]
 
     def _of_data(
-        self, findings: list[Finding], trials: Trials, base: Recipe
+        self, findings: list[Finding], trials: Trials, fresh: Trials, base: Recipe
     ) -> list[tuple[Tried, Score]]:
-        """Try what mended calibration data would gain: ranges from evaluation samples that are not scored on."""
+        """Try what mended calibration data would gain: ranges from evaluation samples that the gain is not told on."""
         wrong = [f for f in findings if f.cause == "data" and f.check in LIKENESS]
         if self.evaluation is None or not wrong:
             return []
-        store, probe = self.bench.store, trials.probe
+        store = self.bench.store
         inputs = model_inputs(store.original(self.wanted))
         stream = open_data(self.evaluation, inputs, batch_size=1, preprocess=self.preprocess)
-        others = list(itertools.islice(stream, probe.samples, probe.samples + MENDED))
+        taken = trials.probe.samples + (fresh.probe.samples if fresh is not trials else 0)
+        others = list(itertools.islice(stream, taken, taken + MENDED))
+        if not others and fresh is not trials:
+            others = trials.probe.small
         if not others:
             self.notes.append(
                 "What mended calibration data gains is not known: there are no evaluation samples beside those that scores are "
@@ -272,7 +286,7 @@ class _Road:
         feeds = [dict(b.feeds) for b in others]
         mended = Bench(store.model, feeds, provider=store.runtime.provider)
         with store.progress.stage("mended data"):
-            score = trials.of(mended.found(self.wanted))
+            score = fresh.of(mended.found(self.wanted))
         step = mended_data(wrong[0], base)
         return [(step, score)]
 

@@ -2,9 +2,9 @@
 
 Where no evaluation samples are given, the samples are those that ranges come from, and ranges that clip nothing of them would
 look better than they are. So each sample is run with ranges from the half of the probe that it does not belong to
-(`tuning.unseen`). A solution that asks for statistics which were not taken of the halves (another form of the model, one
-scale a channel) is run with its own ranges; what it gains over the first recipe on the samples that it saw is then added to what
-that one reaches on unseen ones.
+(`tuning.unseen`); what a recipe asks for beside the first one (scales by channel) is looked at in the halves then. Where there are
+no halves (one feed, or another form of the model), a solution is run with its own ranges; what it gains over the first recipe on
+the samples that it saw is then added to what that one reaches on unseen ones.
 """
 
 from __future__ import annotations
@@ -16,17 +16,25 @@ import onnx_ir as ir
 
 from calibrant.analysis.parts import Part, parts_of
 from calibrant.analysis.probe import Probe
-from calibrant.analysis.score import SampleScores, Score, sample_scores
+from calibrant.analysis.score import (
+    Comparison,
+    SampleScores,
+    Score,
+    clearly_better,
+    sample_scores,
+)
 from calibrant.analysis.simulate import Simulator
 from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
 from calibrant.recipe import Recipe
 from calibrant.runtime.measure import Outputs
+from calibrant.tuning.folds import Folds
 from calibrant.tuning.guide import Guide, essence
+from calibrant.tuning.ranges import behind_weights
 from calibrant.tuning.road import solve
 from calibrant.tuning.solved import Solved
 from calibrant.tuning.store import Store
-from calibrant.tuning.unseen import in_halves
+from calibrant.tuning.unseen import Halves, in_halves
 
 __all__ = ["Trials"]
 
@@ -84,14 +92,61 @@ class Trials:
         """Return what the outputs of a solution lose, sample by sample, with its own ranges."""
         return self._lost(solved, None)
 
+    def compared(self, recipe: Recipe) -> tuple[Score, Comparison]:
+        """Return the score of a recipe, and how it compares with the first one, sample by sample.
+
+        Raises:
+            CalibrantError: The recipe cannot be solved.
+        """
+        assert self.first is not None
+        solved = self.solve(recipe)
+        own, of_first = self._in_halves(solved), self._in_halves(self.first)
+        if self.seen and (own is None or of_first is None):
+            lost = self._lost(solved, None)
+            return self.of(solved), clearly_better(lost, self._lost(self.first, None))
+        lost = self._lost(solved, own)
+        return Score.of(lost), clearly_better(lost, self._lost(self.first, of_first))
+
     def _in_halves(self, solved: Solved) -> tuple[Parameters, Parameters] | None:
         """Return parameters for even feeds and for odd ones, of samples that they do not come from."""
         if not self.seen or self.first is None:
             return None
-        halves = solved.halves
-        if halves is None and solved.solution.model is self.first.solution.model:
-            halves = self.first.halves
-        return in_halves(solved, halves, self.store.known)
+        return in_halves(solved, self._halves(solved), self.store.known)
+
+    def _halves(self, solved: Solved) -> Halves | None:
+        """Return statistics of both halves of the probe; what the first recipe does not ask for is looked at now."""
+        first, solution = self.first, solved.solution
+        if solved.halves is not None or first is None or first.halves is None:
+            return solved.halves
+        if first.probe is None or solution.model is not first.solution.model:
+            return None
+        plan = solution.plan
+        axes = {t: a for t in plan.observed_tensors if (a := plan.channel_axes.get(t, ()))}
+        lacking = [
+            t
+            for t in plan.observed_tensors
+            if t not in first.halves[0]
+            or not set(axes.get(t, ())) <= {c.axis for c in first.halves[0][t].by_channel}
+        ]
+        if not lacking:
+            return first.halves
+        observed = solution.model
+        if first.guide is not None and first.guide.option.behind == "weights":
+            observed = behind_weights(observed, plan, self.store.known)
+        folds = Folds(
+            observed,
+            lacking,
+            {t: axes[t] for t in lacking if t in axes},
+            first.probe,
+            runtime=self.store.runtime,
+        )
+        folds.see(len(first.probe.small))
+        more = folds.halves
+        folds.close()
+        if more is None:
+            return None
+        even, odd = ({**h, **m} for h, m in zip(first.halves, more, strict=True))
+        return even, odd
 
     def _score(self, solved: Solved, halves: tuple[Parameters, Parameters] | None) -> Score:
         return Score.of(self._lost(solved, halves))
