@@ -102,3 +102,31 @@ def test_the_gradients_of_a_weight_are_those_of_rounding_passed_straight_through
     ).backward(g)
     for mine, wanted in zip(leaves, by_hand, strict=True):
         torch.testing.assert_close(mine.grad, wanted.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [3, 40, 961, 5000])
+def test_sums_do_not_depend_on_where_values_lie_in_memory(size):
+    rng = np.random.default_rng(0)
+    pool = np.empty(4 * size + 200, dtype=np.float32)
+    x, g = rng.normal(size=(2, size)).astype(np.float32)
+    scale, ends, one = (
+        np.float32(0.1),
+        (np.float32(-1), np.float32(1)),
+        np.full(1, 0.1, np.float32),
+    )
+    grid = np.float32(-8), np.float32(7)
+    found = set()
+    for _ in range(300):  # three arrays in some order, one close behind the other
+        starts, at = {}, 0
+        for which in rng.permutation(3):
+            starts[which] = at = at + int(rng.integers(0, 20))
+            at += size
+        values, given, result = (pool[starts[i] : starts[i] + size] for i in range(3))
+        values[:], given[:] = x, g
+        sums, of_scale, of_gain = np.empty((1, 3)), *np.empty((2, 1), dtype=np.float32)
+        kernels.backward(values, given, result, sums, scale, ends, ends)
+        first = sums.tobytes() + result.tobytes()
+        results = result[None], of_scale, of_gain
+        kernels.weight_backward(values[None], given[None], (one, one), grid, results)
+        found.add(first + result.tobytes() + of_scale.tobytes() + of_gain.tobytes())
+    assert len(found) == 1

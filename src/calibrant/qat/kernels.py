@@ -2,7 +2,9 @@
 
 In plain torch operations a quantizer passes over its values about twenty times, forward and backward, and costs more
 than the convolution behind it; here it passes twice. Values are float32 on the CPU. Sums are added up block by block
-in a fixed order, so they do not depend on the number of threads. What they compute is what `functional` and the plain
+in a fixed order, so they do not depend on the number of threads. A loop that adds up writes nothing else: where a loop
+does both, the compiler asks at run time whether arrays may overlap, adds up in another order where one lies right behind
+the other in memory, and a run that is repeated differs in the last digit. What they compute is what `functional` and the plain
 functions of `quantizers.fake` and `quantizers.lsq` compute: these are their oracles.
 
 This module imports numba, which takes a second; it is itself imported on first use.
@@ -92,6 +94,10 @@ def backward(
     at_low, at_high = residues
     for b in range(sums.shape[0]):
         start, stop = b * BLOCK, min((b + 1) * BLOCK, x.size)
+        for i in range(start, stop):
+            gi = g[i]
+            is_out = x[i] > high or x[i] < low
+            of_x[i] = np.float32(0) if is_out else gi
         inside = np.float32(0)
         above = np.float32(0)
         below = np.float32(0)
@@ -101,7 +107,6 @@ def backward(
             gi = g[i]
             e = np.rint(v) - v
             is_out = up or down
-            of_x[i] = np.float32(0) if is_out else gi
             inside += np.float32(0) if is_out else e * gi
             above += gi if up else np.float32(0)
             below += gi if down else np.float32(0)
@@ -192,6 +197,11 @@ def weight_backward(
     lo, hi = ends
     for c in range(v.shape[0]):
         s, gain = of[0][c], of[1][c]
+        for i in range(v.shape[1]):
+            t = v[c, i] / s
+            gi = g[c, i]
+            out = t < lo or t > hi
+            results[0][c, i] = np.float32(0) if out else gi * gain
         of_scale, of_gain = np.float32(0), np.float32(0)
         for i in range(v.shape[1]):
             t = v[c, i] / s
@@ -202,6 +212,5 @@ def weight_backward(
             gi = g[c, i]
             of_gain += gi * q
             of_scale += gi * (q if out else q - t)
-            results[0][c, i] = np.float32(0) if out else gi * gain
         results[1][c] = of_scale * gain
         results[2][c] = of_gain * s
