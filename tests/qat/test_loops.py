@@ -16,6 +16,7 @@ from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from calibrant.compat import amct
+from calibrant.errors import ConfigValueError
 from calibrant.qat import prepare
 from calibrant.qat.checkpoint import state_of
 from tests.models import Weights, build, normal
@@ -109,6 +110,30 @@ def test_half_precision_trains_and_what_is_deployed_is_what_float32_computes(qat
     assert all(p.dtype == torch.float32 for p in qat.module.parameters())
     assert all(p.grad.dtype == torch.float32 for p in qat.module.parameters())
     assert qat.convert().summary["training"]["agreement"]["typical_db"] > 40
+
+
+def test_what_is_compared_is_float32_whatever_stands_around_the_module(qat):
+    take_steps(qat.module, qat, batches(2, 8))
+    wanted = qat.convert().summary["training"]["agreement"]
+    whole = qat.module.forward
+
+    def halved(*inputs):  # as accelerate puts it there for mixed precision
+        with torch.autocast("cpu", torch.bfloat16):
+            return whole(*inputs)
+
+    qat.module.forward = halved
+    with torch.autocast("cpu", torch.bfloat16):
+        assert qat.convert().summary["training"]["agreement"] == wanted
+    assert wanted["sqnr_db"] > 100
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_parameters_stay_float32(qat, dtype):
+    before = state_of(qat.module)
+    with pytest.raises(ConfigValueError, match=r"float32; in (b?float16|float64) .* Autocast"):
+        qat.module.to(dtype)
+    assert equal(state_of(qat.module), before)
+    qat.module.to("cpu", torch.float32)
 
 
 def test_the_module_is_part_of_a_larger_one(qat):

@@ -8,9 +8,10 @@ from that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -137,14 +138,17 @@ def outputs_of(
 ) -> list[dict[str, Array]]:
     """Return what a module answers to feeds, by the names of the model's outputs; it is in evaluation meanwhile.
 
+    It answers in float32, as its graph says: not under autocast, and not by what somebody put in the place of its `forward`
+    (accelerate does so for mixed precision) or `__call__` (`module.compile()`).
+
     Args:
         module: A graph.
         names: Its inputs, in their order.
         outputs: Its outputs.
         feeds: Samples.
-        by: What runs the graph; None calls the module.
+        by: What runs the graph; None is the module's own code.
     """
-    answering = module if by is None else by(module).run
+    answering = partial(type(module).forward, module) if by is None else by(module).run
     was_training = module.training
     module.eval()
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
@@ -158,14 +162,15 @@ def outputs_of(
     return found
 
 
-def _whole_floats(device: torch.device) -> AbstractContextManager[None]:
-    """Convolutions of CUDA in float32: by default they read 10 bits of each fraction."""
-    if device.type != "cuda":
-        return nullcontext()
-    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
-        enabled=True, allow_tf32=False
-    )
-    return flags
+@contextmanager
+def _whole_floats(device: torch.device) -> Iterator[None]:
+    """No autocast; and convolutions of CUDA in float32: by default they read 10 bits of each fraction."""
+    with torch.autocast(device.type, enabled=False):
+        if device.type != "cuda":
+            yield
+            return
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
 
 
 def agreement_of(

@@ -16,6 +16,7 @@ from calibrant.numerics import QuantParams, QuantSpec
 from calibrant.numerics.dtype import IntType
 from calibrant.qat.functional import grid_of, usable_clips
 from calibrant.qat.quantizers.fake import fake_quantize, fake_quantize_compiled
+from calibrant.qat.quantizers.whole import WholeModule
 
 __all__ = ["ActivationQuantizer", "ActivationSpec"]
 
@@ -39,7 +40,7 @@ class ActivationSpec:
     half_scale: bool = False
 
 
-class ActivationQuantizer(nn.Module):
+class ActivationQuantizer(WholeModule):
     """Quantizes its input; called with nothing, it gives scale and zero point.
 
     Args:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from calibrant.plan.biases import LARGEST
+from calibrant.qat.quantizers.whole import WholeModule
 
 __all__ = ["BiasQuantizer"]
 
@@ -23,7 +24,7 @@ __all__ = ["BiasQuantizer"]
 _ROOM = LARGEST - 2**8
 
 
-class BiasQuantizer(nn.Module):
+class BiasQuantizer(WholeModule):
     """A bias; called with the scales of input and weight, it gives what the deployed layer adds.
 
     Args:

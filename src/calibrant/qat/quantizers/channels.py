@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from calibrant.numerics import QuantParams
 from calibrant.qat.functional import along
+from calibrant.qat.quantizers.whole import WholeModule
 
 __all__ = ["ChannelQuantizer"]
 
 
-class ChannelQuantizer(nn.Module):
+class ChannelQuantizer(WholeModule):
     """Quantizes its input channel by channel; called with nothing, it gives what its readers read with.
 
     Args:

@@ -33,11 +33,12 @@ from calibrant.numerics import QuantParams
 from calibrant.numerics.dtype import IntType
 from calibrant.qat.functional import EPS, along, ulq_weight
 from calibrant.qat.quantizers.lsq import lsq
+from calibrant.qat.quantizers.whole import WholeModule
 
 __all__ = ["WEIGHTS", "WeightQuantizer"]
 
 
-class WeightQuantizer(nn.Module, ABC):
+class WeightQuantizer(WholeModule, ABC):
     """The weight of a layer on its grid; called with nothing, it gives the weight and its scale.
 
     Args:
