@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibrant.analysis.evaluate import evaluate
-from calibrant.analysis.task_metrics import batch_metric, top_k
+from calibrant.analysis.task_metrics import batch_metric, top_k, top_k_margins
 from calibrant.errors import ConfigError, ConfigValueError, DataError, ModelError
 
 CLASSIFIER = """
@@ -48,6 +48,21 @@ def test_top_k_equals_the_definition(n: int, k: int, classes: int, seed: int) ->
     x, labels = rng.integers(0, 4, (n, classes)).astype(np.float32), rng.integers(0, classes, n)
     order = np.argsort(-x, axis=1, kind="stable")[:, :k]
     assert top_k(x, labels, k) == (sum(lb in o for lb, o in zip(labels, order, strict=True)), n)
+
+
+@given(st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_an_answer_changes_where_the_scores_move_by_more_than_the_margin(
+    k: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    x, labels = rng.normal(size=(8, 6)), rng.integers(0, 6, 8)
+    margins = top_k_margins(x, labels, k)
+    for i in range(8):
+        right = top_k(x[i : i + 1], labels[i : i + 1], k)[0]
+        for share, changes in ((0.99, False), (1.01, True)):
+            moved = x[i : i + 1].copy()
+            moved[0, labels[i]] += (-1 if right else 1) * share * margins[i]
+            assert (top_k(moved, labels[i : i + 1], k)[0] != right) == changes
 
 
 def test_top1_counts_positions_of_a_segmentation() -> None:

@@ -24,7 +24,7 @@ from calibrant.tuner.likeness import Likeness
 from calibrant.tuner.looks import PairedLooks, RatioLooks
 from calibrant.tuner.paired import Paired
 from calibrant.tuner.samples import Samples
-from calibrant.tuner.telling import SHARE, telling
+from calibrant.tuner.telling import NEAR, SHARE, telling
 from calibrant.tuner.trials import Trials
 from calibrant.tuning.questions import Glance
 from tests.models import convolution
@@ -47,10 +47,10 @@ def models() -> dict[int, ir.Model]:
     return {8: noisy(0.02), 6: noisy(0.05), 4: noisy(0.08)}
 
 
-def noisy(size: float) -> ir.Model:
+def noisy(size: float, seed: int = 1) -> ir.Model:
     """Return the network with noise on its weights, of a size relative to theirs."""
     model = load(digits.MODEL)
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     for value in model.graph.initializers.values():
         assert value.const_value is not None
         weight = value.const_value.numpy()
@@ -66,7 +66,7 @@ def evaluations(journal: Journal | None = None, **options: Any) -> Evaluations:
     paired = Paired(Samples(data, load(digits.MODEL), Runtime()), batch_metric("top1"), **options)
     paired.open()
     evaluator: Any = SimpleNamespace(
-        paired=paired, higher_is_better=True, looks=lambda _: PairedLooks(paired)
+        paired=paired, higher_is_better=True, labelled=True, looks=lambda _: PairedLooks(paired)
     )
     reference = float(paired.reference.mean())
     return Evaluations(evaluator, journal or Journal(), reference, 0.0)
@@ -173,8 +173,50 @@ def test_a_look_says_what_the_evaluation_of_the_same_model_saw(
     found = evaluations(confidence=None)
     assert not found.reach("a", "", lambda: models[4]).met
     seen = seen_by(found)["a"]
+    paired = found.evaluator.paired
+    assert paired is not None
+    assert paired.margins is not None
+    paired.margins = paired.margins[:0]
     assert 0 < found.glance("b", "", lambda: models[4]) == pytest.approx(seen.sum() / 600)  # type: ignore[operator]
     assert found.counts.precheck_samples == np.count_nonzero(seen) <= SHARE * len(seen)
+
+
+def test_samples_are_looked_at_that_are_as_near_to_another_answer_as_those_that_changed() -> None:
+    """So a look sees what another model changes, before any trial changed it."""
+    found = evaluations(confidence=None)
+    found.reach("a", "", lambda: noisy(0.03))
+    paired = found.evaluator.paired
+    assert paired is not None
+    assert paired.margins is not None
+    changed = seen_by(found)["a"] != 0
+    near = np.flatnonzero(paired.margins <= paired.margins[changed].max())
+    assert len(near) < NEAR * 600
+    other = noisy(0.03, seed=2)
+    losses = paired.losses(paired.run(other).values)
+    others = losses[near][~changed[near]]
+    assert np.any(others != 0)
+    assert found.glance("b", "", lambda: other) == pytest.approx(losses[near].sum() / 600)
+    assert found.counts.precheck_samples == len(near)
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 0.0, 1.0, -1.0]), min_size=40, max_size=40),
+    st.lists(st.floats(0, 1), min_size=30, max_size=40),
+)
+def test_near_ones_are_added_up_to_the_furthest_that_changed(losses: Any, margins: Any) -> None:
+    found, share = telling([np.array(losses)], 40, np.array(margins))
+    changed = [i for i in range(40) if losses[i]]
+    furthest = max((margins[i] for i in changed if i < len(margins)), default=-1.0)
+    near = [i for i, m in enumerate(margins) if m <= furthest and i not in changed]
+    assert set(changed[:10]) <= set(found)
+    assert len(found) == min(10, max(len(changed), min(5, len(changed) + len(near))))
+    assert share == max(len(found), len(changed)) / 40
+    left = [margins[i] for i in near if i not in found]
+    assert all(margins[i] <= min(left, default=1.0) for i in found if i in near)
+
+
+def test_a_model_that_changes_nothing_leaves_nothing_to_look_at() -> None:
+    assert telling([np.zeros(40)], 40, np.zeros(40)) == ([], 0.0)
 
 
 def test_a_look_is_part_of_what_another_model_loses(models: dict[int, ir.Model]) -> None:
@@ -183,7 +225,7 @@ def test_a_look_is_part_of_what_another_model_loses(models: dict[int, ir.Model])
     paired = found.evaluator.paired
     assert paired is not None
     losses = paired.losses(paired.run(models[6]).values)
-    differs = np.flatnonzero(seen_by(found)["a"])
+    differs, _ = telling([seen_by(found)["a"]], 600, paired.margins)
     assert np.any(losses[differs] != 0)
     assert found.glance("b", "", lambda: models[6]) == pytest.approx(losses[differs].sum() / 600)
 

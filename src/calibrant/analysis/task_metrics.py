@@ -45,12 +45,14 @@ class BatchMetric:
         each: (scores or output, reference) of one batch to (sum of each sample, terms in each).
         higher_is_better: Its direction.
         bounds: Between which values the mean of a sample always lies; None where nobody knows.
+        margins: (scores, labels) of one batch to how far each sample is from another answer (samples,); None where nobody knows.
     """
 
     name: str
     each: Callable[[AnyArray, AnyArray], tuple[Floats, int]]
     higher_is_better: bool = True
     bounds: tuple[float, float] | None = None
+    margins: Callable[[AnyArray, AnyArray], Floats] | None = None
 
     def of_batch(
         self, outputs: Outputs, references: Mapping[str, AnyArray], where: str
@@ -81,6 +83,13 @@ class BatchMetric:
                 f"{where}: {self.name} of output '{name}' and '{reference[0]}': {e}"
             ) from e
 
+    def margins_of(self, outputs: Outputs, references: Mapping[str, AnyArray]) -> Floats | None:
+        """Return how far each sample of one batch, which was scored, is from another answer (samples,); None where nobody knows."""
+        if self.margins is None:
+            return None
+        output, reference = paired_arrays(outputs, references)
+        return self.margins(output[1], reference[1])
+
 
 def batch_metric(name: str) -> BatchMetric:
     """Return a metric that is a mean over samples and has no options, by name.
@@ -91,7 +100,10 @@ def batch_metric(name: str) -> BatchMetric:
     if match := re.fullmatch(r"top([1-9]\d*)", name):
         k = int(match[1])
         return BatchMetric(
-            name, lambda scores, labels: _hits(scores, labels, k), bounds=(0.0, 1.0)
+            name,
+            lambda scores, labels: _hits(scores, labels, k),
+            bounds=(0.0, 1.0),
+            margins=lambda scores, labels: top_k_margins(scores, labels, k),
         )
     if name == "mse":
         return BatchMetric(name, lambda y, r: _differences(y, r, np.square), False)
@@ -127,8 +139,38 @@ def top_k(scores: AnyArray, labels: AnyArray, k: int) -> tuple[int, int]:
     return int(hits.sum()), terms * len(hits)
 
 
+def top_k_margins(scores: AnyArray, labels: AnyArray, k: int) -> Floats:
+    """Return how far each sample is from another answer: |score of the label - k-th largest score of the other classes| (samples,).
+
+    Of a sample with several positions it is the least of theirs. Arguments and errors are those of `top_k`.
+
+    Example:
+        >>> top_k_margins(np.array([[0.1, 0.7, 0.2], [0.5, 0.5, 0.0]]), np.array([2, 0]), 1)
+        array([0.5, 0. ])
+    """
+    scores, index = _by_class(scores, labels, k)
+    own = np.take_along_axis(scores, index, axis=1)
+    others = np.array(scores, dtype=np.float64)
+    np.put_along_axis(others, index, -np.inf, axis=1)
+    limit = -np.partition(-others, k - 1, axis=1)[:, k - 1 : k]
+    with np.errstate(invalid="ignore"):  # two scores that are infinite are equal
+        far = np.nan_to_num(np.abs(own - limit), nan=0.0, posinf=np.inf)
+    return np.asarray(far.reshape(len(far), -1).min(axis=1))
+
+
 def _hits(scores: AnyArray, labels: AnyArray, k: int) -> tuple[Floats, int]:
     """Return the labels of each sample that are among the k largest scores, and how many each has."""
+    scores, index = _by_class(scores, labels, k)
+    own = np.take_along_axis(scores, index, axis=1)
+    classes = scores.shape[1]
+    earlier = np.arange(classes).reshape(1, -1, *[1] * (scores.ndim - 2)) < index
+    rank = ((scores > own) | ((scores == own) & earlier)).sum(axis=1)  # (samples, …)
+    hits = (rank < k).reshape(len(rank), -1)
+    return hits.sum(axis=1).astype(np.float64), int(hits.shape[1])
+
+
+def _by_class(scores: AnyArray, labels: AnyArray, k: int) -> tuple[AnyArray, AnyArray]:
+    """Return scores (samples, classes, …) and labels (samples, 1, …), checked."""
     labels = labels.reshape(len(labels), *(d for d in labels.shape[1:] if d != 1))
     if labels.ndim == 1:
         scores = scores.reshape(len(scores), -1)
@@ -146,12 +188,7 @@ def _hits(scores: AnyArray, labels: AnyArray, k: int) -> tuple[Floats, int]:
         raise DataError(
             f"labels run from {whole.min()} to {whole.max()}; the output has classes 0 to {classes - 1}."
         )
-    index = whole[:, np.newaxis]  # (samples, 1, …)
-    own = np.take_along_axis(scores, index, axis=1)
-    earlier = np.arange(classes).reshape(1, -1, *[1] * (scores.ndim - 2)) < index
-    rank = ((scores > own) | ((scores == own) & earlier)).sum(axis=1)  # (samples, …)
-    hits = (rank < k).reshape(len(rank), -1)
-    return hits.sum(axis=1).astype(np.float64), int(hits.shape[1])
+    return scores, whole[:, np.newaxis]
 
 
 def _differences(

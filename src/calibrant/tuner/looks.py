@@ -121,7 +121,9 @@ class PairedLooks:
 
     def _telling(self) -> tuple[list[int], float]:
         count = self.paired.count if self.shown_to else self.paired.tuned
-        return telling(list(self._losses.values()), count)
+        margins = self.paired.margins
+        seen = margins[: self.paired.tuned] if margins is not None else None
+        return telling(list(self._losses.values()), count, seen)
 
     def learn(self, trial: str, said: Mapping[str, Any]) -> None:
         """Learn from the `values` of a trial, sample by sample; those of samples held out only where the search is shown them."""

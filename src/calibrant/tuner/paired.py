@@ -64,12 +64,14 @@ class Paired:
         metric: A mean over samples.
         confidence: That an early answer is right; None for certain ones alone.
         reference: What the float model scored, sample by sample (samples,).
+        margins: How far it is from another answer in each sample (samples,); None where nobody knows.
     """
 
     samples: Samples
     metric: BatchMetric
     confidence: float | None = 0.99
     reference: Floats = field(default_factory=lambda: np.zeros(0), repr=False)
+    margins: Floats | None = field(default=None, repr=False)
 
     @property
     def width(self) -> float | None:
@@ -97,21 +99,36 @@ class Paired:
         """What is to be said of the data."""
         return self.samples.notes
 
-    def open(self, known: Floats | None = None) -> Floats:
+    def open(self, known: Floats | None = None, margins: Floats | None = None) -> Floats:
         """Read the data, score the float model, and return what it scored sample by sample (samples,).
 
         Args:
             known: What it scored in an earlier run; it is not run again.
+            margins: How far it was from another answer there.
 
         Raises:
             DataError: The data or its references do not fit.
             ModelError: The float model does not run.
         """
         self.samples.open()
-        self.reference = known if known is not None else self.run(self.samples.original).values
+        if known is None:
+            known, margins = self._of_float()
+        self.reference, self.margins = known, margins
         if not self.samples.shuffled:
             self.notes.append(UNSHUFFLED)
         return self.reference
+
+    def _of_float(self) -> tuple[Floats, Floats | None]:
+        """Return what the float model scores sample by sample, and how far it is from another answer."""
+        found, margins = [], []
+        all_: list[tuple[int, float]] = [(0, math.inf)]
+        said = said_of(self.samples, self.samples.original, self.metric, all_, margins=True)
+        for (sums, terms), far in said:
+            found.append(sums / terms)
+            margins.append(far)
+        known = [m for m in margins if m is not None]
+        values = np.concatenate(found) if found else np.zeros(0)
+        return values, np.concatenate(known) if known and len(known) == len(margins) else None
 
     def run(
         self,

@@ -58,9 +58,14 @@ def float_scores(
     found = journal.get(key)
     start = time.perf_counter()
     if evaluator.paired is not None:
-        values = np.array(found["values"]) if found is not None else None
-        reference = evaluator.paired.open(values)
+        values, margins = (
+            np.array(found[n]) if found is not None and found.get(n) is not None else None
+            for n in ("values", "margins")
+        )
+        reference = evaluator.paired.open(values, margins)
         answer = {"score": float(reference.mean()), "values": reference.tolist()}
+        far = evaluator.paired.margins
+        answer["margins"] = far.tolist() if far is not None else None
     elif found is not None:
         answer = found
     else:

@@ -50,7 +50,7 @@ def singles(search: Search, below: float) -> Strategy[Question, Any, Assignment 
         f for f in found if lost - f[1] <= limit + 1e-12 and changed(lowest, [f[2]]) not in tried
     ]
     if enough:
-        return changed(lowest, [min(enough)[2]])
+        return changed(lowest, [min(enough, key=lambda f: (f[0], -f[1], f[2]))[2]])
     taken: list[tuple[int, str]] = []
     winning = [f for f in found if f[1] > 0]
     for _, _, move in sorted(winning, key=lambda f: (-f[1] / max(f[0], 1e-300), f[2])):
