@@ -80,6 +80,7 @@ class Seen:
     Args:
         axis: Axis of the channels; None where they are not known.
         largest: Largest magnitude.
+        ends: Least and largest value.
         tail: What all but one in 10,000 values stay below, the largest of all samples.
         masked: Whether a sample held a mask.
     """
@@ -88,6 +89,7 @@ class Seen:
     largest: float = 0.0
     tail: float = 0.0
     masked: bool = False
+    ends: tuple[float, float] = (np.inf, -np.inf)
     _channels: Floats | None = None
 
     def add(self, x: Array) -> None:
@@ -98,6 +100,7 @@ class Seen:
         sizes = np.abs(values)
         place = min(len(sizes) - 1, int(TAIL * len(sizes)))
         self.largest = max(self.largest, float(sizes.max()))
+        self.ends = min(self.ends[0], float(values.min())), max(self.ends[1], float(values.max()))
         self.tail = max(self.tail, float(np.partition(sizes, place)[place]))
         self.masked |= mask_in(values, minus_inf=bool(np.isneginf(x).any())) is not None
         if self.axis is not None and x.ndim > 1 and -x.ndim <= self.axis < x.ndim:

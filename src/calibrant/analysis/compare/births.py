@@ -213,6 +213,26 @@ class Births:
             "weight": "range" if uneven else "",
         }
 
+    def inputs_seen(self) -> dict[str, tuple[tuple[float, float], tuple[float, float]]]:
+        """Return the least and the largest value of each input of the float model, and the ends of the first grid on it."""
+        names = {v.name or "" for v in self._truth.inputs}
+        found: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {}
+        for layer, x in self._layers.items():
+            for index, look in x.looks.items():
+                name = layer.truth if index == _TAIL else x.reads[index].truth
+                grid = x.tail if index == _TAIL else x.reads[index].grid
+                if isinstance(name, str) and name in names and grid is not None:
+                    ends = float(grid.low.min()), float(grid.high.max())
+                    found.setdefault(name, (look.ends, ends))
+        return found
+
+    def reads_input(self, layer: Mapped) -> set[str]:
+        """Return the inputs of the float model that a layer reads, or is."""
+        names = {v.name or "" for v in self._truth.inputs}
+        found = self._layers.get(layer)
+        reads = found.reads.values() if found is not None else ()
+        return names & {layer.truth, *(r.truth for r in reads if isinstance(r.truth, str))}
+
     # ----------------------------------------------------------------------------------- one layer in the float model
 
     def shared(self) -> dict[Mapped, Grid]:

@@ -139,8 +139,8 @@ class Report:
     def worst_first(self) -> tuple[LayerRow, ...]:
         """Layers, those first that do most harm.
 
-        0. Those that read an input of which clipping, or far too wide a range, leaves less than 10 dB: the ranges behind it come
-           from the same data;
+        0. Those that read an input of which clipping, or far too wide a range, leaves less than 10 dB, or whose grid has the ends
+           that a known preparation makes of the samples: the ranges behind it come from the same data;
         1. by what the outputs lose where the layer alone is as in the second model, by the report's metric;
         2. those of which that was not measured, by what is born in them;
         3. those in which nothing is born, by what they are off by. Where births were not looked at, that is all of them.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from calibrant.analysis.compare.sides import Side, opened
 from calibrant.analysis.compare.stream import Pair, Streams
 from calibrant.analysis.compare.tally import Tally
 from calibrant.analysis.metrics import MEASURES
+from calibrant.analysis.preparations import between
 from calibrant.analysis.probe import rows_are_free
 from calibrant.data.batch import Batch
 from calibrant.data.open import open_data
@@ -155,7 +156,12 @@ def compare(
     compared = tuple(outputs.rows(bounds))
     notes += outputs.beside({x.truth: tallies[x].metrics["sqnr_db"] for x in layers.layers})
     order = {n.name: i for i, n in enumerate(truth.graph)}
-    rows = [_layer(order.get(x.name, 0), x, tallies[x], bounds, births) for x in layers.layers]
+    prepared = _prepared(births, layers, tallies) if births is not None else {}
+    notes += prepared.values()
+    rows = [
+        _layer(order.get(x.name, 0), x, tallies[x], bounds, births, prepared)
+        for x in layers.layers
+    ]
     if births is not None:
         lost, missing = lost_by(
             truth,
@@ -172,7 +178,7 @@ def compare(
             replace(r, loss=lost[r.name].loss, alone=lost[r.name].metrics) if r.name in lost else r
             for r in rows
         ]
-    spoiled = _spoiled(Side(truth), rows)
+    spoiled = _spoiled(Side(truth), rows, prepared)
     rows = [replace(r, lost_input=True) if r.name in spoiled else r for r in rows]
     return Report(
         _name(float_model),
@@ -278,7 +284,11 @@ def _layer(
     tally: Tally,
     limits: Mapping[str, float | None],
     births: Births | None,
+    prepared: Mapping[str, str],
 ) -> LayerRow:
+    held = births.held(layer) if births is not None else {}
+    if births is not None and births.reads_input(layer) & set(prepared):
+        held = {**held, "activation": held.get("activation") or "range"}
     failed = tally.failed(limits)
     return LayerRow(
         index,
@@ -295,15 +305,31 @@ def _layer(
         not failed,
         failed,
         tally.reason,
-        tally.born_by(births.tally(layer), births.held(layer)) if births is not None else None,
+        tally.born_by(births.tally(layer), held) if births is not None else None,
         tally.agreement,
     )
 
 
-def _spoiled(truth: Side, rows: Sequence[LayerRow]) -> set[str]:
+def _prepared(births: Births, layers: Layers, tallies: Mapping[Mapped, Tally]) -> dict[str, str]:
+    """Return the inputs whose grids were chosen from data that was prepared in another way, and what is to be said of each."""
+    shapes = {x.truth: tallies[x].shape for x in layers.layers if x.op_type == "Input"}
+    found: dict[str, str] = {}
+    for name, (seen, grid) in births.inputs_seen().items():
+        step = between(seen, grid, shapes.get(name, ()))
+        if step is not None:
+            through = f"gone through {step[0].name}"
+            found[name] = (
+                f"Input '{name}' has values from {seen[0]:.3g} to {seen[1]:.3g}, and its grid reaches from {grid[0]:.3g} to "
+                f"{grid[1]:.3g}, as if the calibration data had "
+                f"{f'{through} once too often' if step[1] else f'not {through}'}. Prepare it as these samples are prepared."
+            )
+    return found
+
+
+def _spoiled(truth: Side, rows: Sequence[LayerRow], prepared: Collection[str] = ()) -> set[str]:
     """Return the layers that read an input of the model which its range has spoiled: the data of the ranges was another."""
     causes = ("clipping", "range")
-    lost = {
+    lost = set(prepared) | {
         row.name
         for row in rows
         if row.op_type == "Input"

@@ -10,10 +10,10 @@ Colours are swapped where the first and the last differ in mean, by more than ch
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from calibrant.analysis.preparations import KNOWN
 from calibrant.diagnose.triage.finding import Finding
 from calibrant.diagnose.triage.sketch import Array, Sketch
 
@@ -26,63 +26,6 @@ _NEAR_FACTOR, _NEAR_SHIFT = 1.6, 0.6
 
 #: Standard errors by which a difference of two colours is no chance.
 _ERRORS = 4.0
-
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
-@dataclass(frozen=True, slots=True)
-class _Preparation:
-    """A step x -> (x * scale - mean) / std.
-
-    Args:
-        name: What it is called.
-        scale: Factor.
-        mean: Subtracted, one or one a channel.
-        std: Divided by.
-    """
-
-    name: str
-    scale: float
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-
-    def forward(self, mean: Array, std: Array) -> tuple[Array, Array]:
-        m, s = np.array(self.mean), np.array(self.std)
-        return (mean * self.scale - m) / s, std * self.scale / s
-
-    def backward(self, mean: Array, std: Array) -> tuple[Array, Array]:
-        m, s = np.array(self.mean), np.array(self.std)
-        return (mean * s + m) / self.scale, std * s / self.scale
-
-    def lines(self, *, forward: bool) -> str:
-        """Return lines of a preprocessing file that do it, or undo it."""
-        scale, mean, std = self.scale, self.mean, self.std
-        if not forward:  # x * s / k + m / k
-            scale, mean, std = (
-                1.0,
-                tuple(-m / s for m, s in zip(mean, std, strict=True)),
-                tuple(self.scale / s for s in std),
-            )
-        if len(std) == 1 and not any(mean):
-            scale, std = scale / std[0], (1.0,)
-        found = [f"scale: {scale:.6g}"] if scale != 1.0 else []
-        if any(mean):
-            found.append(f"mean: {_listed(mean)}")
-        if any(s != 1.0 for s in std):
-            found.append(f"std: {_listed(std)}")
-        return "\n".join(found)
-
-
-#: Steps that are known, the plainest first.
-_KNOWN = (
-    _Preparation("scaling of 0 to 255 to 0 to 1", 1 / 255),
-    _Preparation("scaling of 0 to 255 to -1 to 1", 1 / 127.5, (1.0,)),
-    _Preparation("scaling of 0 to 1 to -1 to 1", 1.0, (0.5,), (0.5,)),
-    _Preparation("normalization with the mean and std of ImageNet", 1.0, *_IMAGENET),
-    _Preparation(
-        "scaling by 1/255 and normalization with the mean and std of ImageNet", 1 / 255, *_IMAGENET
-    ),
-)
 
 
 def check_likeness(data: Sequence[Sketch], evaluation: Sequence[Sketch]) -> Iterator[Finding]:
@@ -115,7 +58,7 @@ def _scale(name: str, one: tuple[Array, Array], two: tuple[Array, Array]) -> Ite
         f"Input '{name}' has mean {m.mean():.3g} and spread {s.mean():.3g} in the calibration data, {mean.mean():.3g} and "
         f"{std.mean():.3g} in the evaluation data"
     )
-    for known in [k for k in _KNOWN if len(k.mean) in (1, len(m))]:
+    for known in [k for k in KNOWN if len(k.mean) in (1, len(m))]:
         for forward in (True, False):
             changed = known.forward(m, s) if forward else known.backward(m, s)
             if not _alike(*changed, mean, std, _NEAR_FACTOR, _NEAR_SHIFT):
@@ -176,8 +119,3 @@ def _colours(name: str, one: tuple[Array, Array], two: tuple[Array, Array]) -> I
             (name,),
             "color: BGR  # or RGB, whichever the network takes",
         )
-
-
-def _listed(values: Sequence[float]) -> str:
-    text = ", ".join(f"{v:.6g}" for v in values)
-    return f"[{text}]" if len(values) > 1 else text
