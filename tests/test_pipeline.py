@@ -118,7 +118,13 @@ def test_every_activation_algorithm_goes_the_whole_road(name: str) -> None:
     assert reach(result, (model, feeds)) > 15
 
 
-@pytest.mark.parametrize("name", algorithms.names()["weight"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.slow] if n == "ada" else [])  # it learns
+        for n in algorithms.names()["weight"]
+    ],
+)
 def test_every_weight_algorithm_goes_the_whole_road(name: str) -> None:
     model, feeds = NETS["residual"]()
     rule = Rule(AllNodes(), Settings(weight=AlgorithmChoice(name)))

@@ -176,7 +176,7 @@ def test_a_calibration_node_of_one_reader_is_called_after_it(tmp_path: Path) -> 
         (Settings(weight_bits=4), True),
         (Settings(weight_bits=16), True),
         (Settings(weight=AlgorithmChoice("nuq")), False),
-        (Settings(weight=AlgorithmChoice("ada")), False),
+        pytest.param(Settings(weight=AlgorithmChoice("ada")), False, marks=pytest.mark.slow),
         (Settings(compensation=True), False),
         (Settings(activation_per_channel=True), False),
     ],

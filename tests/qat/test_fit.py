@@ -63,6 +63,7 @@ def top1(model: ir.Model) -> float:
     return evaluate(model, labelled, "top1", batch_size=100).value
 
 
+@pytest.mark.slow
 def test_training_wins_back_what_4_bits_lose(training):
     qat = fresh(W4A4)
     fitted = fit(qat, training, evaluate=top1, epochs=12, lr=3e-3, batch_size=30)

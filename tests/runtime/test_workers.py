@@ -21,7 +21,7 @@ from tests.models import convolution, linear
 DATA = {"image": digits.calibration().image}
 
 
-@pytest.mark.parametrize("jobs", [2, 5])
+@pytest.mark.parametrize("jobs", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_statistics_are_those_of_one_process_bit_for_bit(jobs: int, tmp_path: Path) -> None:
     np.savez(tmp_path / "calib.npz", image=DATA["image"])
     alone = calibrant.observe(digits.MODEL, tmp_path / "calib.npz")

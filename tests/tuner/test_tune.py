@@ -138,7 +138,10 @@ def test_a_run_that_was_ended_goes_on_as_if_it_had_not_been(tmp_path: Path) -> N
     assert again.result.to_bytes() == whole.result.to_bytes()
 
 
-@pytest.mark.parametrize("value", [float("nan"), RuntimeError("no device")])
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), pytest.param(RuntimeError("no device"), marks=pytest.mark.slow)],
+)
 def test_a_trial_that_cannot_be_scored_counts_as_not_met(value: Any) -> None:
     def evaluate(runner: Runner) -> float:
         calls.append(1)
