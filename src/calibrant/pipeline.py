@@ -26,6 +26,7 @@ from calibrant.progress import Callback, Progress
 from calibrant.results import QuantizedModel, result_of
 from calibrant.runtime.measure import Outputs, measure_latency
 from calibrant.runtime.runtime import Runtime
+from calibrant.runtime.session import in_one_piece
 from calibrant.runtime.workers import workers_of
 from calibrant.solution import Built, Solution, build
 from calibrant.stats import Statistics
@@ -204,10 +205,12 @@ def _measured(
     if probe is None:
         return findings
     few = probe.head(scored_feeds(solution.model, solution.plan, probe))
-    findings = replace(findings, quality=quality_of(built.deploy, few, runtime, unseen=unseen))
+    written = in_one_piece(built.deploy)
+    quality = quality_of(built.deploy, few, runtime, unseen=unseen, written=written)
+    findings = replace(findings, quality=quality)
     if latency:
         taken = measure_latency(
-            solution.model, built.deploy, probe.first, runtime=runtime, steady=STEADY
+            solution.model, written, probe.first, runtime=runtime, steady=STEADY
         )
         findings = replace(findings, latency=taken)
     return findings

@@ -14,6 +14,7 @@ from calibrant.findings import QualityFindings
 from calibrant.runtime.measure import OutputQuality, Outputs, compare, run
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.saturation import kernels_are_exact, saturation
+from calibrant.runtime.session import in_one_piece
 from calibrant.runtime.tap import expose
 
 __all__ = ["quality_of"]
@@ -23,7 +24,12 @@ SATURATION_SAMPLES = 8
 
 
 def quality_of(
-    deploy: ir.Model, probe: Probe, runtime: Runtime = CPU, *, unseen: Outputs | None = None
+    deploy: ir.Model,
+    probe: Probe,
+    runtime: Runtime = CPU,
+    *,
+    unseen: Outputs | None = None,
+    written: bytes | ir.Model | None = None,
 ) -> QualityFindings:
     """Compare the deployed model's outputs with the float ones.
 
@@ -37,15 +43,17 @@ def quality_of(
         runtime: Where it runs.
         unseen: Outputs for the first feeds of the probe, with ranges that do not come from them. The SQNR of parts is
             taken from these, where there are any.
+        written: The deployed model as sessions are opened from it (`runtime.session.in_one_piece`), where it is at hand.
     """
     exact = kernels_are_exact(runtime)
-    outputs = run(deploy, probe.feeds, integers=exact, runtime=runtime)
+    source = written if written is not None else in_one_piece(deploy)
+    outputs = run(source, probe.feeds, integers=exact, runtime=runtime)
     quality = _by_part(deploy, probe, probe.reference, outputs)
     few = probe.first_samples(SATURATION_SAMPLES)
     count = len(few.small)
     known = quality if count == len(probe.small) else compare(few.reference, outputs[:count])
     spoilt = saturation(
-        deploy, few.feeds, few.reference, known, samples=few.samples, runtime=runtime
+        source, few.feeds, few.reference, known, samples=few.samples, runtime=runtime
     )
     compared = {q.name for q in quality}
     computed = [v.name or "" for v in deploy.graph.outputs if v.producer() is not None]

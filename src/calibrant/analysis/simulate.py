@@ -25,7 +25,7 @@ from calibrant.runtime.tap import with_outputs
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-__all__ = ["Simulator", "taking_scales"]
+__all__ = ["Simulator", "is_light", "taking_scales"]
 
 Array = npt.NDArray[Any]
 
@@ -129,10 +129,15 @@ class Simulator:
         return opened
 
 
+def is_light(model: ir.Model) -> bool:
+    """Whether a model has so few bytes of weights that sessions of it may stay open."""
+    weights = (v.const_value for v in model.graph.initializers.values())
+    return sum(w.nbytes for w in weights if w is not None) < KEPT_BYTES
+
+
 def _kept(model: ir.Model) -> int:
     """Return how many sessions of forms of a model are kept open."""
-    weights = (v.const_value for v in model.graph.initializers.values())
-    return KEPT if sum(w.nbytes for w in weights if w is not None) < KEPT_BYTES else 2
+    return KEPT if is_light(model) else 2
 
 
 def _same_layers(

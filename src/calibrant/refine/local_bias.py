@@ -38,6 +38,7 @@ from calibrant.runtime.runtime import CPU, Runtime
 __all__ = [
     "LocalError",
     "LocalErrors",
+    "Twins",
     "correct_by_local_errors",
     "joined",
     "local_errors",
@@ -80,6 +81,7 @@ def local_errors(
     *,
     runtime: Runtime = CPU,
     known: dict[Hashable, LocalError] | None = None,
+    twins: Twins | None = None,
 ) -> tuple[LocalErrors, float]:
     """Measure the error of every layer that has a bias (or can be given one), from one run of each feed.
 
@@ -90,6 +92,7 @@ def local_errors(
         feeds: Calibration samples.
         runtime: Where it runs.
         known: Errors of layers measured before, with the same objects as parameters; new ones are added.
+        twins: What ran other feeds with the same parameters, and stays open.
 
     Returns:
         The errors, and the share of the layers that had to be measured.
@@ -108,7 +111,8 @@ def local_errors(
     keys = {n: _key(model, plan, params, w) for n, w in targets.items()}
     missing = {n: w for n, w in targets.items() if keys[n] not in known}
     if missing:
-        measured = _measured(model, plan, params, missing, feeds, runtime)
+        twins = twins if twins is not None else Twins(model, plan, params, runtime)
+        measured = twins.measured(missing, feeds)
         known |= {keys[n]: error for n, error in measured.items()}
     errors = {n: known[keys[n]] for n in targets}
     return LocalErrors(targets, errors), len(missing) / max(1, len(targets))
@@ -121,27 +125,51 @@ def _key(model: ir.Model, plan: Plan, params: Parameters, w: WeightDecision) -> 
     return w.layer, model, inputs, params.layers[w.layer]
 
 
-def _measured(
-    model: ir.Model,
-    plan: Plan,
-    params: Parameters,
-    targets: Mapping[str, WeightDecision],
-    feeds: Sequence[Mapping[str, Array]],
-    runtime: Runtime,
-) -> dict[str, LocalError]:
-    both, twins = emit_layers_alone(model, plan, params, targets)
-    pairs = {
-        n: (node_named(model.graph, n).outputs[0].name or "", twins[n], output_axis(model, w))
-        for n, w in targets.items()
-    }
-    run = SideBySide(both, pairs, runtime)
-    rows = [run.means(feed) for feed in feeds]
-    found = {}
-    for n in targets:
-        mean, alone, square = zip(*(row[n] for row in rows), strict=True)
-        error = np.stack(mean) - np.stack(alone)
-        found[n] = LocalError(error, float(np.mean(square)))
-    return found
+@dataclass(slots=True, eq=False)
+class Twins:
+    """Layers beside their quantized twins, which stay open from some feeds to the next.
+
+    Args:
+        model: The prepared float model that `plan` belongs to.
+        plan: Where quantizers stand.
+        params: What they are.
+        runtime: Where it runs.
+    """
+
+    model: ir.Model
+    plan: Plan
+    params: Parameters
+    runtime: Runtime = CPU
+    _open: tuple[frozenset[str], SideBySide] | None = None
+
+    def measured(
+        self, targets: Mapping[str, WeightDecision], feeds: Sequence[Mapping[str, Array]]
+    ) -> dict[str, LocalError]:
+        """Return what layers alone lose on feeds."""
+        run = self._running(targets)
+        rows = [run.means(feed) for feed in feeds]
+        found = {}
+        for n in targets:
+            mean, alone, square = zip(*(row[n] for row in rows), strict=True)
+            error = np.stack(mean) - np.stack(alone)
+            found[n] = LocalError(error, float(np.mean(square)))
+        return found
+
+    def _running(self, targets: Mapping[str, WeightDecision]) -> SideBySide:
+        if self._open is not None and self._open[0] == frozenset(targets):
+            return self._open[1]
+        both, twins = emit_layers_alone(self.model, self.plan, self.params, targets)
+        pairs = {
+            n: (
+                node_named(self.model.graph, n).outputs[0].name or "",
+                twins[n],
+                output_axis(self.model, w),
+            )
+            for n, w in targets.items()
+        }
+        run = SideBySide(both, pairs, self.runtime)
+        self._open = frozenset(targets), run
+        return run
 
 
 def joined(one: LocalErrors, other: LocalErrors) -> LocalErrors:

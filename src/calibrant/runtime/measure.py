@@ -175,8 +175,8 @@ class Latency:
 
 
 def measure_latency(
-    float_model: ir.Model | str | Path,
-    quantized: ir.Model | str | Path,
+    float_model: ir.Model | str | Path | bytes,
+    quantized: ir.Model | str | Path | bytes,
     feed: Mapping[str, Array],
     *,
     runtime: Runtime = CPU,

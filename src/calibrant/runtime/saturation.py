@@ -107,7 +107,7 @@ def kernels_are_exact(runtime: Runtime = CPU) -> bool:
 
 
 def saturation(
-    model: ir.Model,
+    model: ir.Model | bytes,
     feeds: Sequence[Mapping[str, Array]],
     reference: Outputs,
     exact: Sequence[OutputQuality],

@@ -22,7 +22,7 @@ from calibrant.runtime.runtime import CPU, Runtime
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-__all__ = ["PROVIDERS", "infer", "open_session"]
+__all__ = ["PROVIDERS", "in_one_piece", "infer", "open_session"]
 
 Array = npt.NDArray[Any]
 
@@ -43,6 +43,9 @@ _LARGE = 32 * 2**20
 #: What ONNX Runtime (1.20 to 1.32) says where it moved a MaxPool of 4-bit values between their Q and DQ, for which it has no
 #: operator. It has no integer kernels for such values in any case, so the file runs as it is written.
 _FOUR_BITS = ("Type 'tensor(int4)'", "Type 'tensor(uint4)'")
+
+#: A model of more bytes is written anew for each session, so that no second copy of it stays in memory.
+_SEVERAL = 64 * 2**20
 
 #: Protobuf messages end at 2 GiB; a model with more bytes of weights goes through files.
 _PROTOBUF_LIMIT = 2**31 - 2**24
@@ -109,6 +112,27 @@ def open_session(
     if large:
         give_back()
     return session
+
+
+def in_one_piece(model: ir.Model) -> bytes | ir.Model:
+    """Return a model as bytes from which several sessions can be opened; itself where it is too large, or lies in files.
+
+    Writing a model as bytes takes as long as opening a session of it.
+
+    Raises:
+        ModelError: The model cannot be written as ONNX.
+    """
+    model = without_kept_inputs(model)
+    weights = _weights(model)
+    outside = any(isinstance(w, ir.ExternalTensor) for w in weights)
+    if outside or sum(w.nbytes for w in weights) > _SEVERAL:
+        return model
+    return _serialized(model)
+
+
+def _weights(model: ir.Model) -> list[ir.TensorProtocol]:
+    found = [v.const_value for g in model.graphs() for v in g.initializers.values()]
+    return [w for w in found if w is not None]
 
 
 def _serialized(model: ir.Model) -> bytes:
@@ -180,10 +204,10 @@ def _source(model: str | Path | bytes | onnx.ModelProto | ir.Model) -> Iterator[
         yield model.SerializeToString()
     else:
         model = without_kept_inputs(model)
-        weights = [v.const_value for g in model.graphs() for v in g.initializers.values()]
+        weights = _weights(model)
         if any(isinstance(w, ir.ExternalTensor) for w in weights):
             model = own_copy(model)  # bytes do not know where the files of weights are
-        if sum(w.nbytes for w in weights if w is not None) <= _PROTOBUF_LIMIT:
+        if sum(w.nbytes for w in weights) <= _PROTOBUF_LIMIT:
             yield _serialized(model)
             return
         with TemporaryDirectory(prefix="calibrant-") as folder:

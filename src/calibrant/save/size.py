@@ -1,6 +1,6 @@
 """The bytes of a model's files.
 
-A model in memory is measured without writing it: its structure is written into a message whose large tensors are
+A large model in memory is measured without writing it: its structure is written into a message whose large tensors are
 empty, and the bytes of these are added. A file that a model was read from is measured as it lies on the disk.
 """
 
@@ -14,6 +14,9 @@ import numpy as np
 import onnx_ir as ir
 
 __all__ = ["file_bytes", "given_bytes", "weight_bytes"]
+
+#: A model of no more bytes of weights is measured in one message [bytes].
+SMALL = 64 * 2**20
 
 #: A tensor of more bytes is left out of the message, and its bytes are added [bytes].
 LARGE = 1024
@@ -38,9 +41,11 @@ def given_bytes(source: Any, model: ir.Model) -> int:
 def file_bytes(model: ir.Model) -> int:
     """Return the bytes that a model takes on the disk, weights in a file of their own included.
 
-    Weights count wherever they stand: initializers, Constant nodes, and both inside bodies. Exact but for some
-    bytes a large tensor.
+    Weights count wherever they stand: initializers, Constant nodes, and both inside bodies. Of a model of more than
+    64 MiB, exact but for some bytes a large tensor.
     """
+    if weight_bytes(model) <= SMALL:
+        return int(ir.to_proto(model).ByteSize())
     light = model.clone()
     left_out = 0
     for graph in light.graphs():

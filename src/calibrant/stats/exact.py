@@ -35,6 +35,19 @@ class ExactValues:
         values, counts = np.unique(joined + np.float32(0), return_counts=True)  # -0.0 becomes 0.0
         return cls(values, counts.astype(np.int64))
 
+    @classmethod
+    def of_rows(cls, rows: npt.NDArray[np.float32]) -> list[ExactValues]:
+        """Sort each row of finite values (rows, values) by itself."""
+        ordered = np.sort(rows + np.float32(0), axis=1)  # -0.0 becomes 0.0
+        first = np.ones(rows.shape, dtype=bool)
+        first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+        found = []
+        for row, new in zip(ordered, first, strict=True):
+            starts = np.flatnonzero(new)
+            counts = np.diff(starts, append=row.size)
+            found.append(cls(row[starts], counts.astype(np.int64)))
+        return found
+
     @property
     def count(self) -> int:
         """Number of values."""

@@ -161,10 +161,11 @@ class ChannelCounts:
         """Return the distributions so far as a value."""
         data: tuple[Histogram | ExactValues, ...]
         if self._counts is None:
-            rows = [
-                np.concatenate([r[c] for r in self._raw] or [[]]) for c in range(self.channels)
-            ]
-            finite = [r[np.isfinite(r)].astype(np.float32) for r in rows]
+            rows = [np.empty((self.channels, 0), dtype=np.float32), *self._raw]
+            joined = np.concatenate(rows, axis=1)  # (channels, values)
+            if np.isfinite(joined).all():
+                return ChannelDistributions(self.axis, tuple(ExactValues.of_rows(joined)))
+            finite = [r[np.isfinite(r)] for r in joined]
             return ChannelDistributions(self.axis, tuple(ExactValues.of(r) for r in finite))
         shift = channel_shift(self.channels)
         data = tuple(map(_histogram, self._counts, self._state, [shift] * self.channels))

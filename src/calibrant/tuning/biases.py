@@ -10,7 +10,7 @@ import onnx_ir as ir
 from calibrant.analysis.parts import Part
 from calibrant.analysis.probe import Probe
 from calibrant.analysis.score import Comparison, SampleScores, Score
-from calibrant.analysis.simulate import Simulator
+from calibrant.analysis.simulate import Simulator, is_light
 from calibrant.findings import Trial
 from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
@@ -19,6 +19,7 @@ from calibrant.refine.bias_by_rule import RuleCorrection, correct_by_rule
 from calibrant.refine.bias_correction import Correction, correct_bias
 from calibrant.refine.local_bias import (
     LocalErrors,
+    Twins,
     correct_by_local_errors,
     joined,
     local_errors,
@@ -155,6 +156,7 @@ class _Trying:
     said: dict[str, Comparison] = field(default_factory=dict)
     _corrected: dict[str, tuple[Parameters, tuple[Correction, ...]]] = field(default_factory=dict)
     _errors: dict[int, LocalErrors] = field(default_factory=dict)
+    _twins: Twins | None = None
 
     def answer(self, way: str) -> SampleScores | None:
         """Return what a way loses on the odd feeds; None where it changes nothing."""
@@ -222,6 +224,9 @@ class _Trying:
         """Return the local errors on even feeds (0) or on odd ones (1)."""
         if half not in self._errors:
             feeds = self.probe.only(range(half, len(self.probe.small), 2))
+            twins = self._twins or Twins(self.model, self.plan, self.params, self.store.runtime)
+            if is_light(self.model):
+                self._twins = twins  # the other half may be asked for
             self._errors[half], new = local_errors(
                 self.model,
                 self.plan,
@@ -229,6 +234,7 @@ class _Trying:
                 feeds.feeds,
                 runtime=self.store.runtime,
                 known=self.store.local[half] if self.store.shared else None,
+                twins=twins,
             )
             self.store.work.part(feeds.samples, min(2.0, 1.0 + new) if new else 0.0)
         return self._errors[half]
