@@ -170,7 +170,9 @@ def test_what_was_held_out_is_looked_at_by_name_alone(monkeypatch: pytest.Monkey
     differs = [3, 50, found.tuned + 2, found.count - 1]
     values[differs] = 1 - values[differs]
     assert found.margins is not None
-    found.margins[[*differs, *range(found.tuned, found.count)]] = 0  # all held out are near to another answer
+    found.margins[[*differs, *range(found.tuned, found.count)]] = (
+        0  # all held out are near to another answer
+    )
     asked: list[list[int]] = []
 
     def at(_: Paired, model: ir.Model, indices: list[int]) -> Any:

@@ -15,6 +15,7 @@ import calibrant
 from calibrant.demo import digits
 from calibrant.errors import ConfigError, ConfigTypeError, ConfigValueError
 from calibrant.tuner import Command, Requirement, Runner
+from calibrant.tuner.ending import _better
 from tests.models import convolution
 from tests.road import batches
 
@@ -202,7 +203,7 @@ def test_a_command_says_where_the_model_belongs() -> None:
         Command("./evaluate")
 
 
-def test_an_evaluation_that_fails_for_every_quantized_model_is_an_error() -> None:
+def test_an_evaluation_that_fails_for_every_quantized_model_is_an_error(tmp_path: Path) -> None:
     """The float model alone was scored, which says nothing of what was asked for."""
 
     def evaluate(runner: Runner) -> float:
@@ -212,8 +213,20 @@ def test_an_evaluation_that_fails_for_every_quantized_model_is_an_error() -> Non
         return 0.9
 
     calls: list[int] = []
-    with pytest.raises(ConfigValueError, match="the board is busy"):
-        calibrant.tune(digits.MODEL, DATA, evaluate, "max-drop 1%", moves="none")
+    with pytest.raises(ConfigValueError, match="the board is busy") as told:
+        calibrant.tune(digits.MODEL, DATA, evaluate, "max-drop 1%", moves="none", out=tmp_path)
+    assert "The float model was scored before (0.9)" in str(told.value)
+    assert f"kept in '{tmp_path / 'journal.sqlite'}'" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("interval", "text"),
+    [((-0.4, -0.2), "more than chance"), ((-0.1, 0.1), "is chance on this"), (None, "by much")],
+)
+def test_what_scores_better_than_the_float_model_is_put_down_to_chance_only_where_that_can_be(
+    interval: tuple[float, float] | None, text: str
+) -> None:
+    assert text in _better(interval)
 
 
 def test_where_no_quantized_model_has_a_score_it_is_said() -> None:

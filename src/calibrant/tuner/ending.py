@@ -81,9 +81,7 @@ def result_of(
         ]
     )
     if search.best.reached.loss < 0 and not search.best.reached.free:
-        notes.append(
-            "The quantized model scores better than the float model, which is chance on this data."
-        )
+        notes.append(_better(verdict.interval))
     if search.best.trained:
         what = (
             "is for calibrant train."
@@ -118,6 +116,21 @@ def result_of(
         told,
         tuple(_as_it_ended(m, search.best, trained) for m in trials.moves),
     )
+
+
+def _better(interval: tuple[float, float] | None) -> str:
+    """Return what it means that a quantized model scores better than the float one.
+
+    Args:
+        interval: Between which values its loss on all such samples lies; None where the evaluation does not say.
+    """
+    better = "The quantized model scores better than the float model"
+    check = "see that the evaluation feeds the float model what it was trained on, and scores both alike."
+    if interval is None:
+        return f"{better}: by chance where it is by little; where it is by much, {check}"
+    if interval[1] < 0:
+        return f"{better}, by more than chance explains: {check}"
+    return f"{better}, which is chance on this data."
 
 
 def _as_it_ended(move: MoveTried, best: Trial, trained: str) -> MoveTried:

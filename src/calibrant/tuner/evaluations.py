@@ -31,7 +31,13 @@ __all__ = ["Counts", "Evaluations", "HeldOut", "Verdict"]
 Deploy = Callable[[], ir.Model]
 Floats = npt.NDArray[np.float64]
 
-NAN = "An evaluation returned NaN, and its trial counts as not met."
+NAN = (
+    "An evaluation returned NaN, and its trial counts as not met (the score of these trials is nan): the model's outputs are not finite, "
+    "or the evaluation divides by nothing."
+)
+
+#: What is said of trials whose evaluation fails: they are not in the journal.
+TRIED_AGAIN = "A run that goes on from this folder tries it again."
 
 
 @dataclass(slots=True)
@@ -184,7 +190,8 @@ class Evaluations:
                 }
         except (ConfigError, ModelError) as e:
             self.failed = e
-            self._note([f"An evaluation failed, and its trial counts as not met: {e}"])
+            again = f" {TRIED_AGAIN}" if self.journal.path is not None else ""
+            self._note([f"An evaluation failed, and its trial counts as not met: {e}{again}"])
             return Reached(math.nan, math.inf, False)
         taken = time.perf_counter() - start
         self.journal.put(key, "full", shown, {**answer, "cost": spent, "seconds": taken}, taken)

@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from calibrant.data.digests import text_digest
-from calibrant.errors import ConfigValueError
+from calibrant.errors import CalibrantError, ConfigValueError
 from calibrant.graph.load import ModelLike
 from calibrant.tuner.each import Each
 from calibrant.tuner.evaluations import Evaluations
@@ -27,7 +27,7 @@ from calibrant.tuner.journal import Journal
 from calibrant.tuner.markdown import shown
 from calibrant.tuner.requirement import Requirement
 
-__all__ = ["Reference", "evaluations_of", "float_scores", "name_of"]
+__all__ = ["Reference", "evaluations_of", "float_scores", "name_of", "nothing_scored"]
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +108,18 @@ def evaluations_of(
         logger.warning("%s", text)
         found.notes.append(text)
     return found
+
+
+def nothing_scored(failed: CalibrantError, evaluations: Evaluations) -> CalibrantError:
+    """Return the error of a run in which the evaluation failed for every quantized model, with what is known all the same."""
+    text = f"{failed} The float model was scored before ({shown(evaluations.float_score)}), and no quantized model could be."
+    path = evaluations.journal.path
+    kept = (
+        f" What is known so far is kept in '{path}': the same command goes on from there."
+        if path
+        else ""
+    )
+    return type(failed)(text + kept)
 
 
 def _above_float(

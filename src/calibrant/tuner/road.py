@@ -50,7 +50,7 @@ from calibrant.tuner.journal import Journal
 from calibrant.tuner.knowledge import Knowledge
 from calibrant.tuner.noise import look_for_noise
 from calibrant.tuner.precisions import settings_of, where_they_are
-from calibrant.tuner.reference import evaluations_of, float_scores, name_of
+from calibrant.tuner.reference import evaluations_of, float_scores, name_of, nothing_scored
 from calibrant.tuner.requirement import Requirement
 from calibrant.tuner.result import TuningResult
 from calibrant.tuner.trainer import Trainer
@@ -333,7 +333,7 @@ def tune(
         tried = [t for t in search.trials if not t.reached.free]
         scored = [t for t in tried if math.isfinite(t.reached.loss)]
         if failed is not None and not scored:
-            raise failed
+            raise nothing_scored(failed, evaluations)
         if tried and not scored:
             trials.notes.append(
                 "No quantized model that was tried has a score, so nothing is known of any: look at the evaluation first."
