@@ -20,7 +20,7 @@ def answers() -> dict[str, Any]:
     """Return images, and what the float model answers with noise on it: a regression of ten targets."""
     image = digits.evaluation().image[:160]
     from calibrant.graph.load import load
-    from calibrant.tuner.evaluator import Runner
+    from calibrant.tuner.own_code import Runner
 
     scores = next(iter(Runner(load(digits.MODEL))({"image": image}).values()))
     noise = np.random.default_rng(0).normal(0, scores.std() / 2, scores.shape)

@@ -29,10 +29,10 @@ from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.workers import Processes, Workers
 from calibrant.tuner import samples as samples_of
 from calibrant.tuner.divided import said_of
-from calibrant.tuner.evaluator import evaluator_of
 from calibrant.tuner.likeness import Likeness
 from calibrant.tuner.paired import Paired
 from calibrant.tuner.samples import Samples
+from calibrant.tuner.scoring import evaluator_of
 from calibrant.tuning.bench import Bench
 from tests.models import convolution
 from tests.models.rescaled import rescaled
@@ -195,7 +195,7 @@ def test_tune_finds_the_same(how: dict[str, Any]) -> None:
     net, feeds = convolution.residual()
     made = rescaled(net, "w1", "w2")
     x = {n: np.concatenate([f[n] for f in batches(feeds)]) for n in batches(feeds)[0]}
-    from calibrant.tuner.evaluator import Runner
+    from calibrant.tuner.own_code import Runner
 
     labels = next(iter(Runner(load(made))(x).values()))
     recipe = Recipe((Rule(AllNodes(), Settings(activation_per_channel=False)),), equalize="off")

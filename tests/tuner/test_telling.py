@@ -18,10 +18,10 @@ from calibrant.demo import digits
 from calibrant.graph.load import load
 from calibrant.runtime.runtime import Runtime
 from calibrant.tuner.evaluations import Evaluations
-from calibrant.tuner.evaluator import Runner
 from calibrant.tuner.journal import Journal
 from calibrant.tuner.likeness import Likeness
 from calibrant.tuner.looks import PairedLooks, RatioLooks
+from calibrant.tuner.own_code import Runner
 from calibrant.tuner.paired import Paired
 from calibrant.tuner.samples import Samples
 from calibrant.tuner.telling import NEAR, SHARE, telling

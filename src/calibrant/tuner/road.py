@@ -45,7 +45,6 @@ from calibrant.tuner.checks import (
 )
 from calibrant.tuner.costs import bytes_of, limited, menu_of
 from calibrant.tuner.ending import result_of
-from calibrant.tuner.evaluator import evaluator_of
 from calibrant.tuner.journal import Journal
 from calibrant.tuner.knowledge import Knowledge
 from calibrant.tuner.noise import look_for_noise
@@ -53,6 +52,7 @@ from calibrant.tuner.precisions import settings_of, where_they_are
 from calibrant.tuner.reference import evaluations_of, float_scores, name_of, nothing_scored
 from calibrant.tuner.requirement import Requirement
 from calibrant.tuner.result import TuningResult
+from calibrant.tuner.scoring import evaluator_of
 from calibrant.tuner.trainer import Trainer
 from calibrant.tuner.trials import TimeIsUp, Trials
 from calibrant.tuner.vendors import VENDORS, Vendor, run_vendor
