@@ -415,3 +415,19 @@ def test_a_quant_info_file_of_another_tool_beside_the_model_is_noted_and_left_ou
             feeds(batch=4, seed=1),
             info=tmp_path / "quant_info.json",
         )
+
+
+def test_a_corrected_bias_is_no_other_weight() -> None:
+    """Biases may be corrected by more than their size; channels were not rescaled."""
+    model, feeds = NETS["residual"]()
+    wrong = ir.to_proto(fine("residual").deploy)
+    makers = {n.output[0]: n for n in wrong.graph.node}
+    biases = {makers[n.input[2]].input[0] for n in wrong.graph.node if n.op_type == "Conv"}
+    for tensor in wrong.graph.initializer:
+        if tensor.name in biases:
+            values = -3 * onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    found = report(model, wrong, feeds)
+    assert not any("are others than the float model's" in note for note in found.notes)
+    assert found.worst_first[0].born is not None
+    assert found.worst_first[0].born.cause == "bias"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 import calibrant
 from calibrant.analysis.preparations import KNOWN, between
@@ -93,3 +95,34 @@ def test_a_model_calibrated_with_data_normalized_twice(wrong: bool) -> None:
         assert first.born is not None
         assert first.born.cause == "range"
         assert "conv" in first.name
+
+
+def test_an_input_that_is_moved_before_it_is_rounded() -> None:
+    """The pixels of a square become channels (Focus, SpaceToDepth): the grid stands behind that."""
+    weight = np.random.default_rng(0).standard_normal((8, 12, 3, 3)).astype(np.float32) / 10
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        focus (float[N, 3, 16, 16] x) => (float[N, 8, 8, 8] y) {
+            even = Slice (x, zero, most, rows, two)
+            odd = Slice (x, one, most, rows, two)
+            both = Concat <axis = 1> (even, odd)
+            squares = Slice (both, zero, most, columns, two)
+            others = Slice (both, one, most, columns, two)
+            all = Concat <axis = 1> (squares, others)
+            [conv] y = Conv <pads = [1, 1, 1, 1]> (all, w)
+        }"""
+    )
+    numbers = {"zero": 0, "one": 1, "most": 2**31, "rows": 2, "columns": 3, "two": 2}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array([v]), n) for n, v in numbers.items()
+    )
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    x = normalized(images(1)[:, :, :16, :16]).astype(np.float32)
+    quantized = calibrant.quantize(
+        model, {"x": normalized(x).astype(np.float32)}, rank.PLAIN
+    ).deploy
+    found = calibrant.compare(model, quantized, {"x": x})
+    first = found.worst_first[0]
+    assert first.name == "conv"
+    assert first.lost_input
+    assert any("once too often" in n for n in found.notes)

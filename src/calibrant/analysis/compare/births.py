@@ -215,23 +215,45 @@ class Births:
 
     def inputs_seen(self) -> dict[str, tuple[tuple[float, float], tuple[float, float]]]:
         """Return the least and the largest value of each input of the float model, and the ends of the first grid on it."""
-        names = {v.name or "" for v in self._truth.inputs}
         found: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {}
         for layer, x in self._layers.items():
             for index, look in x.looks.items():
-                name = layer.truth if index == _TAIL else x.reads[index].truth
+                value = layer.truth if index == _TAIL else x.reads[index].truth
                 grid = x.tail if index == _TAIL else x.reads[index].grid
-                if isinstance(name, str) and name in names and grid is not None:
+                name = self.input_in(value)
+                if name and grid is not None:
                     ends = float(grid.low.min()), float(grid.high.max())
                     found.setdefault(name, (look.ends, ends))
         return found
 
     def reads_input(self, layer: Mapped) -> set[str]:
-        """Return the inputs of the float model that a layer reads, or is."""
-        names = {v.name or "" for v in self._truth.inputs}
+        """Return the inputs of the float model whose values a layer reads through a quantizer, or gives through one."""
         found = self._layers.get(layer)
-        reads = found.reads.values() if found is not None else ()
-        return names & {layer.truth, *(r.truth for r in reads if isinstance(r.truth, str))}
+        if found is None:
+            return set()
+        read = [r.truth for r in found.reads.values() if r.changes]
+        names = [layer.truth, *read] if found.tail is not None else read
+        return {name for n in names if (name := self.input_in(n))}
+
+    def input_in(self, name: str | Array) -> str:
+        """Return the input of the float model whose values a tensor holds, moved and nothing else; empty for other tensors."""
+        if not isinstance(name, str) or name not in self._truth.values:
+            return ""
+        inputs = set(self._truth.inputs)
+        stack, seen, found = [self._truth.values[name]], set[ir.Value](), set[str]()
+        while stack:
+            value = stack.pop()
+            if value in seen:
+                continue
+            seen.add(value)
+            node = value.producer()
+            if value in inputs:
+                found.add(value.name or "")
+            elif node is None or not (node.op_type == "Concat" or _moves(node)):
+                return ""
+            else:
+                stack += self._truth.data_inputs(node)
+        return found.pop() if len(found) == 1 else ""
 
     # ----------------------------------------------------------------------------------- one layer in the float model
 
@@ -507,6 +529,11 @@ def _computes(model: ir.Model, node: ir.Node) -> tuple[object, ...] | None:
     types = tuple(None if v is None or not v.name else str(v.type) for v in node.inputs)
     outputs = tuple(bool(v.name) for v in node.outputs)
     return model, node.domain, node.op_type, node.overload, *attributes, types, outputs
+
+
+def _moves(node: ir.Node) -> bool:
+    """Whether a node gives values that it reads, and no others."""
+    return rule_of(node).kind == "pass_through"
 
 
 def _channel_axis(layer: _Layer, x: Array) -> int | None:

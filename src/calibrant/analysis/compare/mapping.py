@@ -23,6 +23,7 @@ import numpy as np
 import onnx_ir as ir
 
 from calibrant.analysis.compare.sides import Side
+from calibrant.graph.ops import rule_of
 
 __all__ = ["COMMUTATIVE", "Mapped", "Mapping", "Unmapped", "map_layers"]
 
@@ -359,7 +360,7 @@ class _Matching:
             if other is None or other.op_type != node.op_type or there in self.mine.steps:
                 continue
             arrays = [
-                [_array(v) for v in side.constants(n)]
+                [_array(v) for v in side.constants(n) if v is not _bias_of(n)]
                 for side, n in ((self.truth, node), (self.mine, other))
             ]
             distance = _distance(*arrays)
@@ -441,6 +442,12 @@ def _array(value: ir.Value) -> np.ndarray | None:
         shape[axis.as_int() if axis is not None else 1] = -1
         scale, zero = scale.reshape(shape), zero.reshape(shape)
     return (x.astype(np.float64) - zero.astype(np.float64)) * scale.astype(np.float64)
+
+
+def _bias_of(node: ir.Node) -> ir.Value | None:
+    """Return the bias of a node, which may be corrected by any amount."""
+    place = rule_of(node).bias
+    return node.inputs[place] if place is not None and place < len(node.inputs) else None
 
 
 def _distance(arrays: Sequence[np.ndarray | None], others: Sequence[np.ndarray | None]) -> float:

@@ -156,7 +156,7 @@ def compare(
     compared = tuple(outputs.rows(bounds))
     notes += outputs.beside({x.truth: tallies[x].metrics["sqnr_db"] for x in layers.layers})
     order = {n.name: i for i, n in enumerate(truth.graph)}
-    prepared = _prepared(births, layers, tallies) if births is not None else {}
+    prepared = _prepared(births, Side(truth)) if births is not None else {}
     notes += prepared.values()
     rows = [
         _layer(order.get(x.name, 0), x, tallies[x], bounds, births, prepared)
@@ -178,7 +178,7 @@ def compare(
             replace(r, loss=lost[r.name].loss, alone=lost[r.name].metrics) if r.name in lost else r
             for r in rows
         ]
-    spoiled = _spoiled(Side(truth), rows, prepared)
+    spoiled = _spoiled(births, layers, rows, prepared) if births is not None else set()
     rows = [replace(r, lost_input=True) if r.name in spoiled else r for r in rows]
     return Report(
         _name(float_model),
@@ -310,12 +310,13 @@ def _layer(
     )
 
 
-def _prepared(births: Births, layers: Layers, tallies: Mapping[Mapped, Tally]) -> dict[str, str]:
+def _prepared(births: Births, truth: Side) -> dict[str, str]:
     """Return the inputs whose grids were chosen from data that was prepared in another way, and what is to be said of each."""
-    shapes = {x.truth: tallies[x].shape for x in layers.layers if x.op_type == "Input"}
+    shapes = {v.name: v.shape or () for v in truth.inputs}
     found: dict[str, str] = {}
     for name, (seen, grid) in births.inputs_seen().items():
-        step = between(seen, grid, shapes.get(name, ()))
+        shape = tuple(d if isinstance(d, int) else -1 for d in shapes[name])
+        step = between(seen, grid, shape)
         if step is not None:
             through = f"gone through {step[0].name}"
             found[name] = (
@@ -326,18 +327,19 @@ def _prepared(births: Births, layers: Layers, tallies: Mapping[Mapped, Tally]) -
     return found
 
 
-def _spoiled(truth: Side, rows: Sequence[LayerRow], prepared: Collection[str] = ()) -> set[str]:
+def _spoiled(
+    births: Births, layers: Layers, rows: Sequence[LayerRow], prepared: Collection[str]
+) -> set[str]:
     """Return the layers that read an input of the model which its range has spoiled: the data of the ranges was another."""
-    causes = ("clipping", "range")
-    lost = set(prepared) | {
-        row.name
-        for row in rows
-        if row.op_type == "Input"
-        and row.born is not None
-        and row.born.cause in causes
-        and row.born.energy > LOST_INPUT
+    causes, lost = ("clipping", "range"), set(prepared)
+    for layer, row in zip(layers.layers, rows, strict=True):
+        if row.born is not None and row.born.cause in causes and row.born.energy > LOST_INPUT:
+            lost |= {births.input_in(layer.truth)}
+    return {
+        x.name
+        for x in layers.layers
+        if x.op_type != "Input" and births.reads_input(x) & (lost - {""})
     }
-    return {n.name or "" for v in truth.inputs if v.name in lost for n in truth.readers.get(v, [])}
 
 
 def _harm(row: LayerRow, births: Births, layer: Mapped) -> Harm:
