@@ -12,16 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
-from calibrant.analysis.alone.feeds import take_feeds
-from calibrant.analysis.alone.losses import Losses as LossesOf
-from calibrant.analysis.alone.measuring import Question as LayersOf
-from calibrant.analysis.alone.measuring import measure
-from calibrant.analysis.alone.metric import ranked_by
-from calibrant.analysis.probe import rows_are_free
-from calibrant.analysis.readings import HalfAlone, QuantizedAlone, Reading
 from calibrant.data.digests import text_digest
 from calibrant.errors import CalibrantError
 from calibrant.qat.recipe import for_calibration
@@ -30,6 +22,7 @@ from calibrant.runtime.measure import Latency, measure_latency
 from calibrant.solution import build
 from calibrant.tuner.evaluations import Counts, Evaluations, Verdict
 from calibrant.tuner.journal import Journal, LayerFigures
+from calibrant.tuner.layers_alone import WORST, LayersAlone, energy_of
 from calibrant.tuner.markdown import shown
 from calibrant.tuner.moves import Moves, MoveTried, find_moves
 from calibrant.tuner.moves.trained import cannot_be_tried, move_of
@@ -56,14 +49,8 @@ from calibrant.tuning.questions import (
 
 __all__ = ["TimeIsUp", "Trials"]
 
-#: Energy of the error over energy of the signal where outputs are not finite, or worse than this.
-WORST = 1e3
-
 #: How long what was chosen is timed once more [s], and how often at the least: fewer runs never say for sure which is faster.
 _SECONDS, _RUNS = 2.0, 15
-
-#: Passes of the samples through the model that a layer may cost on average.
-BUDGET = 0.45
 
 
 class TimeIsUp(Exception):  # noqa: N818  it ends a run as asked, and is no error
@@ -105,12 +92,18 @@ class Trials:
     trainer: Trainer | None = None
     by: str = "runs"
     most: int | None = None
-    _estimated: dict[str, dict[str, Any]] = field(default_factory=dict)
     moves: tuple[MoveTried, ...] = ()
     improved: Recipe | None = None
     reached: dict[tuple[Assignment, bool, bool], Reached] = field(default_factory=dict)
     _now: bool = False
     errors: dict[str, dict[str, float]] = field(default_factory=dict)
+    _alone: LayersAlone = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Say how layers are measured alone."""
+        self._alone = LayersAlone(
+            self.bench, self.menu, self.samples, self.by, self.journal, self.recipe_of
+        )
 
     @property
     def counts(self) -> Counts:
@@ -420,7 +413,7 @@ class Trials:
             score = self.bench.score(solution)
             probe = self.bench.found(recipe).probe
             known = {
-                "error": _energy(score.parts.values()) if math.isfinite(score.db) else WORST,
+                "error": energy_of(score.parts.values()) if math.isfinite(score.db) else WORST,
                 "samples": probe.samples if probe is not None else 0,
             }
             seconds = time.perf_counter() - start
@@ -451,105 +444,17 @@ class Trials:
         known = self.journal.get(key)
         if known is None:
             start = time.perf_counter()
-            measured = self._by_gradient if self.by == "gradient" else self._measured
-            known = measured(precision, recipe)
+            known = self._alone.of(precision, recipe)
             self.journal.put(key, "losses", precision, known, time.perf_counter() - start)
         self.counts.partial_samples += int(known["samples"])
         self.counts.passes += float(known["passes"])
         self.errors[precision] = known["losses"]
         return self.errors[precision]
 
-    def _by_gradient(self, precision: str, _: Recipe) -> dict[str, Any]:
-        """Estimate what each layer loses alone in a precision, from gradients; all precisions at the first call."""
-        if precision not in self._estimated:
-            self._estimated = self._estimates()
-        return self._estimated[precision]
-
-    def _estimates(self) -> dict[str, dict[str, Any]]:
-        from calibrant.qat.gradients import Measurement, energies_of
-
-        layers, store = self.menu.layers, self.bench.store
-        asked = []
-        for precision in (p for p in self.menu.precisions if p != "float32"):
-            half = precision == "float16"
-            one = self.menu.narrowest if half else tuple(precision for _ in layers)
-            recipe = self.recipe_of(one)
-            asked.append(Measurement.of(precision, self.bench.found(recipe)))
-        feeds = take_feeds(
-            store.samples(self.recipe).first(),
-            self.samples,
-            free=rows_are_free(asked[0].model),
-        )
-        with store.progress.stage("layers by gradients"):
-            found = energies_of(asked, feeds, layers)
-        work = [(found.samples, found.passes), *[(0, 0.0)] * len(asked)]
-        return {
-            m.precision: {
-                "losses": {n: _bounded(found.lost[m.precision][n]) for n in layers},
-                "samples": samples,
-                "passes": passes,
-            }
-            for m, (samples, passes) in zip(asked, work, strict=False)
-        }
-
-    def _measured(self, precision: str, recipe: Recipe) -> dict[str, Any]:
-        """Measure each layer alone in a precision."""
-        if precision == "float16":
-            recipe = self.recipe_of(self.menu.narrowest)
-        solution = self.bench.solve(recipe)
-        probe, store = self.bench.found(recipe).probe, self.bench.store
-        assert probe is not None
-        model = solution.model
-        reading: Reading = QuantizedAlone(model, solution.plan, solution.params)
-        if precision == "float16":
-            reading = HalfAlone(model)
-        feeds = take_feeds(store.samples(recipe).first(), self.samples, free=rows_are_free(model))
-        metric = ranked_by("sqnr_db")
-        losses = LossesOf(metric)
-        with store.progress.stage(f"layers in {precision}"):
-            measured = measure(
-                LayersOf(model, model, reading, self.menu.layers, probe.scored),
-                feeds,
-                metric,
-                losses.worst,
-                budget=BUDGET,
-                journal=LayerFigures(self.journal),
-                progress=store.progress,
-                runtime=store.runtime,
-                workers=store.workers,
-            )
-        found: dict[str, float] = {}
-        samples = 0
-        for layer, loss in losses.all(measured).items():
-            samples += measured.first if loss.estimated else measured.samples
-            energy = _energy(loss.parts.values())
-            worst = _energy([min(loss.parts.values())])
-            grows = loss.loss / worst if math.isfinite(loss.loss) and worst > 0 else 1.0
-            found[layer] = min(WORST, energy * grows)
-        return {
-            "losses": found,
-            "samples": samples,
-            "passes": measured.passes * measured.samples,
-        }
-
     def _shown(self, assignment: Assignment) -> str:
         raised = self.menu.raised(assignment)
         said = ", ".join(f"{n}: {p}" for n, p in raised.items())
         return f"{self.menu.narrowest[0]}{f', {said}' if said else ''}"
-
-
-def _bounded(energies: Any) -> float:
-    """Return the mean over parts of energies of the error over that of the signal; what is not finite is `WORST`."""
-    return float(np.minimum(np.nan_to_num(energies, nan=WORST), WORST).mean())
-
-
-def _energy(values: Any) -> float:
-    """Return the mean over parts of the energy of the error over that of the signal, from SQNR [dB]."""
-    found = [
-        WORST if math.isnan(v) else min(WORST, 10 ** (-v / 10)) if v > -math.inf else WORST
-        for v in values
-    ]
-    return float(np.mean(found)) if found else 0.0
 
 
 def _with_best(found: Found, trial: Trial, verdict: Verdict) -> Found:
