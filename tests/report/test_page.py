@@ -15,6 +15,7 @@ import pytest
 from calibrant.errors import ConfigValueError, MissingPackageError
 from calibrant.report.page import Run, page_of, read_run
 from calibrant.report.page.measured import Loss, Rank
+from calibrant.report.page.sections import training
 from calibrant.report.page.sections.ranked import sentence
 from calibrant.report.page.sections.verdict import verdict
 from tests.report.runs import HOSTILE, hostile, saved
@@ -200,3 +201,31 @@ def rank(*losses: float) -> Rank:
 )
 def test_a_ranking_says_where_to_look(losses: tuple[float, ...], said: str) -> None:
     assert said in sentence(rank(*losses))
+
+
+def test_a_training_is_shown_with_its_way(folder: Path) -> None:
+    run = read_run(folder)
+    assert run.summary is not None
+    assert training.section(run) is None
+    check = {"step": 5, "epoch": 2.5, "loss": 0.25, "score": 31.25, "seconds": 7.0}
+    told = {
+        "better": True,
+        "scores": {"float": 120.0, "calibrated": 30.5, "trained": 31.25},
+        "steps": 5,
+        "epochs": 2.5,
+        "batch_size": 16,
+        "seconds": 77.0,
+        "checks": [check, {**check, "step": 6, "loss": "nan", "score": "-inf"}],
+        "notes": ["Something to know."],
+    }
+    trained = replace(run, summary={**run.summary, "training": told})
+    page = page_of(trained)
+    for text in ("31.25 trained", "30.5 calibrated", "Something to know.", "77 s", "of training"):
+        assert text in page, text
+    assert '"scores":[31.25,null]' in unescape(page)
+    assert "Trained for 5 steps; kept." in page
+
+
+def test_only_large_pages_are_laid_out_in_pieces(folder: Path) -> None:
+    """A picture of the whole page shows all sections where they are laid out at once."""
+    assert '<main id="main">' in page_of(read_run(folder))

@@ -35,5 +35,6 @@ def test_a_tuning_run_is_shown_with_its_trials_and_layers(tmp_path: Path) -> Non
         assert text in page, text
     run = read_run(out)
     assert run.tuning is not None
+    assert run.network is not None
     assert len(re.findall("for=|cheapest", page)) > 0
     assert page_of(run) == page

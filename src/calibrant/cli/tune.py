@@ -411,7 +411,7 @@ def tune(
     from calibrant.cli._told import told_at_once
     from calibrant.cli._tuned import print_tuned
     from calibrant.errors import ConfigValueError
-    from calibrant.report.evidence import COMMANDS_FILE, Commands
+    from calibrant.report.evidence import COMMANDS_FILE, GRAPH_FILE, Commands, network_of
     from calibrant.report.evidence import text_of as as_text
     from calibrant.report.page import check_packages
     from calibrant.tuner import Requirement
@@ -500,6 +500,7 @@ def tune(
         more = {CALL: text_of(call)}
         if report:
             more[COMMANDS_FILE] = as_text(Commands().with_line(called()))
+            more[GRAPH_FILE] = as_text(network_of(result.result.float_model))
         files = result.save(place, more=more, report=report)
     if emit_training is not None:
         lost: list[str] = []

@@ -12,7 +12,7 @@ from typing import Any
 from calibrant._version import __version__
 from calibrant.errors import MissingPackageError
 from calibrant.report.page.run import Run
-from calibrant.report.page.section import Section
+from calibrant.report.page.section import Section, Table
 from calibrant.report.page.sections import SECTIONS
 from calibrant.report.page.sections.pair import PAIR_SECTIONS
 from calibrant.text.json_out import plain
@@ -22,6 +22,8 @@ __all__ = ["PAGE_FILE", "SIDE_BY_SIDE_FILE", "check_packages", "page_of", "page_
 PAGE_FILE, SIDE_BY_SIDE_FILE = "report.html", "side_by_side.html"
 
 HERE = Path(__file__).parent
+#: Rows of tables from which on sections are laid out once they are near: all at once, thousands take seconds.
+LARGE = 1000
 SCRIPTS = ("base.js", "charts.js", "card.js", "graph.js", "page.js")
 
 
@@ -99,8 +101,18 @@ def _page(title: str, name: str, model: str, sections: Sequence[Section]) -> str
         scripts="\n".join((assets / s).read_text(encoding="utf-8") for s in SCRIPTS),
         plotly=get_plotlyjs(),
         data=_as_script(data),
+        large=sum(map(_rows, sections)) > LARGE,
         chart_data=_as_script,
     )
+
+
+def _rows(section: Section) -> int:
+    """Return how many rows the tables of a section have."""
+    found = 0
+    for value in section.context.values():
+        for item in value if isinstance(value, list | tuple) else (value,):
+            found += len(item.rows) if isinstance(item, Table) else 0
+    return found
 
 
 def _as_script(data: Mapping[str, Any]) -> str:

@@ -40,6 +40,19 @@ const CHARTS = {
     };
   },
 
+  /** The score of a training at each check, beside the one before it. */
+  training(d, p) {
+    const ends = [Math.min(...d.steps), Math.max(...d.steps)];
+    return {
+      traces: [
+        { type: "scatter", mode: "lines+markers", name: "trained", x: d.steps, y: d.scores, line: { color: p.series[0], width: 2 }, hovertemplate: "step %{x}: %{y:.4g}<extra></extra>" },
+        { type: "scatter", mode: "lines", name: "calibrated", x: ends, y: [d.before, d.before], line: { color: p.soft, dash: "dot", width: 2 }, hovertemplate: "before training: %{y:.4g}<extra></extra>" },
+      ],
+      layout: { xaxis: { title: { text: "step" } }, yaxis: { title: { text: "score" } }, legend: { orientation: "h", y: 1.02, yanchor: "bottom" } },
+      height: 340,
+    };
+  },
+
   /** What each step of an advice gains. */
   gains(d, p) {
     return {
@@ -66,6 +79,8 @@ const CHARTS = {
       type: "scatter", mode: "markers", name, x: some.map((t) => t.c), y: some.map((t) => t.s), text: some.map((t) => t.name), marker, hovertemplate: "%{text}<br>cost %{x:.4g}<br>score %{y:.5g}<extra></extra>",
     });
     const front = points.filter((t) => t.front).sort((a, b) => a.c - b.c);
+    const least = Math.min(...points.map((t) => t.c)), most = Math.max(...points.map((t) => t.c));
+    const room = points.length && most - least < 1e-3 * most ? { range: [0.9 * least, 1.1 * most] } : {}; // all cost the same
     const shapes = d.limit === null ? [] : [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: d.limit, y1: d.limit, line: { color: p.ink, width: 1.5, dash: "dash" } }];
     return {
       traces: [
@@ -74,7 +89,7 @@ const CHARTS = {
         of("not met", points.filter((t) => !t.met && !t.best), { size: 10, color: p.series[1], symbol: "x" }),
         of("taken", points.filter((t) => t.best), { size: 16, color: p.series[0], symbol: "star", line: { color: p.ink, width: 1 } }),
       ],
-      layout: { shapes, xaxis: { title: { text: "cost (" + d.unit + ")" }, exponentformat: "power" }, yaxis: { title: { text: d.metric } }, legend: { orientation: "h", y: 1.02, yanchor: "bottom" } },
+      layout: { shapes, xaxis: { title: { text: "cost (" + d.unit + ")" }, exponentformat: "SI", ...room }, yaxis: { title: { text: d.metric } }, legend: { orientation: "h", y: 1.02, yanchor: "bottom" } },
       height: 380,
     };
   },

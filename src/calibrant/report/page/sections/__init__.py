@@ -22,6 +22,7 @@ from calibrant.report.page.sections import (
     ranked,
     search,
     sensitivity,
+    training,
     verdict,
 )
 
@@ -34,6 +35,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     advice.section,
     ranked.section,
     search.section,
+    training.section,
     graph.section,
     origins.section,
     accumulated.section,

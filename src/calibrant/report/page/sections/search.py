@@ -28,7 +28,7 @@ def section(run: Run) -> Section | None:
     charts = [
         Chart(
             "search",
-            f"Score against cost of {len(trials)} trials; the requirement ({told['required']}) is {verdict}.",
+            f"Score against cost of {len(trials)} {'trial' if len(trials) == 1 else 'trials'}; the requirement ({told['required']}) is {verdict}.",
             {
                 "metric": told["metric"],
                 "unit": told["cost_unit"],

@@ -96,13 +96,18 @@ def tiles(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     yield "Layers", f"{layers['quantized']}", f"quantized, {left}"
     seconds = as_float(summary["time_s"].get("total"))
     memory = f"peak memory {summary['peak_memory_mb']:.0f} MB"
-    if not math.isnan(seconds):
+    if training := summary.get("training"):
+        yield "Cost", f"{as_float(training['seconds']):.3g} s", f"of training, {memory}"
+    elif not math.isnan(seconds):
         yield "Cost", f"{seconds:.3g} s", f"{summary['data']['samples']} samples, {memory}"
 
 
 def _done(summary: Mapping[str, Any]) -> Iterator[str]:
     passes = summary["passes"]
     yield f"Quantized for target '{summary['target']}'."
+    if training := summary.get("training"):
+        kept = "kept" if training["better"] else "not kept, since it is no better"
+        yield f"Trained for {training['steps']} steps; {kept}."
     for d in summary["decisions"]:
         if d["chosen"]:
             yield f"{d['stage'].capitalize()}: {d['name']}."
