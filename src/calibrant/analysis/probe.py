@@ -6,6 +6,7 @@ however much calibration data there is.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,7 @@ PROBE_BYTES = 64 * 2**20
 QUALITY_SAMPLES = 16
 #: … in feeds of so many samples and bytes of inputs, since what a model computes on the way is larger still.
 PROBE_FEED = 16
-PROBE_FEED_BYTES = 4 * 2**20
+PROBE_FEED_BYTES = 2 * 2**20
 
 #: … and in so many feeds at the least, where there are enough samples: half of them judge what the others say.
 PROBE_FEEDS = 8
@@ -319,10 +320,12 @@ def _slices(batches: list[Batch], samples: int, *, free: bool) -> Iterator[Batch
             continue
         each = max(1, sum(x.nbytes for x in batch.feeds.values()) // batch.size)
         step = max(1, min(PROBE_FEED, PROBE_FEED_BYTES // each, samples // PROBE_FEEDS))
-        for start in range(0, batch.size, step):
+        parts = -(-batch.size // step)
+        ends = [batch.size * (i + 1) // parts for i in range(parts)]  # nearly equal parts
+        for start, end in itertools.pairwise([0, *ends]):
             if left <= 0:
                 return
-            part = batch.part(start, min(start + step, start + left))
+            part = batch.part(start, min(end, start + left))
             yield part
             left -= part.size
 

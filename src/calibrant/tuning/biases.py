@@ -34,7 +34,7 @@ from calibrant.tuning.strategies.biases import biases
 __all__ = ["Biases", "affordable", "corrected", "corrected_by_rules", "judges"]
 
 #: Biases are corrected on at least so many samples of the probe …
-CORRECTION_SAMPLES = 8
+CORRECTION_SAMPLES = 12
 #: … and on more where the largest observed tensor of all samples stays below this.
 CORRECTION_VALUES = 8_000_000
 
