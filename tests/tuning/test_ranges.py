@@ -65,6 +65,18 @@ def test_every_algorithm_is_tried_in_every_form() -> None:
     }
 
 
+def test_a_form_that_loses_more_than_an_algorithm_gains_is_not_tried_with_it() -> None:
+    for gain, lost, tried in ((0.0, 3.0, False), (5.0, 3.0, True), (2.0, 8.0, False)):
+        asked: list[Question] = []
+
+        def invented(o: RangeOption, gain: float = gain, lost: float = lost) -> SampleScores:
+            db = 20 + gain * (o.algorithm == "mse") - lost * (o.form == "equalized")
+            return scores(db, seed=len(str(o)))
+
+        drive(ranges(BASE, FORMS[:1], ["mse"]), answers(invented, asked))
+        assert (RangeOption("equalized", "mse") in {q.option for q in asked}) == tried
+
+
 def test_a_gain_within_its_noise_leaves_the_simpler_option() -> None:
     def invented(o: RangeOption) -> SampleScores:
         return scores(20.05 if o.algorithm == "mse" else 20.0, noise=2.0, seed=len(o.algorithm))

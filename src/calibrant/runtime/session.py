@@ -17,6 +17,7 @@ from calibrant.graph.passes.fix_inputs import without_kept_inputs
 from calibrant.graph.values import own_copy
 from calibrant.runtime.arena import share_arena
 from calibrant.runtime.heap import give_back
+from calibrant.runtime.lent import lend
 from calibrant.runtime.runtime import CPU, Runtime
 
 if TYPE_CHECKING:
@@ -98,7 +99,10 @@ def open_session(
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     providers = _providers(runtime.provider, ort.get_available_providers())
-    with _source(model) as source:
+    lent = lend(_whole(model)) if isinstance(model, ir.Model) else None
+    with _source(lent.model if lent is not None else model) as source:
+        if lent is not None:
+            lent.give(options)
         try:
             session = ort.InferenceSession(source, options, providers=providers)
         except Exception as e:
@@ -109,9 +113,17 @@ def open_session(
                 )
             raise ModelError(f"ONNX Runtime cannot load the model: {text}") from e
         large = isinstance(source, bytes) and len(source) > _LARGE
-    if large:
+    if large or (lent is not None and lent.weights):
         give_back()
     return session
+
+
+def _whole(model: ir.Model) -> ir.Model:
+    """Return a model as a session reads it: without inputs that were fixed and are kept, and with all weights at hand."""
+    model = without_kept_inputs(model)
+    if any(isinstance(w, ir.ExternalTensor) for w in _weights(model)):
+        model = own_copy(model)  # bytes do not know where the files of weights are
+    return model
 
 
 def in_one_piece(model: ir.Model) -> bytes | ir.Model:
@@ -192,10 +204,7 @@ def _providers(provider: str, available: Sequence[str]) -> list[str]:
 
 @contextmanager
 def _source(model: str | Path | bytes | onnx.ModelProto | ir.Model) -> Iterator[str | bytes]:
-    """Give a model as ONNX Runtime takes it: a path, or bytes with all weights in them.
-
-    Inputs of a model in memory that were fixed and are kept are left out: nobody reads them.
-    """
+    """Give a model as ONNX Runtime takes it: a path, or bytes."""
     if isinstance(model, (str, Path)):
         yield str(model)
     elif isinstance(model, bytes):
@@ -203,11 +212,8 @@ def _source(model: str | Path | bytes | onnx.ModelProto | ir.Model) -> Iterator[
     elif isinstance(model, onnx.ModelProto):
         yield model.SerializeToString()
     else:
-        model = without_kept_inputs(model)
-        weights = _weights(model)
-        if any(isinstance(w, ir.ExternalTensor) for w in weights):
-            model = own_copy(model)  # bytes do not know where the files of weights are
-        if sum(w.nbytes for w in weights) <= _PROTOBUF_LIMIT:
+        inside = (w for w in _weights(model) if not isinstance(w, ir.ExternalTensor))
+        if sum(w.nbytes for w in inside) <= _PROTOBUF_LIMIT:
             yield _serialized(model)
             return
         with TemporaryDirectory(prefix="calibrant-") as folder:

@@ -5,7 +5,8 @@ channel, and whether activations are observed behind rounded weights. Options ar
 simpler one stays unless another is clearly better: the difference is taken sample by sample, on samples that the
 ranges do not come from, and has to lie beyond its own noise (`analysis.score`).
 
-An option is judged on few samples first, and on more only as long as they cannot say which is better.
+An option is judged on few samples first, and on more only as long as they cannot say which is better. Where a form loses
+clearly more than an algorithm gained in the first form, both together are not tried.
 """
 
 from __future__ import annotations
@@ -105,18 +106,42 @@ def ranges(
         behind: Whether it is open what activations are observed in.
         said: Told of each comparison: the option that was tried, and what came of it.
     """
+    found: dict[RangeOption, Comparison] = {}
+
+    def told(option: RangeOption, comparison: Comparison) -> None:
+        found[option] = comparison
+        said(option, comparison)
+
     best = base
     for algorithm in algorithms:
-        best = yield from challenge(best, replace(base, algorithm=algorithm), said=said)
+        best = yield from challenge(best, replace(base, algorithm=algorithm), said=told)
     for form, added in forms:
-        for algorithm in (base.algorithm, *algorithms):
-            other = replace(base, form=form, algorithm=algorithm, added=added)
-            best = yield from challenge(best, other, said=said)
+        first = replace(base, form=form, added=added)
+        best = yield from challenge(best, first, said=told)
+        for algorithm in algorithms:
+            if not _lost(found.get(first), found.get(replace(base, algorithm=algorithm))):
+                other = replace(first, algorithm=algorithm)
+                best = yield from challenge(best, other, said=told)
     if channel_scales:
-        best = yield from challenge(best, replace(best, channel_scales=True), said=said)
+        best = yield from challenge(best, replace(best, channel_scales=True), said=told)
     if behind:
-        best = yield from challenge(best, replace(best, behind="weights"), said=said)
+        best = yield from challenge(best, replace(best, behind="weights"), said=told)
     return best
+
+
+def _lost(form: Comparison | None, algorithm: Comparison | None) -> bool:
+    """Whether a form loses clearly more than an algorithm may gain, so that both together are not built.
+
+    Args:
+        form: What the form lost, with the first algorithm; None where that is not known.
+        algorithm: What the algorithm gained in the first form; None where it changed nothing.
+    """
+    if form is None or form.better or not form.can_say:
+        return False
+    if algorithm is not None and not algorithm.can_say:
+        return False
+    gain = 0.0 if algorithm is None else max(0.0, algorithm.gain_db + algorithm.noise_db)
+    return form.gain_db + form.noise_db + gain < 0
 
 
 def challenge(

@@ -1,0 +1,102 @@
+"""Lend weights to a session: it reads them where they lie, and the message that it is opened from holds none.
+
+A message with all weights in it is a second copy of them, and the runtime makes a third one. For a network of 100 MB that is
+most of the time that opening a session takes. The message says that a weight lies outside; in the place of a file, the runtime
+is given the array.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from calibrant.graph.bodies import dependencies
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+__all__ = ["Lent", "lend"]
+
+#: Models with fewer bytes of weights are written whole: that is faster than a copy of their nodes.
+LENT_BYTES = 8 * 2**20
+
+#: Smaller weights stay in the message, where passes of the runtime read them [bytes].
+_SMALL = 4096
+
+#: Types that numpy and the runtime write alike.
+_TYPES = frozenset(
+    {
+        ir.DataType.FLOAT,
+        ir.DataType.DOUBLE,
+        ir.DataType.INT8,
+        ir.DataType.UINT8,
+        ir.DataType.INT32,
+        ir.DataType.INT64,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lent:
+    """A model without its large weights, and these.
+
+    Args:
+        model: The model; large weights are said to lie outside.
+        weights: The weights by name.
+    """
+
+    model: ir.Model
+    weights: dict[str, Any] = field(default_factory=dict)
+
+    def give(self, options: ort.SessionOptions) -> None:
+        """Let a session that is opened with these options read the weights."""
+        import onnxruntime as ort
+
+        if self.weights:
+            values = [ort.OrtValue.ortvalue_from_numpy(w) for w in self.weights.values()]
+            options.add_external_initializers([*self.weights], values)
+
+
+def lend(model: ir.Model) -> Lent:
+    """Return a model with its large weights apart; itself where it has few, or where they lie in files."""
+    large = {n: v.const_value for n, v in model.graph.initializers.items() if _is_lent(v)}
+    if sum(w.nbytes for w in large.values() if w is not None) >= LENT_BYTES:
+        read = _read(
+            model.graph
+        )  # the runtime drops the others, and finds no place for what is lent
+        large = {n: w for n, w in large.items() if n in read}
+    if sum(w.nbytes for w in large.values() if w is not None) < LENT_BYTES:
+        return Lent(model)
+    light = model.clone()
+    weights = {}
+    for name, w in large.items():
+        assert w is not None
+        weights[name] = np.ascontiguousarray(w.numpy())
+        light.graph.initializers[name].const_value = ir.ExternalTensor(
+            "lent", 0, w.nbytes, w.dtype, shape=ir.Shape(w.shape.numpy()), name=name
+        )
+    return Lent(light, weights)
+
+
+def _is_lent(value: ir.Value) -> bool:
+    """Whether a weight can be lent: it is large, of a type that numpy has, and nobody may feed it."""
+    w = value.const_value
+    return w is not None and w.dtype in _TYPES and w.nbytes > _SMALL and not value.is_graph_input()
+
+
+def _read(graph: ir.Graph) -> set[str]:
+    """Return the names of the values that the outputs of a graph depend on."""
+    found: set[str] = set()
+    left = list(graph.outputs)
+    while left:
+        value = left.pop()
+        if value.name in found:
+            continue
+        found.add(value.name or "")
+        node = value.producer()
+        if node is not None:
+            left += dependencies(node)
+    return found

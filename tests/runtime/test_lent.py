@@ -1,0 +1,74 @@
+"""Weights that are lent to a session: it computes what it computes with weights of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+import pytest
+
+from calibrant.graph.load import load
+from calibrant.runtime import lent, session
+from calibrant.runtime.measure import run
+from calibrant.runtime.tap import expose
+
+
+def model() -> ir.Model:
+    """Return a network with a large weight, one that only a branch reads, and a layer behind them."""
+    text = """
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[n, 64] x, bool flag) => (float[n, 64] y, float[n, 64] z)
+        {
+            a = MatMul(x, first)
+            b = If (flag) <
+                then_branch = yes () => (float[n, 64] c) { c = MatMul(a, second) },
+                else_branch = no () => (float[n, 64] d) { d = Identity(a) }
+            >
+            y = Relu(b)
+            z = MatMul(y, last)
+        }
+    """
+    made = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    for name in ("first", "second", "last"):
+        weight = rng.normal(0, 0.1, (64, 64)).astype(np.float32)
+        made.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
+    return load(made)
+
+
+def feeds(*, flag: bool) -> dict[str, npt.NDArray[np.generic]]:
+    x = np.random.default_rng(1).normal(size=(3, 64)).astype(np.float32)
+    return {"x": x, "flag": np.array(flag)}
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_what_is_computed_is_the_same(monkeypatch: pytest.MonkeyPatch, *, flag: bool) -> None:
+    made = model()
+    (whole,) = run(made, [feeds(flag=flag)])
+    monkeypatch.setattr(lent, "LENT_BYTES", 0)
+    assert set(lent.lend(made).weights) == {"first", "second", "last"}
+    (found,) = run(made, [feeds(flag=flag)])
+    assert all(np.array_equal(whole[n], found[n]) for n in whole)
+
+
+def test_a_weight_that_no_output_needs_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lent, "LENT_BYTES", 0)
+    inner = expose(model(), ["y"])
+    assert set(lent.lend(inner).weights) == {"first", "second"}
+    assert set(run(inner, [feeds(flag=True)])[0]) == {"y"}
+
+
+def test_the_model_itself_keeps_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lent, "LENT_BYTES", 0)
+    made = model()
+    before = bytes(ir.to_proto(made).SerializeToString(deterministic=True))
+    light = lent.lend(made).model
+    assert len(ir.to_proto(light).SerializeToString()) < len(before) / 4
+    assert bytes(ir.to_proto(made).SerializeToString(deterministic=True)) == before
+
+
+def test_small_models_are_written_whole() -> None:
+    made = model()
+    assert lent.lend(made).model is made
+    assert isinstance(session.in_one_piece(made), bytes)
