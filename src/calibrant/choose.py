@@ -53,12 +53,35 @@ class Known:
 
     ranges: dict[Hashable, QuantParams] = field(default_factory=dict)
     layers: dict[Hashable, LayerParameters] = field(default_factory=dict)
-    _alive: list[object] = field(default_factory=list)
+    _alive: dict[int, object] = field(default_factory=dict)
 
     def key(self, *parts: object) -> tuple[int, ...]:
         """Return the identity of objects, which live on as long as this does."""
-        self._alive += parts
+        self._alive.update((id(p), p) for p in parts)
         return tuple(id(p) for p in parts)
+
+    def forget(self, model: ir.Model, *, but: Iterable[ir.Model]) -> None:
+        """Let go of the rounded weights of a model that nobody asks for again.
+
+        Args:
+            model: The model.
+            but: Models whose weights stay; forms of one network share some.
+        """
+        gone = _weights(model).difference(*map(_weights, but))
+        self.layers = {k: v for k, v in self.layers.items() if _weight_of(k) not in gone}
+        for i in gone:
+            self._alive.pop(i, None)
+
+
+def _weights(model: ir.Model) -> set[int]:
+    """Return the identities of the weights of a model."""
+    return {id(v.const_value) for v in model.graph.initializers.values()}
+
+
+def _weight_of(key: Hashable) -> int:
+    """Return the identity of the weight that a key of `Known.layers` begins with."""
+    assert isinstance(key, tuple)
+    return int(key[0][0])
 
 
 def choose_activations(

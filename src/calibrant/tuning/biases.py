@@ -164,6 +164,8 @@ class _Trying:
         if way != "off" and not any(c.kept for c in report):
             return None
         known = self.known if way == "off" else None
+        if not is_light(self.model):
+            self.simulator.close()  # each way has biases of its own, and so a session
         odd = judges(self.probe)
         found = judged(self.simulator, self.plan, params, odd, self.parts, self.store, known)
         self.scores[way] = SampleScores.joined([*found.values()])

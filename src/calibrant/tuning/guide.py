@@ -6,7 +6,6 @@ algorithm, how biases are corrected) is decided once, for the recipe without its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from calibrant.recipe import AlgorithmChoice, AllNodes, Recipe, Rule, Settings
@@ -24,13 +23,13 @@ class Guide:
     """What was decided.
 
     Args:
-        forms: The forms of the model that were tried.
+        form: The form of the model that was taken.
         option: The option that was taken.
         way: How biases are corrected.
         narrow: Whether weights are fitted to sums of two products in 16 bits.
     """
 
-    forms: Sequence[Form]
+    form: Form
     option: RangeOption
     way: str
     narrow: bool = True

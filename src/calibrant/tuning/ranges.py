@@ -71,7 +71,6 @@ class Decided:
         simulator: Runs its simulated form.
         recipe: The recipe, with what was decided as rules.
         parts: Parts of the tensors that models are compared by.
-        forms: All forms that were tried.
     """
 
     form: Form
@@ -81,7 +80,6 @@ class Decided:
     simulator: Simulator
     recipe: Recipe
     parts: Mapping[str, tuple[Part, ...]]
-    forms: Sequence[Form]
 
 
 def decide(
@@ -104,7 +102,7 @@ def decide(
     """
     runtime = store.runtime
     if guide is not None:
-        form = next(f for f in guide.forms if f.name == guide.option.form)
+        form = guide.form
         changed = store.at_opset_of(form.model, model)
         plan = plan if changed is model else resolve(recipe, changed)
         changed, _ = in_half(changed, plan.half, probe, store)
@@ -155,9 +153,9 @@ class Trying:
         limit = scored_feeds(made.model, made.plan, self.probe)
         feeds = min(limit, _feeds_of(self.probe, question.samples))
         feeds = max(feeds, 2)
+        self._keep_open(made.simulator)
         self.store.work.whole(made.folds.see(limit))
         made.folds.close()  # no option is asked for more
-        self._keep_open(made.simulator)
         params = made.params(question.option.algorithm)
         if question.option.algorithm not in made.scores and self._is_pointless(made, params):
             return Verdict(None)
@@ -259,18 +257,29 @@ class Trying:
             self._forget_all_but(folds)
         return self._made[key]
 
+    @property
+    def _first_or_best(self) -> RangeOption:
+        """What others are compared with, without its algorithm."""
+        best = self._best if self._best is not None else next(iter(self._made))
+        return replace(best, algorithm="")
+
     def _forget_all_but(self, folds: Folds) -> None:
         """Let go of what was seen for options that lost; that of the best one, and of one to be tried, stays."""
-        best = self._best if self._best is not None else next(iter(self._made))
         needed: Folds | None
         kept = []
-        for needed in (folds, self._made[replace(best, algorithm="")].folds):
+        for needed in (folds, self._made[self._first_or_best].folds):
             while needed is not None:
                 kept.append(needed)
                 needed = needed.base
         for made in self._made.values():
             if all(made.folds is not k for k in kept):
                 made.folds.forget()
+                made.forget()
+        if not self.store.shared:
+            left = [made.model for made in self._made.values() if made.folds in kept]
+            for form in self.forms:
+                if form.model not in left:
+                    self.store.known.forget(form.model, but=left)
 
     def weights_shift_ranges(self, option: RangeOption) -> bool:
         """Whether rounded weights can move the ranges behind them by more than a percent or so.
@@ -303,11 +312,12 @@ class Trying:
         return Simulator(form.model, tuple(tensors), self.store.runtime)
 
     def _keep_open(self, simulator: Simulator) -> None:
-        """Let the sessions of one more form stay open beside this one's: two options are compared at a time."""
-        others = [s for s in self._open if s is not simulator]
-        for other in others[1:]:
-            other.close()
-        self._open = [simulator, *others[:1]]
+        """Let the sessions of the best form stay open beside this one's: two options are compared at a time."""
+        kept = [simulator, self._made[self._first_or_best].simulator]
+        for other in self._open:
+            if other not in kept:
+                other.close()
+        self._open = kept
 
     def decided(self, best: RangeOption) -> Decided:
         """Return an option as what was decided, with all that was tried."""
@@ -319,9 +329,7 @@ class Trying:
         form = replace(made.form, plan=plan)
         trials = self.trials(best)
         parts = self.parts()
-        return Decided(
-            form, made.folds, best, trials, made.simulator, made.recipe, parts, self.forms
-        )
+        return Decided(form, made.folds, best, trials, made.simulator, made.recipe, parts)
 
     def trials(self, best: RangeOption) -> tuple[Trial, ...]:
         """Return every option that was built, with its score on samples that its ranges do not come from."""
@@ -369,6 +377,11 @@ class _Made:
             both = [self._of_half(plan, self.folds.apart_from(i)) for i in (0, 1)]
             self._params[algorithm] = both[0], both[1]
         return self._params[algorithm]
+
+    def forget(self) -> None:
+        """Let go of parameters; they are chosen again where they are asked for."""
+        self._params.clear()
+        self._layers = None
 
     def _of_half(self, plan: Plan, seen: Mapping[str, TensorStats]) -> Parameters:
         activations = choose_activations(plan, seen, self.known)

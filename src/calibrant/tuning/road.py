@@ -152,7 +152,7 @@ def solve(store: Store, recipe: Recipe, guide: Guide | None = None) -> Solved:
         Findings(data, trials, search, promotion, passes),
         Statistics(statistics, digest(form.model)),
         probe,
-        Guide(decided.forms, decided.option, biases.way, narrow.taken),
+        Guide(decided.form, decided.option, biases.way, narrow.taken),
         halves or decided.folds.halves,
         simulator,
     )
