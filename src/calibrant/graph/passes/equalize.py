@@ -13,9 +13,18 @@ A channel is never made more than twice as large (f_j >= 1/2): channels that wer
 data are the ones that are louder in other data, and a channel blown up to the full range clips first. On
 a MobileNetV1 of width 0.25 a limit of 2 gives 22.3 dB, and one of 64 gives 20.0 dB.
 
+That holds where the data makes a channel quiet. Where the weights in front of it do, it is quiet in any data. With l_j the
+logarithm of the largest weight that makes channel j, less the mean of all l, and v the mean of l_j**2, the limits are
+
+    exp(min(0, s l_j)) / 2  <=  f_j  <=  64 exp(max(0, s l_j)),    s = max(0, 1 - 1 / v)
+
+Weights of networks as they are trained mostly have v below 1, and then s is 0. Networks whose channels were scaled up and
+down, which changes nothing of what they compute, have more; s is the share of v that is not usual, and that is undone.
+
 Sources: the DMQ balancer of Ascend's tools (factors, strength a; docs/explanation/equalization.md); Nagel, van
 Baalen, Blankevoort, Welling, "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
-section 4.1 (moving scale across a homogeneous function: cross-layer equalization). The limit is ours.
+section 4.1 (moving scale across a homogeneous function: cross-layer equalization). The limit is ours;
+the share s is the positive-part estimate of James and Stein, "Estimation with quadratic loss", Berkeley Symposium 1961.
 """
 
 from __future__ import annotations
@@ -31,8 +40,10 @@ from calibrant.graph.passes.pairs import Pair
 
 __all__ = ["Equalized", "equalize", "limited", "rescale"]
 
-#: A channel is made at most so many times larger, and at most so many times smaller.
+#: A channel is made at most so many times larger, and at most so many times smaller …
 GROW_LIMIT, SHRINK_LIMIT = 2.0, 64.0
+#: … beyond what its weights say: variance of the logarithm of their sizes by channel, as networks are trained.
+USUAL = 1.0
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -112,14 +123,43 @@ def _factors(
     a = 1.0 if all(sink.is_depthwise for sink in pair.sinks) else strength
     f = np.ones_like(x)
     f[alive] = x[alive] ** a / w[alive] ** (1 - a)
-    return limited(f, alive)
+    return limited(f, alive, _made_by(pair, initializers, x.size))
 
 
-def limited(f: FloatArray, alive: npt.NDArray[np.bool_]) -> FloatArray:
-    """Normalise factors to a geometric mean of 1 over the channels that live, and limit them."""
+def _made_by(pair: Pair, initializers: Mapping[str, ir.Value], channels: int) -> FloatArray:
+    """Return the largest weight that makes each channel (channels,); 0 where no weight does."""
+    found = np.zeros(channels)
+    for name, axis in pair.source_values:
+        const = initializers[name].const_value
+        if const is None or len(const.shape) < 2:  # a bias says little of the size of a channel
+            continue
+        rows = np.abs(np.moveaxis(const.numpy(), axis, 0)).reshape(channels, -1)
+        found = np.maximum(found, rows.max(axis=1))
+    return found
+
+
+def limited(
+    f: FloatArray, alive: npt.NDArray[np.bool_], made_by: FloatArray | None = None
+) -> FloatArray:
+    """Normalise factors to a geometric mean of 1 over the channels that live, and limit them.
+
+    Args:
+        f: Factors (channels,).
+        alive: Channels that live (channels,).
+        made_by: The largest weight that makes each channel (channels,); 0 and None say nothing.
+    """
     normal = f.copy()
     normal[alive] /= np.exp(np.log(f[alive]).mean())
-    return np.clip(normal, 1 / GROW_LIMIT, SHRINK_LIMIT)
+    r = np.zeros_like(f)  # logarithms
+    known = alive & (made_by > 0) if made_by is not None else np.zeros_like(alive)
+    if made_by is not None and known.any():
+        r[known] = np.log(made_by[known])
+        r[known] -= r[known].mean()
+        variance = float(np.mean(r[known] ** 2))
+        r *= 1 - USUAL / max(variance, USUAL)
+    return np.clip(
+        normal, np.exp(np.minimum(0, r)) / GROW_LIMIT, np.exp(np.maximum(0, r)) * SHRINK_LIMIT
+    )
 
 
 def _multiply(value: ir.Value, factor: FloatArray, axis: int) -> None:
