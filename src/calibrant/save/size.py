@@ -44,7 +44,8 @@ def file_bytes(model: ir.Model) -> int:
     Weights count wherever they stand: initializers, Constant nodes, and both inside bodies. Of a model of more than
     64 MiB, exact but for some bytes a large tensor.
     """
-    if weight_bytes(model) <= SMALL:
+    outside = any(isinstance(t, ir.ExternalTensor) for t in _tensors(model))
+    if not outside and weight_bytes(model) <= SMALL:
         return int(ir.to_proto(model).ByteSize())
     light = model.clone()
     left_out = 0

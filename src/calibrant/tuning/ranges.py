@@ -47,6 +47,9 @@ from calibrant.tuning.strategies.ranges import Question, RangeOption, Verdict, r
 
 __all__ = ["Decided", "decide", "scored_feeds"]
 
+#: Parameters of activations by quantizer.
+Grids = Mapping[str, QuantParams]
+
 #: Activation algorithms that `auto` tries, the simplest first.
 AUTO_ALGORITHMS = ("min-max", "mse")
 
@@ -180,11 +183,10 @@ class Trying:
             if known.form is not made.form:
                 continue
             for algorithm in known.scores:
-                others = known.params(algorithm)
-                pairs = list(zip(others, params, strict=True))
-                if all(_same(a.activations, b.activations) for a, b in pairs):
+                pairs = zip(known.grids[algorithm], params, strict=True)
+                if all(_same(a, b.activations) for a, b in pairs):
                     return True
-                if known is made and _noisier(made, others, params):
+                if known is made and _noisier(made, known.params(algorithm), params):
                     return True
         return False
 
@@ -367,6 +369,7 @@ class _Made:
     simulator: Simulator
     known: Known
     scores: dict[str, list[SampleScores]] = field(default_factory=dict)
+    grids: dict[str, tuple[Grids, Grids]] = field(default_factory=dict)
     _layers: dict[str, LayerParameters] | None = None
     _params: dict[str, tuple[Parameters, Parameters]] = field(default_factory=dict)
 
@@ -376,10 +379,11 @@ class _Made:
             plan = _with(self.plan, algorithm)
             both = [self._of_half(plan, self.folds.apart_from(i)) for i in (0, 1)]
             self._params[algorithm] = both[0], both[1]
+            self.grids[algorithm] = both[0].activations, both[1].activations
         return self._params[algorithm]
 
     def forget(self) -> None:
-        """Let go of parameters; they are chosen again where they are asked for."""
+        """Let go of parameters but for the grids of activations, which tell whether another option is the same."""
         self._params.clear()
         self._layers = None
 
