@@ -105,6 +105,7 @@ def test_a_hostile_channel_shows_in_the_spread() -> None:
     assert found.spread > 10
 
 
+@pytest.mark.slow
 def test_many_channels_take_several_pages(tmp_path: Path) -> None:
     model = onnx.parser.parse_model(
         """

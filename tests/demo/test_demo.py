@@ -77,6 +77,7 @@ def test_run_prints_json_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert found == json.loads((tmp_path / "out" / "demo.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_without_a_folder_the_results_go_into_the_current_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

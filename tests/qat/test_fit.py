@@ -157,6 +157,7 @@ def test_a_loss_that_grows_out_of_all_proportion_sends_the_run_back(training):
     assert "back to the last good state, with rate" in fitted.notes[0]
 
 
+@pytest.mark.slow
 def test_the_verdict_scores_three_models_once_each_and_chooses_nothing(training):
     qat, asked = fresh(W4A4), []
 
@@ -193,6 +194,7 @@ def test_the_mean_is_what_the_formula_says_and_leaves_the_module_where_it_is():
     assert [Average.matters(n) for n in (39, 40)] == [False, True]
 
 
+@pytest.mark.slow
 def test_samples_are_changed_anew_each_time_and_the_float_network_asked_anew(training):
     qat, seen, asked = fresh(W4A4), [], []
     teacher = qat.teacher.forward
@@ -265,6 +267,7 @@ def test_labels_train_where_they_are_there_and_are_missed_where_not():
 LABELLED = {"image": evaluation().image[:300], "labels": evaluation().labels[:300]}
 
 
+@pytest.mark.slow
 def test_the_float_network_is_trained_beside_with_the_same_samples_steps_and_rates(tmp_path):
     qat, seen = fresh(W4A4), []
 
@@ -374,6 +377,7 @@ class KilledError(Exception):
     """Stands for the end of a process."""
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_with_the_same_losses(training, tmp_path, monkeypatch):
     monkeypatch.setattr("calibrant.qat.loop.CHECKPOINT_SECONDS", 0.0)
 

@@ -61,6 +61,7 @@ def test_measured_anew_layers_answer_as_those_of_the_float_network_do():
     assert qat.convert().summary["training"]["agreement"]["typical_db"] > 40
 
 
+@pytest.mark.slow
 def test_live_statistics_settle_into_scales_and_biases_without_a_change_of_the_answers():
     qat = moved(prepare(MODEL, DATA))
     qat.live_bn()

@@ -147,6 +147,7 @@ def test_freezing_keeps_parts_as_they_are(data):
         assert after.params.activations[name].scale == p.scale
 
 
+@pytest.mark.slow
 def test_a_state_dict_brings_a_fresh_network_to_the_same_place(data):
     qat = prepare(MODEL, data)
     steps(qat)

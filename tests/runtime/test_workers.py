@@ -36,6 +36,7 @@ def test_models_are_the_same(tmp_path: Path) -> None:
     assert divided.summary["data"] == alone.summary["data"]
 
 
+@pytest.mark.slow
 def test_a_model_that_insists_on_its_batch_is_given_whole_batches() -> None:
     model, feeds = linear.fixed_batch()
     size = next(iter(feeds(batch=1, seed=0).values())).shape[0]

@@ -118,6 +118,7 @@ def test_an_interrupted_run_ends_with_the_best_so_far() -> None:
     assert result.result.to_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_ended_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     def evaluate(runner: Runner) -> float:
         calls.append(1)
