@@ -264,6 +264,7 @@ NAMELESS = """() => {
 }"""
 
 
+@pytest.mark.slow
 def test_everything_has_a_name_that_can_be_read_aloud(chromium: Any, folder: Path) -> None:
     with opened(chromium, folder / "report.html") as page:
         drawn(page)

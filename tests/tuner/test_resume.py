@@ -65,6 +65,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_result(
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_an_earlier_run_answers_another_requirement(
     files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -97,6 +97,7 @@ def test_scores_of_other_samples_are_no_scores(count: int | None, text: str) -> 
         calibrant.tune(digits.MODEL, DATA, evaluate, "max-drop 2%", moves="none")
 
 
+@pytest.mark.slow
 def test_what_an_evaluation_does_to_its_process_stays_its_own(tmp_path: Path) -> None:
     def evaluate(runner: Runner) -> float:
         os.chdir(tmp_path)
@@ -115,6 +116,7 @@ def test_what_an_evaluation_does_to_its_process_stays_its_own(tmp_path: Path) ->
     assert result.met
 
 
+@pytest.mark.slow
 def test_a_noisy_evaluation_is_told_from_a_lucky_one() -> None:
     def evaluate(runner: Runner) -> float:
         calls.append(1)

@@ -288,6 +288,7 @@ def test_few_evaluations_are_not_exceeded(evaluations: int) -> None:
         assert net.full <= evaluations
 
 
+@pytest.mark.slow
 def test_what_fails_on_samples_that_the_search_did_not_see_is_searched_on_for() -> None:
     failed, held_up = 0, 0
     for seed in range(40):
@@ -320,6 +321,7 @@ def test_one_layer_that_brings_back_what_was_lost_is_found_by_looks() -> None:
     assert full < evaluated / 2
 
 
+@pytest.mark.slow
 def test_what_failed_among_samples_held_out_guides_the_search_by_name() -> None:
     """Shown what went wrong there, it costs nearly what a search costs that sees all samples; by the amount alone, much more."""
     costs = []
