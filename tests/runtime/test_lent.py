@@ -52,6 +52,21 @@ def test_what_is_computed_is_the_same(monkeypatch: pytest.MonkeyPatch, *, flag: 
     assert all(np.array_equal(whole[n], found[n]) for n in whole)
 
 
+def test_an_open_session_does_not_read_what_was_lent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lent, "LENT_BYTES", 0)
+    given = lent.lend(model())
+    given = lent.Lent(given.model, {n: w.copy() for n, w in given.weights.items()})
+    monkeypatch.setattr(session, "lend", lambda _: given)
+    opened = session.open_session(given.model)
+    x = feeds(flag=True)
+    before = session.infer(opened, ["y", "z"], x)
+    for weight in given.weights.values():
+        weight[...] = 0  # as memory that was given back
+    after = session.infer(opened, ["y", "z"], x)
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    assert np.abs(before[0]).max() > 0
+
+
 def test_a_weight_that_no_output_needs_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lent, "LENT_BYTES", 0)
     inner = expose(model(), ["y"])

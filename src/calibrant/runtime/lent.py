@@ -1,8 +1,8 @@
-"""Lend weights to a session: it reads them where they lie, and the message that it is opened from holds none.
+"""Lend weights to a session while it is opened: the message that it is opened from holds none.
 
 A message with all weights in it is a second copy of them, and the runtime makes a third one. For a network of 100 MB that is
 most of the time that opening a session takes. The message says that a weight lies outside; in the place of a file, the runtime
-is given the array.
+is given the array, of which it makes its own copy. Nobody has to keep the array once the session is open.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Lent:
     weights: dict[str, Any] = field(default_factory=dict)
 
     def give(self, options: ort.SessionOptions) -> None:
-        """Let a session that is opened with these options read the weights."""
+        """Let a session that is opened with these options take the weights."""
         import onnxruntime as ort
 
         if self.weights:
@@ -64,9 +64,8 @@ def lend(model: ir.Model) -> Lent:
     """Return a model with its large weights apart; itself where it has few, or where they lie in files."""
     large = {n: v.const_value for n, v in model.graph.initializers.items() if _is_lent(v)}
     if sum(w.nbytes for w in large.values() if w is not None) >= LENT_BYTES:
-        read = _read(
-            model.graph
-        )  # the runtime drops the others, and finds no place for what is lent
+        # what no output needs is dropped by the runtime, which then finds no place for it
+        read = _read(model.graph)
         large = {n: w for n, w in large.items() if n in read}
     if sum(w.nbytes for w in large.values() if w is not None) < LENT_BYTES:
         return Lent(model)
