@@ -28,9 +28,9 @@ from calibrant.analysis.alone.journal import Journal
 from calibrant.analysis.alone.losses import Loss, Losses
 from calibrant.analysis.alone.measuring import Question, measure
 from calibrant.analysis.alone.metric import RankedBy
-from calibrant.analysis.compare.births import Births
 from calibrant.analysis.compare.grids import Grid
 from calibrant.analysis.compare.mapping import Mapped
+from calibrant.analysis.compare.reads import Reads
 from calibrant.data.batch import Batch
 from calibrant.errors import CalibrantError
 from calibrant.graph.values import Names, own_copy, values_by_name
@@ -66,7 +66,7 @@ class Harm(NamedTuple):
 
 def lost_by(
     model: ir.Model,
-    births: Births,
+    reads: Reads,
     harms: Mapping[Mapped, Harm],
     batches: Sequence[Batch],
     metric: RankedBy,
@@ -79,7 +79,7 @@ def lost_by(
 
     Args:
         model: The first model.
-        births: What each layer reads in the second one.
+        reads: What each layer reads in the second one.
         harms: What is born in each layer.
         batches: The first samples.
         metric: How the outputs are compared.
@@ -87,11 +87,11 @@ def lost_by(
         progress: Told of places.
         runtime: Where the model runs.
     """
-    places = _chosen(_places(births, harms))
+    places = _chosen(_places(reads, harms))
     if not places or not batches:
         return {}, []
     base, nodes = _with_ends(model, [p.layer for p in places if p.grid is not None])
-    reading = _Second.of(births, places, nodes)
+    reading = _Second.of(reads, places, nodes)
     outputs = tuple(v.name or "" for v in base.graph.outputs)
     losses = Losses(metric)
     try:
@@ -134,21 +134,21 @@ class _Place:
     grid: Grid | None = None
 
 
-def _places(births: Births, harms: Mapping[Mapped, Harm]) -> list[_Place]:
+def _places(reads: Reads, harms: Mapping[Mapped, Harm]) -> list[_Place]:
     found = []
     nothing = Harm(0.0, 0.0)
     readers_of: dict[Mapped, list[Mapped]] = {}
     for x in harms:
-        for read in births.reads_shared(x):
-            readers_of.setdefault(read, []).append(x)
-    for layer, grid in births.shared().items():
+        for maker in reads.reads_shared(x):
+            readers_of.setdefault(maker, []).append(x)
+    for layer, grid in reads.shared().items():
         readers = readers_of.get(layer, [])
-        weighted = tuple(x.name for x in readers if births.has_weight(x))
+        weighted = tuple(x.name for x in readers if reads.has_weight(x))
         around = [harms.get(x, nothing) for x in (layer, *readers)]
         harm = Harm(max(h.energy for h in around), max(h.channels for h in around))
         found.append(_Place(layer, weighted or (layer.name,), harm, grid))
     for layer, harm in harms.items():
-        if births.is_readable(layer) and (births.inputs(layer) or births.constants(layer)):
+        if reads.is_readable(layer) and (reads.inputs(layer) or reads.constants(layer)):
             found.append(_Place(layer, (layer.name,), harm))
     return [p for p in found if max(p.harm) > 0]
 
@@ -198,28 +198,28 @@ def _with_ends(model: ir.Model, layers: Sequence[Mapped]) -> tuple[ir.Model, dic
 class _Second:
     """What a place reads in the second model; see `analysis.readings.Reading`."""
 
-    births: Births
+    reads: Reads
     places: Mapping[str, _Place]
     gives: Gives = "as computed"
 
     @classmethod
-    def of(cls, births: Births, places: Sequence[_Place], nodes: Mapping[Mapped, str]) -> _Second:
+    def of(cls, reads: Reads, places: Sequence[_Place], nodes: Mapping[Mapped, str]) -> _Second:
         named = {p.layer.name if p.grid is None else nodes[p.layer]: p for p in places}
-        return cls(births, named)
+        return cls(reads, named)
 
     def identity(self, layer: str) -> str:
         return self.places[layer].layer.mine
 
     def constants(self, layer: str) -> dict[int, Array]:
         place = self.places[layer]
-        return {} if place.grid is not None else self.births.constants(place.layer)
+        return {} if place.grid is not None else self.reads.constants(place.layer)
 
     def inputs(self, layer: str) -> list[int]:
         place = self.places[layer]
-        return [0] if place.grid is not None else self.births.inputs(place.layer)
+        return [0] if place.grid is not None else self.reads.inputs(place.layer)
 
     def values(self, layer: str, known: Mapping[str, Array]) -> dict[int, Array]:
         place = self.places[layer]
         if place.grid is not None:
             return {0: place.grid.on(np.asarray(known[place.layer.truth]))}
-        return self.births.values(place.layer, known)
+        return self.reads.values(place.layer, known)

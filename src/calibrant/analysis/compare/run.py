@@ -20,6 +20,7 @@ from calibrant.analysis.compare.losing import Harm, lost_by
 from calibrant.analysis.compare.mapping import Mapped, map_layers
 from calibrant.analysis.compare.mapping import Mapping as Layers
 from calibrant.analysis.compare.outputs import Outputs
+from calibrant.analysis.compare.reads import Reads
 from calibrant.analysis.compare.report import LOST_INPUT, LayerRow, Report
 from calibrant.analysis.compare.sides import Side, opened
 from calibrant.analysis.compare.stream import Pair, Streams
@@ -135,7 +136,7 @@ def compare(
     births = None
     if born:
         sides = Side(truth), Side(mine, around.in_front, around.behind)
-        births = Births(*sides, layers.layers, runtimes[1])
+        births = Births(Reads(*sides, layers.layers), runtimes[1])
     streams = Streams(pair, layers.layers, births=births)
     outputs = Outputs(original, other, pair, layers.outputs, lambda: Tally(metric, digits))
     first: list[Batch] = []
@@ -165,7 +166,7 @@ def compare(
     if births is not None:
         lost, missing = lost_by(
             truth,
-            births,
+            births.reads,
             {x: _harm(row, births, x) for x, row in zip(layers.layers, rows, strict=True)},
             first,
             ranked_by(metric),
@@ -287,7 +288,7 @@ def _layer(
     prepared: Mapping[str, str],
 ) -> LayerRow:
     held = births.held(layer) if births is not None else {}
-    if births is not None and births.reads_input(layer) & set(prepared):
+    if births is not None and births.reads.reads_input(layer) & set(prepared):
         held = {**held, "activation": held.get("activation") or "range"}
     failed = tally.failed(limits)
     return LayerRow(
@@ -334,11 +335,11 @@ def _spoiled(
     causes, lost = ("clipping", "range"), set(prepared)
     for layer, row in zip(layers.layers, rows, strict=True):
         if row.born is not None and row.born.cause in causes and row.born.energy > LOST_INPUT:
-            lost |= {births.input_in(layer.truth)}
+            lost |= {births.reads.input_in(layer.truth)}
     return {
         x.name
         for x in layers.layers
-        if x.op_type != "Input" and births.reads_input(x) & (lost - {""})
+        if x.op_type != "Input" and births.reads.reads_input(x) & (lost - {""})
     }
 
 
