@@ -167,7 +167,7 @@ def merged_divergence(counts, i, groups):
     return float(kl(p + 1e-12, q + 1e-12))
 
 
-@pytest.mark.parametrize("groups", [8, 128])
+@pytest.mark.parametrize("groups", [8, pytest.param(128, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shape", sorted(DATA))
 def test_what_is_given_up_on_the_way_is_not_the_best(shape, groups):
     magnitude = np.abs(DATA[shape].astype(np.float64))

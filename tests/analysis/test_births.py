@@ -35,7 +35,7 @@ def made(name: str, recipe: Recipe = PLAIN) -> tuple[Any, QuantizedModel, dict[s
     return model, quantize(model, batches(feeds), recipe), feeds(batch=4, seed=9)
 
 
-@pytest.mark.parametrize("form", ["deploy", "fake_quant"])
+@pytest.mark.parametrize("form", ["deploy", pytest.param("fake_quant", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", every_net(but=("opset9", "opset11")))
 def test_parts_add_up(name: str, form: str) -> None:
     model, result, x = made(name, Recipe(target="onnxruntime"))

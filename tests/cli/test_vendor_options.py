@@ -59,12 +59,22 @@ def net(name: str) -> tuple[bytes, dict[str, Any]]:
     return model.SerializeToString(), {k: v * (1 + np.abs(spread)) for k, v in data.items()}
 
 
+#: What runs left, by network, configuration and its suffix: many rows begin with the same one.
+LEFT: dict[tuple[str, str, str], Outcome] = {}
+
+
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     """Quantize a network by a configuration; return what it left."""
     monkeypatch.chdir(tmp_path)
 
     def go(name: str, text: str, capsys: pytest.CaptureFixture[str], suffix: str) -> Outcome:
+        key = name, text, suffix
+        if key not in LEFT:
+            LEFT[key] = ran(name, text, capsys, suffix)
+        return LEFT[key]
+
+    def ran(name: str, text: str, capsys: pytest.CaptureFixture[str], suffix: str) -> Outcome:
         model, data = net(name)
         Path("net.onnx").write_bytes(model)
         np.savez("net.npz", **data)

@@ -78,6 +78,7 @@ def test_training_wins_back_what_4_bits_lose(training):
     assert np.mean(fitted.losses[-10:]) < np.mean(fitted.losses[:10])
 
 
+@pytest.mark.slow
 def test_what_is_no_better_than_calibration_is_not_kept(training):
     qat = fresh()
     scores = iter([1.0, 0.9, *[0.5] * 20])
@@ -99,6 +100,7 @@ def test_the_best_state_is_kept_not_the_last(training):
     assert [c.score for c in fitted.checks] == [0.3, 0.9, 0.2, 0.4]
 
 
+@pytest.mark.slow
 def test_without_an_evaluation_samples_are_held_back(training):
     qat = fresh(W4A4)
     fitted = fit(qat, training, epochs=6, lr=3e-3, batch_size=30)

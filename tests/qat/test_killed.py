@@ -155,6 +155,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_small_run_that_is_killed_within_an_epoch_comes_to_the_same(tmp_path):
     model, feeds = NETS["conv_bn_relu"]()
     onnx.save(model, tmp_path / "net.onnx")
