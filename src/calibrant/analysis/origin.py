@@ -97,30 +97,45 @@ class Tally:
     _channels: Floats | None = None
     _signals: Floats | None = None
 
-    def add(self, truth: Array, steps: Sequence[Array]) -> None:
-        """Add the steps of one feed; where the float model is not finite, nothing is said."""
-        self._add_channels(truth, steps)
-        if self.part is not None:
-            truth, steps = self.part.take(truth), [self.part.take(s) for s in steps]
-        said = np.isfinite(truth)
-        y = truth[said].astype(np.float64)
-        each = [s[said].astype(np.float64) for s in steps]
-        error = np.sum(each, axis=0)
-        with np.errstate(invalid="ignore", over="ignore"):
-            self.signal += float((y * y).sum())
-            self.error += float((error * error).sum())
-            self.steps = self.steps + np.array([float((s * error).sum()) for s in each])
+    def add(self, truth: Array, walk: Sequence[tuple[int, Array]], steps: int) -> None:
+        """Add the walk of one feed; where the float model is not finite, nothing is said.
 
-    def _add_channels(self, truth: Array, steps: Sequence[Array]) -> None:
+        Args:
+            truth: What the float layer gives, where the walk begins.
+            walk: Which step is gone, and what the layer gives after it; the very same array where that changes nothing.
+                Step 0 is what arrived, and comes first.
+            steps: How many steps there are; one may be gone more than once, or never.
+        """
+        from calibrant.numerics.step_sums import ends_sums, step_sum
+
+        self._add_channels(truth, walk)
+        take = _all if self.part is None else self.part.take
+        y, end = _flat(take(truth)), _flat(take(walk[-1][1]))
+        signal, error = ends_sums(y, end)
+        found, before, last = np.zeros(steps), y, truth
+        for place, value in walk:
+            if value is not last:
+                after = _flat(take(value))
+                found[place] += step_sum(before, after, y, end)
+                before, last = after, value
+        self.signal += signal
+        self.error += error
+        self.steps = self.steps + found
+
+    def _add_channels(self, truth: Array, walk: Sequence[tuple[int, Array]]) -> None:
         """Add up the energy of what is born, channel by channel."""
+        from calibrant.numerics.step_sums import channel_sums
+
         if self.axis is None or truth.ndim < 2:
             return
-        with np.errstate(invalid="ignore", over="ignore"):
-            born = np.where(np.isfinite(truth), np.sum(steps[1:], axis=0), 0.0)
-            others = tuple(a for a in range(truth.ndim) if a != self.axis % truth.ndim)
-            found = np.square(born).sum(axis=others)
-            signal = np.square(np.nan_to_num(truth.astype(np.float64), posinf=0, neginf=0))
-            signals = signal.sum(axis=others)
+        axis = self.axis % truth.ndim
+        shape = math.prod(truth.shape[:axis]), truth.shape[axis], -1
+        if not truth.size:
+            shape = 0, truth.shape[axis], 0
+        arrived, y, end = (
+            np.ascontiguousarray(x).reshape(shape) for x in (walk[0][1], truth, walk[-1][1])
+        )
+        found, signals = channel_sums(arrived, y, end)
         same = self._channels is not None and self._channels.shape == found.shape
         self._channels = self._channels + found if same else found
         self._signals = self._signals + signals if same else signals
@@ -167,3 +182,11 @@ class Tally:
             return Origin(math.inf, *[0.0] * 7)
         arrived, *born = self.shares
         return Origin(self.sqnr_db, arrived, sum(born), *born)
+
+
+def _all(x: Array) -> Array:
+    return x
+
+
+def _flat(x: Array) -> Array:
+    return np.ascontiguousarray(x).reshape(-1)

@@ -16,7 +16,7 @@ from calibrant.analysis.parts import Part, parts_of
 from calibrant.analysis.probe import rows_are_free
 from calibrant.analysis.readings import LeftInFloat, QuantizedAlone
 from calibrant.data.batch import Batch
-from calibrant.diagnose.origins import Origin, Tally, Walk
+from calibrant.diagnose.origins import CAUSES, Origin, Tally, Walk
 from calibrant.diagnose.rank import PLAIN, SAMPLES
 from calibrant.dialects.asked import RecipeLike, asked
 from calibrant.emit.qdq import emit_simulated
@@ -211,7 +211,7 @@ def _layers(
     for truth, mine in _groups(model, base, feeds, memory, runtime):
         for node in order:
             name = node.name or ""
-            for right, steps in Walk(name, alone, left, runtime).steps(
+            for right, walk in Walk(name, alone, left, runtime).walks(
                 truth, mine, range(len(truth.values))
             ):
                 if name not in tallies:
@@ -219,7 +219,7 @@ def _layers(
                     tallies[name] = Tally(axis=_axis(node)), [Tally(p) for p in parts]
                 whole, each = tallies[name]
                 for tally in (whole, *each):
-                    tally.add(right, steps)
+                    tally.add(right, walk, len(CAUSES))
             done += 1
             progress.step(done)
     return tuple(_row(node, outputs[node.name or ""], *tallies[node.name or ""]) for node in order)

@@ -14,12 +14,10 @@ A share is below 0 where a cause cancels what others do. The first step is the e
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
@@ -60,10 +58,12 @@ class Walk:
     left: Arrives
     runtime: Runtime
 
-    def steps(
+    def walks(
         self, truth: Whole, mine: Whole, feeds: Sequence[int]
-    ) -> Iterator[tuple[Array, list[Array]]]:
-        """Yield what the layer gives in the float model and the steps to what it gives in the quantized one.
+    ) -> Iterator[tuple[Array, list[tuple[int, Array]]]]:
+        """Yield what the layer gives in the float model, and the walk to what it gives in the quantized one.
+
+        A walk has each step, by its place in `CAUSES`, and what the layer gives after it.
 
         Args:
             truth: The float model, run once.
@@ -101,12 +101,7 @@ class Walk:
                     continue
                 fed = {own[k]: x for k, x in read.items() if own[k] in asked}
                 gives.append(infer(session, [output], surrounding | fed)[0])
-            with np.errstate(invalid="ignore", over="ignore"):
-                each = [
-                    b.astype(np.float64) - a.astype(np.float64)
-                    for a, b in itertools.pairwise(gives)
-                ]
-            yield gives[0], each
+            yield gives[0], list(enumerate(gives[1:]))
 
     def _arrays(self, inputs: Mapping[int, str], known: Mapping[str, Array]) -> dict[int, Array]:
         constants = self.reading.model.graph.initializers

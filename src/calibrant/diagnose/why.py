@@ -18,7 +18,7 @@ from calibrant.analysis.origin import Tally
 from calibrant.analysis.readings import QuantizedAlone
 from calibrant.data.batch import Batch
 from calibrant.diagnose.advice.noise import weight_noise
-from calibrant.diagnose.origins import Walk
+from calibrant.diagnose.origins import CAUSES, Walk
 from calibrant.runtime.downstream import Whole
 from calibrant.runtime.runtime import Runtime
 from calibrant.solution import Solution
@@ -48,8 +48,8 @@ def causes_of(
     found = {}
     for layer in layers:
         tally = Tally()
-        for truth, steps in Walk(layer, alone, _Right(), runtime).steps(whole, whole, [0]):
-            tally.add(truth, steps)
+        for truth, walk in Walk(layer, alone, _Right(), runtime).walks(whole, whole, [0]):
+            tally.add(truth, walk, len(CAUSES))
         if tally.error > 0:
             found[layer] = _said(tally.origin.cause, _held(solution, alone, layer, whole))
     return found

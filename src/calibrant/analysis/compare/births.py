@@ -116,15 +116,8 @@ class Births:
         if found.tail is not None:
             gives.append((_PLACE["activation_clipping"], found.tail.clip(gives[-1][1])))
         gives.append((_PLACE["activation_rounding"], end))
-        steps = np.zeros((len(_STEPS), *y.shape))
-        before = y.astype(np.float64)
-        with np.errstate(invalid="ignore", over="ignore"):
-            for place, value in gives:
-                after = value.astype(np.float64)
-                steps[place] += after - before
-                before = after
         walk.tally.axis = _channel_axis(found, y)
-        walk.tally.add(y, list(steps))
+        walk.tally.add(y, gives, len(_STEPS))
         walk.seen = True
         for index, name in _watched(found):
             # as the float model has it: what was rounded away in front of a layer cannot be seen any more
