@@ -24,7 +24,7 @@ from calibrant.analysis.compare import Report, compare, stream
 from calibrant.errors import ConfigValueError, DataError, ModelError
 from calibrant.recipe import AllNodes, Recipe, Rule, Settings
 from calibrant.results import QuantizedModel
-from tests.models import NETS, build, convolution, normal
+from tests.models import NETS, build, normal
 from tests.road import batches, every_net, outputs, quantize
 
 Array = npt.NDArray[Any]
@@ -128,21 +128,6 @@ def test_what_is_born_and_what_arrives_add_up_in_a_quantized_model() -> None:
     assert all(
         r.born is None for r in report(model, fine("residual").deploy, feeds, born=False).layers
     )
-
-
-def test_rescaled_channels_need_the_record(tmp_path: Path) -> None:
-    model, feeds = convolution.depthwise_leaky()
-    result = quantize(model, batches(feeds), Recipe(equalize="on"))
-    assert result.form.equalized
-    result.save(tmp_path)
-    source = tmp_path / "float.onnx"
-    onnx.save(model, source)
-    with_record = report(source, tmp_path / "deploy.onnx", feeds)
-    assert min(r.metrics["sqnr_db"] for r in with_record.layers) > 15
-    assert not with_record.notes
-    without = report(source, result.deploy, feeds)
-    assert min(r.metrics["sqnr_db"] for r in without.layers) < 5
-    assert any("give its record" in n for n in without.notes)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 10**9])

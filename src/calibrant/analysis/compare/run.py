@@ -22,6 +22,7 @@ from calibrant.analysis.compare.mapping import Mapping as Layers
 from calibrant.analysis.compare.outputs import Outputs
 from calibrant.analysis.compare.reads import Reads
 from calibrant.analysis.compare.report import LOST_INPUT, LayerRow, Report
+from calibrant.analysis.compare.rescaled import as_rescaled
 from calibrant.analysis.compare.sides import Side, opened
 from calibrant.analysis.compare.stream import Pair, Streams
 from calibrant.analysis.compare.tally import Tally
@@ -124,7 +125,7 @@ def compare(
         mine = opened(other)
         forms = _forms(original, mine, record, quantized, notes)
         around = _around(quantized, info, notes)
-        truth, layers = _mapped(forms, mine, around)
+        truth, layers = _mapped(forms, mine, around, notes)
         if layers.other_weights:
             notes.append(_other_weights(layers.other_weights))
         pair = Pair(truth, mine, layers.inputs, runtimes)
@@ -253,12 +254,21 @@ def _forms(
 
 
 def _mapped(
-    forms: Sequence[ir.Model], mine: ir.Model, around: Surroundings
+    forms: Sequence[ir.Model], mine: ir.Model, around: Surroundings, notes: list[str]
 ) -> tuple[ir.Model, Layers]:
-    """Return the form of the float model whose layers are found best, and the layers."""
+    """Return the form of the float model whose layers are found best, its channels rescaled as the other model's are, and the layers."""
     other = Side(mine, around.in_front, around.behind)
     found = [(form, map_layers(Side(form), other)) for form in forms]
-    return min(found, key=lambda x: len(x[1].unmapped) + len(x[1].only_mine))
+    truth, layers = min(found, key=lambda x: len(x[1].unmapped) + len(x[1].only_mine))
+    rescaled, tensors = as_rescaled(truth, other, layers)
+    if not tensors:
+        return truth, layers
+    more = f" and of {len(tensors) - 1} more" if len(tensors) > 1 else ""
+    notes.append(
+        f"The second model has the channels of '{tensors[0]}'{more} rescaled, its weights say. The float model is compared with "
+        "the same channels rescaled, which changes nothing of what it computes; by how much was estimated, and a record says it exactly."
+    )
+    return rescaled, map_layers(Side(rescaled), other)
 
 
 def _other_weights(names: Sequence[str]) -> str:
