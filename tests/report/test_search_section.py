@@ -37,4 +37,6 @@ def test_a_tuning_run_is_shown_with_its_trials_and_layers(tmp_path: Path) -> Non
     assert run.tuning is not None
     assert run.network is not None
     assert len(re.findall("for=|cheapest", page)) > 0
+    label = "Met" if run.tuning["met"] else "Not met"
+    assert f"<strong>{label}</strong> The requirement, a drop of at most 0," in page
     assert page_of(run) == page

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from calibrant.report.page.numbers import figure
 from calibrant.report.page.run import Run
 from calibrant.report.page.section import Chart, Section, Table
+from calibrant.report.page.sections.verdict import asked, shown
 
 __all__ = ["section"]
 
@@ -63,9 +63,8 @@ def section(run: Run) -> Section | None:
         "Search",
         "search.html",
         {
-            "intro": f"The requirement, {told['required']}, is {verdict}: {told['metric']} {_shown(told['score'])}, "
-            f"{_shown(told['float'])} in float. Each trial gives every layer a precision; the front holds those that no "
-            "other one beats in both score and cost.",
+            "intro": f"{asked(told)} Each trial gives every layer a precision; the front holds those that no other one beats "
+            "in both score and cost.",
             "charts": charts,
             "table": table,
             "layers": _layers(told),
@@ -81,7 +80,7 @@ def _row(index: int, t: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         f"{index}{' (taken)' if t['best'] else ''}",
         str(t["phase"]),
-        _shown(t.get("scores") or t["score"]),
+        shown(t.get("scores") or t["score"]),
         "yes" if t["met"] else "no",
         f"{t['cost']:,.6g}",
         "yes" if t.get("front") else "",
@@ -161,9 +160,3 @@ def _limit(told: Mapping[str, Any]) -> float | None:
 def _number(value: Any) -> float | None:
     """Return a number that a chart can show; None for others."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-def _shown(score: Any) -> str:
-    if isinstance(score, Mapping):
-        return ", ".join(f"{n} {_shown(v)}" for n, v in score.items())
-    return figure(score) if isinstance(score, int | float) else str(score)

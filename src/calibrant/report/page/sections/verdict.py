@@ -19,10 +19,11 @@ from calibrant.report.page.run import Run
 from calibrant.report.page.section import Section, Table
 from calibrant.report.short import with_parts
 
-__all__ = ["section"]
+__all__ = ["asked", "section", "shown", "verdict"]
 
 #: Where the error holds one hundredth of the signal's energy, and one tenth [dB].
 GOOD, FAIR = 20.0, 10.0
+LABELS = {"good": "Good", "fair": "Fair", "bad": "Bad", "unknown": "Not measured"}
 
 
 def section(run: Run) -> Section | None:
@@ -31,14 +32,22 @@ def section(run: Run) -> Section | None:
     if summary is None:
         return None
     grade, sentence = verdict(summary)
+    label = LABELS[grade]
+    found = list(tiles(summary))
+    if told := run.tuning:
+        grade, label = ("good", "Met") if told["met"] else ("bad", "Not met")
+        sentence = f"{asked(told)} {sentence}"
+        score = shown(told["score"]), f"{told['metric']}, {_in_float_score(told)}"
+        found.insert(0, ("Score", *score))
     return Section(
         "verdict",
         "Verdict",
         "verdict.html",
         {
             "grade": grade,
+            "label": label,
             "sentence": sentence,
-            "tiles": list(tiles(summary)),
+            "tiles": found,
             "warnings": summary.get("warnings", []),
             "notes": [*run.notes, *_unmeasured(run), *_notes(summary)],
             "outputs": _outputs(summary["quality"]["outputs"]),
@@ -47,6 +56,24 @@ def section(run: Run) -> Section | None:
             "float": _in_float(summary),
         },
     )
+
+
+def asked(told: Mapping[str, Any]) -> str:
+    """Say what was required of a tuned model, and whether that is met."""
+    met = "met" if told["met"] else "not met"
+    score = f"{told['metric']} {shown(told['score'])}, {_in_float_score(told)}"
+    return f"The requirement, {told['required']}, is {met}: {score}."
+
+
+def shown(score: Any) -> str:
+    """Return a score, or several by name."""
+    if isinstance(score, Mapping):
+        return ", ".join(f"{n} {shown(v)}" for n, v in score.items())
+    return figure(score) if isinstance(score, int | float) else str(score)
+
+
+def _in_float_score(told: Mapping[str, Any]) -> str:
+    return f"{shown(told['float'])} in float"
 
 
 def verdict(summary: Mapping[str, Any]) -> tuple[str, str]:
