@@ -6,6 +6,7 @@
     python benchmarks/training.py --jobs 12 --threads 1 --device cuda --epochs 12 --rows rows.jsonl     16 cores and a GPU
     python benchmarks/training.py --only W4A4 --seed 2 --rows rows.jsonl     one run, one line of JSON added to a file
     python benchmarks/training.py --table rows.jsonl             the table of runs that were done one by one
+    python benchmarks/training.py --only W4A8 --seed 0 --minutes 4 --brevitas PYTHON     the same with Brevitas, of another environment
 
 It needs src/ and the folder of cases (CALIBRANT_CASES), and torch. Ranges are calibrated on `calib.npz`; `fit` trains on the
 images of `train.npz`, shifted and turned at random, to answer as the float model does. Its state is chosen on 512 images of
@@ -21,6 +22,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,7 +50,10 @@ COMPARED = 1000
 SHIFT = 4
 #: Steps of each network that are timed.
 TURNS = 12
+#: Widths that Brevitas trains here, and a rate for each: with 1e-3, which ours learns with, it loses what calibration had.
+BREVITAS = {"W8A8": 3e-5, "W4A8": 1e-4, "W4A4-all": 1e-4}
 HEAD = {
+    "tool": "Tool",
     "widths": "Widths",
     "seed": "Seed",
     "float": "Float",
@@ -173,6 +178,7 @@ def measured(name: str, seed: int, asked: argparse.Namespace) -> dict[str, objec
     held = qat.agreement(trained, batches[: COMPARED // 200])
     said = fitted.result.summary["training"]
     return {
+        "tool": "calibrant",
         "widths": name,
         "seed": seed,
         "float": f"{(truth == labels).mean():.4f}",
@@ -191,6 +197,51 @@ def measured(name: str, seed: int, asked: argparse.Namespace) -> dict[str, objec
         if asked.device == "cpu"
         else step_ratio(qat, images["image"], asked.device),
         "device": asked.device,
+        "threads": asked.threads,
+    }
+
+
+def by_brevitas(name: str, seed: int, asked: argparse.Namespace) -> dict[str, object]:
+    """Train once with Brevitas, as long, on the same images; return a row of the table."""
+    case = load_case(CASE)
+    weight, activation, _ = WIDTHS[name]
+    rate = asked.lr or BREVITAS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        data, out = Path(folder, "data.npz"), Path(folder, "trained.onnx")
+        np.savez(data, calib=case.calib()["image"], train=case.train()[0]["image"])
+        said = {
+            "--model": case.model_path,
+            "--data": data,
+            "--out": out,
+            "--weight-bits": weight,
+            "--activation-bits": activation,
+            "--minutes": asked.minutes,
+            "--lr": rate,
+            "--seed": seed,
+            "--threads": asked.threads,
+        }
+        script = str(Path(__file__).with_name("_brevitas.py"))
+        command = [asked.brevitas, script, *(str(x) for item in said.items() for x in item)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise SystemExit(f"Brevitas failed:\n{done.stderr[-2000:]}")
+        took = json.loads(done.stdout.strip().splitlines()[-1])
+        batches = list(case.eval_batches(200, limit=asked.images))
+        labels = case.references["labels"][: asked.images]
+        truth, after = (
+            answers(m, batches, asked.threads).argmax(axis=1) for m in (case.model_path, out)
+        )
+    return dict.fromkeys(HEAD, "-") | {
+        "tool": "Brevitas",
+        "widths": name,
+        "seed": seed,
+        "float": f"{(truth == labels).mean():.4f}",
+        "trained": f"{(after == labels).mean():.4f}",
+        "same_trained": f"{(after == truth).mean():.1%}",
+        "epochs": f"{took['epochs']:.2f}",
+        "seconds": f"{took['seconds']:.0f}",
+        "rate": f"{rate:.2g}",
+        "device": "cpu",
         "threads": asked.threads,
     }
 
@@ -245,7 +296,9 @@ def pin(slot: int, threads: int) -> None:
 def write(rows: list[dict[str, object]]) -> None:
     """Print and write the table."""
     order = list(WIDTHS)
-    rows = sorted(rows, key=lambda r: (order.index(str(r["widths"])), int(str(r["seed"]))))
+    rows = sorted(
+        rows, key=lambda r: (str(r["tool"]), order.index(str(r["widths"])), int(str(r["seed"])))
+    )
     cells = [[r[k] for k in HEAD] for r in rows]
     devices = ", ".join(sorted({f"{r['device']}, {r['threads']} threads" for r in rows}))
     note = (
@@ -285,6 +338,11 @@ def options() -> argparse.Namespace:
         "--rows", type=Path, metavar="FILE", help="add each row to this file, as JSON"
     )
     found.add_argument("--table", type=Path, metavar="FILE", help="write the table of such a file")
+    found.add_argument(
+        "--brevitas",
+        metavar="PYTHON",
+        help="train with Brevitas, of this environment: torch and torchvision for the CPU, brevitas, onnx2torch, onnx, onnxscript",
+    )
     found.add_argument("--slot", type=int, default=0, help=argparse.SUPPRESS)
     return found.parse_args()
 
@@ -292,6 +350,8 @@ def options() -> argparse.Namespace:
 def main() -> None:
     """Train, or write the table of what was trained."""
     asked = options()
+    if asked.brevitas and (asked.seed is None or not {*asked.only} <= BREVITAS.keys()):
+        raise SystemExit(f"--brevitas takes --seed, and --only of {', '.join(BREVITAS)}.")
     if asked.table is not None:
         write([json.loads(line) for line in asked.table.read_text(encoding="utf-8").splitlines()])
         return
@@ -300,7 +360,7 @@ def main() -> None:
         return
     pin(asked.slot, asked.threads)
     for name in asked.only:
-        row = measured(name, asked.seed, asked)
+        row = (by_brevitas if asked.brevitas else measured)(name, asked.seed, asked)
         keep(row, asked.rows)
         print(json.dumps(row))
 
