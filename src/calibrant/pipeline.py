@@ -40,8 +40,8 @@ from calibrant.tuning.unseen import unseen_outputs
 
 __all__ = ["finished", "observe", "quantize"]
 
-#: Latencies are measured until their medians are this near, or for under a second.
-STEADY = 0.02
+#: Latencies are measured until their medians are this near, or for so many seconds.
+STEADY, TIMED = 0.02, 0.2
 
 
 def quantize(
@@ -210,7 +210,7 @@ def _measured(
     findings = replace(findings, quality=quality)
     if latency:
         taken = measure_latency(
-            solution.model, written, probe.first, runtime=runtime, steady=STEADY
+            solution.model, written, probe.first, runtime=runtime, seconds=TIMED, steady=STEADY
         )
         findings = replace(findings, latency=taken)
     return findings
