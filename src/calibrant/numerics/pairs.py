@@ -60,7 +60,7 @@ def pair_sums(q: npt.ArrayLike, axis: int | None, contracted: int) -> npt.NDArra
         >>> pair_sums([[100, 50, 90, -90], [1, 2, 3, 4]], axis=0, contracted=1).tolist()
         [150, 7]
     """
-    array = np.asarray(q, dtype=np.int64)
+    array = np.asarray(q, dtype=np.int32)  # 255 * (127 + 127) is far below its ends
     if axis is None:
         array, axis, contracted = array[None], 0, contracted % array.ndim + 1
     array = np.moveaxis(array, (axis, contracted), (0, -1))  # (out, positions…, in)
@@ -70,13 +70,17 @@ def pair_sums(q: npt.ArrayLike, axis: int | None, contracted: int) -> npt.NDArra
     return worst if np.ndim(q) == array.ndim else worst.reshape(())
 
 
-def _worst(array: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _worst(array: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
     if array.shape[-1] % 2:
         array = np.concatenate([array, np.zeros_like(array[..., :1])], axis=-1)
-    pairs = array.reshape(array.shape[0], -1, 2)  # (out, pairs, 2)
-    up = np.maximum(pairs, 0).sum(axis=2)
-    down = np.minimum(pairs, 0).sum(axis=2)
-    worst: npt.NDArray[np.int64] = np.maximum(up, -down).max(axis=1, initial=0)
+    first, second = array[..., 0::2], array[..., 1::2]  # (out, positions…, pairs)
+    up = np.maximum(first, 0)
+    up += np.maximum(second, 0)
+    down = np.minimum(first, 0)
+    down += np.minimum(second, 0)
+    apart = tuple(range(1, array.ndim))
+    highest, lowest = up.max(axis=apart, initial=0), down.min(axis=apart, initial=0)
+    worst: npt.NDArray[np.int64] = np.maximum(highest, -lowest).astype(np.int64)
     return worst
 
 
@@ -97,7 +101,7 @@ def fit_pairs(
         limit: What two neighbours may add up to [steps], where both meet the largest input.
         inputs: The largest number that each weight is multiplied with, in [0, 255], of a shape that broadcasts.
     """
-    most, factor = limit * LARGEST_INPUT, np.asarray(inputs, dtype=np.int64)
+    most, factor = limit * LARGEST_INPUT, np.asarray(inputs, dtype=np.int32)
     while True:
         sums = pair_sums(round_to(params) * factor, params.axis, contracted)
         if (sums <= most).all():
