@@ -40,7 +40,10 @@ def accuracy() -> str:
     for method in shown:
         row, mark = [], ""
         for found in cases.values():
-            cells = next(r for r in found if r["method"] == method)
+            cells = next((r for r in found if r["method"] == method), None)
+            if cells is None:  # this tool was not run on this case
+                row += ["-", "-"]
+                continue
             row += [cells[_metric(cells)], cells["SQNR dB"]]
             mark = " ¹" if cells.get("") == "measured before" else mark
         rows.append([method + mark, *row])
