@@ -65,6 +65,26 @@ def test_every_algorithm_is_tried_in_every_form() -> None:
     }
 
 
+def test_a_gain_that_more_samples_would_make_clear_is_looked_at_on_twice_as_many() -> None:
+    """16 samples are thought to be enough. A gain of 1 dB is not clear on them where single samples differ by 2.5 dB."""
+    for gain, asks in ((1.0, True), (0.1, False), (-1.0, False), (4.0, False)):
+        asked: list[Question] = []
+
+        def answer(q: Question, gain: float = gain, asked: list[Question] = asked) -> Verdict:
+            asked.append(q)
+            found = scores(20 + gain * (q.option.algorithm == "mse"), noise=0.0)
+            spread = 2.5 * np.resize([1.0, -1.0], (SAMPLES, 1)) * (q.option.algorithm == "mse")
+            error = found.error * 10 ** (spread / 10)
+            found = SampleScores(found.parts, found.signal, error, found.least, found.most)
+            most = SAMPLES if q.beyond else 16
+            return Verdict(first(found, min(q.samples, most)), all=q.samples >= most)
+
+        best = drive(ranges(BASE, [], ["mse"]), answer)
+        beyond = [q for q in asked if q.beyond]
+        assert [q.samples for q in beyond] == ([32, 32] if asks else [])
+        assert (best.algorithm == "mse") is (gain >= 1), gain
+
+
 def test_a_form_that_loses_more_than_an_algorithm_gains_is_not_tried_with_it() -> None:
     for gain, lost, tried in ((0.0, 3.0, False), (5.0, 3.0, True), (2.0, 8.0, False)):
         asked: list[Question] = []

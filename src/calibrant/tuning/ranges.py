@@ -153,11 +153,13 @@ class Trying:
     def answer(self, question: Question) -> Verdict:
         """Return what an option loses on so many samples."""
         made = self.made(question.option)
-        limit = scored_feeds(made.model, made.plan, self.probe)
+        seen = limit = scored_feeds(made.model, made.plan, self.probe)
+        if question.beyond:
+            limit = len(self.probe.small)
         feeds = min(limit, _feeds_of(self.probe, question.samples))
         feeds = max(feeds, 2)
         self._keep_open(made.simulator)
-        self.store.work.whole(made.folds.see(limit))
+        self.store.work.whole(made.folds.see(seen))
         made.folds.close()  # no option is asked for more
         params = made.params(question.option.algorithm)
         if question.option.algorithm not in made.scores and self._is_pointless(made, params):
@@ -165,7 +167,9 @@ class Trying:
         scores = made.scores.setdefault(question.option.algorithm, [])
         new = range(len(scores), feeds)
         self.store.work.whole(sum(self.probe.small[i].size for i in new))
-        for i in new:  # each with the ranges of the other half
+        for (
+            i
+        ) in new:  # each with the ranges of the other half, which holds nothing of what is beyond
             outputs = made.simulator.simulate(made.plan, params[i % 2], [self.probe.feeds[i]])
             scores.append(
                 sample_scores(

@@ -5,12 +5,14 @@ channel, and whether activations are observed behind rounded weights. Options ar
 simpler one stays unless another is clearly better: the difference is taken sample by sample, on samples that the
 ranges do not come from, and has to lie beyond its own noise (`analysis.score`).
 
-An option is judged on few samples first, and on more only as long as they cannot say which is better. Where a form loses
-clearly more than an algorithm gained in the first form, both together are not tried.
+An option is judged on few samples first, and on more only as long as they cannot say which is better. Where the last of them leave
+a gain that twice as many samples would make clear, they are asked for once. Where a form loses clearly more than an algorithm gained
+in the first form, both together are not tried.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -67,10 +69,12 @@ class Question:
     Args:
         option: The option.
         samples: On how many samples, at the least.
+        beyond: So many even where fewer are thought to be enough.
     """
 
     option: RangeOption
     samples: int
+    beyond: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,12 +156,12 @@ def challenge(
 ) -> Strategy[Question, Verdict, RangeOption]:
     """Return the better of two options, the first unless the second is clearly better."""
     costs_more = other.added > best.added or other.channel_scales > best.channel_scales
-    samples = FIRST_SAMPLES
+    samples, beyond = FIRST_SAMPLES, False
     while True:
-        theirs = yield Question(other, samples)
+        theirs = yield Question(other, samples, beyond)
         if theirs.scores is None:
             return best
-        ours = yield Question(best, samples)
+        ours = yield Question(best, samples, beyond)
         if ours.scores is None:
             return other
         found = clearly_better(theirs.scores, ours.scores)
@@ -167,10 +171,19 @@ def challenge(
         sure = found.better and (not costs_more or _gain(found) - found.noise_db >= ADDED_GAIN_DB)
         asked = ADDED_GAIN_DB if costs_more else 0.0
         decided = sure or (found.can_say and _hopeless(found, asked))
+        if last and not beyond and not decided and _is_near(found):
+            samples, beyond = 2 * ours.scores.samples, True
+            continue
         if decided or last:
             said(other, found)
             return other if found.better else best
         samples *= 2
+
+
+def _is_near(found: Comparison) -> bool:
+    """Whether a gain that is not clear would be so on twice as many samples, if it stays what it is."""
+    near = found.can_say and not found.better and not found.worse
+    return near and found.gain_db * math.sqrt(2) > found.noise_db
 
 
 def _worth_it(found: Comparison) -> Comparison:
