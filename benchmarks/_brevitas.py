@@ -16,6 +16,7 @@ import time
 
 import numpy as np
 import torch
+from _moved import moved
 from brevitas.export import export_onnx_qcdq
 from brevitas.graph import quantize as places
 from brevitas.graph.calibrate import bias_correction_mode, calibration_mode
@@ -23,7 +24,7 @@ from brevitas.quant import Int8WeightPerChannelFloat
 from onnx2torch import convert
 from torch.nn import functional
 
-BATCH, SHIFT, HELD, EPOCH_LOOKS = 64, 4, 512, 2
+BATCH, HELD, EPOCH_LOOKS = 64, 512, 2
 #: Share of the budget in which the rate grows.
 WARM = 0.05
 
@@ -76,18 +77,6 @@ def quantized(model: torch.nn.Module, weight_bits: int, activation_bits: int) ->
     return places.layerwise_quantize(model, compute_layer_map=table)
 
 
-def shifted(x: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
-    """Move each image by up to 4 pixels, edges mirrored, and turn half of them left to right."""
-    wide = functional.pad(x, (SHIFT,) * 4, mode="reflect")
-    size, found = x.shape[-1], []
-    for image, (down, right, turn) in zip(
-        wide, generator.integers(0, (2 * SHIFT + 1, 2 * SHIFT + 1, 2), (len(x), 3)), strict=True
-    ):
-        part = image[:, down : down + size, right : right + size]
-        found.append(part.flip(-1) if turn else part)
-    return torch.stack(found)
-
-
 def main() -> None:
     """Calibrate, train, export; print what was done as JSON."""
     a = asked()
@@ -129,7 +118,7 @@ def main() -> None:
         rate = min(1.0, done / WARM) * (1 + math.cos(math.pi * done)) / 2
         for group in optimizer.param_groups:
             group["lr"] = a.lr * rate
-        x = shifted(used[rng.integers(0, len(used), BATCH)], rng)
+        x = moved(used[rng.integers(0, len(used), BATCH)], rng)
         model.eval()  # batch normalization is folded; quantizers learn their scales either way
         loss = loss_of(x)
         optimizer.zero_grad()

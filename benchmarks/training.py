@@ -46,8 +46,6 @@ WIDTHS = {
 BATCH = 64
 #: Images that the module of torch and the deployed file are compared on.
 COMPARED = 1000
-#: Pixels that an image is moved by at most.
-SHIFT = 4
 #: Steps of each network that are timed.
 TURNS = 12
 #: Widths that Brevitas trains here, and a rate for each: with 1e-3, which ours learns with, it loses what calibration had.
@@ -96,18 +94,10 @@ def case_layers(case: Any) -> list[str]:
 
 def shifted(inputs: Any, extras: Any, generator: np.random.Generator) -> tuple[Any, Any]:
     """Move each image by up to 4 pixels, edges mirrored, and turn half of them left to right."""
-    import torch
-    from torch.nn import functional
+    from _moved import moved
 
     (x,) = inputs
-    wide = functional.pad(x, (SHIFT,) * 4, mode="reflect")
-    size, found = x.shape[-1], []
-    for image, (down, right, turn) in zip(
-        wide, generator.integers(0, (2 * SHIFT + 1, 2 * SHIFT + 1, 2), (len(x), 3)), strict=True
-    ):
-        part = image[:, down : down + size, right : right + size]
-        found.append(part.flip(-1) if turn else part)
-    return (torch.stack(found),), extras
+    return (moved(x, generator),), extras
 
 
 def step_ratio(qat: Any, images: np.ndarray, device: str) -> float:
