@@ -15,7 +15,7 @@ from tests.models import NETS, convolution
 from tests.models.rescaled import rescaled
 from tests.road import batches
 
-REMARK = "rescaled, its weights say"
+REMARK = "its weights show that they were rescaled"
 
 
 def rows(found: Report) -> dict[str, float]:

@@ -265,8 +265,9 @@ def _mapped(
         return truth, layers
     more = f" and of {len(tensors) - 1} more" if len(tensors) > 1 else ""
     notes.append(
-        f"The second model has the channels of '{tensors[0]}'{more} rescaled, its weights say. The float model is compared with "
-        "the same channels rescaled, which changes nothing of what it computes; by how much was estimated, and a record says it exactly."
+        f"The second model has other factors on the channels of tensor '{tensors[0]}'{more}: its weights show that they were rescaled. "
+        "The float model is compared with its channels rescaled in the same way, which does not change its outputs. The factors are "
+        "estimates; the record of the quantized model has the exact ones (--record)."
     )
     return rescaled, map_layers(Side(rescaled), other)
 
