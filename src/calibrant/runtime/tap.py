@@ -2,8 +2,9 @@
 
 The tapped tensors are made outputs. Their values land in pages of memory that are used again, two in turn,
 so that one can be read while the other is filled. A batch whose values do not fit a page is run in slices of
-its samples. A single sample that does not fit is run several times, each time with another group of tensors
-exposed: a runtime keeps every exposed tensor until the end of a run.
+its samples. Of a single sample that does not fit, the model is run stretch by stretch (`runtime.stretches`), or, where
+it cannot be cut, several times, each time with another group of tensors exposed: a runtime keeps every exposed tensor
+until the end of a run.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from calibrant.errors import ModelError
 from calibrant.graph.values import values_by_name
 from calibrant.runtime.runtime import Runtime
 from calibrant.runtime.session import infer, open_session
+from calibrant.runtime.stretches import Stretch, stretches
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -33,7 +35,7 @@ __all__ = ["BUFFER_BYTES", "GROUP_BYTES", "Tap", "expose", "with_outputs"]
 #: Bytes of a page that several samples share: few, so that values are read while they are in a cache.
 BUFFER_BYTES = 12 * 2**20
 
-#: Bytes of a page that one sample fills; a sample of more is run in groups of tensors.
+#: Bytes of a page that one sample fills; a sample of more is run in stretches.
 GROUP_BYTES = 64 * 2**20
 
 #: Domain of ONNX's own operators, in both spellings: of these a runtime infers types and shapes.
@@ -132,11 +134,15 @@ class _Group:
     Args:
         tensors: Their names.
         session: A session whose outputs they are.
+        hands_on: Outputs of the session that sessions behind it read, and nobody looks at.
+        read_behind: What sessions behind it read.
         forms: Shapes of the inputs -> forms of the outputs.
     """
 
     tensors: list[str]
     session: ort.InferenceSession
+    hands_on: tuple[str, ...] = ()
+    read_behind: frozenset[str] = frozenset()
     forms: dict[tuple[tuple[int, ...], ...], list[_Form]] = field(default_factory=dict)
 
 
@@ -144,7 +150,7 @@ class Tap:
     """Hands out the values of some tensors of a model, batch by batch."""
 
     def __init__(self, model: ir.Model, tensors: Sequence[str], *, runtime: Runtime) -> None:
-        """Expose the tensors, in groups where one sample of all of them is too much.
+        """Expose the tensors, in stretches where one sample of all of them is too much.
 
         Args:
             model: A prepared model; it is not changed.
@@ -191,11 +197,19 @@ class Tap:
             rows = batch.size if batch.whole else self._rows(batch.size - start)
             part = batch.part(start, start + rows)
             measured: dict[str, float] = {}
+            between: dict[str, Array] = {}
             for group in self._groups:
                 names = [i.name for i in group.session.get_inputs()]
-                feeds = {n: np.asarray(part.feeds[n], order="C") for n in names}
+                feeds = {
+                    n: np.asarray(between[n] if n in between else part.feeds[n], order="C")
+                    for n in names
+                }
                 page, arrays = self._execute(group, feeds, rows)
-                values = dict(zip(group.tensors, arrays, strict=True))
+                looked_at = len(group.tensors)
+                values = dict(zip(group.tensors, arrays[:looked_at], strict=True))
+                between |= {t: np.array(x) for t, x in values.items() if t in group.read_behind}
+                between |= dict(zip(group.hands_on, arrays[looked_at:], strict=True))
+                between = {t: x for t, x in between.items() if t in group.read_behind}
                 page.busy = use(values, batch, start, rows)
                 measured |= {t: x.nbytes / rows for t, x in values.items()}
             if not self._has_run:
@@ -215,16 +229,25 @@ class Tap:
         return math.ceil(left / max(1, parts))
 
     def _open(self) -> list[_Group]:
+        grouped = self._grouped()
+        if len(grouped) > 1 and self._sample_bytes is not None:
+            found = stretches(self._model, self._sample_bytes, GROUP_BYTES)
+            if found is not None:
+                return self._stretches(found)
         return [
-            _Group(
-                names,
-                open_session(
-                    expose(self._model, names),
-                    runtime=self._runtime,
-                ),
-            )
-            for names in self._grouped()
+            _Group(names, open_session(expose(self._model, names), runtime=self._runtime))
+            for names in grouped
         ]
+
+    def _stretches(self, found: Sequence[Stretch]) -> list[_Group]:
+        groups = []
+        for i, stretch in enumerate(found):
+            behind = (v.name or "" for s in found[i + 1 :] for v in s.model.graph.inputs)
+            read_behind = frozenset(behind)
+            names = (*stretch.tensors, *stretch.hands_on)
+            session = open_session(with_outputs(stretch.model, names), runtime=self._runtime)
+            groups.append(_Group([*stretch.tensors], session, stretch.hands_on, read_behind))
+        return groups
 
     def _grouped(self) -> list[list[str]]:
         """Tensors that are exposed together: all of them, unless a single sample is too large."""
@@ -246,19 +269,22 @@ class Tap:
         """Run one group, into a page where the shapes of the outputs are known or inferred."""
         page = next(self._pages)
         page.wait()
+        names = [*group.tensors, *group.hands_on]
         key = tuple(x.shape for x in feeds.values())
         forms = group.forms.get(key)
         expected = forms
-        if expected is None and self._inferred is not None:
+        if expected is None and self._inferred is not None and not group.hands_on:
             expected = [self._inferred[t].of(rows) for t in group.tensors]
         if expected is not None and self._has_fixed_shapes:
-            arrays = page.lay_out(expected)
-            if _run_into(group.session, feeds, group.tensors, arrays):
+            looked_at = len(group.tensors)
+            arrays = page.lay_out(expected[:looked_at])
+            arrays += [np.empty(shape, dtype) for dtype, shape in expected[looked_at:]]
+            if _run_into(group.session, feeds, names, arrays):
                 group.forms[key] = expected
                 return page, arrays
             if forms is not None:
                 self._has_fixed_shapes = False  # they depend on the data
-        arrays = infer(group.session, group.tensors, feeds)
+        arrays = infer(group.session, names, feeds)
         group.forms[key] = [(x.dtype, x.shape) for x in arrays]
         return page, arrays
 
