@@ -40,8 +40,8 @@ from calibrant.tuning.unseen import unseen_outputs
 
 __all__ = ["finished", "observe", "quantize"]
 
-#: Latencies are measured until their medians are this near, or for so many seconds.
-STEADY, TIMED = 0.02, 0.2
+#: Latencies are measured until their medians are this near, or for so many seconds, and in so many runs at the least.
+STEADY, TIMED, RUNS = 0.02, 0.1, 3
 
 
 def quantize(
@@ -210,7 +210,13 @@ def _measured(
     findings = replace(findings, quality=quality)
     if latency:
         taken = measure_latency(
-            solution.model, written, probe.first, runtime=runtime, seconds=TIMED, steady=STEADY
+            solution.model,
+            written,
+            probe.first,
+            runtime=runtime,
+            seconds=TIMED,
+            least_runs=RUNS,
+            steady=STEADY,
         )
         findings = replace(findings, latency=taken)
     return findings

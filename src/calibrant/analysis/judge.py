@@ -225,7 +225,8 @@ def _varies(value: ir.Value) -> bool:
 def _known(probe: Probe, names: list[str], sizes: list[int]) -> Outputs | None:
     """Return what the float model answered to the first samples, or None where its rows are no samples."""
     found: Outputs = []
-    for batch, size, outputs in zip(probe.small, sizes, probe.reference, strict=False):
+    reference = probe.reference[: len(sizes)]
+    for batch, size, outputs in zip(probe.small, sizes, reference, strict=False):
         if not all(n in outputs for n in names):
             return None
         if size < batch.size:

@@ -7,14 +7,15 @@ however much calibration data there is.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.analysis.answers import Answers, FloatAnswers
 from calibrant.data.batch import Batch
 from calibrant.errors import DataError, ModelError
 from calibrant.graph.bodies import bodies, dependencies
@@ -25,11 +26,7 @@ from calibrant.recipe import Recipe
 from calibrant.runtime.inputs import takes_one_sample
 from calibrant.runtime.measure import compare, run
 from calibrant.runtime.runtime import CPU, Runtime
-from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import expose
-
-if TYPE_CHECKING:
-    import onnxruntime as ort
 
 __all__ = [
     "Probe",
@@ -80,9 +77,14 @@ class Probe:
     batches: list[Batch]
     small: list[Batch]
     free: bool
-    reference: list[dict[str, Array]]
+    reference: Sequence[Mapping[str, Array]]
     scored: tuple[str, ...]
-    scored_reference: list[dict[str, Array]]
+    scored_reference: Sequence[Mapping[str, Array]]
+
+    @property
+    def parts_reference(self) -> Sequence[Mapping[str, Array]]:
+        """Answers that the parts of outputs are found from: the same few, whoever asks."""
+        return self.first_samples(QUALITY_SAMPLES).scored_reference
 
     @property
     def samples(self) -> int:
@@ -123,8 +125,8 @@ class Probe:
             self,
             batches=[self.small[i] for i in taken],
             small=[self.small[i] for i in taken],
-            reference=[self.reference[i] for i in taken],
-            scored_reference=[self.scored_reference[i] for i in taken],
+            reference=_only(self.reference, taken),
+            scored_reference=_only(self.scored_reference, taken),
         )
 
     def first_samples(self, samples: int) -> Probe:
@@ -143,16 +145,27 @@ class Probe:
         return self.only(range(0, len(self.small), step))
 
 
+def _only(
+    answers: Sequence[Mapping[str, Array]], places: Sequence[int]
+) -> Sequence[Mapping[str, Array]]:
+    return answers.only(places) if isinstance(answers, Answers) else [answers[i] for i in places]
+
+
 def take_probe(
-    model: ir.Model, stream: Iterator[Batch], samples: int, runtime: Runtime = CPU
+    model: ir.Model,
+    stream: Iterator[Batch],
+    samples: int,
+    runtime: Runtime = CPU,
+    ran: Callable[[int], None] = lambda _: None,
 ) -> Probe:
-    """Take the first samples, run the float model on them, and keep both.
+    """Take the first samples, run the float model on the first of them, and keep both; it is run on others when asked.
 
     Args:
         model: The prepared float model.
         stream: Calibration data; no more of it is read than the probe takes.
         samples: How many samples to take, if the limits on bytes allow so many.
         runtime: Where it runs.
+        ran: Told how many samples the model was run on, now and later.
 
     Raises:
         DataError: There is no data, or an output holds NaN.
@@ -176,46 +189,37 @@ def take_probe(
     if not outputs and not scored:
         raise ModelError("The model has no output that is a tensor computed from its inputs.")
     wanted = list(dict.fromkeys([*outputs, *scored]))
-    session = open_session(expose(model, wanted), runtime=runtime)
+    source = FloatAnswers(expose(model, wanted), outputs, runtime, ran)
     free = rows_are_free(model) and not any(b.whole for b in batches)
     try:
-        small, values = _answers(session, wanted, outputs, _slices(batches, samples, free=free))
+        small = _start(source, [*_slices(batches, samples, free=free)])
     except ModelError:
         if not free:
             raise
         free = False  # somewhere inside, the model insists on its batch size
-        small, values = _answers(session, wanted, outputs, _slices(batches, samples, free=free))
-    return Probe(
-        batches,
-        small,
-        free,
-        [{n: v[n] for n in outputs} for v in values],
-        scored,
-        [{n: v[n] for n in scored} for v in values],
-    )
+        small = _start(source, [*_slices(batches, samples, free=free)])
+    answers = (Answers(source, range(len(small)), names) for names in (outputs, scored))
+    return Probe(batches, small, free, next(answers), scored, next(answers))
 
 
-def _answers(
-    session: ort.InferenceSession,
-    wanted: list[str],
-    outputs: list[str],
-    batches: Iterable[Batch],
-) -> tuple[list[Batch], list[dict[str, Array]]]:
-    """Return batches, as many as the bytes allow, and what the model answers to each."""
-    used = [i.name for i in session.get_inputs()]
-    done: list[Batch] = []
-    values: list[dict[str, Array]] = []
-    size = 0
-    for batch in batches:
-        results = infer(session, wanted, {n: batch.feeds[n] for n in used})
-        found = dict(zip(wanted, results, strict=True))
-        _check_finite({n: found[n] for n in outputs}, batch)
-        done.append(batch)
-        values.append(found)
-        size += sum(np.asarray(x).nbytes for x in results)
-        if size > PROBE_BYTES and len(values) >= 2:
-            break
-    return done, values
+def _start(source: FloatAnswers, feeds: list[Batch]) -> list[Batch]:
+    """Let the model answer the first feeds, and one of each size; return as many feeds as the bytes allow.
+
+    The others are answered when somebody asks.
+    """
+    source.feeds = feeds
+    found = source.asked([0])[0]
+    each = sum(np.asarray(x).nbytes for x in found.values()) / max(1, feeds[0].size)
+    sizes = itertools.accumulate(b.size for b in feeds)
+    few = sum(total * each <= PROBE_BYTES for total in sizes)
+    source.feeds = feeds = feeds[: max(2, few + 1)]
+    samples = itertools.accumulate((b.size for b in feeds[:-1]), initial=0)
+    first = [i for i, before in enumerate(samples) if before < QUALITY_SAMPLES]
+    known: dict[int, int] = {}
+    for i, batch in enumerate(feeds):
+        known.setdefault(batch.size, i)
+    source.asked(sorted({*first, *known.values()}))
+    return feeds
 
 
 def samples_for(recipe: Recipe, plan: Plan) -> int:
@@ -328,13 +332,6 @@ def _slices(batches: list[Batch], samples: int, *, free: bool) -> Iterator[Batch
             part = batch.part(start, min(end, start + left))
             yield part
             left -= part.size
-
-
-def _check_finite(outputs: Mapping[str, Array], batch: Batch) -> None:
-    for name, value in outputs.items():
-        x = np.asarray(value)
-        if x.dtype.kind == "f" and np.isnan(x).any():
-            raise DataError(f"The float model's tensor '{name}' holds NaN for {batch}.")
 
 
 def rows_are_free(model: ir.Model) -> bool:

@@ -11,7 +11,7 @@ from calibrant.analysis.collapse import part_qualities
 from calibrant.analysis.parts import parts_of
 from calibrant.analysis.probe import Probe
 from calibrant.findings import QualityFindings
-from calibrant.runtime.measure import OutputQuality, Outputs, compare, run
+from calibrant.runtime.measure import OutputQuality, Outputs, Answered, compare, run
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.saturation import kernels_are_exact, saturation
 from calibrant.runtime.session import in_one_piece
@@ -68,7 +68,7 @@ def quality_of(
 
 
 def _by_part(
-    deploy: ir.Model, probe: Probe, reference: Outputs, outputs: Outputs
+    deploy: ir.Model, probe: Probe, reference: Answered, outputs: Outputs
 ) -> list[OutputQuality]:
     found = compare(reference, outputs)
     parts = {q.name: parts_of(deploy, q.name, [r[q.name] for r in reference]) for q in found}

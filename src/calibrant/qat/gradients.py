@@ -92,7 +92,7 @@ class Measurement:
         if precision == "float16":
             reading = HalfAlone(model)
         parts = {
-            n: parts_of(model, n, [r[n] for r in probe.scored_reference]) for n in probe.scored
+            n: parts_of(model, n, [r[n] for r in probe.parts_reference]) for n in probe.scored
         }
         return cls(precision, model, reading, parts)
 

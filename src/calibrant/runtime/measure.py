@@ -27,6 +27,9 @@ __all__ = ["Latency", "OutputQuality", "compare", "mean_sqnr_db", "measure_laten
 Array = npt.NDArray[Any]
 Outputs = list[dict[str, Array]]
 
+#: The same, to be read, however it is kept.
+Answered = Sequence[Mapping[str, Array]]
+
 #: Quantile of the normal distribution at 99 %.
 _SIGN = 2.33
 
@@ -84,7 +87,7 @@ def run(
     return outputs
 
 
-def compare(reference: Outputs, outputs: Outputs) -> list[OutputQuality]:
+def compare(reference: Answered, outputs: Answered) -> list[OutputQuality]:
     """Compare the floating point outputs of two models, in the order of the first.
 
     Left out are outputs of other types (labels, indices), and outputs whose shape depends on the data and
@@ -100,7 +103,7 @@ def compare(reference: Outputs, outputs: Outputs) -> list[OutputQuality]:
     return [_quality(name, reference, outputs) for name in names]
 
 
-def _quality(name: str, reference: Outputs, outputs: Outputs) -> OutputQuality:
+def _quality(name: str, reference: Answered, outputs: Answered) -> OutputQuality:
     power = error = dot = power_b = largest = 0.0
     agree = rows = 0
     pairs = [(r[name], o[name]) for r, o in zip(reference, outputs, strict=True)]
@@ -201,9 +204,12 @@ def measure_latency(
     """
     sessions = [open_session(m, runtime=runtime, spinning=True) for m in (float_model, quantized)]
     inputs = {i.name: feed[i.name] for i in sessions[0].get_inputs()}
-    for session in sessions:
+    for session in sessions:  # the first runs are slower
+        end = time.perf_counter() + seconds / 2
         for _ in range(3):
             session.run(None, inputs)
+            if time.perf_counter() > end:
+                break
     times: list[list[float]] = [[], []]
     end = time.perf_counter() + seconds
     while len(times[0]) < least_runs or (

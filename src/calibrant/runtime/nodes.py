@@ -17,7 +17,7 @@ import onnx_ir as ir
 from calibrant.graph.values import values_by_name
 from calibrant.numerics.finite import finite_pairs
 from calibrant.numerics.metrics import chebyshev, cosine, mae, mse
-from calibrant.runtime.measure import Outputs
+from calibrant.runtime.measure import Answered
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import expose
@@ -112,7 +112,7 @@ def _values(
 
 
 def output_distances(
-    reference: Outputs, outputs: Outputs, sizes: Sequence[int]
+    reference: Answered, outputs: Answered, sizes: Sequence[int]
 ) -> list[OutputDistance]:
     """Compare the floating point outputs of two models sample by sample.
 

@@ -29,7 +29,7 @@ import onnx
 import onnx_ir as ir
 from onnx import parser
 
-from calibrant.runtime.measure import OutputQuality, Outputs, compare, run
+from calibrant.runtime.measure import OutputQuality, Answered, compare, run
 from calibrant.runtime.runtime import CPU, Runtime
 
 __all__ = ["Saturation", "kernels_are_exact", "kernels_saturate", "saturation", "saturation_note"]
@@ -109,7 +109,7 @@ def kernels_are_exact(runtime: Runtime = CPU) -> bool:
 def saturation(
     model: ir.Model | bytes,
     feeds: Sequence[Mapping[str, Array]],
-    reference: Outputs,
+    reference: Answered,
     exact: Sequence[OutputQuality],
     *,
     samples: int,

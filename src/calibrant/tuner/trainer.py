@@ -288,7 +288,7 @@ class Trainer:
         )
         probe = take_probe(calibrated.model, iter(data), len(judges), runtime)
         parts = {
-            n: parts_of(calibrated.model, n, [r[n] for r in probe.scored_reference])
+            n: parts_of(calibrated.model, n, [r[n] for r in probe.parts_reference])
             for n in probe.scored
         }
         sizes = [b.size for b in probe.small]

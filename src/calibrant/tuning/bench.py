@@ -177,7 +177,7 @@ class Bench:
         if probe not in self._parts:
             model = self._store.prepared(recipe).model
             self._parts[probe] = {
-                n: parts_of(model, n, [r[n] for r in probe.scored_reference]) for n in probe.scored
+                n: parts_of(model, n, [r[n] for r in probe.parts_reference]) for n in probe.scored
             }
         return self._parts[probe]
 

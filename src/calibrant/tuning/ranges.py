@@ -167,13 +167,13 @@ class Trying:
         scores = made.scores.setdefault(question.option.algorithm, [])
         new = range(len(scores), feeds)
         self.store.work.whole(sum(self.probe.small[i].size for i in new))
-        for (
-            i
-        ) in new:  # each with the ranges of the other half, which holds nothing of what is beyond
+        answers = self.probe.scored_reference[len(scores) : feeds]
+        # each with the ranges of the other half, which holds nothing of what is beyond
+        for i, reference in zip(new, answers, strict=True):
             outputs = made.simulator.simulate(made.plan, params[i % 2], [self.probe.feeds[i]])
             scores.append(
                 sample_scores(
-                    [self.probe.scored_reference[i]],
+                    [reference],
                     outputs,
                     self.parts(),
                     sizes=[self.probe.small[i].size],
@@ -199,7 +199,7 @@ class Trying:
         if self._parts is None:
             model = self.forms[0].model
             self._parts = {
-                n: parts_of(model, n, [r[n] for r in self.probe.scored_reference])
+                n: parts_of(model, n, [r[n] for r in self.probe.parts_reference])
                 for n in self.probe.scored
             }
         return self._parts

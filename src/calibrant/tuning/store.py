@@ -186,8 +186,9 @@ class Store:
         """Take the first samples, and what a float model answers to them."""
         key = model, samples, count
         if key not in self._probes:
-            self._probes[key] = take_probe(model, samples.first(), count, self.runtime)
-            self.work.whole(self._probes[key].samples)
+            self._probes[key] = take_probe(
+                model, samples.first(), count, self.runtime, self.work.whole
+            )
         return self._probes[key]
 
     def statistics(

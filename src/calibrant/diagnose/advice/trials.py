@@ -196,7 +196,7 @@ class Trials:
     def parts(self, model: ir.Model) -> dict[str, tuple[Part, ...]]:
         """Return the parts that outputs are compared by."""
         if self._parts is None:
-            reference = self.probe.scored_reference
+            reference = self.probe.parts_reference
             self._parts = {
                 n: parts_of(model, n, [r[n] for r in reference]) for n in self.probe.scored
             }
