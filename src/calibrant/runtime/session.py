@@ -101,8 +101,11 @@ def open_session(
     providers = _providers(runtime.provider, ort.get_available_providers())
     lent = lend(_whole(model)) if isinstance(model, ir.Model) else None
     with _source(lent.model if lent is not None else model) as source:
-        if lent is not None:
+        if lent is not None and lent.weights:
             lent.give(options)
+            if not spinning and not (integers and _has_quantizers(lent.model)):
+                # float kernels are as fast without weights in an order of their own, which are a second copy
+                options.add_session_config_entry("session.disable_prepacking", "1")
         try:
             session = ort.InferenceSession(source, options, providers=providers)
         except Exception as e:
@@ -116,6 +119,10 @@ def open_session(
     if large or (lent is not None and lent.weights):
         give_back()
     return session
+
+
+def _has_quantizers(model: ir.Model) -> bool:
+    return any(node.op_type == "DequantizeLinear" for node in model.graph)
 
 
 def _whole(model: ir.Model) -> ir.Model:

@@ -5,8 +5,9 @@ channel, and whether activations are observed behind rounded weights. Options ar
 simpler one stays unless another is clearly better: the difference is taken sample by sample, on samples that the
 ranges do not come from, and has to lie beyond its own noise (`analysis.score`).
 
-An option is judged on few samples first, and on more only as long as they cannot say which is better. Where the last of them leave
-a gain that twice as many samples would make clear, they are asked for once. Where a form loses clearly more than an algorithm gained
+An option is judged on few samples first, and on more only as long as they cannot say which is better and the gain may be worth a
+word (`TOLERATED_DB`). Where the last of them leave such a gain, and twice as many samples would make it clear, they are asked for
+once. Where a form loses clearly more than an algorithm gained
 in the first form, both together are not tried.
 """
 
@@ -17,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from calibrant.analysis.score import Comparison, SampleScores, clearly_better
+from calibrant.analysis.score import TOLERATED_DB, Comparison, SampleScores, clearly_better
 from calibrant.tuning.driver import Strategy
 
 __all__ = [
@@ -167,9 +168,9 @@ def challenge(
         found = clearly_better(theirs.scores, ours.scores)
         if costs_more and found.better:
             found = _worth_it(found)
-        last = theirs.all and ours.all
+        last = beyond or (theirs.all and ours.all)
         sure = found.better and (not costs_more or _gain(found) - found.noise_db >= ADDED_GAIN_DB)
-        asked = ADDED_GAIN_DB if costs_more else 0.0
+        asked = ADDED_GAIN_DB if costs_more else TOLERATED_DB
         decided = sure or (found.can_say and _hopeless(found, asked))
         if last and not beyond and not decided and _is_near(found):
             samples, beyond = 2 * ours.scores.samples, True
@@ -181,9 +182,9 @@ def challenge(
 
 
 def _is_near(found: Comparison) -> bool:
-    """Whether a gain that is not clear would be so on twice as many samples, if it stays what it is."""
+    """Whether a gain worth a word that is not clear would be so on twice as many samples, if it stays what it is."""
     near = found.can_say and not found.better and not found.worse
-    return near and found.gain_db * math.sqrt(2) > found.noise_db
+    return near and _gain(found) >= TOLERATED_DB and found.gain_db * math.sqrt(2) > found.noise_db
 
 
 def _worth_it(found: Comparison) -> Comparison:
