@@ -50,8 +50,12 @@ class FloatAnswers:
         self._known: dict[int, dict[str, Array]] = {}
         self.feeds: Sequence[Batch] = ()
 
-    def asked(self, feeds: Sequence[int]) -> list[dict[str, Array]]:
+    def asked(self, feeds: Sequence[int], *, more: bool = False) -> list[dict[str, Array]]:
         """Return the answers to some feeds, by their indices.
+
+        Args:
+            feeds: The indices.
+            more: Others are asked for at once, and the model stays open.
 
         Raises:
             DataError: An answer holds NaN.
@@ -60,7 +64,7 @@ class FloatAnswers:
         for i in feeds:
             if i not in self._known:
                 self._known[i] = self._run(self.feeds[i])
-        if not self._light:
+        if not (self._light or more):
             self._session = None
         return [self._known[i] for i in feeds]
 

@@ -101,6 +101,10 @@ class Probe:
         """Inputs of the first sample alone, where batches can be cut; otherwise of the first small batch."""
         return (self.small[0].part(0, 1) if self.free else self.small[0]).feeds
 
+    def answer(self) -> None:
+        """Let the float model answer all feeds at once, where they will be asked for one by one."""
+        list(self.scored_reference)
+
     def one_by_one(self, count: int) -> tuple[list[Mapping[str, Array]], list[int]]:
         """Return the first samples, one a feed where batches can be cut, and the samples of each feed."""
         feeds: list[Mapping[str, Array]] = []
@@ -208,7 +212,7 @@ def _start(source: FloatAnswers, feeds: list[Batch]) -> list[Batch]:
     The others are answered when somebody asks.
     """
     source.feeds = feeds
-    found = source.asked([0])[0]
+    found = source.asked([0], more=True)[0]
     each = sum(np.asarray(x).nbytes for x in found.values()) / max(1, feeds[0].size)
     sizes = itertools.accumulate(b.size for b in feeds)
     few = sum(total * each <= PROBE_BYTES for total in sizes)

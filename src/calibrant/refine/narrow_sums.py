@@ -33,7 +33,7 @@ from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.runtime.observe import channel_tops
 from calibrant.runtime.runtime import CPU, Runtime
 
-__all__ = ["fit_narrow_sums"]
+__all__ = ["fit_narrow_sums", "inputs_looked_at"]
 
 #: Samples that were not seen may go beyond the largest value of those that were by so much.
 MARGIN = 1.1
@@ -80,6 +80,16 @@ def fit_narrow_sums(
             fitted[w.layer] = after
             changed.append(w.layer)
     return replace(params, layers=fitted), tuple(changed)
+
+
+def inputs_looked_at(model: ir.Model, plan: Plan) -> dict[str, int]:
+    """Return the tensors whose channels `fit_narrow_sums` may ask for, and their channel axes."""
+    found = {}
+    for w in plan.weights:
+        d = plan.at((w.layer, 1 - w.input_index))
+        if d is not None and w.input_index == 1 and d.spec.axis is None:
+            found[d.tensor] = _channel_axis(node_named(model.graph, w.layer))
+    return found
 
 
 def _reachable(

@@ -22,7 +22,7 @@ from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import Tap, expose
 from calibrant.stats import Accumulator, TensorStats
 
-__all__ = ["Observer", "channel_magnitudes", "channel_tops", "observe"]
+__all__ = ["Ends", "Observer", "channel_magnitudes", "channel_tops", "observe"]
 
 Progress = Callable[[int], None]
 Array = npt.NDArray[Any]
@@ -85,16 +85,25 @@ class Observer:
         self._outputs = _Outputs(model, runtime)
 
     def see(
-        self, batches: Iterable[Batch], progress: Progress | None = None
+        self,
+        batches: Iterable[Batch],
+        progress: Progress | None = None,
+        ends: Ends | None = None,
     ) -> dict[str, TensorStats]:
-        """Return the statistics of each tensor for these batches alone; errors are those of `observe`."""
+        """Return the statistics of each tensor for these batches alone; errors are those of `observe`.
+
+        Args:
+            batches: The data.
+            progress: Called with the number of samples after each batch.
+            ends: Told the values of each tensor, too.
+        """
         accumulators = {
             t: Accumulator(by_channel=self._axes.get(t, ()), exact=self._exact)
             for t in self._tensors
         }
         samples = 0
         with ThreadPoolExecutor(1, thread_name_prefix="calibrant-count") as pool:
-            counting = _Counting(accumulators, pool, self._outputs)
+            counting = _Counting(accumulators, pool, self._outputs, ends)
             inputs_counted: Future[None] | None = None
             for batch in batches:
                 if inputs_counted is not None:
@@ -136,9 +145,8 @@ def channel_magnitudes(
     Returns:
         Tensor -> (channels,).
     """
-    return _by_channel(
-        model, axes, batches, runtime, lambda x, of: np.maximum(x.max(of), -x.min(of))
-    )
+    found = _ends_of(model, axes, batches, runtime)
+    return {t: found.magnitudes(t, axis) for t, axis in axes.items()}
 
 
 def channel_tops(
@@ -149,27 +157,20 @@ def channel_tops(
     runtime: Runtime = CPU,
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Return max x of each channel of some tensors; arguments and result are those of `channel_magnitudes`."""
-    return _by_channel(model, axes, batches, runtime, lambda x, of: x.max(of))
+    found = _ends_of(model, axes, batches, runtime)
+    return {t: found.tops(t, axis) for t, axis in axes.items()}
 
 
-def _by_channel(
-    model: ir.Model,
-    axes: Mapping[str, int],
-    batches: Iterable[Batch],
-    runtime: Runtime,
-    measure: Callable[[Array, tuple[int, ...]], Array],
-) -> dict[str, npt.NDArray[np.float64]]:
-    """Return the largest of a measure of each channel: tensor -> (channels,)."""
+def _ends_of(
+    model: ir.Model, axes: Mapping[str, int], batches: Iterable[Batch], runtime: Runtime
+) -> Ends:
     inputs = {v.name or "" for v in model.graph.inputs}
     computed = [t for t in axes if t not in inputs]
-    found: dict[str, npt.NDArray[np.float64]] = {}
+    found = Ends([*axes.items()])
 
     def look(values: Mapping[str, Array], *_: object) -> _Seen:
         for t in values:
-            x = finite_or_zero(values[t])
-            others = tuple(i for i in range(x.ndim) if i != axes[t] % x.ndim)
-            largest = np.asarray(measure(x, others), dtype=np.float64)
-            found[t] = np.maximum(found[t], largest) if t in found else largest
+            found.add(t, values[t])
         return _Seen()
 
     tap = Tap(model, computed, runtime=runtime) if computed else None
@@ -178,6 +179,48 @@ def _by_channel(
         if tap is not None:
             tap.run(batch, look)
     return found
+
+
+class Ends:
+    """The least and the largest value of each channel of some tensors, values that are not finite taken as 0.
+
+    Args:
+        wanted: Tensors, each with its channel axis; negative counts from the end. One tensor may have several.
+    """
+
+    def __init__(self, wanted: Iterable[tuple[str, int]]) -> None:
+        """Nothing is seen yet."""
+        self._axes: dict[str, list[int]] = {}
+        for tensor, axis in dict.fromkeys(wanted):
+            self._axes.setdefault(tensor, []).append(axis)
+        self._found: dict[tuple[str, int], tuple[Array, Array]] = {}
+
+    def add(self, tensor: str, x: Array) -> None:
+        """Look at values of a tensor."""
+        axes = self._axes.get(tensor)
+        if axes is None:
+            return
+        x = finite_or_zero(x)
+        for axis in axes:
+            others = tuple(i for i in range(x.ndim) if i != axis % x.ndim)
+            low, high = x.min(others), x.max(others)
+            before = self._found.get((tensor, axis))
+            if before is not None:
+                low, high = np.minimum(low, before[0]), np.maximum(high, before[1])
+            self._found[tensor, axis] = low, high
+
+    def holds(self, tensor: str, axis: int) -> bool:
+        """Whether channels of a tensor were seen."""
+        return (tensor, axis) in self._found
+
+    def tops(self, tensor: str, axis: int) -> npt.NDArray[np.float64]:
+        """Return the largest value of each channel (channels,)."""
+        return np.asarray(self._found[tensor, axis][1], dtype=np.float64)
+
+    def magnitudes(self, tensor: str, axis: int) -> npt.NDArray[np.float64]:
+        """Return the largest magnitude of each channel (channels,)."""
+        low, high = self._found[tensor, axis]
+        return np.asarray(np.maximum(high, -low), dtype=np.float64)
 
 
 class _Seen:
@@ -195,7 +238,9 @@ class _Counting:
         accumulators: Mapping[str, Accumulator],
         pool: ThreadPoolExecutor,
         outputs: _Outputs,
+        ends: Ends | None = None,
     ) -> None:
+        self._ends = ends
         self._accumulators = accumulators
         self._pool = pool
         self._outputs = outputs
@@ -212,6 +257,8 @@ class _Counting:
             if bad is not None:
                 row = first + bad * size // x.size  # samples lie one behind the other
                 self._outputs.check(batch, tensor, x.reshape(-1)[bad], row)
+            if self._ends is not None:
+                self._ends.add(tensor, x)
 
 
 class _Outputs:

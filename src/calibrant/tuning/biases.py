@@ -16,7 +16,7 @@ from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
 from calibrant.recipe import Note, Recipe
 from calibrant.refine.bias_by_rule import RuleCorrection, correct_by_rule
-from calibrant.refine.bias_correction import Correction, correct_bias
+from calibrant.refine.bias_correction import Correction, correct_bias, corrected_layers
 from calibrant.refine.local_bias import (
     LocalErrors,
     Twins,
@@ -215,9 +215,17 @@ class _Trying:
             return self.params, ()
         if way == "walked":
             even = self.probe.only(range(0, len(self.probe.small), 2))
-            self.store.work.whole(2 * even.samples)
+            seen = self._errors[0].errors if 0 in self._errors else {}
+            known = {n: e.means for n, e in seen.items() if e.means is not None}
+            seen_all = corrected_layers(self.model, self.plan) <= known.keys()
+            self.store.work.whole((1 if seen_all else 2) * even.samples)
             params, report = correct_bias(
-                self.model, self.plan, self.params, even.feeds, runtime=self.store.runtime
+                self.model,
+                self.plan,
+                self.params,
+                even.feeds,
+                runtime=self.store.runtime,
+                known=known,
             )
             return params, tuple(report)
         return correct_by_local_errors(self.model, self.params, self._local(0))

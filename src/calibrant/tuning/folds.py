@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from calibrant.analysis.probe import Probe
 from calibrant.runtime.heap import give_back
-from calibrant.runtime.observe import Observer
+from calibrant.runtime.observe import Ends, Observer
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.stats import TensorStats
 
@@ -36,6 +36,7 @@ class Folds:
         base: What is seen of the same model for another plan: its tensors are not looked at again, unless channels
             of them are asked for that it does not have.
         feeds: How many feeds of the probe were seen, from the first on.
+        ends: Told the values, where feeds are looked at for the first time.
     """
 
     model: ir.Model
@@ -46,6 +47,7 @@ class Folds:
     runtime: Runtime = CPU
     base: Folds | None = None
     feeds: int = 0
+    ends: Ends | None = None
     _halves: dict[int, Seen] = field(default_factory=dict)
     _observer: Observer | None = None
 
@@ -54,6 +56,7 @@ class Folds:
         ran = self.base.see(feeds) if self.base is not None else 0
         new = range(self.feeds, min(feeds, len(self.probe.small)))
         own = self._own
+        ends = self.ends if self.feeds == 0 else None
         for half in (0, 1):
             batches = [self.probe.small[i] for i in new if i % 2 == half]
             if batches and own:
@@ -66,7 +69,8 @@ class Folds:
                         exact=self.exact,
                         runtime=self.runtime,
                     )
-                self._halves[half] = merged(self._halves.get(half), self._observer.see(batches))
+                seen = self._observer.see(batches, ends=ends)
+                self._halves[half] = merged(self._halves.get(half), seen)
         self.feeds = max(self.feeds, feeds)
         return ran
 
@@ -98,6 +102,15 @@ class Folds:
             t in self.tensors and set(axes.get(t, ())) <= set(self.axes.get(t, ()))
             for t in tensors
         )
+
+    def ends_of(self, tensor: str, axis: int) -> Ends | None:
+        """Return what was seen of the channels of a tensor, here or for the base; None where nothing was."""
+        folds: Folds | None = self
+        while folds is not None:
+            if folds.ends is not None and folds.ends.holds(tensor, axis):
+                return folds.ends
+            folds = folds.base
+        return None
 
     def apart_from(self, feed: int) -> Seen:
         """Return what was seen of the half that a feed does not belong to."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,9 @@ from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.tuning.extent import values_a_sample
 
 __all__ = ["Form", "balance_as_asked", "forms"]
+
+#: Largest magnitude of each channel (channels,).
+Magnitudes = npt.NDArray[np.float64]
 
 #: A layer's input is balanced where its largest channel is so many times the median one.
 UNEVEN = 8.0
@@ -60,9 +63,24 @@ class Form:
 
 
 def forms(
-    model: ir.Model, plan: Plan, recipe: Recipe, probe: Probe, runtime: Runtime = CPU
+    model: ir.Model,
+    plan: Plan,
+    recipe: Recipe,
+    probe: Probe,
+    runtime: Runtime = CPU,
+    seen: Callable[[Mapping[str, int]], Mapping[str, Magnitudes]] = lambda _: {},
 ) -> list[Form]:
-    """The plain model, the equalised one, and the equalised one with balanced layers."""
+    """Return the plain model, the equalised one, and the equalised one with balanced layers.
+
+    Args:
+        model: The plain model.
+        plan: Where quantizers stand in it.
+        recipe: What is wanted.
+        probe: Samples that tell how large channels are.
+        runtime: Where the model runs.
+        seen: Says of some tensors, by their channel axes, how large their channels are, where somebody looks at them in
+            any case. The others are looked at here.
+    """
     plain = Form("plain", model, plan)
     if recipe.equalize == "off" or not plan.target.equalize:
         return [plain]
@@ -71,8 +89,10 @@ def forms(
     axes = {p.tensor: p.axis for p in pairs}
     inputs = _balanceable(model, plan, exclude=set(axes))
     every = axes | {t: axis for t, (axis, _) in inputs.items()}
-    looked_at = probe.part(_affordable(model, every, probe)).small
-    magnitudes = channel_magnitudes(model, every, looked_at, runtime=runtime)
+    magnitudes = dict(seen(every)) if every else {}
+    missing = {t: axis for t, axis in every.items() if t not in magnitudes}
+    looked_at = probe.part(_affordable(model, missing, probe)).small if missing else []
+    magnitudes |= channel_magnitudes(model, missing, looked_at, runtime=runtime)
     found = [plain]
     if pairs:
         changed = model.clone()

@@ -105,6 +105,7 @@ def narrowed(
     off: dict[int, SampleScores] = {}
     fit: dict[int, SampleScores] = {}
     lost = np.zeros(0)
+    few.answer()
     for i in range(len(few.small)):
         one = few.only([i])
         off |= judged(simulator, plan, params, one, parts, store)

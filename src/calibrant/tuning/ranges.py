@@ -5,8 +5,10 @@ from __future__ import annotations
 import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.analysis.parts import Part, parts_of
@@ -34,6 +36,8 @@ from calibrant.plan import Plan, resolve
 from calibrant.plan.folding import float_weight
 from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.recipe import AlgorithmChoice, Layer, Recipe, Rule, Settings
+from calibrant.refine.narrow_sums import inputs_looked_at
+from calibrant.runtime.observe import Ends
 from calibrant.stats import TensorStats
 from calibrant.tuning.driver import drive
 from calibrant.tuning.extent import values_a_sample
@@ -112,18 +116,20 @@ def decide(
         form = replace(form, model=changed, plan=plan)
         return Trying([form], recipe, probe, store).decided(guide.option)
     model, plan, asked = balance_as_asked(model, plan, recipe, probe, runtime, store.factors)
-    found = forms(model, plan, recipe, probe, runtime)
-    found = [replace(f, balanced=asked + f.balanced) for f in found]
     automatic = any(d.algorithm.name == "auto" and d.fixed_range is None for d in plan.activations)
     first, *others = AUTO_ALGORITHMS if automatic else ("",)
-    trying = Trying(found, recipe, probe, store)
     said = recipe.calibration.behind
-    base = RangeOption(
-        found[0].name,
-        first,
-        behind="weights" if said == "weights" else "float",
-        added=len(found[0].balanced),
-    )
+    behind: Literal["float", "weights"] = "weights" if said == "weights" else "float"
+    plain = RangeOption("plain", first, behind=behind, added=len(asked))
+    trying = Trying([Form("plain", model, plan, balanced=asked)], recipe, probe, store)
+    compared = behind == "float" and recipe.equalize != "on" and len(probe.small) > 1
+    seen = (lambda axes: trying.magnitudes(plain, axes)) if compared else (lambda _: {})
+    found = forms(model, plan, recipe, probe, runtime, seen)
+    found = [replace(f, balanced=asked + f.balanced) for f in found]
+    if found[0].name == "plain":
+        found[0] = trying.forms[0]  # what was seen belongs to it
+    trying.forms = found
+    base = replace(plain, form=found[0].name, added=len(found[0].balanced))
     strategy = ranges(
         base,
         [(f.name, len(f.balanced)) for f in found[1:]],
@@ -181,6 +187,20 @@ class Trying:
             )
         return Verdict(SampleScores.joined(scores[:feeds]), all=feeds == limit)
 
+    def magnitudes(
+        self, option: RangeOption, axes: Mapping[str, int]
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """Return how large the channels of tensors are, of those that are looked at for an option.
+
+        Args:
+            option: The first option that is looked at.
+            axes: Tensors and their channel axes.
+        """
+        made = self.made(option, axes)
+        self.store.work.whole(made.folds.see(scored_feeds(made.model, made.plan, self.probe)))
+        ends = {(t, axis): made.folds.ends_of(t, axis) for t, axis in axes.items()}
+        return {t: e.magnitudes(t, axis) for (t, axis), e in ends.items() if e is not None}
+
     def _is_pointless(self, made: _Made, params: tuple[Parameters, Parameters]) -> bool:
         """Whether an option of the same form was built that has the same numbers, or less noise at every tensor."""
         for known in self._made.values():
@@ -226,8 +246,13 @@ class Trying:
             and n.name not in named
         )
 
-    def made(self, option: RangeOption) -> _Made:
-        """Return an option's model and plan; options that differ in the algorithm alone share them."""
+    def made(self, option: RangeOption, axes: Mapping[str, int] | None = None) -> _Made:
+        """Return an option's model and plan; options that differ in the algorithm alone share them.
+
+        Args:
+            option: The option.
+            axes: Tensors whose channels are to be looked at by themselves, too, and their axes.
+        """
         key = replace(option, algorithm="")
         if key not in self._made:
             form = next(f for f in self.forms if f.name == option.form)
@@ -257,11 +282,19 @@ class Trying:
                 exact,
                 self.store.runtime,
                 self._seen_before(option, form),
+                ends=Ends([*(axes or {}).items(), *self._inputs_of_narrow_sums(form.model, plan)]),
             )
             known = self.store.known
             self._made[key] = _Made(form, recipe, form.model, plan, folds, simulator, known)
             self._forget_all_but(folds)
         return self._made[key]
+
+    def _inputs_of_narrow_sums(self, model: ir.Model, plan: Plan) -> list[tuple[str, int]]:
+        """Return tensors of which the target asks how large their channels get, and nobody knows it yet."""
+        if plan.target.narrow_sums == "ignore":
+            return []
+        asked = inputs_looked_at(model, plan)
+        return [(t, axis) for t, axis in asked.items() if (model, t) not in self.store.tops]
 
     @property
     def _first_or_best(self) -> RangeOption:

@@ -24,6 +24,7 @@ from calibrant.plan.parameters import Parameters
 from calibrant.recipe import Note, Recipe
 from calibrant.refine.few_levels import Refinement, refine_levels
 from calibrant.refine.learned_rounding import Learned, learn_rounding
+from calibrant.refine.narrow_sums import inputs_looked_at
 from calibrant.solution import NOT_FOR_ACCURACY, Solution
 from calibrant.stats import Statistics, TensorStats
 from calibrant.tuning.biases import affordable, corrected, corrected_by_rules, judges
@@ -76,6 +77,7 @@ def solve(store: Store, recipe: Recipe, guide: Guide | None = None) -> Solved:
         statistics, data = store.statistics(
             decided.folds.model, wanted[0], wanted[1], samples, exact=exact, folds=decided.folds
         )
+    store.keep_tops(decided.folds, form.model, inputs_looked_at(form.model, form.plan))
     base, plan, search = form.model, form.plan, None
     if searching is not None:
         with progress.stage("search"):

@@ -226,6 +226,19 @@ class Store:
                 self.shelf.put(seen.tensors, *key)
         return {t: seen.tensors[t] for t in tensors}, seen.data
 
+    def keep_tops(self, folds: Folds, model: ir.Model, axes: Mapping[str, int]) -> None:
+        """Keep the largest value of each channel of tensors, where it was seen.
+
+        Args:
+            folds: What was seen.
+            model: The model that is asked about.
+            axes: Tensors and their channel axes.
+        """
+        for tensor, axis in axes.items():
+            ends = folds.ends_of(tensor, axis)
+            if ends is not None and (model, tensor) not in self.tops:
+                self.tops[model, tensor] = ends.tops(tensor, axis)
+
     def _key(self, model: ir.Model, samples: Samples, *, exact: bool) -> tuple[str, ...]:
         """Return what names statistics on the shelf; empty where there is none, or samples cannot be named."""
         named = isinstance(samples.data, (str, Path, Mapping, np.ndarray))
