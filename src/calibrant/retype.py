@@ -234,7 +234,7 @@ def _values(
     values = layer.values if same else quantize(floats, p)
     rest = residual(floats, values, p) if w.compensation else None
     levels = layer.levels if same else None
-    return replace(layer, weight=p, values=values, levels=levels, residual=rest)
+    return replace(layer, weight=p, stored=values, levels=levels, residual=rest)
 
 
 def _chosen_again(w: WeightDecision, floats: Any, old: QuantParams) -> QuantParams:

@@ -56,7 +56,7 @@ def test_the_error_is_the_mean_difference_of_the_layer_alone() -> None:
 def test_a_kept_correction_moves_the_bias_by_the_mean_error() -> None:
     model, plan, params, feeds = made(gemm())
     shifted = params.layers[plan.weights[0].layer]
-    off = replace(shifted, values=shifted.values + 2)  # weights that are all too large
+    off = replace(shifted, stored=shifted.values + 2)  # weights that are all too large
     params = replace(params, layers={plan.weights[0].layer: off})
     feeds = [{"x": f["x"] + 3} for f in feeds]  # inputs with a mean
     found, _ = local_errors(model, plan, params, feeds)

@@ -32,7 +32,7 @@ def test_another_bench_takes_what_one_has_seen(tmp_path: Path) -> None:
     assert len(list((tmp_path / "kept").iterdir())) == 1
     second, again = solved(tmp_path / "kept")
     assert again == seen
-    assert second.work.samples <= first.work.samples - 40
+    assert second.work.samples <= first.work.samples - 24  # 16 of the 40 are looked at in halves
 
 
 def test_other_samples_are_other_statistics(tmp_path: Path) -> None:

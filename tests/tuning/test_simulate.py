@@ -58,9 +58,9 @@ def test_another_bias_or_weight_is_another_session() -> None:
     layer = plan.weights[0].layer
     chosen = params.layers[layer]
     bias = np.full(chosen.values.shape[0], 3.0, np.float32)
-    changes = (replace(chosen, bias=bias), replace(chosen, values=chosen.values // 2))
+    changes = (replace(chosen, bias=bias), replace(chosen, stored=chosen.values // 2))
     found = []
-    for changed in (chosen, *changes, replace(chosen, values=chosen.values.copy())):
+    for changed in (chosen, *changes, replace(chosen, stored=chosen.values.copy())):
         other = replace(params, layers={**params.layers, layer: changed})
         found.append(simulator.simulate(plan, other, [feed])[0][outputs[0]])
         expected = run(

@@ -157,7 +157,7 @@ def _same_layer(a: LayerParameters, b: LayerParameters, *, weight: bool) -> bool
     return not weight or (
         a.weight.axis == b.weight.axis
         and _equal(a.weight.scale, b.weight.scale)
-        and _equal(a.values, b.values)
+        and _equal(a.stored, b.stored)
         and _equal(a.residual, b.residual)
     )
 

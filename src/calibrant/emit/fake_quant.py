@@ -51,7 +51,7 @@ def emit_fake_quant(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model
     for weight in plan.weights:
         node, chosen = nodes[weight.layer], params.layers[weight.layer]
         data = add_constant(
-            graph, names.fresh(f"{weight.layer}__weight"), dequantize(chosen.values, chosen.weight)
+            graph, names.fresh(f"{weight.layer}__weight"), dequantize(chosen.stored, chosen.weight)
         )
         call = _call(graph, names, data, chosen.weight, f"{weight.layer}__weight", data.shape)
         if chosen.residual is not None:

@@ -31,8 +31,8 @@ def few_levels(plan: Plan, params: Parameters) -> dict[str, Any]:
                 "levels": len(layer.levels),
                 "index_bits": index_bits(layer.levels),
                 "stored": "indices" if w.stores_indices else "int8",
-                "int8_bytes": layer.values.size,
-                "packed_bytes": packed_bytes(layer.values.size, layer.levels),
+                "int8_bytes": layer.stored.size,
+                "packed_bytes": packed_bytes(layer.stored.size, layer.levels),
             }
         )
     return {

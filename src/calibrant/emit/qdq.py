@@ -255,7 +255,7 @@ def _emit_weight(
         value = put(graph, name, chosen.floats, (weight.layer, WEIGHT))
         node.replace_input_with(weight.input_index, value)
         return
-    data = _stored(chosen.values, chosen.weight.dtype.bits, unsigned=False)
+    data = _stored(chosen.stored, chosen.weight.dtype.bits, unsigned=False)
     name, scale = f"{weight.layer}__weight", chosen.weight.scale
     dequantized = _dequantize(graph, names, name, data, scale, axis=chosen.weight.axis)
     key = (weight.weight, data.tobytes(), scale.tobytes(), chosen.weight.axis)

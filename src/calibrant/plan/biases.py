@@ -220,7 +220,7 @@ def rescaled(
     if chosen.levels is not None:
         values = nearest_level(values, chosen.levels)
     rest = residual(floats, values, p) if chosen.residual is not None else None
-    return replace(chosen, weight=p, values=values, residual=rest)
+    return replace(chosen, weight=p, stored=values, residual=rest)
 
 
 def _behind_zeros(model: ir.Model, plan: Plan, params: Parameters, name: str) -> float:

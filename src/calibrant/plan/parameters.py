@@ -20,7 +20,8 @@ class LayerParameters:
 
     Args:
         weight: Scale of the weight.
-        values: The weight on the grid, int32, of the weight's shape [steps].
+        stored: The weight on the grid, in the smallest of int8, int16 and int32 that holds it, of the weight's shape
+            [steps].
         bias: The bias after correction, float32 (out,), or None for the bias the model has.
         levels: The values of the grid that the weight keeps, sorted; None where it may take all.
         residual: What the first values leave, int32 in [-128, 127] on a grid 254 times as fine
@@ -28,15 +29,27 @@ class LayerParameters:
     """
 
     weight: QuantParams
-    values: npt.NDArray[np.int32]
+    stored: npt.NDArray[np.signedinteger]
     bias: npt.NDArray[np.float32] | None = None
     levels: tuple[int, ...] | None = None
     residual: npt.NDArray[np.int32] | None = None
 
+    def __post_init__(self) -> None:
+        """Store few bytes: large models have several sets of weights at a time."""
+        kind = np.int8 if self.weight.dtype.bits <= 8 else np.int16
+        small = self.stored.astype(kind)
+        if self.stored.dtype != kind and np.array_equal(small, self.stored):
+            object.__setattr__(self, "stored", small)
+
+    @property
+    def values(self) -> npt.NDArray[np.int32]:
+        """The weight on the grid, int32 [steps]; made anew each time."""
+        return self.stored.astype(np.int32)
+
     @property
     def floats(self) -> npt.NDArray[np.float32]:
         """The weight that the integers stand for."""
-        first = dequantize(self.values, self.weight)
+        first = dequantize(self.stored, self.weight)
         if self.residual is None:
             return first
         rest = dequantize(self.residual, residual_params(self.weight))

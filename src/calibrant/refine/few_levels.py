@@ -129,7 +129,7 @@ def _better(
     levels = levels_of(weight.algorithm, uniform, np.broadcast_to(mass, w.shape))
     if levels == layer.levels:
         return None
-    refined = replace(layer, values=nearest_level(uniform, levels), levels=levels)
+    refined = replace(layer, stored=nearest_level(uniform, levels), levels=levels)
     errors = [w - dequantize(some.values, some.weight) for some in (layer, refined)]
     before, after = _powers(model, node, errors, inputs, runtime)
     return refined, before, after

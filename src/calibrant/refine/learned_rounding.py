@@ -157,18 +157,18 @@ def _learned(
     floats: Sequence[Array],
 ) -> tuple[LayerParameters, Learned]:
     node = model.graph.node(w.layer)
-    shape = tuple(layer.values.shape)
+    shape = tuple(layer.stored.shape)
     rows = LayerRows(node, shape)
     problem = _problem(model, node, w, weight, layer, rows, inputs, floats)
     if not problem.x.shape[1]:
         return layer, Learned(w.layer, 0.0, 0.0, 0.0, 0.0, "none of its rows is finite")
     assert w.rounding is not None
     steps = _on_the_grid(w.rounding, w, problem)
-    before = rows.weight(layer.values.astype(np.float32))
+    before = rows.weight(layer.stored.astype(np.float32))
     nearest, learned = problem.errors(before), problem.errors(steps)  # (groups, out)
     better = learned < nearest
     steps = np.where(better[:, :, None], steps, before)
-    layer = replace(layer, values=rows.unweight(steps).astype(np.int32))
+    layer = replace(layer, stored=rows.unweight(steps).astype(np.int32))
     return layer, Learned(
         w.layer,
         float(nearest.mean()),

@@ -37,7 +37,7 @@ def _lost_channels(solution: Solution) -> Iterator[str]:
     params = solution.params
     for w in solution.plan.weights:
         layer = params.layers[w.layer]
-        if layer.values.all():
+        if layer.stored.all():
             continue
         floats = float_weight(solution.model, solution.plan, w, params.activations)
         axis = w.channel_axis

@@ -52,8 +52,8 @@ def check_overflow(
         if read is None or w.channel_axis is None:
             continue
         chosen, p = params.layers[w.layer], params.activations[read.id]
-        others = tuple(i for i in range(chosen.values.ndim) if i != w.channel_axis)
-        sums = np.abs(chosen.values.astype(np.float64)).sum(axis=others)
+        others = tuple(i for i in range(chosen.stored.ndim) if i != w.channel_axis)
+        sums = np.abs(chosen.stored.astype(np.float64)).sum(axis=others)
         most = np.maximum(p.zero_point - p.dtype.qmin, p.dtype.qmax - p.zero_point).max()
         bounds[w.layer] = float(sums.max()) * float(most)
         if bounds[w.layer] < LIMIT / _NEAR:

@@ -117,7 +117,7 @@ def emit_calibrated(model: ir.Model, plan: Plan, params: Parameters) -> ir.Model
 
 def _key(chosen: LayerParameters) -> bytes:
     rest = b"" if chosen.residual is None else chosen.residual.tobytes()
-    return b"|".join((chosen.weight.scale.tobytes(), chosen.values.tobytes(), rest))
+    return b"|".join((chosen.weight.scale.tobytes(), chosen.stored.tobytes(), rest))
 
 
 def _source(
@@ -140,7 +140,7 @@ def _source(
 
 def _makes(floats: npt.NDArray[np.generic], chosen: LayerParameters) -> bool:
     """Say whether a pair rounds `floats` to the chosen integers; its type may hold more than the grid."""
-    if floats.dtype != np.float32 or floats.shape != chosen.values.shape:
+    if floats.dtype != np.float32 or floats.shape != chosen.stored.shape:
         return False
     scale = chosen.weight.scale
     if scale.ndim and chosen.weight.axis is not None:
@@ -150,7 +150,7 @@ def _makes(floats: npt.NDArray[np.generic], chosen: LayerParameters) -> bool:
     bits = chosen.weight.dtype.bits
     held = 1 << (bits - 1 if bits in (4, 8, 16) else 7)
     steps = np.clip(np.rint(floats.astype(np.float32) / scale), -held, held - 1)
-    return bool((steps == chosen.values).all())
+    return bool((steps == chosen.stored).all())
 
 
 def _weight_nodes(
