@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibrant.numerics import QuantParams, QuantSpec, dequantize, quantize
-from calibrant.numerics import affine
+from calibrant.numerics import QuantParams, QuantSpec, affine, dequantize, quantize
 from calibrant.plan.parameters import LayerParameters
 
 

@@ -14,6 +14,7 @@ from calibrant.data.batch import Batch
 from calibrant.errors import DataError
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
+from calibrant.runtime.tap import expose
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -29,7 +30,8 @@ class FloatAnswers:
     Sessions of large models are closed behind each request, since weights are held once more as long as one is open.
 
     Args:
-        model: The model, whose outputs are what is wanted.
+        of: The model.
+        names: Tensors that are wanted.
         finite: Outputs that have to hold no NaN.
         runtime: Where it runs.
         said: Told how many samples were run.
@@ -37,15 +39,17 @@ class FloatAnswers:
 
     def __init__(
         self,
-        model: ir.Model,
+        of: ir.Model,
+        names: Sequence[str],
         finite: Sequence[str],
         runtime: Runtime = CPU,
         said: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Nothing is run yet."""
-        self._model, self._finite = model, tuple(finite)
+        self.of, self.names, self._finite = of, tuple(names), frozenset(finite)
         self._runtime, self._said = runtime, said
-        self._light = is_light(model)
+        self._light = is_light(of)
+        self._heard: dict[int, dict[str, dict[int, Array]]] = {}
         self._session: ort.InferenceSession | None = None
         self._known: dict[int, dict[str, Array]] = {}
         self.feeds: Sequence[Batch] = ()
@@ -68,18 +72,60 @@ class FloatAnswers:
             self._session = None
         return [self._known[i] for i in feeds]
 
+    def hear(self, tensor: str, x: Array, batch: Batch, first: int) -> None:
+        """Take values of a feed that somebody else has run, all at once or row by row: it is not run again.
+
+        Args:
+            tensor: One of the tensors, or another.
+            x: Its values; they are copied.
+            batch: The feed.
+            first: Its sample that the values begin with.
+        """
+        place = next((i for i, b in enumerate(self.feeds) if b is batch), None)
+        if tensor not in self.names or place is None or place in self._known:
+            return
+        heard = self._heard.setdefault(place, {n: {} for n in self.names})
+        heard[tensor][first] = np.array(x)
+        joined = {n: _joined(parts, batch.size) for n, parts in heard.items()}
+        found = {n: x for n, x in joined.items() if x is not None and self._is_usual(n, x, batch)}
+        if len(found) == len(self.names):
+            self._known[place] = self._checked(found, batch)
+            del self._heard[place]
+
+    def _is_usual(self, name: str, x: Array, batch: Batch) -> bool:
+        """Whether values have the shape of the first feed's, each row a sample's: others may depend on how a feed is cut."""
+        known = self._known.get(0, {}).get(name)
+        if known is None or np.ndim(known) != x.ndim or x.ndim == 0:
+            return False
+        rows = len(known) * batch.size == len(x) * self.feeds[0].size
+        return rows and known.shape[1:] == x.shape[1:]
+
     def _run(self, batch: Batch) -> dict[str, Array]:
         if self._session is None:
-            self._session = open_session(self._model, runtime=self._runtime)
-        names = [o.name for o in self._session.get_outputs()]
+            self._session = open_session(expose(self.of, self.names), runtime=self._runtime)
         read = {i.name: batch.feeds[i.name] for i in self._session.get_inputs()}
-        found = dict(zip(names, infer(self._session, names, read), strict=True))
+        values = infer(self._session, self.names, read)
+        self._said(batch.size)
+        return self._checked(dict(zip(self.names, values, strict=True)), batch)
+
+    def _checked(self, found: dict[str, Array], batch: Batch) -> dict[str, Array]:
         for name in self._finite:
             x = np.asarray(found[name])
             if x.dtype.kind == "f" and np.isnan(x).any():
                 raise DataError(f"The float model's tensor '{name}' holds NaN for {batch}.")
-        self._said(batch.size)
         return found
+
+
+def _joined(parts: Mapping[int, Array], size: int) -> Array | None:
+    """Return the values of all samples of a feed; None where some are missing, or rows are no samples."""
+    if any(x.ndim == 0 for x in parts.values()) or sum(map(len, parts.values())) != size:
+        return None
+    ends = 0
+    for first in sorted(parts):
+        if first != ends:
+            return None
+        ends += len(parts[first])
+    return np.concatenate([parts[k] for k in sorted(parts)])
 
 
 class Answers(Sequence[Mapping[str, Array]]):
@@ -93,11 +139,11 @@ class Answers(Sequence[Mapping[str, Array]]):
 
     def __init__(self, source: FloatAnswers, feeds: Sequence[int], names: Sequence[str]) -> None:
         """Nothing is run yet."""
-        self._source, self._feeds, self._names = source, list(feeds), tuple(names)
+        self.source, self._feeds, self._names = source, list(feeds), tuple(names)
 
     def only(self, places: Sequence[int]) -> Answers:
         """Return the answers at some places."""
-        return Answers(self._source, [self._feeds[i] for i in places], self._names)
+        return Answers(self.source, [self._feeds[i] for i in places], self._names)
 
     def __len__(self) -> int:
         """How many feeds there are."""
@@ -118,5 +164,5 @@ class Answers(Sequence[Mapping[str, Array]]):
         return iter(self._of(self._feeds))
 
     def _of(self, feeds: Sequence[int]) -> list[Mapping[str, Array]]:
-        found = self._source.asked(feeds)
+        found = self.source.asked(feeds)
         return [{n: values[n] for n in self._names} for values in found]

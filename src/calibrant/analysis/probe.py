@@ -26,7 +26,6 @@ from calibrant.recipe import Recipe
 from calibrant.runtime.inputs import takes_one_sample
 from calibrant.runtime.measure import compare, run
 from calibrant.runtime.runtime import CPU, Runtime
-from calibrant.runtime.tap import expose
 
 __all__ = [
     "Probe",
@@ -100,6 +99,11 @@ class Probe:
     def first(self) -> Mapping[str, Array]:
         """Inputs of the first sample alone, where batches can be cut; otherwise of the first small batch."""
         return (self.small[0].part(0, 1) if self.free else self.small[0]).feeds
+
+    def answers_of(self, model: ir.Model) -> FloatAnswers | None:
+        """Return who can be told what this very model answers to feeds; None where the answers are of another one."""
+        source = self.reference.source if isinstance(self.reference, Answers) else None
+        return source if source is not None and source.of is model else None
 
     def answer(self) -> None:
         """Let the float model answer all feeds at once, where they will be asked for one by one."""
@@ -193,7 +197,7 @@ def take_probe(
     if not outputs and not scored:
         raise ModelError("The model has no output that is a tensor computed from its inputs.")
     wanted = list(dict.fromkeys([*outputs, *scored]))
-    source = FloatAnswers(expose(model, wanted), outputs, runtime, ran)
+    source = FloatAnswers(model, wanted, outputs, runtime, ran)
     free = rows_are_free(model) and not any(b.whole for b in batches)
     try:
         small = _start(source, [*_slices(batches, samples, free=free)])
@@ -207,7 +211,7 @@ def take_probe(
 
 
 def _start(source: FloatAnswers, feeds: list[Batch]) -> list[Batch]:
-    """Let the model answer the first feeds, and one of each size; return as many feeds as the bytes allow.
+    """Let the model answer the first feed, and one of each size; return as many feeds as the bytes allow.
 
     The others are answered when somebody asks.
     """
@@ -217,12 +221,10 @@ def _start(source: FloatAnswers, feeds: list[Batch]) -> list[Batch]:
     sizes = itertools.accumulate(b.size for b in feeds)
     few = sum(total * each <= PROBE_BYTES for total in sizes)
     source.feeds = feeds = feeds[: max(2, few + 1)]
-    samples = itertools.accumulate((b.size for b in feeds[:-1]), initial=0)
-    first = [i for i, before in enumerate(samples) if before < QUALITY_SAMPLES]
     known: dict[int, int] = {}
     for i, batch in enumerate(feeds):
         known.setdefault(batch.size, i)
-    source.asked(sorted({*first, *known.values()}))
+    source.asked(sorted(known.values()))
     return feeds
 
 

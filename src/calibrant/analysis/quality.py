@@ -11,7 +11,7 @@ from calibrant.analysis.collapse import part_qualities
 from calibrant.analysis.parts import parts_of
 from calibrant.analysis.probe import Probe
 from calibrant.findings import QualityFindings
-from calibrant.runtime.measure import OutputQuality, Outputs, Answered, compare, run
+from calibrant.runtime.measure import Answered, OutputQuality, Outputs, compare, run
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.saturation import kernels_are_exact, saturation
 from calibrant.runtime.session import in_one_piece
@@ -20,7 +20,7 @@ from calibrant.runtime.tap import expose
 __all__ = ["quality_of"]
 
 #: Whether kernels of this CPU saturate is seen on so many samples.
-SATURATION_SAMPLES = 8
+SATURATION_SAMPLES = 4
 
 
 def quality_of(

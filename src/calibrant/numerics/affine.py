@@ -105,7 +105,7 @@ def _are_exact(q: npt.NDArray[Any]) -> bool:
     """Whether float32 holds whole numbers, less a zero point, exactly."""
     if q.dtype.itemsize <= 2 or not q.size:
         return True
-    return bool(-_EXACT // 2 < q.min() and q.max() < _EXACT // 2)
+    return bool(q.min() > -_EXACT // 2 and q.max() < _EXACT // 2)
 
 
 def fake_quantize(x: npt.ArrayLike, params: QuantParams) -> npt.NDArray[np.float32]:

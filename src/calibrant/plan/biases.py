@@ -156,7 +156,7 @@ def _is_visible(given: npt.NDArray[np.float32], bias: BiasSteps, chosen: LayerPa
     asked = few.reshape(-1, scales).any(axis=0)  # (scales,)
     if not asked.any():
         return False
-    rows = _rows(chosen.values, chosen.weight.axis)[asked].astype(np.float64)  # (asked, rest)
+    rows = _rows(chosen.stored, chosen.weight.axis)[asked].astype(np.float64)  # (asked, rest)
     return bool(((rows**2).sum(axis=1) < FEW_STEPS**2).any())
 
 
@@ -197,7 +197,7 @@ def _fitted(
     if bias is None or unit is None or bias.shape != unit.shape:
         return chosen
     largest = _of_scales(np.abs(bias).astype(np.float64) / unit, scale)  # bias in units of s_w
-    zero = ~_rows(chosen.values, chosen.weight.axis).any(axis=1)  # (scales,)
+    zero = ~_rows(chosen.stored, chosen.weight.axis).any(axis=1)  # (scales,)
     wanted = scale.astype(np.float64)
     if scale.ndim and not _is_wide(plan, params, weight):
         smallest = _of_scales(float(SMALLEST_SCALE) / unit, scale)

@@ -26,9 +26,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.emit.qdq import emit_simulated
-from calibrant.numerics.finite import finite_mask, mean_square, means_by_channel
 from calibrant.graph.ops import bias_of
 from calibrant.graph.values import node_named
+from calibrant.numerics.finite import finite_mask, mean_square, means_by_channel
 from calibrant.plan import Plan, WeightDecision
 from calibrant.plan.parameters import Parameters
 from calibrant.refine._biases import (

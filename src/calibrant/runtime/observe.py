@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import Tap, expose
 from calibrant.stats import Accumulator, TensorStats
 
-__all__ = ["Ends", "Observer", "channel_magnitudes", "channel_tops", "observe"]
+__all__ = ["Ends", "Listener", "Observer", "channel_magnitudes", "channel_tops", "observe"]
 
 Progress = Callable[[int], None]
 Array = npt.NDArray[Any]
@@ -74,13 +74,14 @@ class Observer:
         per_channel: Mapping[str, Sequence[int]] | None = None,
         exact: bool = False,
         runtime: Runtime = CPU,
+        beside: Sequence[str] = (),
     ) -> None:
-        """Open the model."""
+        """Open the model; `beside` are tensors that are not counted, for who listens."""
         inputs = {v.name or "" for v in model.graph.inputs}
         self._tensors, self._exact = list(tensors), exact
         self._axes = dict(per_channel or {})
         self._fed = [t for t in tensors if t in inputs]
-        computed = [t for t in tensors if t not in inputs]
+        computed = [t for t in dict.fromkeys([*tensors, *beside]) if t not in inputs]
         self._tap = Tap(model, computed, runtime=runtime) if computed else None
         self._outputs = _Outputs(model, runtime)
 
@@ -88,14 +89,14 @@ class Observer:
         self,
         batches: Iterable[Batch],
         progress: Progress | None = None,
-        ends: Ends | None = None,
+        listeners: Sequence[Listener] = (),
     ) -> dict[str, TensorStats]:
         """Return the statistics of each tensor for these batches alone; errors are those of `observe`.
 
         Args:
             batches: The data.
             progress: Called with the number of samples after each batch.
-            ends: Told the values of each tensor, too.
+            listeners: Told the values of each tensor, too.
         """
         accumulators = {
             t: Accumulator(by_channel=self._axes.get(t, ()), exact=self._exact)
@@ -103,7 +104,7 @@ class Observer:
         }
         samples = 0
         with ThreadPoolExecutor(1, thread_name_prefix="calibrant-count") as pool:
-            counting = _Counting(accumulators, pool, self._outputs, ends)
+            counting = _Counting(accumulators, pool, self._outputs, listeners)
             inputs_counted: Future[None] | None = None
             for batch in batches:
                 if inputs_counted is not None:
@@ -170,7 +171,7 @@ def _ends_of(
 
     def look(values: Mapping[str, Array], *_: object) -> _Seen:
         for t in values:
-            found.add(t, values[t])
+            found.hear(t, values[t])
         return _Seen()
 
     tap = Tap(model, computed, runtime=runtime) if computed else None
@@ -179,6 +180,13 @@ def _ends_of(
         if tap is not None:
             tap.run(batch, look)
     return found
+
+
+class Listener(Protocol):
+    """Somebody who is told values while they are counted."""
+
+    def hear(self, tensor: str, x: Array, batch: Batch, first: int) -> None:
+        """Take values of a tensor: those of the samples of a batch from `first` on. They are valid until this returns."""
 
 
 class Ends:
@@ -195,8 +203,8 @@ class Ends:
             self._axes.setdefault(tensor, []).append(axis)
         self._found: dict[tuple[str, int], tuple[Array, Array]] = {}
 
-    def add(self, tensor: str, x: Array) -> None:
-        """Look at values of a tensor."""
+    def hear(self, tensor: str, x: Array, batch: Batch | None = None, first: int = 0) -> None:
+        """Look at values of a tensor; whose they are does not matter."""
         axes = self._axes.get(tensor)
         if axes is None:
             return
@@ -238,9 +246,9 @@ class _Counting:
         accumulators: Mapping[str, Accumulator],
         pool: ThreadPoolExecutor,
         outputs: _Outputs,
-        ends: Ends | None = None,
+        listeners: Sequence[Listener] = (),
     ) -> None:
-        self._ends = ends
+        self._listeners = listeners
         self._accumulators = accumulators
         self._pool = pool
         self._outputs = outputs
@@ -253,12 +261,13 @@ class _Counting:
 
     def _count(self, arrays: Mapping[str, Array], batch: Batch, first: int, size: int) -> None:
         for tensor, x in arrays.items():
-            bad = self._accumulators[tensor].add(x)
+            counts = self._accumulators.get(tensor)
+            bad = counts.add(x) if counts is not None else None
             if bad is not None:
                 row = first + bad * size // x.size  # samples lie one behind the other
                 self._outputs.check(batch, tensor, x.reshape(-1)[bad], row)
-            if self._ends is not None:
-                self._ends.add(tensor, x)
+            for listener in self._listeners:
+                listener.hear(tensor, x, batch, first)
 
 
 class _Outputs:

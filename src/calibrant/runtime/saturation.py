@@ -29,7 +29,7 @@ import onnx
 import onnx_ir as ir
 from onnx import parser
 
-from calibrant.runtime.measure import OutputQuality, Answered, compare, run
+from calibrant.runtime.measure import Answered, OutputQuality, compare, run
 from calibrant.runtime.runtime import CPU, Runtime
 
 __all__ = ["Saturation", "kernels_are_exact", "kernels_saturate", "saturation", "saturation_note"]

@@ -9,7 +9,27 @@ import onnx_ir as ir
 
 from calibrant.graph.values import values_by_name
 
-__all__ = ["values_a_sample"]
+__all__ = ["affordable_samples", "values_a_sample"]
+
+#: Samples that are fewer where the tensors of all of them have more values than this.
+AFFORDABLE_VALUES = 64_000_000
+
+
+def affordable_samples(
+    model: ir.Model, tensors: Sequence[str], batch: int, *, most: int, least: int
+) -> int:
+    """Return how many samples a look at a model can afford: `most`, fewer of large tensors, but `least`.
+
+    Args:
+        model: The model.
+        tensors: What is looked at in it.
+        batch: Samples in a batch, where its shapes name a number.
+        most: Where tensors are small, or the model does not say how large they are.
+        least: Where they are large.
+    """
+    values = values_a_sample(model, tensors, batch)
+    many = most if values is None else int(AFFORDABLE_VALUES / max(1.0, values))
+    return min(most, max(least, many))
 
 
 def values_a_sample(model: ir.Model, tensors: Sequence[str], batch: int) -> float | None:

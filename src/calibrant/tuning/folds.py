@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from calibrant.analysis.answers import FloatAnswers
 from calibrant.analysis.probe import Probe
 from calibrant.runtime.heap import give_back
 from calibrant.runtime.observe import Ends, Observer
@@ -37,6 +38,7 @@ class Folds:
             of them are asked for that it does not have.
         feeds: How many feeds of the probe were seen, from the first on.
         ends: Told the values, where feeds are looked at for the first time.
+        answers: Told the outputs, too; None where they are not those of the float model that is compared with.
     """
 
     model: ir.Model
@@ -48,6 +50,7 @@ class Folds:
     base: Folds | None = None
     feeds: int = 0
     ends: Ends | None = None
+    answers: FloatAnswers | None = None
     _halves: dict[int, Seen] = field(default_factory=dict)
     _observer: Observer | None = None
 
@@ -56,7 +59,9 @@ class Folds:
         ran = self.base.see(feeds) if self.base is not None else 0
         new = range(self.feeds, min(feeds, len(self.probe.small)))
         own = self._own
-        ends = self.ends if self.feeds == 0 else None
+        listeners = (
+            [x for x in (self.ends, self.answers) if x is not None] if not self.feeds else []
+        )
         for half in (0, 1):
             batches = [self.probe.small[i] for i in new if i % 2 == half]
             if batches and own:
@@ -68,8 +73,9 @@ class Folds:
                         per_channel=self.axes,
                         exact=self.exact,
                         runtime=self.runtime,
+                        beside=self.answers.names if self.answers is not None else (),
                     )
-                seen = self._observer.see(batches, ends=ends)
+                seen = self._observer.see(batches, listeners=listeners)
                 self._halves[half] = merged(self._halves.get(half), seen)
         self.feeds = max(self.feeds, feeds)
         return ran

@@ -24,7 +24,7 @@ from calibrant.plan import Plan, resolve
 from calibrant.recipe import Recipe
 from calibrant.runtime.observe import channel_magnitudes
 from calibrant.runtime.runtime import CPU, Runtime
-from calibrant.tuning.extent import values_a_sample
+from calibrant.tuning.extent import affordable_samples
 
 __all__ = ["Form", "balance_as_asked", "forms"]
 
@@ -34,11 +34,8 @@ Magnitudes = npt.NDArray[np.float64]
 #: A layer's input is balanced where its largest channel is so many times the median one.
 UNEVEN = 8.0
 
-#: Channel magnitudes are taken from so many samples of the probe …
-EQUALIZE_SAMPLES = 32
-#: … from fewer where the tensors of all of them have more values than this, and from so many at the least.
-EQUALIZE_VALUES = 64_000_000
-LEAST_EQUALIZE_SAMPLES = 8
+#: Channel magnitudes are taken from so many samples of the probe, and from so many where tensors are large.
+EQUALIZE_SAMPLES, LEAST_EQUALIZE_SAMPLES = 32, 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,9 +121,8 @@ def forms(
 
 def _affordable(model: ir.Model, tensors: Collection[str], probe: Probe) -> int:
     """Return from how many samples channel magnitudes are taken."""
-    values = values_a_sample(model, list(tensors), probe.small[0].size)
-    most = EQUALIZE_SAMPLES if values is None else int(EQUALIZE_VALUES / max(1.0, values))
-    return min(EQUALIZE_SAMPLES, max(LEAST_EQUALIZE_SAMPLES, most))
+    size, most, least = probe.small[0].size, EQUALIZE_SAMPLES, LEAST_EQUALIZE_SAMPLES
+    return affordable_samples(model, list(tensors), size, most=most, least=least)
 
 
 def _balanceable(

@@ -283,6 +283,7 @@ class Trying:
                 self.store.runtime,
                 self._seen_before(option, form),
                 ends=Ends([*(axes or {}).items(), *self._inputs_of_narrow_sums(form.model, plan)]),
+                answers=self.probe.answers_of(observed),
             )
             known = self.store.known
             self._made[key] = _Made(form, recipe, form.model, plan, folds, simulator, known)

@@ -17,6 +17,7 @@ from calibrant.choose import Known, choose_activations, choose_layers, with_bias
 from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
 from calibrant.stats import TensorStats
+from calibrant.tuning.extent import affordable_samples
 from calibrant.tuning.solved import Solved
 
 __all__ = ["UNSEEN_SAMPLES", "Halves", "in_halves", "unseen_outputs"]
@@ -24,8 +25,8 @@ __all__ = ["UNSEEN_SAMPLES", "Halves", "in_halves", "unseen_outputs"]
 #: Statistics for even feeds of the probe, and for odd ones.
 Halves = tuple[Mapping[str, TensorStats], Mapping[str, TensorStats]]
 
-#: Samples that the figure is taken from, at least, where there are so many.
-UNSEEN_SAMPLES = 16
+#: Samples that the figure is taken from, at least, where there are so many; and where tensors are large.
+UNSEEN_SAMPLES, LEAST_UNSEEN_SAMPLES = 16, 8
 
 
 def unseen_outputs(
@@ -46,9 +47,12 @@ def unseen_outputs(
     if halves is None:
         return []
     found: list[dict[str, npt.NDArray[np.generic]]] = []
+    model, size = solved.solution.model, probe.small[0].size
+    most, least = UNSEEN_SAMPLES, LEAST_UNSEEN_SAMPLES
+    enough = affordable_samples(model, plan.observed_tensors, size, most=most, least=least)
     samples = 0
     for i, batch in enumerate(probe.small):
-        if samples >= UNSEEN_SAMPLES and i >= 2:
+        if samples >= enough and i >= 2:
             break
         found += simulator.simulate(plan, halves[i % 2], [batch.feeds])
         samples += batch.size
