@@ -74,13 +74,14 @@ def test_an_answer_that_depends_on_how_a_feed_is_cut_is_run() -> None:
         {"w": W.dense(24, 8)},
         normal(24),
     )
-    batch = Batch(net[1](batch=32), {}, 0, 32, "calib.npz", ())
-    probe = take_probe(prepared(net), iter([batch]), 32)
-    feed = probe.small[1]
-    for i in range(feed.size):
-        y = outputs(expose(prepared(net), ["y"]), {"x": feed.feeds["x"][i : i + 1]})[0]
-        source_of(probe).hear("y", y, feed, i)
-    assert probe.reference[1]["y"].shape == (1, 8)
+    feeds = [Batch(net[1](batch=4, seed=i), {}, 4 * i, 4, "calib.npz", ()) for i in (0, 1)]
+    source = FloatAnswers(prepared(net), ["y"], ["y"])
+    source.feeds = feeds
+    source.asked([0])
+    for i in range(4):
+        one = {"x": feeds[1].feeds["x"][i : i + 1]}
+        source.hear("y", outputs(expose(prepared(net), ["y"]), one)[0], feeds[1], i)
+    assert source.asked([1])[0]["y"].shape == (1, 8)
 
 
 def test_an_answer_that_is_no_number_names_its_feed() -> None:
