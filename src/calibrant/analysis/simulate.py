@@ -122,10 +122,13 @@ class Simulator:
             self.model, plan, params, free=taking_scales(plan) & params.layers.keys()
         )
         exposed = with_outputs(emitted, self.outputs)
+        del self._sessions[_kept(self.model) - 1 :]
+        left = {id(s) for s in self._sessions}
+        self._recent = [r for r in self._recent if id(r[2][0]) in left]
         session = open_session(exposed, integers=False, runtime=self.runtime)
         self.opened += 1
         opened = _Open(form, made, params.layers, session)
-        self._sessions = [opened, *self._sessions][: _kept(self.model)]
+        self._sessions = [opened, *self._sessions]
         return opened
 
 

@@ -7,7 +7,7 @@ finite are left out of both means.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from calibrant.graph.values import values_by_name
 from calibrant.numerics.finite import finite_mask, mean_square, means_by_channel
 from calibrant.runtime.runtime import Runtime
 from calibrant.runtime.session import infer, open_session
-from calibrant.runtime.tap import expose, with_outputs
+from calibrant.runtime.tap import with_outputs
 
 __all__ = ["Means", "SideBySide"]
 
@@ -47,18 +47,21 @@ class SideBySide:
     """A model with twins of some layers, ready to run.
 
     Args:
-        both: The model (`emit.layers_alone`).
+        make: Makes the model (`emit.layers_alone`). It is not kept, since a large one has two sets of weights.
         pairs: Layer -> tensor of the layer, that of its twin, and the axis of the channels.
         runtime: Where it runs.
     """
 
     def __init__(
-        self, both: ir.Model, pairs: Mapping[str, tuple[str, str, int]], runtime: Runtime
+        self,
+        make: Callable[[], ir.Model],
+        pairs: Mapping[str, tuple[str, str, int]],
+        runtime: Runtime,
     ) -> None:
         """Open the model with the sums as outputs."""
-        self._both, self._pairs, self._runtime = both, pairs, runtime
+        self._make, self._pairs, self._runtime = make, pairs, runtime
         self._sums: dict[str, tuple[str, str, str, str]] = {}
-        model = both.clone()
+        model = make()
         sums, values = ChannelSums(model), values_by_name(model.graph)
         for layer, (name, alone, axis) in pairs.items():
             y, twin = values[name], values[alone]
@@ -79,7 +82,7 @@ class SideBySide:
         if any(m is None for m in means.values()):
             if self._whole is None:
                 tensors = [t for pair in self._pairs.values() for t in pair[:2]]
-                both = expose(self._both, list(dict.fromkeys(tensors)))
+                both = with_outputs(self._make(), list(dict.fromkeys(tensors)))
                 self._whole = open_session(both, runtime=self._runtime)
             found = _run(self._whole, feed)
         return {

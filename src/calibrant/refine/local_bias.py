@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -161,7 +162,8 @@ class Twins:
     def _running(self, targets: Mapping[str, WeightDecision]) -> SideBySide:
         if self._open is not None and self._open[0] == frozenset(targets):
             return self._open[1]
-        both, twins = emit_layers_alone(self.model, self.plan, self.params, targets)
+        made = partial(emit_layers_alone, self.model, self.plan, self.params, targets)
+        both, twins = made()
         pairs = {
             n: (
                 node_named(self.model.graph, n).outputs[0].name or "",
@@ -170,7 +172,9 @@ class Twins:
             )
             for n, w in targets.items()
         }
-        run = SideBySide(both, pairs, self.runtime)
+        given = [both]
+        del both
+        run = SideBySide(lambda: given.pop() if given else made()[0], pairs, self.runtime)
         self._open = frozenset(targets), run
         return run
 

@@ -160,12 +160,12 @@ class _Trying:
 
     def answer(self, way: str) -> SampleScores | None:
         """Return what a way loses on the odd feeds; None where it changes nothing."""
+        if not is_light(self.model):
+            self.simulator.close()  # each way has biases of its own, and so a session
         params, report = self._from_even(way)
         if way != "off" and not any(c.kept for c in report):
             return None
         known = self.known if way == "off" else None
-        if not is_light(self.model):
-            self.simulator.close()  # each way has biases of its own, and so a session
         odd = judges(self.probe)
         found = judged(self.simulator, self.plan, params, odd, self.parts, self.store, known)
         self.scores[way] = SampleScores.joined([*found.values()])

@@ -19,7 +19,7 @@ from calibrant.analysis.score import (
     Score,
     sample_scores,
 )
-from calibrant.analysis.simulate import Simulator
+from calibrant.analysis.simulate import Simulator, is_light
 from calibrant.choose import (
     Known,
     choose_activations,
@@ -352,8 +352,10 @@ class Trying:
         return Simulator(form.model, tuple(tensors), self.store.runtime)
 
     def _keep_open(self, simulator: Simulator) -> None:
-        """Let the sessions of the best form stay open beside this one's: two options are compared at a time."""
-        kept = [simulator, self._made[self._first_or_best].simulator]
+        """Let the sessions of the best form stay open beside this one's, unless weights have so many bytes: two are compared."""
+        kept = [simulator]
+        if is_light(simulator.model):
+            kept.append(self._made[self._first_or_best].simulator)
         for other in self._open:
             if other not in kept:
                 other.close()
