@@ -145,6 +145,15 @@ def test_the_plan_has_every_tensor_with_the_rule_that_decided(target: str) -> No
     ]
 
 
+@pytest.mark.parametrize(("size", "many"), [(None, 2), (16, 3), (3, 14)])
+def test_the_summary_counts_batches_of_the_data_not_feeds_of_the_probe(
+    size: int | None, many: int
+) -> None:
+    model, feeds = NETS["conv_bn_relu"]()
+    summary = quantize(model, dict(feeds(batch=40)), batch_size=size).summary
+    assert (summary["data"]["samples"], summary["data"]["batches"]) == (40, many)
+
+
 def test_the_summary_says_what_was_done() -> None:
     model, feeds = NETS["conv_bn_relu"]()
     summary = quantize(model, batches(feeds)).summary

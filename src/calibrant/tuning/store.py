@@ -275,7 +275,7 @@ class Store:
         first = list(itertools.islice(rest, 1))
         if not first or not folds.tensors:
             left = sum(b.size for b in itertools.chain(first, rest))
-            return found, DataFindings(size + left, count, samples.notes)
+            return found, DataFindings(size + left, _batches(samples, count), samples.notes)
         more, data = self._run(
             folds.model,
             folds.tensors,
@@ -286,8 +286,8 @@ class Store:
             done=size,
             start=size,
         )
-        data = replace(data, samples=data.samples + size, batches=data.batches + count)
-        return merged(found, more), data
+        many = _batches(samples, data.batches + count)
+        return merged(found, more), replace(data, samples=data.samples + size, batches=many)
 
     def _all(
         self,
@@ -381,6 +381,11 @@ class Store:
         looked = batches.samples - start
         self.work.whole(looked)
         return found, DataFindings(looked, -(-looked // size), samples.notes)
+
+
+def _batches(samples: Samples, counted: int) -> int:
+    """Return how many batches the data has; as counted, feeds of the probe among them, where it does not say."""
+    return samples.source.batches if samples.source.batches is not None else counted
 
 
 @dataclass(slots=True, eq=False)
