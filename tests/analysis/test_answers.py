@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -92,3 +94,11 @@ def test_an_answer_that_is_no_number_names_its_feed() -> None:
     probe = take_probe(prepared(net), iter([batch]), 32)
     with pytest.raises(DataError, match=r"'y' holds NaN for .*calib\.npz"):
         probe.answer()
+
+
+def test_a_copy_shares_what_was_answered() -> None:
+    probe, ran = probe_of("residual", 32)
+    other = copy.deepcopy(probe)
+    probe.answer()
+    assert len(list(other.reference)) == len(probe.small)
+    assert sum(ran) == 32

@@ -192,11 +192,16 @@ class Trying:
     ) -> dict[str, npt.NDArray[np.float64]]:
         """Return how large the channels of tensors are, of those that are looked at for an option.
 
+        None are, where the model does not say how large its tensors are: then few samples are looked at for options.
+
         Args:
             option: The first option that is looked at.
             axes: Tensors and their channel axes.
         """
         made = self.made(option, axes)
+        observed = made.plan.observed_tensors
+        if values_a_sample(made.model, observed, self.probe.small[0].size) is None:
+            return {}
         self.store.work.whole(made.folds.see(scored_feeds(made.model, made.plan, self.probe)))
         ends = {(t, axis): made.folds.ends_of(t, axis) for t, axis in axes.items()}
         return {t: e.magnitudes(t, axis) for (t, axis), e in ends.items() if e is not None}
