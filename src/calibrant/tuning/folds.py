@@ -38,6 +38,7 @@ class Folds:
             of them are asked for that it does not have.
         feeds: How many feeds of the probe were seen, from the first on.
         ends: Told the values, where feeds are looked at for the first time.
+        tops: Tensors of which the largest value of each channel was asked for.
         answers: Told the outputs, too; None where they are not those of the float model that is compared with.
     """
 
@@ -51,6 +52,7 @@ class Folds:
     feeds: int = 0
     ends: Ends | None = None
     answers: FloatAnswers | None = None
+    tops: frozenset[str] = frozenset()
     _halves: dict[int, Seen] = field(default_factory=dict)
     _observer: Observer | None = None
 

@@ -60,6 +60,9 @@ AUTO_ALGORITHMS = ("min-max", "mse")
 #: Ranges are observed behind rounded weights where some weight is worse than this [dB].
 SHIFTING_DB = 30.0
 
+#: Sums of two products are looked at on so many samples.
+SUMS_SAMPLES = 16
+
 #: Options are judged on at most so many samples of the probe …
 SCORE_SAMPLES = 16
 #: … and on more where all observed values of all samples stay below this.
@@ -279,6 +282,7 @@ class Trying:
                 observed = behind_weights(form.model, plan, self.store.known)
             simulator = self._simulator(option, form)
             exact = self.recipe.calibration.exact
+            sums = self._inputs_of_narrow_sums(form.model, plan)
             folds = Folds(
                 observed,
                 plan.observed_tensors,
@@ -287,7 +291,8 @@ class Trying:
                 exact,
                 self.store.runtime,
                 self._seen_before(option, form),
-                ends=Ends([*(axes or {}).items(), *self._inputs_of_narrow_sums(form.model, plan)]),
+                ends=Ends([*(axes or {}).items(), *sums]),
+                tops=frozenset(t for t, _ in sums),
                 answers=self.probe.answers_of(observed),
             )
             known = self.store.known
@@ -296,8 +301,14 @@ class Trying:
         return self._made[key]
 
     def _inputs_of_narrow_sums(self, model: ir.Model, plan: Plan) -> list[tuple[str, int]]:
-        """Return tensors of which the target asks how large their channels get, and nobody knows it yet."""
-        if plan.target.narrow_sums == "ignore":
+        """Return tensors of which the target asks how large their channels get, and nobody knows it yet.
+
+        None where options are looked at on more samples than sums are: what more samples show costs accuracy where
+        nothing saturates, and they are looked at by themselves (`tuning.narrow`).
+        """
+        feeds = scored_feeds(model, plan, self.probe)
+        samples = sum(b.size for b in self.probe.small[:feeds])
+        if plan.target.narrow_sums == "ignore" or samples > SUMS_SAMPLES:
             return []
         asked = inputs_looked_at(model, plan)
         return [(t, axis) for t, axis in asked.items() if (model, t) not in self.store.tops]

@@ -235,7 +235,7 @@ class Store:
             axes: Tensors and their channel axes.
         """
         for tensor, axis in axes.items():
-            ends = folds.ends_of(tensor, axis)
+            ends = folds.ends_of(tensor, axis) if tensor in folds.tops else None
             if ends is not None and (model, tensor) not in self.tops:
                 self.tops[model, tensor] = ends.tops(tensor, axis)
 
