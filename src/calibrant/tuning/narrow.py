@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from calibrant.analysis.parts import Part
 from calibrant.analysis.probe import Probe
-from calibrant.analysis.score import SampleScores, Score
+from calibrant.analysis.score import MIN_SAMPLES, SampleScores, Score
 from calibrant.analysis.simulate import Simulator
 from calibrant.findings import Trial
 from calibrant.plan import Plan
@@ -24,11 +24,12 @@ from calibrant.runtime.saturation import CLEARLY_DB
 from calibrant.tuning.judged import judged
 from calibrant.tuning.store import Store
 
-__all__ = ["Narrowed", "narrowed"]
+__all__ = ["SEEN_SAMPLES", "Narrowed", "narrowed"]
 
 #: Sums are looked at on so many samples of the probe …
 SEEN_SAMPLES = 16
-#: … and what it costs is judged on so many, fewer where a part has lost this much more than it may [dB].
+#: … and what it costs is judged on so many, fewer where a part has lost this much more than it may [dB], but never on fewer
+#: than a comparison needs.
 JUDGED_SAMPLES = 16
 FAR_DB = 1.0
 
@@ -112,7 +113,7 @@ def narrowed(
         fit |= judged(simulator, plan, fitted, one, parts, store)
         before, after = (SampleScores.joined([*s.values()]) for s in (off, fit))
         lost = (before.sqnr_db - after.sqnr_db)[before.counted]
-        if (lost > CLEARLY_DB + FAR_DB).any():
+        if before.samples >= MIN_SAMPLES and (lost > CLEARLY_DB + FAR_DB).any():
             break
     taken = bool((lost <= CLEARLY_DB).all())  # NaN where both are worthless: not taken
     trials = []

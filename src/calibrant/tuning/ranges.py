@@ -45,6 +45,7 @@ from calibrant.tuning.folds import Folds
 from calibrant.tuning.forms import Form, balance_as_asked, forms
 from calibrant.tuning.guide import Guide
 from calibrant.tuning.halves import in_half
+from calibrant.tuning.narrow import SEEN_SAMPLES
 from calibrant.tuning.space import same_params
 from calibrant.tuning.store import Store
 from calibrant.tuning.strategies.ranges import Question, RangeOption, Verdict, ranges
@@ -59,9 +60,6 @@ AUTO_ALGORITHMS = ("min-max", "mse")
 
 #: Ranges are observed behind rounded weights where some weight is worse than this [dB].
 SHIFTING_DB = 30.0
-
-#: Sums of two products are looked at on so many samples.
-SUMS_SAMPLES = 16
 
 #: Options are judged on at most so many samples of the probe …
 SCORE_SAMPLES = 16
@@ -308,7 +306,7 @@ class Trying:
         """
         feeds = scored_feeds(model, plan, self.probe)
         samples = sum(b.size for b in self.probe.small[:feeds])
-        if plan.target.narrow_sums == "ignore" or samples > SUMS_SAMPLES:
+        if plan.target.narrow_sums == "ignore" or samples > SEEN_SAMPLES:
             return []
         asked = inputs_looked_at(model, plan)
         return [(t, axis) for t, axis in asked.items() if (model, t) not in self.store.tops]
