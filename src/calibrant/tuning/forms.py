@@ -65,7 +65,7 @@ def forms(
     recipe: Recipe,
     probe: Probe,
     runtime: Runtime = CPU,
-    seen: Callable[[Mapping[str, int]], Mapping[str, Magnitudes]] = lambda _: {},
+    seen: Callable[[Mapping[str, int], int], Mapping[str, Magnitudes]] | None = None,
 ) -> list[Form]:
     """Return the plain model, the equalised one, and the equalised one with balanced layers.
 
@@ -76,7 +76,7 @@ def forms(
         probe: Samples that tell how large channels are.
         runtime: Where the model runs.
         seen: Says of some tensors, by their channel axes, how large their channels are, where somebody looks at them in
-            any case. The others are looked at here.
+            any case, and on so many samples. The others are looked at here.
     """
     plain = Form("plain", model, plan)
     if recipe.equalize == "off" or not plan.target.equalize:
@@ -86,9 +86,10 @@ def forms(
     axes = {p.tensor: p.axis for p in pairs}
     inputs = _balanceable(model, plan, exclude=set(axes))
     every = axes | {t: axis for t, (axis, _) in inputs.items()}
-    magnitudes = dict(seen(every)) if every else {}
+    samples = _affordable(model, every, probe)
+    magnitudes = dict(seen(every, samples)) if every and seen is not None else {}
     missing = {t: axis for t, axis in every.items() if t not in magnitudes}
-    looked_at = probe.part(_affordable(model, missing, probe)).small if missing else []
+    looked_at = probe.part(samples).small if missing else []
     magnitudes |= channel_magnitudes(model, missing, looked_at, runtime=runtime)
     found = [plain]
     if pairs:

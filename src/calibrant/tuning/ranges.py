@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -124,7 +125,7 @@ def decide(
     plain = RangeOption("plain", first, behind=behind, added=len(asked))
     trying = Trying([Form("plain", model, plan, balanced=asked)], recipe, probe, store)
     compared = behind == "float" and recipe.equalize != "on" and len(probe.small) > 1
-    seen = (lambda axes: trying.magnitudes(plain, axes)) if compared else (lambda _: {})
+    seen = partial(trying.magnitudes, plain) if compared else None
     found = forms(model, plan, recipe, probe, runtime, seen)
     found = [replace(f, balanced=asked + f.balanced) for f in found]
     if found[0].name == "plain":
@@ -189,21 +190,20 @@ class Trying:
         return Verdict(SampleScores.joined(scores[:feeds]), all=feeds == limit)
 
     def magnitudes(
-        self, option: RangeOption, axes: Mapping[str, int]
+        self, option: RangeOption, axes: Mapping[str, int], samples: int
     ) -> dict[str, npt.NDArray[np.float64]]:
-        """Return how large the channels of tensors are, of those that are looked at for an option.
-
-        None are, where the model does not say how large its tensors are: then few samples are looked at for options.
+        """Return how large the channels of tensors are, of those that are looked at for an option on enough samples.
 
         Args:
             option: The first option that is looked at.
             axes: Tensors and their channel axes.
+            samples: How many are enough.
         """
         made = self.made(option, axes)
-        observed = made.plan.observed_tensors
-        if values_a_sample(made.model, observed, self.probe.small[0].size) is None:
+        feeds = scored_feeds(made.model, made.plan, self.probe)
+        if min(samples, self.probe.samples) > self.probe.head(feeds).samples:
             return {}
-        self.store.work.whole(made.folds.see(scored_feeds(made.model, made.plan, self.probe)))
+        self.store.work.whole(made.folds.see(feeds))
         ends = {(t, axis): made.folds.ends_of(t, axis) for t, axis in axes.items()}
         return {t: e.magnitudes(t, axis) for (t, axis), e in ends.items() if e is not None}
 
@@ -304,8 +304,7 @@ class Trying:
         None where options are looked at on more samples than sums are: what more samples show costs accuracy where
         nothing saturates, and they are looked at by themselves (`tuning.narrow`).
         """
-        feeds = scored_feeds(model, plan, self.probe)
-        samples = sum(b.size for b in self.probe.small[:feeds])
+        samples = self.probe.head(scored_feeds(model, plan, self.probe)).samples
         if plan.target.narrow_sums == "ignore" or samples > SEEN_SAMPLES:
             return []
         asked = inputs_looked_at(model, plan)
