@@ -21,7 +21,8 @@ from calibrant.recipe import (
     Settings,
 )
 from calibrant.results import QuantizedModel
-from tests.models import Array, Feeds, Model, Weights, build
+from calibrant.tuning import ranges
+from tests.models import Array, Feeds, Model, Weights, build, normal
 from tests.road import outputs, quantize, sqnr_db
 
 WIDTH, LENGTH = 16, 6
@@ -267,3 +268,34 @@ def test_a_layer_without_one_finite_output_keeps_its_weight_and_bias(name: str) 
     assert np.isfinite(layer.weight.scale).all()
     assert layer.bias is None or np.isfinite(layer.bias).all()
     assert not outputs(result.deploy, masked(seed=9))[0].any()
+
+
+@pytest.mark.parametrize("equalize", ["off", "on"])
+def test_an_output_that_is_no_number_is_found_though_few_samples_are_compared(
+    monkeypatch: pytest.MonkeyPatch, equalize: str
+) -> None:
+    """Nothing that is quantized shows it, and options are compared on the first 16 of 64 samples."""
+    monkeypatch.setattr(ranges, "SCORE_VALUES", 1)
+    some = Weights(0)
+    weights = {"w": np.abs(some.dense(8, 8)), "v": np.abs(some.dense(8, 4))}
+    model, feeds = build(
+        """net (float[N,8] x) => (float[N,4] y) {
+            h = MatMul (x, w) r = Relu (h) m = MatMul (r, v) y = Sqrt (m)
+        }""",
+        weights,
+        normal(8),
+    )
+    feed = {"x": np.abs(feeds(batch=64)["x"])}
+    recipe = Recipe(equalize=equalize)  # type: ignore[arg-type]
+    assert quantize(model, dict(feed), recipe).summary["data"]["samples"] == 64
+    spoiled = build(
+        """net (float[N,8] x, float[N,4] z) => (float[N,4] y) {
+            h = MatMul (x, w) r = Relu (h) m = MatMul (r, v) n = Mul (m, z) y = Sqrt (n)
+        }""",
+        weights,
+        normal(8),
+    )[0]
+    z = np.ones((64, 4), np.float32)
+    z[50] = -1
+    with pytest.raises(DataError, match=r"'y' holds NaN for"):
+        quantize(spoiled, {**feed, "z": z}, recipe)

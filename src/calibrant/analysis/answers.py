@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -19,7 +20,7 @@ from calibrant.runtime.tap import expose
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-__all__ = ["Answers", "FloatAnswers"]
+__all__ = ["Answers", "Checking", "FloatAnswers"]
 
 Array = npt.NDArray[Any]
 
@@ -84,7 +85,12 @@ class FloatAnswers:
             x: Its values; they are copied.
             batch: The feed.
             first: Its sample that the values begin with.
+
+        Raises:
+            DataError: An output holds NaN.
         """
+        if tensor in self._finite:
+            _check(tensor, x, batch)
         place = next((i for i, b in enumerate(self.feeds) if b is batch), None)
         if tensor not in self.names or place is None or place in self._known:
             return
@@ -93,7 +99,7 @@ class FloatAnswers:
         joined = {n: _joined(parts, batch.size) for n, parts in heard.items()}
         found = {n: x for n, x in joined.items() if x is not None and self._is_usual(n, x, batch)}
         if len(found) == len(self.names):
-            self._known[place] = self._checked(found, batch)
+            self._known[place] = found
             del self._heard[place]
 
     def _is_usual(self, name: str, x: Array, batch: Batch) -> bool:
@@ -110,14 +116,39 @@ class FloatAnswers:
         read = {i.name: batch.feeds[i.name] for i in self._session.get_inputs()}
         values = infer(self._session, self.names, read)
         self._said(batch.size)
-        return self._checked(dict(zip(self.names, values, strict=True)), batch)
-
-    def _checked(self, found: dict[str, Array], batch: Batch) -> dict[str, Array]:
+        found = dict(zip(self.names, values, strict=True))
         for name in self._finite:
-            x = np.asarray(found[name])
-            if x.dtype.kind == "f" and np.isnan(x).any():
-                raise DataError(f"The float model's tensor '{name}' holds NaN for {batch}.")
+            _check(name, np.asarray(found[name]), batch)
         return found
+
+    def checking(self) -> Checking:
+        """Return who looks at outputs of another form of the model, whose values are not kept."""
+        return Checking(tuple(n for n in self.names if n in self._finite))
+
+
+@dataclass(frozen=True, slots=True)
+class Checking:
+    """Looks at the outputs of a form of the float model while somebody else runs it.
+
+    Args:
+        names: Outputs that have to hold no NaN.
+    """
+
+    names: tuple[str, ...]
+
+    def hear(self, tensor: str, x: Array, batch: Batch, first: int) -> None:
+        """Look at values of a tensor, those of the samples of a feed from `first` on.
+
+        Raises:
+            DataError: They hold NaN.
+        """
+        if tensor in self.names:
+            _check(tensor, x, batch)
+
+
+def _check(name: str, x: Array, batch: Batch) -> None:
+    if x.dtype.kind == "f" and np.isnan(x).any():
+        raise DataError(f"The float model's tensor '{name}' holds NaN for {batch}.")
 
 
 def _joined(parts: Mapping[int, Array], size: int) -> Array | None:

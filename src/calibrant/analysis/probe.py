@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from calibrant.analysis.answers import Answers, FloatAnswers
+from calibrant.analysis.answers import Answers, Checking, FloatAnswers
 from calibrant.data.batch import Batch
 from calibrant.errors import DataError, ModelError
 from calibrant.graph.bodies import bodies, dependencies
 from calibrant.graph.ops import before_cast
 from calibrant.graph.opset import MIN_OPSET, main_opset
+from calibrant.graph.values import values_by_name
 from calibrant.plan import Plan
 from calibrant.recipe import Recipe
 from calibrant.runtime.inputs import takes_one_sample
@@ -100,10 +101,16 @@ class Probe:
         """Inputs of the first sample alone, where batches can be cut; otherwise of the first small batch."""
         return (self.small[0].part(0, 1) if self.free else self.small[0]).feeds
 
-    def answers_of(self, model: ir.Model) -> FloatAnswers | None:
-        """Return who can be told what this very model answers to feeds; None where the answers are of another one."""
+    def hearing(self, model: ir.Model) -> FloatAnswers | Checking | None:
+        """Return who is to hear the outputs of a form of the float model, while it is run on feeds.
+
+        This very model's are kept as answers; another form's are looked at for NaN alone. None where nobody has to: the
+        model does not say how large its outputs are, and a run that hands them out would have to find that out.
+        """
         source = self.reference.source if isinstance(self.reference, Answers) else None
-        return source if source is not None and source.of is model else None
+        if source is None or not all(_has_known_size(source.of, n) for n in source.names):
+            return None
+        return source if source.of is model else source.checking()
 
     def answer(self) -> None:
         """Let the float model answer all feeds at once, where they will be asked for one by one."""
@@ -151,6 +158,12 @@ class Probe:
         each = max(1, self.small[0].size)
         step = max(1, len(self.small) * each // max(samples, each))
         return self.only(range(0, len(self.small), step))
+
+
+def _has_known_size(model: ir.Model, tensor: str) -> bool:
+    """Whether the model says how large a tensor is, but for its samples."""
+    shape = values_by_name(model.graph)[tensor].shape
+    return shape is not None and len(shape) > 0 and all(isinstance(d, int) for d in shape[1:])
 
 
 def _only(

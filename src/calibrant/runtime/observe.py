@@ -22,7 +22,15 @@ from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import Tap, expose
 from calibrant.stats import Accumulator, TensorStats
 
-__all__ = ["Ends", "Listener", "Observer", "channel_magnitudes", "channel_tops", "observe"]
+__all__ = [
+    "Ends",
+    "Hearing",
+    "Listener",
+    "Observer",
+    "channel_magnitudes",
+    "channel_tops",
+    "observe",
+]
 
 Progress = Callable[[int], None]
 Array = npt.NDArray[Any]
@@ -37,6 +45,7 @@ def observe(
     exact: bool = False,
     runtime: Runtime = CPU,
     progress: Progress | None = None,
+    hearing: Hearing | None = None,
 ) -> dict[str, TensorStats]:
     """Run the model over the data once and return the statistics of each tensor.
 
@@ -50,14 +59,22 @@ def observe(
         exact: Keep raw values instead of histograms.
         runtime: Where it runs.
         progress: Called with the number of samples after each batch.
+        hearing: Who hears some tensors besides.
 
     Raises:
         DataError: There is no data, or an output of the model is not finite; the message names the output, the
             first tensor that was not finite, and the sample or its file. Where the outputs are finite, values of inner
             tensors that are not are left out and counted (`TensorStats.nonfinite`).
     """
-    observer = Observer(model, tensors, per_channel=per_channel, exact=exact, runtime=runtime)
-    return observer.see(batches, progress)
+    observer = Observer(
+        model,
+        tensors,
+        per_channel=per_channel,
+        exact=exact,
+        runtime=runtime,
+        beside=hearing.names if hearing is not None else (),
+    )
+    return observer.see(batches, progress, [hearing] if hearing is not None else [])
 
 
 class Observer:
@@ -187,6 +204,15 @@ class Listener(Protocol):
 
     def hear(self, tensor: str, x: Array, batch: Batch, first: int) -> None:
         """Take values of a tensor: those of the samples of a batch from `first` on. They are valid until this returns."""
+
+
+class Hearing(Listener, Protocol):
+    """A listener that says which tensors it is to hear, counted or not."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors."""
+        ...
 
 
 class Ends:

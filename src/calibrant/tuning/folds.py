@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from calibrant.analysis.answers import FloatAnswers
 from calibrant.analysis.probe import Probe
 from calibrant.runtime.heap import give_back
-from calibrant.runtime.observe import Ends, Observer
+from calibrant.runtime.observe import Ends, Hearing, Observer
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.stats import TensorStats
 
@@ -39,7 +38,7 @@ class Folds:
         feeds: How many feeds of the probe were seen, from the first on.
         ends: Told the values, where feeds are looked at for the first time.
         tops: Tensors of which the largest value of each channel was asked for.
-        answers: Told the outputs, too; None where they are not those of the float model that is compared with.
+        hearing: Told the outputs, too; None where nobody has to hear them.
     """
 
     model: ir.Model
@@ -51,7 +50,7 @@ class Folds:
     base: Folds | None = None
     feeds: int = 0
     ends: Ends | None = None
-    answers: FloatAnswers | None = None
+    hearing: Hearing | None = None
     tops: frozenset[str] = frozenset()
     _halves: dict[int, Seen] = field(default_factory=dict)
     _observer: Observer | None = None
@@ -61,9 +60,8 @@ class Folds:
         ran = self.base.see(feeds) if self.base is not None else 0
         new = range(self.feeds, min(feeds, len(self.probe.small)))
         own = self._own
-        listeners = (
-            [x for x in (self.ends, self.answers) if x is not None] if not self.feeds else []
-        )
+        ends = self.ends if not self.feeds else None
+        listeners = [x for x in (ends, self.hearing) if x is not None]
         for half in (0, 1):
             batches = [self.probe.small[i] for i in new if i % 2 == half]
             if batches and own:
@@ -75,7 +73,7 @@ class Folds:
                         per_channel=self.axes,
                         exact=self.exact,
                         runtime=self.runtime,
-                        beside=self.answers.names if self.answers is not None else (),
+                        beside=self.hearing.names if self.hearing is not None else (),
                     )
                 seen = self._observer.see(batches, listeners=listeners)
                 self._halves[half] = merged(self._halves.get(half), seen)

@@ -291,7 +291,7 @@ class Trying:
                 self._seen_before(option, form),
                 ends=Ends([*(axes or {}).items(), *sums]),
                 tops=frozenset(t for t, _ in sums),
-                answers=self.probe.answers_of(observed),
+                hearing=self.probe.hearing(observed),
             )
             known = self.store.known
             self._made[key] = _Made(form, recipe, form.model, plan, folds, simulator, known)

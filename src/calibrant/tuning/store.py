@@ -34,7 +34,7 @@ from calibrant.progress import Progress
 from calibrant.recipe import Calibration, FixedInput, Recipe
 from calibrant.refine.local_bias import LocalError
 from calibrant.runtime.inputs import model_inputs
-from calibrant.runtime.observe import observe
+from calibrant.runtime.observe import Hearing, observe
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.shards import Shard, observe_shards
 from calibrant.runtime.workers import Workers
@@ -264,6 +264,8 @@ class Store:
         self, folds: Folds, samples: Samples
     ) -> tuple[dict[str, TensorStats], DataFindings]:
         """Look at the data behind what was seen of the probe, and put both together."""
+        if folds.hearing is None or self.workers is not None:
+            folds.probe.answer()  # nobody else would find outputs that are not finite
         if folds.halves is None:
             self.work.whole(folds.see(len(folds.probe.small)))
         count = min(folds.feeds, len(folds.probe.small))
@@ -285,6 +287,7 @@ class Store:
             exact=folds.exact,
             done=size,
             start=size,
+            hearing=folds.hearing,
         )
         many = _batches(samples, data.batches + count)
         return merged(found, more), replace(data, samples=data.samples + size, batches=many)
@@ -311,6 +314,7 @@ class Store:
         exact: bool,
         done: int = 0,
         start: int = 0,
+        hearing: Hearing | None = None,
     ) -> tuple[dict[str, TensorStats], DataFindings]:
         """Look at samples from `start` on; `batches` are these."""
         if self.workers is not None and tensors:
@@ -332,6 +336,7 @@ class Store:
             exact=exact,
             progress=lambda _: self.progress.step(done + seen, samples.total),
             runtime=self.runtime,
+            hearing=hearing,
         )
         self.work.whole(seen)
         return found, DataFindings(seen, count, samples.notes)
