@@ -29,7 +29,7 @@ from calibrant.recipe import AlgorithmChoice, Layer, OpType, Rule, Settings
 from calibrant.runtime import saturation
 from calibrant.runtime.part_quality import COLLAPSE_COSINE, COLLAPSE_SQNR_DB
 from calibrant.stats.tensor import FEW
-from calibrant.tuning import biases, integer_outputs, left_in_float
+from calibrant.tuning import biases, extent, integer_outputs, left_in_float
 from calibrant.tuning import forms as variants
 from calibrant.tuning import ranges as decide
 from calibrant.tuning.strategies.ranges import ADDED_GAIN_DB, FIRST_SAMPLES
@@ -55,7 +55,7 @@ FENCE = re.compile(r"<!-- (\w+) -->\n```(\w+)\n(.*?)^```", re.DOTALL | re.MULTIL
 #: Numbers that pages take from the code: page, sentence, values.
 FACTS = [
     ("explanation/decisions.md", "at least {:.0f} dB in some part", (ADDED_GAIN_DB,)),
-    ("explanation/decisions.md", "at most {}, or more", (decide.SCORE_SAMPLES,)),
+    ("explanation/decisions.md", "at most {}, or more", (extent.SCORE_SAMPLES,)),
     (
         "explanation/decisions.md",
         "alone leave at most {:.0f} dB stay in float32, if the outputs gain at least {:.0f} dB",
@@ -64,7 +64,7 @@ FACTS = [
     ("how-to/warnings.md", "where it is {:.0f} dB or more", (integer_outputs.SAID_DB,)),
     ("how-to/warnings.md", "where the output has {:.0f} dB or more", (saturation.GOOD_DB,)),
     ("explanation/decisions.md", "judged on {} samples, and on twice", (FIRST_SAMPLES,)),
-    ("explanation/decisions.md", "stay below {} million", (decide.SCORE_VALUES // 10**6,)),
+    ("explanation/decisions.md", "stay below {} million", (extent.SCORE_VALUES // 10**6,)),
     (
         "explanation/decisions.md",
         "at most {} and at most {} MiB, are the probe",

@@ -21,7 +21,7 @@ from calibrant.recipe import (
     Settings,
 )
 from calibrant.results import QuantizedModel
-from calibrant.tuning import ranges
+from calibrant.tuning import extent
 from tests.models import Array, Feeds, Model, Weights, build, normal
 from tests.road import outputs, quantize, sqnr_db
 
@@ -275,7 +275,7 @@ def test_an_output_that_is_no_number_is_found_though_few_samples_are_compared(
     monkeypatch: pytest.MonkeyPatch, equalize: str
 ) -> None:
     """Nothing that is quantized shows it, and options are compared on the first 16 of 64 samples."""
-    monkeypatch.setattr(ranges, "SCORE_VALUES", 1)
+    monkeypatch.setattr(extent, "SCORE_VALUES", 1)
     some = Weights(0)
     weights = {"w": np.abs(some.dense(8, 8)), "v": np.abs(some.dense(8, 4))}
     model, feeds = build(

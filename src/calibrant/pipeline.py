@@ -30,10 +30,10 @@ from calibrant.runtime.session import in_one_piece
 from calibrant.runtime.workers import workers_of
 from calibrant.solution import Built, Solution, build
 from calibrant.stats import Statistics
+from calibrant.tuning.extent import scored_feeds
 from calibrant.tuning.integer_outputs import cost_of_integer_outputs
 from calibrant.tuning.left_in_float import solve_or_leave
 from calibrant.tuning.lifted import lifted
-from calibrant.tuning.ranges import scored_feeds
 from calibrant.tuning.road import statistics_of
 from calibrant.tuning.store import Store
 from calibrant.tuning.unseen import unseen_outputs

@@ -1,4 +1,4 @@
-"""How large the tensors of a model are, by what it says of its shapes."""
+"""How large the tensors of a model are, by what it says of its shapes, and how many samples that allows to look at."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from calibrant.analysis.probe import Probe
 from calibrant.graph.values import values_by_name
+from calibrant.plan import Plan
 
-__all__ = ["affordable_samples", "values_a_sample"]
+__all__ = ["affordable_samples", "feeds_of", "scored_feeds", "values_a_sample"]
+
+#: Options are judged on at most so many samples of the probe …
+SCORE_SAMPLES = 16
+#: … and on more where all observed values of all samples stay below this.
+SCORE_VALUES = 16_000_000
 
 #: Samples that are fewer where the tensors of all of them have more values than this.
 AFFORDABLE_VALUES = 64_000_000
@@ -42,3 +49,20 @@ def values_a_sample(model: ir.Model, tensors: Sequence[str], batch: int) -> floa
         first = shape[0] if isinstance(shape[0], int) else batch
         total += first * math.prod(int(d) for d in shape[1:] if isinstance(d, int)) / max(1, batch)
     return total
+
+
+def feeds_of(probe: Probe, samples: int) -> int:
+    """Return how many feeds, from the first on, hold so many samples."""
+    total = 0
+    for count, batch in enumerate(probe.small, 1):
+        total += batch.size
+        if total >= samples:
+            return count
+    return len(probe.small)
+
+
+def scored_feeds(model: ir.Model, plan: Plan, probe: Probe) -> int:
+    """Return how many feeds of the probe scoring can afford."""
+    values = values_a_sample(model, plan.observed_tensors, probe.small[0].size)
+    most = SCORE_SAMPLES if values is None else int(SCORE_VALUES / max(1.0, values))
+    return max(2, feeds_of(probe, max(SCORE_SAMPLES, most)))  # one of each half

@@ -22,50 +22,42 @@ from calibrant.analysis.score import (
 )
 from calibrant.analysis.simulate import Simulator, is_light
 from calibrant.choose import (
-    Known,
-    choose_activations,
     choose_layers,
-    with_algorithm,
-    with_biases,
 )
-from calibrant.emit.weights_only import emit_weights_only
 from calibrant.findings import Trial
 from calibrant.graph.ops import is_depthwise
-from calibrant.numerics import QuantParams, fake_quantize
 from calibrant.numerics.metrics import sqnr_db
 from calibrant.plan import Plan, resolve
 from calibrant.plan.folding import float_weight
-from calibrant.plan.parameters import LayerParameters, Parameters
-from calibrant.recipe import AlgorithmChoice, Layer, Recipe, Rule, Settings
+from calibrant.plan.parameters import Parameters
+from calibrant.recipe import Layer, Recipe, Rule, Settings
 from calibrant.refine.narrow_sums import inputs_looked_at
 from calibrant.runtime.observe import Ends
-from calibrant.stats import TensorStats
+from calibrant.tuning.built import (
+    Made,
+    behind_weights,
+    noisier,
+    same_grids,
+    unfolded,
+    with_choice,
+)
 from calibrant.tuning.driver import drive
-from calibrant.tuning.extent import values_a_sample
+from calibrant.tuning.extent import feeds_of, scored_feeds
 from calibrant.tuning.folds import Folds
 from calibrant.tuning.forms import Form, balance_as_asked, forms
 from calibrant.tuning.guide import Guide
 from calibrant.tuning.halves import in_half
 from calibrant.tuning.narrow import SEEN_SAMPLES
-from calibrant.tuning.space import same_params
 from calibrant.tuning.store import Store
 from calibrant.tuning.strategies.ranges import Question, RangeOption, Verdict, ranges
 
-__all__ = ["Decided", "decide", "scored_feeds"]
-
-#: Parameters of activations by quantizer.
-Grids = Mapping[str, QuantParams]
+__all__ = ["Decided", "decide"]
 
 #: Activation algorithms that `auto` tries, the simplest first.
 AUTO_ALGORITHMS = ("min-max", "mse")
 
 #: Ranges are observed behind rounded weights where some weight is worse than this [dB].
 SHIFTING_DB = 30.0
-
-#: Options are judged on at most so many samples of the probe …
-SCORE_SAMPLES = 16
-#: … and on more where all observed values of all samples stay below this.
-SCORE_VALUES = 16_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,7 +145,7 @@ class Trying:
     probe: Probe
     store: Store
     comparisons: list[tuple[RangeOption, Comparison]] = field(default_factory=list)
-    _made: dict[RangeOption, _Made] = field(default_factory=dict)
+    _made: dict[RangeOption, Made] = field(default_factory=dict)
     _open: list[Simulator] = field(default_factory=list)
     _parts: dict[str, tuple[Part, ...]] | None = None
     _best: RangeOption | None = None
@@ -164,7 +156,7 @@ class Trying:
         seen = limit = scored_feeds(made.model, made.plan, self.probe)
         if question.beyond:
             limit = len(self.probe.small)
-        feeds = min(limit, _feeds_of(self.probe, question.samples))
+        feeds = min(limit, feeds_of(self.probe, question.samples))
         feeds = max(feeds, 2)
         self._keep_open(made.simulator)
         self.store.work.whole(made.folds.see(seen))
@@ -207,16 +199,16 @@ class Trying:
         ends = {(t, axis): made.folds.ends_of(t, axis) for t, axis in axes.items()}
         return {t: e.magnitudes(t, axis) for (t, axis), e in ends.items() if e is not None}
 
-    def _is_pointless(self, made: _Made, params: tuple[Parameters, Parameters]) -> bool:
+    def _is_pointless(self, made: Made, params: tuple[Parameters, Parameters]) -> bool:
         """Whether an option of the same form was built that has the same numbers, or less noise at every tensor."""
         for known in self._made.values():
             if known.form is not made.form:
                 continue
             for algorithm in known.scores:
                 pairs = zip(known.grids[algorithm], params, strict=True)
-                if all(_same(a, b.activations) for a, b in pairs):
+                if all(same_grids(a, b.activations) for a, b in pairs):
                     return True
-                if known is made and _noisier(made, known.params(algorithm), params):
+                if known is made and noisier(made, known.params(algorithm), params):
                     return True
         return False
 
@@ -252,7 +244,7 @@ class Trying:
             and n.name not in named
         )
 
-    def made(self, option: RangeOption, axes: Mapping[str, int] | None = None) -> _Made:
+    def made(self, option: RangeOption, axes: Mapping[str, int] | None = None) -> Made:
         """Return an option's model and plan; options that differ in the algorithm alone share them.
 
         Args:
@@ -294,7 +286,7 @@ class Trying:
                 hearing=self.probe.hearing(observed),
             )
             known = self.store.known
-            self._made[key] = _Made(form, recipe, form.model, plan, folds, simulator, known)
+            self._made[key] = Made(form, recipe, form.model, plan, folds, simulator, known)
             self._forget_all_but(folds)
         return self._made[key]
 
@@ -340,7 +332,7 @@ class Trying:
         The error of a weight, over the weight, is about the error of its layer's output over the output.
         """
         made = self.made(option)
-        plan = _unfolded(made.plan)
+        plan = unfolded(made.plan)
         layers = choose_layers(plan, made.model, known=self.store.known)
         return any(
             sqnr_db(float_weight(made.model, plan, w, {}), layers[w.layer].floats) < SHIFTING_DB
@@ -380,7 +372,7 @@ class Trying:
         for other in self._made.values():
             if other.simulator is not made.simulator:
                 other.simulator.close()
-        plan = _with(made.plan, best.algorithm)
+        plan = with_choice(made.plan, best.algorithm)
         form = replace(made.form, plan=plan)
         trials = self.trials(best)
         parts = self.parts()
@@ -408,107 +400,3 @@ class Trying:
                     )
                 )
         return tuple(found)
-
-
-@dataclass(slots=True, eq=False)
-class _Made:
-    """An option, but for its algorithm."""
-
-    form: Form
-    recipe: Recipe
-    model: ir.Model
-    plan: Plan
-    folds: Folds
-    simulator: Simulator
-    known: Known
-    scores: dict[str, list[SampleScores]] = field(default_factory=dict)
-    grids: dict[str, tuple[Grids, Grids]] = field(default_factory=dict)
-    _layers: dict[str, LayerParameters] | None = None
-    _params: dict[str, tuple[Parameters, Parameters]] = field(default_factory=dict)
-
-    def params(self, algorithm: str) -> tuple[Parameters, Parameters]:
-        """Return the parameters for even feeds, and those for odd ones: each from the other half."""
-        if algorithm not in self._params:
-            plan = _with(self.plan, algorithm)
-            both = [self._of_half(plan, self.folds.apart_from(i)) for i in (0, 1)]
-            self._params[algorithm] = both[0], both[1]
-            self.grids[algorithm] = both[0].activations, both[1].activations
-        return self._params[algorithm]
-
-    def forget(self) -> None:
-        """Let go of parameters but for the grids of activations, which tell whether another option is the same."""
-        self._params.clear()
-        self._layers = None
-
-    def _of_half(self, plan: Plan, seen: Mapping[str, TensorStats]) -> Parameters:
-        activations = choose_activations(plan, seen, self.known)
-        if any(d.folded for d in plan.activations):  # then weights depend on activations
-            layers = choose_layers(plan, self.model, activations, self.known)
-        elif self._layers is None:
-            layers = self._layers = choose_layers(plan, self.model, known=self.known)
-        else:
-            layers = self._layers
-        return with_biases(plan, self.model, Parameters(activations, layers), seen)
-
-
-def behind_weights(model: ir.Model, plan: Plan, known: Known | None = None) -> ir.Model:
-    """Return the float model with its weights rounded: what activations are observed in, behind weights.
-
-    Scales that an activation would fold into a weight are not known yet; such a weight is rounded as it is.
-    """
-    unfolded = _unfolded(plan)
-    layers = choose_layers(unfolded, model, known=known)
-    return emit_weights_only(model, unfolded, Parameters({}, layers))
-
-
-def _unfolded(plan: Plan) -> Plan:
-    """Return a plan in which no weight takes over the scales of its input."""
-    return replace(plan, activations=tuple(replace(d, folded=False) for d in plan.activations))
-
-
-def _with(plan: Plan, algorithm: str) -> Plan:
-    """Return a plan with an algorithm where the recipe leaves it open."""
-    return with_algorithm(plan, AlgorithmChoice(algorithm)) if algorithm else plan
-
-
-def _noisier(
-    made: _Made, one: tuple[Parameters, Parameters], other: tuple[Parameters, Parameters]
-) -> bool:
-    """Whether the second parameters have at least as much noise at every tensor, on the half they are not from."""
-    for half, (a, b) in enumerate(zip(one, other, strict=True)):
-        seen = made.folds.apart_from(1 - half)
-        for d in made.plan.activations:
-            if d.fixed_range is not None or d.spec.axis is not None:
-                continue
-            x, count = seen[d.tensor].points()
-            before, after = (
-                float(np.average((x - fake_quantize(x, p.activations[d.id])) ** 2, weights=count))
-                for p in (a, b)
-            )
-            if after < before:
-                return False
-    return True
-
-
-def _same(one: Mapping[str, QuantParams], other: Mapping[str, QuantParams]) -> bool:
-    return one.keys() == other.keys() and all(same_params(one[k], other[k]) for k in one)
-
-
-# ------------------------------------------------------------------------------------------------- samples
-
-
-def _feeds_of(probe: Probe, samples: int) -> int:
-    """Return how many feeds, from the first on, hold so many samples."""
-    total = 0
-    for count, batch in enumerate(probe.small, 1):
-        total += batch.size
-        if total >= samples:
-            return count
-    return len(probe.small)
-
-
-def scored_feeds(model: ir.Model, plan: Plan, probe: Probe) -> int:
-    """Return how many feeds of the probe scoring can afford."""
-    values = values_a_sample(model, plan.observed_tensors, probe.small[0].size)
-    most = SCORE_SAMPLES if values is None else int(SCORE_VALUES / max(1.0, values))
-    return max(2, _feeds_of(probe, max(SCORE_SAMPLES, most)))  # one of each half

@@ -28,11 +28,12 @@ from calibrant.refine.narrow_sums import inputs_looked_at
 from calibrant.solution import NOT_FOR_ACCURACY, Solution
 from calibrant.stats import Statistics, TensorStats
 from calibrant.tuning.biases import affordable, corrected, corrected_by_rules, judges
+from calibrant.tuning.built import behind_weights
 from calibrant.tuning.guide import Guide
 from calibrant.tuning.halves import in_half
 from calibrant.tuning.narrow import narrowed
 from calibrant.tuning.promotion import promoted
-from calibrant.tuning.ranges import behind_weights, decide
+from calibrant.tuning.ranges import decide
 from calibrant.tuning.search import prepare_search
 from calibrant.tuning.solved import Solved
 from calibrant.tuning.store import Store

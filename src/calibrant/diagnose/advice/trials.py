@@ -28,9 +28,9 @@ from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
 from calibrant.recipe import Recipe
 from calibrant.runtime.measure import Outputs
+from calibrant.tuning.built import behind_weights
 from calibrant.tuning.folds import Folds
 from calibrant.tuning.guide import Guide, essence
-from calibrant.tuning.ranges import behind_weights
 from calibrant.tuning.road import solve
 from calibrant.tuning.solved import Solved
 from calibrant.tuning.store import Store
