@@ -75,7 +75,7 @@ def solve(store: Store, recipe: Recipe, guide: Guide | None = None) -> Solved:
         if searching is not None:
             wanted = searching.tensors, dict(searching.axes)
         exact = recipe.calibration.exact
-        statistics, data = store.statistics(
+        statistics, data = store.observed.statistics(
             decided.folds.model, wanted[0], wanted[1], samples, exact=exact, folds=decided.folds
         )
     store.keep_tops(decided.folds, form.model, inputs_looked_at(form.model, form.plan))
@@ -174,7 +174,7 @@ def statistics_of(store: Store, recipe: Recipe) -> Statistics:
         model = behind_weights(model, prepared.plan)
     samples, exact = store.samples(recipe), recipe.calibration.exact
     with store.progress.stage("observe"):
-        found, _ = store.statistics(model, wanted[0], wanted[1], samples, exact=exact)
+        found, _ = store.observed.statistics(model, wanted[0], wanted[1], samples, exact=exact)
     return Statistics(found, digest(prepared.model))
 
 

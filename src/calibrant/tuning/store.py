@@ -7,9 +7,8 @@ more), scales by tensor, algorithm and grid, rounded weights by layer.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,6 @@ import onnx_ir as ir
 
 from calibrant.analysis.probe import Probe, take_probe
 from calibrant.choose import Known
-from calibrant.data.batch import Batch
-from calibrant.data.digests import data_digest, text_digest
-from calibrant.errors import DataError
-from calibrant.findings import DataFindings
-from calibrant.graph.digest import digest
 from calibrant.graph.load import ModelLike, load, prepare
 from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
 from calibrant.graph.passes.fuse_batchnorm import Folded, fuse_batchnorm
@@ -34,12 +28,10 @@ from calibrant.progress import Progress
 from calibrant.recipe import Calibration, FixedInput, Recipe
 from calibrant.refine.local_bias import LocalError
 from calibrant.runtime.inputs import model_inputs
-from calibrant.runtime.observe import Hearing, observe
 from calibrant.runtime.runtime import CPU, Runtime
-from calibrant.runtime.shards import Shard, observe_shards
 from calibrant.runtime.workers import Workers
-from calibrant.stats import TensorStats
-from calibrant.tuning.folds import Folds, merged
+from calibrant.tuning.folds import Folds
+from calibrant.tuning.observed import Observed
 from calibrant.tuning.samples import Samples, open_samples
 from calibrant.tuning.shelf import Shelf
 from calibrant.tuning.space import asks_wide_types
@@ -114,15 +106,12 @@ class Store:
         self._checked: set[tuple[str, ir.Model]] = set()
         self._raised: dict[ir.Model, ir.Model] = {}
         self._probes: dict[object, Probe] = {}
-        self._seen: dict[object, _Seen] = {}
-        self.shared = shared
-        self.workers = workers
-        self.shelf = shelf
-        self._named: dict[Samples, str] = {}
+        self.shared, self.workers = shared, workers
         self.known = Known()
         self.local: tuple[dict[Hashable, LocalError], dict[Hashable, LocalError]] = {}, {}
         self.tops: dict[tuple[ir.Model, str], npt.NDArray[np.float64]] = {}
         self.work = Work()
+        self.observed = Observed(self.runtime, self.progress, self.work, workers, shelf)
 
     def original(self, recipe: Recipe, *, quantizers: bool = False) -> ir.Model:
         """Return the model as it was given, loaded and checked, with the inputs fixed that a recipe fixes.
@@ -191,41 +180,6 @@ class Store:
             )
         return self._probes[key]
 
-    def statistics(
-        self,
-        model: ir.Model,
-        tensors: Sequence[str],
-        axes: Mapping[str, Sequence[int]],
-        samples: Samples,
-        *,
-        exact: bool,
-        folds: Folds | None = None,
-    ) -> tuple[dict[str, TensorStats], DataFindings]:
-        """Return the statistics of all data; a tensor that was seen before is not looked at again.
-
-        Args:
-            model: The model that is observed.
-            tensors: Tensors to look at.
-            axes: Tensor -> axes along which each channel is observed by itself.
-            samples: The data.
-            exact: Keep raw values.
-            folds: What was seen of the probe: these samples are not run again.
-        """
-        seen = self._seen.setdefault((model, samples, exact), _Seen())
-        key = self._key(model, samples, exact=exact)
-        if key and not seen.data.samples:
-            self._take_down(seen, key, samples)
-        missing = [t for t in tensors if not seen.has(t, axes.get(t, ()))]
-        if missing or not seen.data.samples:
-            if folds is not None and folds.hold(missing, axes):
-                found, data = self._behind_folds(folds, samples)
-            else:
-                found, data = self._all(model, missing, axes, samples, exact=exact)
-            seen.add(found, axes, data)
-            if key and self.shelf is not None:
-                self.shelf.put(seen.tensors, *key)
-        return {t: seen.tensors[t] for t in tensors}, seen.data
-
     def keep_tops(self, folds: Folds, model: ir.Model, axes: Mapping[str, int]) -> None:
         """Keep the largest value of each channel of tensors, where it was seen.
 
@@ -238,178 +192,3 @@ class Store:
             ends = folds.ends_of(tensor, axis) if tensor in folds.tops else None
             if ends is not None and (model, tensor) not in self.tops:
                 self.tops[model, tensor] = ends.tops(tensor, axis)
-
-    def _key(self, model: ir.Model, samples: Samples, *, exact: bool) -> tuple[str, ...]:
-        """Return what names statistics on the shelf; empty where there is none, or samples cannot be named."""
-        named = isinstance(samples.data, (str, Path, Mapping, np.ndarray))
-        if self.shelf is None or not named or not samples.source.by_index:
-            return ()
-        if samples not in self._named:
-            parts = [samples.data, *([samples.preprocess] if samples.preprocess else [])]
-            self._named[samples] = text_digest(*(data_digest(p) for p in parts))
-        many, keep = str(samples.total), "exact" if exact else "counts"
-        return digest(model), self._named[samples], many, keep, self.runtime.provider
-
-    def _take_down(self, seen: _Seen, key: tuple[str, ...], samples: Samples) -> None:
-        """Add what the shelf holds of a model and these samples."""
-        assert self.shelf is not None
-        found = self.shelf.take(*key)
-        if found and samples.total:
-            axes = {t: tuple(c.axis for c in s.by_channel) for t, s in found.items()}
-            size = samples.source.batch_size or 1
-            data = DataFindings(samples.total, -(-samples.total // size), samples.notes)
-            seen.add(found, axes, data)
-
-    def _behind_folds(
-        self, folds: Folds, samples: Samples
-    ) -> tuple[dict[str, TensorStats], DataFindings]:
-        """Look at the data behind what was seen of the probe, and put both together."""
-        if folds.hearing is None or self.workers is not None:
-            folds.probe.answer()  # nobody else would find outputs that are not finite
-        if folds.halves is None:
-            self.work.whole(folds.see(len(folds.probe.small)))
-        count = min(folds.feeds, len(folds.probe.small))
-        size = sum(b.size for b in folds.probe.small[:count])
-        self.progress.step(size, samples.total)
-        found = folds.whole or {}
-        behind = samples.after(folds.probe.samples)
-        rest = itertools.chain(folds.probe.small[count:], behind)
-        first = list(itertools.islice(rest, 1))
-        if not first or not folds.tensors:
-            left = sum(b.size for b in itertools.chain(first, rest))
-            return found, DataFindings(size + left, _batches(samples, count), samples.notes)
-        more, data = self._run(
-            folds.model,
-            folds.tensors,
-            folds.axes,
-            itertools.chain(first, rest),
-            samples,
-            exact=folds.exact,
-            done=size,
-            start=size,
-            hearing=folds.hearing,
-        )
-        many = _batches(samples, data.batches + count)
-        return merged(found, more), replace(data, samples=data.samples + size, batches=many)
-
-    def _all(
-        self,
-        model: ir.Model,
-        tensors: Sequence[str],
-        axes: Mapping[str, Sequence[int]],
-        samples: Samples,
-        *,
-        exact: bool,
-    ) -> tuple[dict[str, TensorStats], DataFindings]:
-        return self._run(model, tensors, axes, samples.all(), samples, exact=exact, start=0)
-
-    def _run(
-        self,
-        model: ir.Model,
-        tensors: Sequence[str],
-        axes: Mapping[str, Sequence[int]],
-        batches: Iterable[Batch],
-        samples: Samples,
-        *,
-        exact: bool,
-        done: int = 0,
-        start: int = 0,
-        hearing: Hearing | None = None,
-    ) -> tuple[dict[str, TensorStats], DataFindings]:
-        """Look at samples from `start` on; `batches` are these."""
-        if self.workers is not None and tensors:
-            return self._shards(model, tensors, axes, samples, exact=exact, done=done, start=start)
-        seen = count = 0
-
-        def counted() -> Iterator[Batch]:
-            nonlocal seen, count
-            for batch in batches:
-                seen += batch.size
-                count += 1
-                yield batch
-
-        found = observe(
-            model,
-            tensors,
-            counted(),
-            per_channel=axes,
-            exact=exact,
-            progress=lambda _: self.progress.step(done + seen, samples.total),
-            runtime=self.runtime,
-            hearing=hearing,
-        )
-        self.work.whole(seen)
-        return found, DataFindings(seen, count, samples.notes)
-
-    def _shards(
-        self,
-        model: ir.Model,
-        tensors: Sequence[str],
-        axes: Mapping[str, Sequence[int]],
-        samples: Samples,
-        *,
-        exact: bool,
-        done: int,
-        start: int,
-    ) -> tuple[dict[str, TensorStats], DataFindings]:
-        """Let workers look at samples from `start` on."""
-        assert self.workers is not None
-        batches = samples.source
-        if not batches.by_index:
-            raise DataError(
-                f"{batches.source} cannot be divided among workers, since it is read from its first sample on: give files, a "
-                "folder, or arrays."
-            )
-        assert batches.samples is not None
-        size = batches.batch_size or 1
-        threads = self.runtime.threads or self.workers.threads
-        shard = Shard(
-            bytes(ir.to_proto(model).SerializeToString()),
-            tuple(model_inputs(model)),
-            samples.data,
-            {"batch_size": size, "preprocess": samples.preprocess},
-            start,
-            batches.samples,
-            tuple(tensors),
-            {t: tuple(a) for t, a in axes.items()},
-            exact,
-            Runtime(self.runtime.provider, threads),
-        )
-        seen = done
-
-        def told(count: int) -> None:
-            nonlocal seen
-            seen += count
-            self.progress.step(seen, samples.total)
-
-        found = observe_shards(shard, self.workers, told)
-        looked = batches.samples - start
-        self.work.whole(looked)
-        return found, DataFindings(looked, -(-looked // size), samples.notes)
-
-
-def _batches(samples: Samples, counted: int) -> int:
-    """Return how many batches the data has; as counted, feeds of the probe among them, where it does not say."""
-    return samples.source.batches if samples.source.batches is not None else counted
-
-
-@dataclass(slots=True, eq=False)
-class _Seen:
-    """What was seen of one model on all data."""
-
-    tensors: dict[str, TensorStats] = field(default_factory=dict)
-    axes: dict[str, frozenset[int]] = field(default_factory=dict)
-    data: DataFindings = field(default_factory=DataFindings)
-
-    def has(self, tensor: str, axes: Sequence[int]) -> bool:
-        return tensor in self.tensors and set(axes) <= self.axes[tensor]
-
-    def add(
-        self,
-        found: Mapping[str, TensorStats],
-        axes: Mapping[str, Sequence[int]],
-        data: DataFindings,
-    ) -> None:
-        self.tensors |= found
-        self.axes |= {t: frozenset(axes.get(t, ())) for t in found}
-        self.data = data
