@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 
 from calibrant.graph.load import load
@@ -52,19 +55,42 @@ def test_what_is_computed_is_the_same(monkeypatch: pytest.MonkeyPatch, *, flag: 
     assert all(np.array_equal(whole[n], found[n]) for n in whole)
 
 
-def test_an_open_session_does_not_read_what_was_lent(monkeypatch: pytest.MonkeyPatch) -> None:
+def opened_with(
+    monkeypatch: pytest.MonkeyPatch, *, spinning: bool
+) -> tuple[ort.InferenceSession, dict[str, npt.NDArray[np.float32]]]:
+    """Return a session, and the arrays that it was lent."""
     monkeypatch.setattr(lent, "LENT_BYTES", 0)
     given = lent.lend(model())
-    given = lent.Lent(given.model, {n: w.copy() for n, w in given.weights.items()})
-    monkeypatch.setattr(session, "lend", lambda _: given)
-    opened = session.open_session(given.model)
+    weights = {n: w.copy() for n, w in given.weights.items()}
+    monkeypatch.setattr(session, "lend", lambda _: lent.Lent(given.model, weights))
+    return session.open_session(given.model, spinning=spinning), weights
+
+
+@pytest.mark.parametrize("spinning", [False, True])
+def test_only_a_session_that_packs_no_weights_computes_with_the_arrays_themselves(
+    monkeypatch: pytest.MonkeyPatch, *, spinning: bool
+) -> None:
+    opened, weights = opened_with(monkeypatch, spinning=spinning)
     x = feeds(flag=True)
     before = session.infer(opened, ["y", "z"], x)
-    for weight in given.weights.values():
-        weight[...] = 0  # as memory that was given back
+    assert np.abs(before[0]).max() > 0
+    weights["last"] *= 2
+    after = session.infer(opened, ["y", "z"], x)
+    assert np.array_equal(after[0], before[0])
+    assert np.array_equal(after[1], before[1] if spinning else 2 * before[1])
+
+
+def test_a_session_keeps_what_it_was_lent(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, weights = opened_with(monkeypatch, spinning=False)
+    x = feeds(flag=True)
+    before = session.infer(opened, ["y", "z"], x)
+    sizes = [w.shape for w in weights.values()]
+    weights.clear()
+    gc.collect()
+    others = [np.full(shape, 7, np.float32) for shape in sizes * 20]  # in memory that was free
     after = session.infer(opened, ["y", "z"], x)
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
-    assert np.abs(before[0]).max() > 0
+    assert len(others) == 60
 
 
 def test_a_weight_that_no_output_needs_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from calibrant.errors import ModelError
+from calibrant.graph.arrays import deserialized
 from calibrant.graph.free_dims import free_unknown_dims, has_unknown_dims
 from calibrant.graph.inferred import infer_shapes
 from calibrant.graph.interface import check_interface
@@ -101,7 +102,8 @@ def load(model: ModelLike, *, quantizers: bool = False, integers: bool = False) 
     elif isinstance(model, onnx.ModelProto):
         name = "the model"
         _check(model, name)
-        loaded = ir.from_proto(with_dense_weights(model))
+        dense = with_dense_weights(model)
+        loaded = deserialized(dense, keep=dense is model)
     elif isinstance(model, TorchModule):
         raise ModelError(
             f"The model is a module of torch ({type(model).__name__}), which is not taken here; export it to ONNX first."
@@ -155,7 +157,7 @@ def _read(path: Path) -> ir.Model:
     _check(proto, f"'{path}'", path)
     proto = with_dense_weights(proto)
     try:
-        model = ir.serde.deserialize_model(proto)
+        model = deserialized(proto, keep=False)
         ir.external_data.set_base_dir(model.graph, path.parent)
     except Exception as e:
         raise ModelError(f"'{path}' cannot be read as an ONNX model: {_first_line(e)}") from e

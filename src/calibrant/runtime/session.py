@@ -16,7 +16,7 @@ from calibrant.errors import ConfigValueError, ModelError, did_you_mean
 from calibrant.graph.passes.fix_inputs import without_kept_inputs
 from calibrant.graph.values import own_copy
 from calibrant.runtime.arena import share_arena
-from calibrant.runtime.heap import give_back
+from calibrant.runtime.heap import collect, give_back
 from calibrant.runtime.lent import lend
 from calibrant.runtime.runtime import CPU, Runtime
 
@@ -80,6 +80,32 @@ def open_session(
     """
     import onnxruntime as ort
 
+    options = _options(runtime, spinning=spinning, profile=profile)
+    if not integers:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    providers = _providers(runtime.provider, ort.get_available_providers())
+    try:
+        session, size = _opened(model, options, providers, packed=spinning, integers=integers)
+    except ModelError:
+        raise
+    except Exception as e:
+        text = " ".join(str(e).split())
+        if integers and optimize and any(t in text for t in _FOUR_BITS):
+            return open_session(
+                model, runtime=runtime, spinning=spinning, integers=False, profile=profile
+            )
+        raise ModelError(f"ONNX Runtime cannot load the model: {text}") from e
+    del options
+    if size > _LARGE:
+        give_back()  # what it was opened from is gone now
+    return session
+
+
+def _options(runtime: Runtime, *, spinning: bool, profile: Path | None) -> ort.SessionOptions:
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised
     if runtime.threads is not None:
@@ -91,34 +117,51 @@ def open_session(
         share_arena(options)
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # from many outputs backwards, as is usual, it would keep what is between two of them for long
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    if not integers:
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-    if not optimize:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    providers = _providers(runtime.provider, ort.get_available_providers())
+    return options
+
+
+def _opened(
+    model: str | Path | bytes | onnx.ModelProto | ir.Model,
+    options: ort.SessionOptions,
+    providers: Sequence[str],
+    *,
+    packed: bool,
+    integers: bool,
+) -> tuple[ort.InferenceSession, int]:
+    """Open a session; return it, and from how many bytes.
+
+    Args:
+        model: The model.
+        options: The options; what they hold afterwards may go.
+        providers: Where it runs.
+        packed: Let kernels put weights into an order of their own.
+        integers: Kernels may be those of integers, which need that.
+    """
+    import onnxruntime as ort
+
     lent = lend(_whole(model)) if isinstance(model, ir.Model) else None
+    values: Sequence[ort.OrtValue] = ()
     with _source(lent.model if lent is not None else model) as source:
+        size = len(source) if isinstance(source, bytes) else 0
         if lent is not None and lent.weights:
-            lent.give(options)
-            if not spinning and not (integers and _has_quantizers(lent.model)):
+            size += sum(w.nbytes for w in lent.weights.values())
+        if size > _LARGE:
+            collect()  # models before this one
+        if lent is not None and lent.weights:
+            packed = packed or (integers and _has_quantizers(lent.model))
+            on_cpu = list(providers) == [PROVIDERS["cpu"]]
+            values = lent.give(options, share=on_cpu and not packed)
+            if not packed:
                 # float kernels are as fast without weights in an order of their own, which are a second copy
                 options.add_session_config_entry("session.disable_prepacking", "1")
-        try:
-            session = ort.InferenceSession(source, options, providers=providers)
-        except Exception as e:
-            text = " ".join(str(e).split())
-            if integers and optimize and any(t in text for t in _FOUR_BITS):
-                return open_session(
-                    model, runtime=runtime, spinning=spinning, integers=False, profile=profile
-                )
-            raise ModelError(f"ONNX Runtime cannot load the model: {text}") from e
-        large = isinstance(source, bytes) and len(source) > _LARGE
-    if large or (lent is not None and lent.weights):
-        give_back()
-    return session
+        session = ort.InferenceSession(source, options, providers=providers)
+    session.lent_weights = values
+    return session, size
 
 
 def _has_quantizers(model: ir.Model) -> bool:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.analysis.probe import Probe, take_probe
+from calibrant.analysis.simulate import is_light
 from calibrant.choose import Known
 from calibrant.graph.load import ModelLike, load, prepare
 from calibrant.graph.opset import WIDE_OPSET, main_opset, raise_opset
@@ -27,6 +28,7 @@ from calibrant.plan.fixed import with_fixed
 from calibrant.progress import Progress
 from calibrant.recipe import Calibration, FixedInput, Recipe
 from calibrant.refine.local_bias import LocalError
+from calibrant.runtime.heap import collect
 from calibrant.runtime.inputs import model_inputs
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.workers import Workers
@@ -122,7 +124,10 @@ class Store:
         """
         key = quantizers, recipe.fix, recipe.keep_fixed_inputs
         if key not in self._originals:
-            self._originals[key] = with_fixed(load(self.model, quantizers=quantizers), recipe)
+            loaded = load(self.model, quantizers=quantizers)
+            if not is_light(loaded):
+                collect()  # what it was read from, and what the call before left
+            self._originals[key] = with_fixed(loaded, recipe)
         return self._originals[key]
 
     def samples(self, recipe: Recipe, *, quantizers: bool = False) -> Samples:
