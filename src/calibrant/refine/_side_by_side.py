@@ -72,7 +72,7 @@ class SideBySide:
         model.graph.sort()
         others = [t for n, pair in pairs.items() if n not in self._sums for t in pair[:2]]
         wanted = [t for names in self._sums.values() for t in names] + others
-        self._session = open_session(with_outputs(model, wanted), runtime=runtime)
+        self._session = open_session(with_outputs(model, wanted), integers=False, runtime=runtime)
         self._whole: Any = None
 
     def means(self, feed: Mapping[str, Array]) -> dict[str, Means]:
@@ -83,7 +83,7 @@ class SideBySide:
             if self._whole is None:
                 tensors = [t for pair in self._pairs.values() for t in pair[:2]]
                 both = with_outputs(self._make(), list(dict.fromkeys(tensors)))
-                self._whole = open_session(both, runtime=self._runtime)
+                self._whole = open_session(both, integers=False, runtime=self._runtime)
             found = _run(self._whole, feed)
         return {
             n: means.get(n) or _of_values(found[y], found[twin], axis)

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from calibrant.analysis.parts import Part
 from calibrant.analysis.probe import Probe
 from calibrant.analysis.score import MIN_SAMPLES, SampleScores, Score
-from calibrant.analysis.simulate import Simulator
+from calibrant.analysis.simulate import Simulator, is_light
 from calibrant.findings import Trial
 from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
@@ -103,15 +103,16 @@ def narrowed(
         if judges is not None and judges.small
         else probe.part(JUDGED_SAMPLES)
     )
-    off: dict[int, SampleScores] = {}
+    few.answer()
+    off = judged(simulator, plan, params, few, parts, store)
+    if not is_light(model):
+        simulator.close()  # the fitted weights are a second set
     fit: dict[int, SampleScores] = {}
     lost = np.zeros(0)
-    few.answer()
     for i in range(len(few.small)):
-        one = few.only([i])
-        off |= judged(simulator, plan, params, one, parts, store)
-        fit |= judged(simulator, plan, fitted, one, parts, store)
-        before, after = (SampleScores.joined([*s.values()]) for s in (off, fit))
+        fit |= judged(simulator, plan, fitted, few.only([i]), parts, store)
+        before = SampleScores.joined([off[k] for k in fit])
+        after = SampleScores.joined([*fit.values()])
         lost = (before.sqnr_db - after.sqnr_db)[before.counted]
         if before.samples >= MIN_SAMPLES and (lost > CLEARLY_DB + FAR_DB).any():
             break
