@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from _common import publish, say, table
+from _common import peak_mb, publish, say, table
 
 SHAPE = (3, 224, 224)
 SAMPLES = 64  # of a file
@@ -58,7 +58,7 @@ def used() -> tuple[int, float, float]:
     """Return this process, its peak resident memory so far [MB], and its CPU time so far [s]."""
     time.sleep(0.2)  # so that each worker is asked
     own = resource.getrusage(resource.RUSAGE_SELF)
-    return os.getpid(), own.ru_maxrss / 1e3, own.ru_utime + own.ru_stime
+    return os.getpid(), peak_mb(), own.ru_utime + own.ru_stime
 
 
 def each(workers: int) -> dict[int, tuple[float, float]]:

@@ -247,7 +247,7 @@ def choose_layers(
         const = model.graph.initializers[w.weight].const_value
         key = (
             known.key(const),
-            w.algorithm,
+            _settled_weight(w.algorithm),
             w.spec,
             w.compensation,
             scales.tobytes() if scales is not None else None,

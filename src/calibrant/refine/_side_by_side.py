@@ -17,6 +17,7 @@ import onnx_ir as ir
 from calibrant.emit.channel_means import ChannelSums
 from calibrant.graph.values import values_by_name
 from calibrant.numerics.finite import finite_mask, mean_square, means_by_channel
+from calibrant.runtime.arena import shrink_arena
 from calibrant.runtime.runtime import Runtime
 from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import with_outputs
@@ -75,9 +76,15 @@ class SideBySide:
         self._session = open_session(with_outputs(model, wanted), integers=False, runtime=runtime)
         self._whole: Any = None
 
-    def means(self, feed: Mapping[str, Array]) -> dict[str, Means]:
-        """Return what each layer makes of a feed."""
-        found = _run(self._session, feed)
+    def means(self, feed: Mapping[str, Array], *, last: bool = False) -> dict[str, Means]:
+        """Return what each layer makes of a feed.
+
+        Args:
+            feed: The feed.
+            last: No other feed follows soon: the memory of tensors is given back.
+        """
+        shrinking = shrink_arena() if last and self._runtime.provider == "cpu" else None
+        found = _run(self._session, feed, shrinking)
         means = {n: _of_sums(*(found[t] for t in names)) for n, names in self._sums.items()}
         if any(m is None for m in means.values()):
             if self._whole is None:
@@ -91,10 +98,10 @@ class SideBySide:
         }
 
 
-def _run(session: Any, feed: Mapping[str, Array]) -> dict[str, Array]:
+def _run(session: Any, feed: Mapping[str, Array], options: Any = None) -> dict[str, Array]:
     names = [o.name for o in session.get_outputs()]
     inputs = {i.name: feed[i.name] for i in session.get_inputs()}
-    return dict(zip(names, infer(session, names, inputs), strict=True))
+    return dict(zip(names, infer(session, names, inputs, options), strict=True))
 
 
 def _of_sums(mean: Array, alone: Array, squares: Array, size: Array) -> Means | None:

@@ -150,7 +150,7 @@ class Twins:
     ) -> dict[str, LocalError]:
         """Return what layers alone lose on feeds."""
         run = self._running(targets)
-        rows = [run.means(feed) for feed in feeds]
+        rows = [run.means(feed, last=i == len(feeds)) for i, feed in enumerate(feeds, 1)]
         found = {}
         for n in targets:
             mean, alone, square, finite = zip(*(row[n] for row in rows), strict=True)
