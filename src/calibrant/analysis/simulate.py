@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.emit.parametric import Parametric, emit_parametric, form_of, visible_biases
+from calibrant.graph.values import drop_weights
 from calibrant.plan import Plan
 from calibrant.plan.parameters import LayerParameters, Parameters
 from calibrant.runtime.runtime import CPU, Runtime
@@ -126,6 +127,7 @@ class Simulator:
         left = {id(s) for s in self._sessions}
         self._recent = [r for r in self._recent if id(r[2][0]) in left]
         session = open_session(exposed, integers=False, runtime=self.runtime)
+        drop_weights(exposed)
         self.opened += 1
         opened = _Open(form, made, params.layers, session)
         self._sessions = [opened, *self._sessions]

@@ -12,6 +12,7 @@ __all__ = [
     "Names",
     "add_constant",
     "drop_unused_initializers",
+    "drop_weights",
     "node_named",
     "own_copy",
     "values_by_name",
@@ -91,6 +92,15 @@ def drop_unused_initializers(graph: ir.Graph) -> None:
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_output():
             del graph.initializers[name]
+
+
+def drop_weights(model: ir.Model) -> None:
+    """Take the numbers out of a model that nobody reads again.
+
+    Nodes and values know each other, so that such a model stays in memory until Python looks for cycles.
+    """
+    for value in model.graph.initializers.values():
+        value.const_value = None
 
 
 def own_copy(model: ir.Model) -> ir.Model:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.emit.channel_means import ChannelSums
-from calibrant.graph.values import values_by_name
+from calibrant.graph.values import drop_weights, values_by_name
 from calibrant.numerics.finite import finite_mask, mean_square, means_by_channel
 from calibrant.runtime.arena import shrink_arena
 from calibrant.runtime.runtime import Runtime
@@ -74,6 +74,7 @@ class SideBySide:
         others = [t for n, pair in pairs.items() if n not in self._sums for t in pair[:2]]
         wanted = [t for names in self._sums.values() for t in names] + others
         self._session = open_session(with_outputs(model, wanted), integers=False, runtime=runtime)
+        drop_weights(model)
         self._whole: Any = None
 
     def means(self, feed: Mapping[str, Array], *, last: bool = False) -> dict[str, Means]:

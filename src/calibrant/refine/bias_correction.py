@@ -27,7 +27,7 @@ import onnx_ir as ir
 
 from calibrant.emit.qdq import emit_simulated
 from calibrant.graph.ops import bias_of
-from calibrant.graph.values import node_named
+from calibrant.graph.values import drop_weights, node_named
 from calibrant.numerics.finite import finite_mask, mean_square, means_by_channel
 from calibrant.plan import Plan, WeightDecision
 from calibrant.plan.parameters import Parameters
@@ -122,6 +122,7 @@ def correct_bias(
         for y in outputs:
             y += delta if axes[name] == -1 else delta.reshape(-1, *[1] * (y.ndim - 2))
         layers[weight.layer] = with_bias(layers[weight.layer], model, weight, delta)
+    drop_weights(simulated)
     return replace(params, layers=layers), report
 
 

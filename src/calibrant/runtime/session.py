@@ -16,7 +16,7 @@ from calibrant.errors import ConfigValueError, ModelError, did_you_mean
 from calibrant.graph.passes.fix_inputs import without_kept_inputs
 from calibrant.graph.values import own_copy
 from calibrant.runtime.arena import share_arena
-from calibrant.runtime.heap import collect, give_back
+from calibrant.runtime.heap import give_back
 from calibrant.runtime.lent import lend
 from calibrant.runtime.runtime import CPU, Runtime
 
@@ -150,8 +150,6 @@ def _opened(
         size = len(source) if isinstance(source, bytes) else 0
         if lent is not None and lent.weights:
             size += sum(w.nbytes for w in lent.weights.values())
-        if size > _LARGE:
-            collect()  # models before this one
         if lent is not None and lent.weights:
             packed = packed or (integers and _has_quantizers(lent.model))
             on_cpu = list(providers) == [PROVIDERS["cpu"]]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.graph.bodies import dependencies
-from calibrant.graph.values import values_by_name
+from calibrant.graph.values import drop_weights, values_by_name
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.session import infer, open_session
 
@@ -80,6 +80,7 @@ def _advance(
     wanted = [n for n in made if n == stop or last_use.get(n, -1) >= end]
     part, needed = piece(model, nodes, wanted, values)
     session = open_session(part, runtime=runtime, integers=False)
+    drop_weights(part)
     for state in states:
         results = infer(session, wanted, {n: state[n] for n in needed})
         state.update(

@@ -24,7 +24,6 @@ from calibrant.refine.local_bias import (
     joined,
     local_errors,
 )
-from calibrant.runtime.heap import collect
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.stats import TensorStats
 from calibrant.tuning.driver import drive
@@ -163,7 +162,6 @@ class _Trying:
         """Return what a way loses on the odd feeds; None where it changes nothing."""
         if not is_light(self.model):
             self.simulator.close()  # each way has biases of its own, and so a session
-            collect()
         params, report = self._from_even(way)
         if way != "off" and not any(c.kept for c in report):
             return None
