@@ -10,7 +10,7 @@ import pytest
 from calibrant.data.batch import Batch
 from calibrant.errors import DataError
 from calibrant.runtime import tap
-from calibrant.runtime.observe import channel_magnitudes, observe
+from calibrant.runtime.observe import Ends, Observer, channel_magnitudes, channel_tops, observe
 from calibrant.runtime.runtime import Runtime
 from calibrant.runtime.tap import Tap, expose
 from calibrant.stats import TensorStats
@@ -300,3 +300,24 @@ def test_the_model_is_not_changed() -> None:
     )
     observe(model, ["a"], [batch(IMAGE())])
     assert [v.name for v in model.graph.outputs] == ["y"]
+
+
+@pytest.mark.parametrize("sizes", [(24,), (7, 1, 16)])
+def test_channels_heard_while_values_are_counted_are_those_that_were_asked_for(
+    sizes: tuple[int, ...],
+) -> None:
+    model, feeds = NETS["residual"]()
+    made, feed = prepared(model), feeds(batch=24)
+    axes = {"relu0": 1, "conv1": 1, "y": -1, "conv4": 1}
+    heard = Ends([*axes.items()])
+    cuts = cut(feed, sizes)
+    counted = Observer(made, TENSORS, runtime=Runtime()).see(cuts, listeners=[heard])
+    alone = observe(made, TENSORS, cuts)
+    assert all(equal(counted[t], alone[t]) for t in TENSORS)
+    sizes_of = channel_magnitudes(made, axes, cuts)
+    tops = channel_tops(made, axes, cuts)
+    for tensor, axis in axes.items():
+        assert heard.holds(tensor, axis)
+        np.testing.assert_allclose(heard.magnitudes(tensor, axis), sizes_of[tensor], rtol=1e-5)
+        np.testing.assert_allclose(heard.tops(tensor, axis), tops[tensor], rtol=1e-5)
+    assert not heard.holds("conv2", 1)  # counted, and not asked for

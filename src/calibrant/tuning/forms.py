@@ -60,8 +60,7 @@ class Form:
 
 
 def forms(
-    model: ir.Model,
-    plan: Plan,
+    plain: Form,
     recipe: Recipe,
     probe: Probe,
     runtime: Runtime = CPU,
@@ -70,15 +69,14 @@ def forms(
     """Return the plain model, the equalised one, and the equalised one with balanced layers.
 
     Args:
-        model: The plain model.
-        plan: Where quantizers stand in it.
+        plain: The plain model.
         recipe: What is wanted.
         probe: Samples that tell how large channels are.
         runtime: Where the model runs.
         seen: Says of some tensors, by their channel axes, how large their channels are, where somebody looks at them in
             any case, and on so many samples. The others are looked at here.
     """
-    plain = Form("plain", model, plan)
+    model, plan = plain.model, plain.plan
     if recipe.equalize == "off" or not plan.target.equalize:
         return [plain]
     quantized = {d.tensor for d in plan.activations}
@@ -96,7 +94,7 @@ def forms(
         changed = model.clone()
         done = tuple(equalize(changed, pairs, magnitudes))
         if done:
-            found.append(Form("equalized", changed, plan, equalized=done))
+            found.append(Form("equalized", changed, plan, done, plain.balanced))
     if recipe.equalize == "on":
         return found[-1:]
     base = found[-1]
@@ -113,7 +111,7 @@ def forms(
                 changed,
                 resolve(recipe, changed),
                 equalized=base.equalized,
-                balanced=tuple(balanced),
+                balanced=(*plain.balanced, *balanced),
                 like=base.name,
             )
         )

@@ -118,11 +118,7 @@ def decide(
     trying = Trying([Form("plain", model, plan, balanced=asked)], recipe, probe, store)
     compared = behind == "float" and recipe.equalize != "on" and len(probe.small) > 1
     seen = partial(trying.magnitudes, plain) if compared else None
-    found = forms(model, plan, recipe, probe, runtime, seen)
-    found = [replace(f, balanced=asked + f.balanced) for f in found]
-    if found[0].name == "plain":
-        found[0] = trying.forms[0]  # what was seen belongs to it
-    trying.forms = found
+    found = trying.forms = forms(trying.forms[0], recipe, probe, runtime, seen)
     base = replace(plain, form=found[0].name, added=len(found[0].balanced))
     strategy = ranges(
         base,
