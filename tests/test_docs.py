@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 import calibrant
 from calibrant import algorithms
-from calibrant.analysis import probe
+from calibrant.analysis import probe, simulate
 from calibrant.demo import digits
 from calibrant.dialects.native.schema import RecipeDocument
 from calibrant.graph import targets
@@ -85,6 +85,18 @@ FACTS = [
         (COLLAPSE_SQNR_DB, COLLAPSE_COSINE),
     ),
     ("explanation/bias-correction.md", "at least {}", (biases.CORRECTION_SAMPLES,)),
+    (
+        "explanation/decisions.md",
+        "on {} to {} of them",
+        (extent.LEAST_MEASURED_SAMPLES, extent.MEASURED_SAMPLES),
+    ),
+    (
+        "explanation/decisions.md",
+        "more than {} million values",
+        (extent.AFFORDABLE_VALUES // extent.MEASURED_SAMPLES // 10**6,),
+    ),
+    ("explanation/bias-correction.md", "more than {} MiB", (simulate.KEPT_BYTES >> 20,)),
+    ("explanation/bias-correction.md", "less than {:.0f} dB beyond", (biases.ENOUGH_DB,)),
     ("how-to/models.md", "over {} MiB more", (constants.GROWTH_LIMIT >> 20,)),
     ("how-to/data.md", "first {} samples are also the *probe*", (probe.PROBE_SAMPLES,)),
 ]

@@ -30,7 +30,7 @@ from calibrant.runtime.session import in_one_piece
 from calibrant.runtime.workers import workers_of
 from calibrant.solution import Built, Solution, build
 from calibrant.stats import Statistics
-from calibrant.tuning.extent import scored_feeds
+from calibrant.tuning.extent import measured_feeds
 from calibrant.tuning.integer_outputs import cost_of_integer_outputs
 from calibrant.tuning.left_in_float import solve_or_leave
 from calibrant.tuning.lifted import lifted
@@ -204,7 +204,7 @@ def _measured(
         findings = replace(findings, nodes=nodes, distances=distances)
     if probe is None:
         return findings
-    few = probe.head(scored_feeds(solution.model, solution.plan, probe))
+    few = probe.head(measured_feeds(solution.model, solution.plan, probe))
     written = in_one_piece(built.deploy)
     quality = quality_of(built.deploy, few, runtime, unseen=unseen, written=written)
     findings = replace(findings, quality=quality)

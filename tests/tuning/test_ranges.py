@@ -182,3 +182,19 @@ def test_biases_stay_unless_a_way_is_clearly_better_and_the_best_such_way_is_tak
     assert choice(off=20, local=22, walked=23) == "walked"
     assert choice(off=20, local=23, walked=22) == "local"
     assert choice(off=20, walked=22) == "walked"
+
+
+def test_a_way_that_gains_enough_is_taken_without_the_others() -> None:
+    def tried(walked: float) -> list[str]:
+        asked = []
+
+        def answer(way: str) -> SampleScores:
+            asked.append(way)
+            db = {"off": 20.0, "walked": walked, "local": 25.0}[way]
+            return scores(db, seed=len(way))
+
+        drive(biases(["walked", "local"], enough_db=1.0), answer)
+        return asked
+
+    assert tried(23) == ["off", "walked"]
+    assert tried(20.2) == ["off", "walked", "local"]

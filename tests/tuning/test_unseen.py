@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from calibrant.recipe import AlgorithmChoice, AllNodes, Recipe, Rule, Settings
+from calibrant.tuning import extent
 from tests.models import NETS
 from tests.road import batches, quantize
 
@@ -34,3 +36,15 @@ def test_one_feed_says_nothing_of_unseen_samples() -> None:
     assert quality["unseen_samples"] == 0
     assert "Nothing can be said" in quality["unseen"]
     assert np.isfinite(quality["outputs"]["y"]["sqnr_db"])
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_both_figures_come_from_few_samples_of_large_tensors(
+    monkeypatch: pytest.MonkeyPatch, *, large: bool
+) -> None:
+    if large:
+        monkeypatch.setattr(extent, "AFFORDABLE_VALUES", 1)
+    model, feeds = NETS["residual"]()
+    quality = quantize(model, batches(feeds, count=16, size=2)).summary["quality"]
+    assert quality["samples"] == (8 if large else 32)
+    assert quality["unseen_samples"] == (8 if large else 16)

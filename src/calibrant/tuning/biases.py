@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -40,6 +41,10 @@ CORRECTION_VALUES = 8_000_000
 
 #: Ways to correct biases beside leaving them.
 WAYS = ("local", "walked")
+
+#: Of a large model, a walk that gains so much beyond the noise is taken without a look at local errors, which costs a tenth of
+#: all the rest [dB].
+ENOUGH_DB = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +140,13 @@ def corrected(
         return params, Biases()  # corrections from one half could not be checked on it
     trying = _Trying(model, plan, params, few, simulator, parts, store, known or {})
     if way is None:
-        way = drive(biases(WAYS, trying.compared), trying.answer)
+        light = is_light(model)
+        strategy = biases(
+            WAYS if light else WAYS[::-1],
+            trying.compared,
+            enough_db=math.inf if light else ENOUGH_DB,
+        )
+        way = drive(strategy, trying.answer)
     params, report = trying.result(way)
     return params, Biases(way, report, trying.trials(way))
 

@@ -11,12 +11,15 @@ from calibrant.analysis.probe import Probe
 from calibrant.graph.values import values_by_name
 from calibrant.plan import Plan
 
-__all__ = ["affordable_samples", "feeds_of", "scored_feeds", "values_a_sample"]
+__all__ = ["affordable_samples", "feeds_of", "measured_feeds", "scored_feeds", "values_a_sample"]
 
 #: Options are judged on at most so many samples of the probe …
 SCORE_SAMPLES = 16
 #: … and on more where all observed values of all samples stay below this.
 SCORE_VALUES = 16_000_000
+
+#: The finished model is measured on so many at least, and on so many where tensors are large.
+MEASURED_SAMPLES, LEAST_MEASURED_SAMPLES = 16, 8
 
 #: Samples that are fewer where the tensors of all of them have more values than this.
 AFFORDABLE_VALUES = 64_000_000
@@ -66,3 +69,10 @@ def scored_feeds(model: ir.Model, plan: Plan, probe: Probe) -> int:
     values = values_a_sample(model, plan.observed_tensors, probe.small[0].size)
     most = SCORE_SAMPLES if values is None else int(SCORE_VALUES / max(1.0, values))
     return max(2, feeds_of(probe, max(SCORE_SAMPLES, most)))  # one of each half
+
+
+def measured_feeds(model: ir.Model, plan: Plan, probe: Probe) -> int:
+    """Return how many feeds of the probe the finished model is measured on."""
+    size, most, least = probe.small[0].size, MEASURED_SAMPLES, LEAST_MEASURED_SAMPLES
+    few = affordable_samples(model, plan.observed_tensors, size, most=most, least=least)
+    return scored_feeds(model, plan, probe) if few == most else max(2, feeds_of(probe, few))

@@ -17,16 +17,13 @@ from calibrant.choose import Known, choose_activations, choose_layers, with_bias
 from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
 from calibrant.stats import TensorStats
-from calibrant.tuning.extent import affordable_samples
+from calibrant.tuning.extent import LEAST_MEASURED_SAMPLES, MEASURED_SAMPLES, affordable_samples
 from calibrant.tuning.solved import Solved
 
-__all__ = ["UNSEEN_SAMPLES", "Halves", "in_halves", "unseen_outputs"]
+__all__ = ["Halves", "in_halves", "unseen_outputs"]
 
 #: Statistics for even feeds of the probe, and for odd ones.
 Halves = tuple[Mapping[str, TensorStats], Mapping[str, TensorStats]]
-
-#: Samples that the figure is taken from, at least, where there are so many; and where tensors are large.
-UNSEEN_SAMPLES, LEAST_UNSEEN_SAMPLES = 16, 8
 
 
 def unseen_outputs(
@@ -48,7 +45,7 @@ def unseen_outputs(
         return []
     found: list[dict[str, npt.NDArray[np.generic]]] = []
     model, size = solved.solution.model, probe.small[0].size
-    most, least = UNSEEN_SAMPLES, LEAST_UNSEEN_SAMPLES
+    most, least = MEASURED_SAMPLES, LEAST_MEASURED_SAMPLES
     enough = affordable_samples(model, plan.observed_tensors, size, most=most, least=least)
     samples = 0
     for i, batch in enumerate(probe.small):

@@ -6,6 +6,7 @@ are clearly better the best is taken: in the deployed model all of them are the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from calibrant.analysis.score import Comparison, SampleScores, Score, clearly_better
@@ -15,13 +16,17 @@ __all__ = ["biases"]
 
 
 def biases(
-    ways: Sequence[str], said: Callable[[str, Comparison], None] = lambda *_: None
+    ways: Sequence[str],
+    said: Callable[[str, Comparison], None] = lambda *_: None,
+    *,
+    enough_db: float = math.inf,
 ) -> Strategy[str, SampleScores | None, str]:
     """Return the way that is taken.
 
     Args:
-        ways: Names of ways to correct.
+        ways: Names of ways to correct, in the order in which they are tried.
         said: Told of each comparison: the way that was tried, and what came of it.
+        enough_db: Where a way gains so much beyond the noise, those behind it are not tried [dB].
     """
     plain = yield "off"
     assert plain is not None
@@ -35,4 +40,6 @@ def biases(
         db = Score.of(scores).db
         if found.better and (best == "off" or db > reached):
             best, reached = way, db
+            if found.gain_db - found.noise_db >= enough_db:
+                break
     return best
