@@ -18,16 +18,25 @@ from calibrant.tuning.forms import _balanceable
 CHANNELS = 32
 
 
-def network() -> onnx.ModelProto:
-    """Three channels of a normalization are far above the rest; a product and a residual sum read it."""
+def network(*, even: bool = False) -> onnx.ModelProto:
+    """Three channels of a normalization are far above the rest; a product and a residual sum read it.
+
+    Args:
+        even: It is one channel, 12 times as large, and all weights of the product are 1 or -1.
+    """
     rng = np.random.default_rng(0)
     gamma = np.abs(rng.normal(1, 0.2, CHANNELS))
-    gamma[:3] *= 60
+    if even:
+        gamma[0] = 12
+    else:
+        gamma[:3] *= 60
     values = {
         "gamma": gamma,
         "beta": np.zeros(CHANNELS),
         "w": rng.normal(size=(CHANNELS, CHANNELS)) / gamma[:, None],
     }
+    if even:
+        values["w"] = np.sign(values["w"])
     nodes = [
         helper.make_node("LayerNormalization", ["x", "gamma", "beta"], ["n"], name="norm"),
         helper.make_node("MatMul", ["n", "w"], ["m"], name="product"),
@@ -42,9 +51,9 @@ def network() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def quantized(recipe: Recipe) -> QuantizedModel:
+def quantized(recipe: Recipe, *, even: bool = False) -> QuantizedModel:
     x = np.random.default_rng(1).normal(size=(32, 4, CHANNELS)).astype(np.float32)
-    return quantize(network(), {"x": x}, recipe)
+    return quantize(network(even=even), {"x": x}, recipe)
 
 
 def sqnr(result: QuantizedModel) -> float:
@@ -61,6 +70,14 @@ def test_auto_balances_what_no_layer_before_can_take():
     assert muls(auto) == 1
     assert auto.summary["passes"]["balanced"] == [{"tensor": "n", "layers": ["product"]}]
     assert sqnr(auto) > sqnr(plain) + 6
+
+
+def test_auto_does_not_try_what_is_expected_to_be_worse() -> None:
+    """With activations of 16 bits, all there is to lose is in weights, which balancing would make uneven."""
+    fine = Recipe(rules=(Rule(AllNodes(), Settings(activation_bits=16)),))
+    for recipe, even, tried in ((Recipe(), False, True), (fine, False, True), (fine, True, False)):
+        names = [d["name"] for d in quantized(recipe, even=even).summary["decisions"]]
+        assert any("balanced" in n for n in names) == tried
 
 
 @pytest.mark.parametrize("strength", [0.3, 0.5, 0.8])

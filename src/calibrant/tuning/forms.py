@@ -16,6 +16,7 @@ from calibrant.graph.passes.balance import (
     balance,
     balance_factors,
     channel_axis,
+    weight_by_channels,
     weight_magnitudes,
 )
 from calibrant.graph.passes.equalize import Equalized, equalize, limited
@@ -24,6 +25,8 @@ from calibrant.plan import Plan, resolve
 from calibrant.recipe import Recipe
 from calibrant.runtime.observe import channel_magnitudes
 from calibrant.runtime.runtime import CPU, Runtime
+from calibrant.stats import TensorStats
+from calibrant.tuning.expected import expected_noise
 from calibrant.tuning.extent import affordable_samples
 
 __all__ = ["Form", "balance_as_asked", "forms"]
@@ -65,6 +68,7 @@ def forms(
     probe: Probe,
     runtime: Runtime = CPU,
     seen: Callable[[Mapping[str, int], int], Mapping[str, Magnitudes]] | None = None,
+    statistics: Callable[[str], TensorStats | None] = lambda _: None,
 ) -> list[Form]:
     """Return the plain model, the equalised one, and the equalised one with balanced layers.
 
@@ -75,6 +79,8 @@ def forms(
         runtime: Where the model runs.
         seen: Says of some tensors, by their channel axes, how large their channels are, where somebody looks at them in
             any case, and on so many samples. The others are looked at here.
+        statistics: Says what was seen of a tensor besides; a layer of which it then can be told that balancing makes it
+            worse is not balanced.
     """
     model, plan = plain.model, plain.plan
     if recipe.equalize == "off" or not plan.target.equalize:
@@ -101,8 +107,12 @@ def forms(
     changed = base.model.clone()
     balanced = []
     for tensor, (_, layers) in inputs.items():
-        factors = _even_factors(changed, magnitudes[tensor], layers, tiny_to_one=plan.tiny_to_one)
-        if factors is not None:
+        x = magnitudes[tensor]
+        factors = _even_factors(changed, x, layers, tiny_to_one=plan.tiny_to_one)
+        stats = statistics(tensor) if factors is not None else None
+        if factors is not None and (
+            stats is None or _pays(changed, plan, layers, x, factors, stats)
+        ):
             balanced.append(balance(changed, tensor, layers, factors))
     if balanced:
         found.append(
@@ -164,6 +174,35 @@ def _even_factors(
         return limited(balance_factors(x, w, tiny_to_one=tiny_to_one), alive)
     except DataError:  # too uneven: nobody asked for it, so the layer is left
         return None
+
+
+def _pays(
+    model: ir.Model,
+    plan: Plan,
+    layers: tuple[str, ...],
+    x: Magnitudes,
+    factors: Magnitudes,
+    stats: TensorStats,
+) -> bool:
+    """Whether layers are expected to have less noise behind a balanced input."""
+    points, counts = stats.points()
+    power = float(np.average(points**2, weights=counts))
+    energy = x**2 * (power / max(1e-300, float(np.mean(x**2))))
+    before = after = 0.0
+    for name in layers:
+        reader, weight = plan.at((name, 0)), plan.weight_of(name)
+        w = weight_by_channels(model.graph.node(name))
+        if reader is None or weight is None or w is None:
+            return True  # nothing can be said
+        by_channel = factors.reshape(*w.shape[:2], 1, 1)
+        steps = {
+            "input_steps": (2**reader.spec.bits - 1) / (1 if stats.min >= 0 else 2),
+            "weight_steps": 2 ** (weight.spec.bits - 1) - 1,
+            "per_channel": weight.spec.axis is not None,
+        }
+        before += expected_noise(w, x, energy, **steps)
+        after += expected_noise(w * by_channel, x / factors, energy / factors**2, **steps)
+    return after < before
 
 
 def balance_as_asked(

@@ -33,6 +33,7 @@ from calibrant.plan.parameters import Parameters
 from calibrant.recipe import Layer, Recipe, Rule, Settings
 from calibrant.refine.narrow_sums import inputs_looked_at
 from calibrant.runtime.observe import Ends
+from calibrant.stats import TensorStats
 from calibrant.tuning.built import (
     Made,
     behind_weights,
@@ -118,7 +119,8 @@ def decide(
     trying = Trying([Form("plain", model, plan, balanced=asked)], recipe, probe, store)
     compared = behind == "float" and recipe.equalize != "on" and len(probe.small) > 1
     seen = partial(trying.magnitudes, plain) if compared else None
-    found = trying.forms = forms(trying.forms[0], recipe, probe, runtime, seen)
+    stats = partial(trying.statistics, plain)
+    found = trying.forms = forms(trying.forms[0], recipe, probe, runtime, seen, stats)
     base = replace(plain, form=found[0].name, added=len(found[0].balanced))
     strategy = ranges(
         base,
@@ -194,6 +196,11 @@ class Trying:
         self.store.work.whole(made.folds.see(feeds))
         ends = {(t, axis): made.folds.ends_of(t, axis) for t, axis in axes.items()}
         return {t: e.magnitudes(t, axis) for (t, axis), e in ends.items() if e is not None}
+
+    def statistics(self, option: RangeOption, tensor: str) -> TensorStats | None:
+        """Return what is known of a tensor from half of the samples that an option was looked at on, if it was."""
+        made = self._made.get(replace(option, algorithm=""))
+        return made.folds.apart_from(1).get(tensor) if made is not None else None
 
     def _is_pointless(self, made: Made, params: tuple[Parameters, Parameters]) -> bool:
         """Whether an option of the same form was built that has the same numbers, or less noise at every tensor."""

@@ -35,6 +35,7 @@ __all__ = [
     "balance_factors",
     "channel_axis",
     "factors_by_layer",
+    "weight_by_channels",
     "weight_magnitudes",
 ]
 
@@ -206,22 +207,27 @@ def _flag(node: ir.Node, name: str) -> bool:
     return attribute is not None and attribute.as_int() != 0
 
 
-def _by_input_channel(node: ir.Node) -> npt.NDArray[np.floating] | None:
-    """Lay a weight out as (input channels, everything else)."""
+def weight_by_channels(node: ir.Node) -> npt.NDArray[np.floating] | None:
+    """Return a weight as (groups, inputs, outputs, positions); None where a node cannot be balanced."""
     w = _weight(node)
     if w is None:
         return None
+    g = _groups(node)
     if node.op_type == "Conv":
-        g = _groups(node)
-        split = w.reshape(g, w.shape[0] // g, w.shape[1], -1)  # (g, out/g, in/g, k)
-        return split.swapaxes(1, 2).reshape(g * w.shape[1], -1)
+        return w.reshape(g, w.shape[0] // g, w.shape[1], -1).swapaxes(1, 2)
     if node.op_type == "ConvTranspose":
-        return w.reshape(w.shape[0], -1)
+        return w.reshape(g, w.shape[0] // g, w.shape[1], -1)
     if node.op_type == "Gemm" and not _flag(node, "transA"):
-        return w.T if _flag(node, "transB") else w
+        return (w.T if _flag(node, "transB") else w)[None, :, :, None]
     if node.op_type == "MatMul" and w.ndim == 2:
-        return w
+        return w[None, :, :, None]
     return None
+
+
+def _by_input_channel(node: ir.Node) -> npt.NDArray[np.floating] | None:
+    """Lay a weight out as (input channels, everything else)."""
+    w = weight_by_channels(node)
+    return None if w is None else w.reshape(w.shape[0] * w.shape[1], -1)
 
 
 def _restore(node: ir.Node, rows: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
