@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 import calibrant
 from calibrant import algorithms
-from calibrant.analysis import probe, simulate
+from calibrant.analysis import probe, score, simulate
 from calibrant.demo import digits
 from calibrant.dialects.native.schema import RecipeDocument
 from calibrant.graph import targets
@@ -94,6 +94,17 @@ FACTS = [
         "explanation/decisions.md",
         "more than {} million values",
         (extent.AFFORDABLE_VALUES // extent.MEASURED_SAMPLES // 10**6,),
+    ),
+    (
+        "explanation/decisions.md",
+        "expected](equalization.md#what-is-not-tried) to gain {:.0f} dB, or all",
+        (variants.WORTH_DB,),
+    ),
+    ("explanation/decisions.md", "all quantizers together {} dB", (score.TOLERATED_DB,)),
+    (
+        "explanation/equalization.md",
+        "of no layer ({:.0f} dB), and take less than {} dB",
+        (variants.WORTH_DB, score.TOLERATED_DB),
     ),
     ("explanation/bias-correction.md", "more than {} MiB", (simulate.KEPT_BYTES >> 20,)),
     ("explanation/bias-correction.md", "less than {:.0f} dB beyond", (biases.ENOUGH_DB,)),

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibrant.tuning.expected import expected_noise
+from tests.models import Model, build, normal
+from tests.road import batches, quantize
 
 
 def noise_of(w: np.ndarray, x: np.ndarray, *, per_channel: bool) -> float:
@@ -53,3 +55,30 @@ def test_groups_have_weights_and_inputs_of_their_own() -> None:
     top = np.full(3, x.max())
     each = [noise(w[g : g + 1], top, energy[g * 3 : g * 3 + 3]) for g in (0, 1)]
     assert both == pytest.approx(np.dot(each, signal) / sum(signal))
+
+
+def two_layers(factor: float) -> Model:
+    """Return a network one of whose inner channels is so many times as large as the others, and counts as much as they do."""
+    rng = np.random.default_rng(3)
+    sizes = np.ones(16)
+    sizes[0] = factor
+    return build(
+        "net (float[N,24] x) => (float[N,8] y) { h = Gemm (x, w, b) r = Relu (h) y = Gemm (r, v, c) }",
+        {
+            "w": (np.sign(rng.normal(size=(24, 16))) * sizes).astype(np.float32),
+            "b": np.zeros(16, np.float32),
+            "c": np.zeros(8, np.float32),
+            "v": (np.sign(rng.normal(size=(16, 8))) / sizes[:, None]).astype(np.float32),
+        },
+        normal(24),
+    )
+
+
+@pytest.mark.parametrize(("factor", "tried"), [(1, False), (30, True)])
+def test_channels_are_made_even_where_that_is_expected_to_be_worth_it(
+    factor: float, *, tried: bool
+) -> None:
+    model, feeds = two_layers(factor)
+    decisions = quantize(model, batches(feeds)).summary["decisions"]
+    assert any("equalized" in d["name"] for d in decisions) == tried
+    assert decisions  # the algorithm is tried in any case

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,13 +10,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.analysis.probe import Probe
+from calibrant.analysis.score import TOLERATED_DB
 from calibrant.errors import DataError
 from calibrant.graph.passes.balance import (
     Balanced,
     balance,
     balance_factors,
     channel_axis,
-    weight_by_channels,
     weight_magnitudes,
 )
 from calibrant.graph.passes.equalize import Equalized, equalize, limited
@@ -26,13 +26,16 @@ from calibrant.recipe import Recipe
 from calibrant.runtime.observe import channel_magnitudes
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.stats import TensorStats
-from calibrant.tuning.expected import expected_noise
+from calibrant.tuning.expected import gains, pays
 from calibrant.tuning.extent import affordable_samples
 
 __all__ = ["Form", "balance_as_asked", "forms"]
 
 #: Largest magnitude of each channel (channels,).
 Magnitudes = npt.NDArray[np.float64]
+
+#: Channels are made even where a layer is expected to gain so much, or all together as much as is seen in some task [dB].
+WORTH_DB = 3.0
 
 #: A layer's input is balanced where its largest channel is so many times the median one.
 UNEVEN = 8.0
@@ -99,7 +102,9 @@ def forms(
     if pairs:
         changed = model.clone()
         done = tuple(equalize(changed, pairs, magnitudes))
-        if done:
+        if done and (
+            recipe.equalize == "on" or _promises(plain, changed, done, magnitudes, statistics)
+        ):
             found.append(Form("equalized", changed, plan, done, plain.balanced))
     if recipe.equalize == "on":
         return found[-1:]
@@ -111,7 +116,7 @@ def forms(
         factors = _even_factors(changed, x, layers, tiny_to_one=plan.tiny_to_one)
         stats = statistics(tensor) if factors is not None else None
         if factors is not None and (
-            stats is None or _pays(changed, plan, layers, x, factors, stats)
+            stats is None or pays(changed, plan, layers, x, factors, stats)
         ):
             balanced.append(balance(changed, tensor, layers, factors))
     if balanced:
@@ -126,6 +131,21 @@ def forms(
             )
         )
     return found
+
+
+def _promises(
+    plain: Form,
+    changed: ir.Model,
+    done: Sequence[Equalized],
+    magnitudes: Mapping[str, Magnitudes],
+    statistics: Callable[[str], TensorStats | None],
+) -> bool:
+    """Whether even channels are expected to be worth something: to some layer, or to all of them together."""
+    factors = {e.tensor: np.asarray(e.factors) for e in done}
+    found = gains(plain.model, changed, plain.plan, magnitudes, factors, statistics)
+    if found is None:
+        return True
+    return found.of_all >= TOLERATED_DB or found.of_one >= WORTH_DB
 
 
 def _affordable(model: ir.Model, tensors: Collection[str], probe: Probe) -> int:
@@ -174,35 +194,6 @@ def _even_factors(
         return limited(balance_factors(x, w, tiny_to_one=tiny_to_one), alive)
     except DataError:  # too uneven: nobody asked for it, so the layer is left
         return None
-
-
-def _pays(
-    model: ir.Model,
-    plan: Plan,
-    layers: tuple[str, ...],
-    x: Magnitudes,
-    factors: Magnitudes,
-    stats: TensorStats,
-) -> bool:
-    """Whether layers are expected to have less noise behind a balanced input."""
-    points, counts = stats.points()
-    power = float(np.average(points**2, weights=counts))
-    energy = x**2 * (power / max(1e-300, float(np.mean(x**2))))
-    before = after = 0.0
-    for name in layers:
-        reader, weight = plan.at((name, 0)), plan.weight_of(name)
-        w = weight_by_channels(model.graph.node(name))
-        if reader is None or weight is None or w is None:
-            return True  # nothing can be said
-        by_channel = factors.reshape(*w.shape[:2], 1, 1)
-        steps = {
-            "input_steps": (2**reader.spec.bits - 1) / (1 if stats.min >= 0 else 2),
-            "weight_steps": 2 ** (weight.spec.bits - 1) - 1,
-            "per_channel": weight.spec.axis is not None,
-        }
-        before += expected_noise(w, x, energy, **steps)
-        after += expected_noise(w * by_channel, x / factors, energy / factors**2, **steps)
-    return after < before
 
 
 def balance_as_asked(
