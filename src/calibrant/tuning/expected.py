@@ -103,7 +103,7 @@ def pays(
         if one is None or other is None:
             return True  # nothing can be said
         before, after = before + one, after + other
-    return after < before
+    return not after >= before  # what is no number says nothing
 
 
 def gains(
@@ -129,9 +129,11 @@ def gains(
     for weight in plan.weights:
         reader = plan.at((weight.layer, 0)) if weight.input_index == 1 else None
         stats = statistics(reader.tensor) if reader is not None else None
-        w = weight_by_channels(plain.graph.node(weight.layer))
-        if reader is None or stats is None or w is None:
-            if reader is not None and reader.tensor in factors:
+        node = plain.graph.node(weight.layer)
+        w, source = weight_by_channels(node), node.inputs[0]
+        read = source.name if source is not None else None
+        if reader is None or stats is None or w is None or read != reader.tensor:
+            if read in factors:
                 return None
             continue  # what it loses is left out: the others count for more
         f = factors.get(reader.tensor)
@@ -150,6 +152,8 @@ def gains(
             return None
         before, after = before + one, after + other
         most = max(most, _gain(one, other))
+    if not np.isfinite([before, after, most]).all():
+        return None
     return Gains(most, _gain(before, after))
 
 

@@ -88,7 +88,7 @@ class Observed:
             if folds is not None and folds.hold(missing, axes):
                 found, data = self._behind_folds(folds, samples)
             else:
-                found, data = self._all(model, missing, axes, samples, exact=exact)
+                found, data = self._run(model, missing, axes, samples.all(), samples, exact=exact)
             seen.add(found, axes, data)
             if key and self.shelf is not None:
                 self.shelf.put(seen.tensors, *key)
@@ -146,17 +146,6 @@ class Observed:
         )
         many = _batches(samples, data.batches + count)
         return merged(found, more), replace(data, samples=data.samples + size, batches=many)
-
-    def _all(
-        self,
-        model: ir.Model,
-        tensors: Sequence[str],
-        axes: Mapping[str, Sequence[int]],
-        samples: Samples,
-        *,
-        exact: bool,
-    ) -> tuple[dict[str, TensorStats], DataFindings]:
-        return self._run(model, tensors, axes, samples.all(), samples, exact=exact, start=0)
 
     def _run(
         self,
