@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from calibrant.errors import ModelError
 from calibrant.graph.arrays import deserialized
 from calibrant.graph.load import load
 
@@ -62,6 +63,17 @@ def test_a_large_weight_is_in_memory_once(tmp_path: Path) -> None:
         weight = model.graph.initializers["large"].const_value
         assert weight is not None
         assert np.shares_memory(weight.numpy(), weight.numpy())
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+def test_a_weight_with_too_many_values_is_named(tmp_path: Path, *, in_file: bool) -> None:
+    """ONNX's own check looks for too few alone."""
+    made = message()
+    made.graph.initializer[0].raw_data += bytes(80)
+    path = tmp_path / "model.onnx"
+    onnx.save(made, path)
+    with pytest.raises(ModelError, match=r"Weight 'large' .* shape \[40, 40\]"):
+        load(path if in_file else made)
 
 
 def test_weights_in_files_stay_there(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
 
+from calibrant.errors import ModelError
+
 __all__ = ["deserialized"]
 
 #: Smaller tensors stay as they are [values].
@@ -37,11 +39,14 @@ def deserialized(proto: onnx.ModelProto, *, keep: bool) -> ir.Model:
     Args:
         proto: The model as a message.
         keep: Somebody else has the message: it stays as it is. Otherwise its large weights are taken out of it.
+
+    Raises:
+        ModelError: A weight has more or fewer values than its shape says; the message names it.
     """
     arrays: dict[str, npt.NDArray[np.generic]] = {}
     for tensor in proto.graph.initializer:
         if _is_large(tensor):
-            arrays[tensor.name] = numpy_helper.to_array(tensor)
+            arrays[tensor.name] = _array(tensor)
             if not keep:
                 _empty(tensor)
     if arrays and not keep:
@@ -57,6 +62,15 @@ def deserialized(proto: onnx.ModelProto, *, keep: bool) -> ir.Model:
             array, name=name, doc_string=old.doc_string, metadata_props=dict(old.metadata_props)
         )
     return model
+
+
+def _array(tensor: onnx.TensorProto) -> npt.NDArray[np.generic]:
+    try:
+        return numpy_helper.to_array(tensor)
+    except ValueError as e:
+        raise ModelError(
+            f"Weight '{tensor.name}' does not hold as many values as its shape {list(tensor.dims)} says: {e}."
+        ) from e
 
 
 def _is_large(tensor: onnx.TensorProto) -> bool:
