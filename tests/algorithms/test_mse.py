@@ -7,9 +7,10 @@ from unittest import mock
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from calibrant import algorithms
-from calibrant.algorithms._distribution import distribution
+from calibrant.algorithms._distribution import distribution, least_error
 from calibrant.algorithms._loss import squared_errors
 from calibrant.numerics import QuantParams, QuantSpec, fake_quantize
 from calibrant.stats import TensorStats
@@ -124,3 +125,14 @@ def test_grids_of_one_scale_lose_what_each_loses_alone(many):
                 one = slice(i, i + 1)
                 alone = squared_errors(seen, scale[one], first[one, k], first[one, k] + 255)
                 assert alone == pytest.approx(loss, rel=1e-12), shape
+
+
+@given(strategies.tame_arrays(), st.floats(-2, 2), st.integers(0, 3000))
+def test_a_bin_is_found_from_its_place_in_the_range(x, part, after):
+    seen = distribution(TensorStats.exact(x))
+    threshold = float(np.abs(x).max()) * part
+    true = int(np.minimum(np.searchsorted(seen.upper, threshold), seen.upper.size - 1))
+    values = *seen.bins, *seen.sums, seen.square_below
+    *_, near, first, a_unit = least_error()._table(values)
+    found = least_error()._place(seen.upper, near, first, a_unit, threshold, min(after, true))
+    assert found == true

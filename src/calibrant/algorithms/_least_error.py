@@ -1,8 +1,9 @@
 """The search for the grid of least squared error, as one compiled loop (`activations.mse` says what it does).
 
 A tensor with a scale for each channel asks for hundreds of these searches, each of some two hundred candidates; so the
-whole search is machine code, and a candidate is given up as soon as it is worse than the best before it. Imported on
-first use (`_distribution.kernels`), because numba takes a second to load.
+whole search is machine code, and a candidate is given up as soon as it is worse than the best before it. What goes into
+each level of each candidate is worked out once for each bin (`_table`). Imported on first use
+(`_distribution.kernels`), because numba takes a second to load.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from calibrant.algorithms._kernels import _find, _part, _spread, bin_losses
+from calibrant.algorithms._kernels import _STEEP, _spread, bin_losses
 from calibrant.numerics.compiled import compiled
 
 __all__ = ["ENDS", "best_grid"]
@@ -23,6 +24,9 @@ ENDS = (0, 1, 2)
 FloatArray = npt.NDArray[np.float64]
 #: lower, upper, counts, count_below, sum_below and square_below of a `_distribution.Distribution`
 Values = tuple[FloatArray, FloatArray, npt.NDArray[np.int64], FloatArray, FloatArray, FloatArray]
+#: Values, counts as floats, 1 / the width of each bin, for each of `_CELLS` equal cells of the range the first bin that
+#: may lie in it, where the first cell begins, and how many cells there are for a unit of x
+Table = tuple[Values, FloatArray, FloatArray, npt.NDArray[np.int32], float, float]
 #: lowest and highest level, whether the zero point is 0, the smallest scale, and whether one below it becomes 1
 Grid = tuple[int, int, bool, float, bool]
 
@@ -34,6 +38,11 @@ _REACHES = (0.05, 0.008)  # of the scale, on either side
 _MANY_LEVELS = 1024  # more than this, and looking at each bin is cheaper than at each level
 _ROUNDING = 1e-12  # of the sum of all squares; what rounding may do to a part of it
 _TIE = 1e-14  # of the sum of all squares; losses that are nearer than this are equal
+_CELLS = 4096  # of a look-up table of bins
+_MARGIN = (
+    1e-6  # of a cell, for what rounding does to the number of the cell that a threshold is in
+)
+_NEAR = 12  # bins that are looked at one after the other, before halves are
 _EACH = 16  # levels between two looks at whether a candidate still has a chance
 
 
@@ -57,25 +66,72 @@ def best_grid(
         of: `ENDS`; as an argument, since numba compiles a function anew for each constant.
     """
     symmetric = grid[2]
-    both = _best_ratio(x, low, high, coarse, of[0], grid)
+    table = _table(x)
+    both = _best_ratio(table, low, high, coarse, of[0], grid)
     if symmetric or low == 0 or high == 0:
         lo, hi = _ends(both, low, high, of[0], symmetric)
         widest = np.float64(math.inf) if symmetric else np.float64(_grid_of(low, high, grid)[0])
-        one_sided: tuple[np.float32, int] = _polished(x, lo, hi, widest, grid)
+        one_sided: tuple[np.float32, int] = _polished(table, lo, hi, widest, grid)
         return one_sided
     ratios = np.empty(coarse.size + 1)
     ratios[0] = both
     for k in range(coarse.size):  # numba takes seconds to compile the assignment of a slice
         ratios[k + 1] = coarse[k]
-    up = _best_ratio(x, low * both, high, ratios, of[1], grid)
-    down = _best_ratio(x, low, high * up, ratios, of[2], grid)
-    found: tuple[np.float32, int] = _polished(x, low * down, high * up, math.inf, grid)
+    up = _best_ratio(table, low * both, high, ratios, of[1], grid)
+    down = _best_ratio(table, low, high * up, ratios, of[2], grid)
+    found: tuple[np.float32, int] = _polished(table, low * down, high * up, math.inf, grid)
     return found
 
 
 @compiled
+def _table(x: Values) -> Table:
+    """Return what is asked of each bin again and again, and where to look for the bin of a threshold."""
+    lower, upper, counts = x[0], x[1], x[2]
+    bins = counts.size
+    as_float, slope = np.empty(bins), np.empty(bins)
+    for i in range(bins):
+        as_float[i] = counts[i]
+        slope[i] = _STEEP if upper[i] == lower[i] else min(1 / (upper[i] - lower[i]), _STEEP)
+    near = np.empty(_CELLS + 1, dtype=np.int32)
+    first, width = lower[0], upper[bins - 1] - lower[0]
+    i = 0
+    for cell in range(_CELLS + 1):
+        start = first + (cell - _MARGIN) * (width / _CELLS)
+        while i < bins - 1 and upper[i] < start:
+            i += 1
+        near[cell] = i
+    return x, as_float, slope, near, first, _CELLS / width if width > 0 else 0.0
+
+
+@compiled
+def _place(
+    upper: FloatArray,
+    near: npt.NDArray[np.int32],
+    first: float,
+    a_unit: float,
+    threshold: float,
+    after: int,
+) -> int:
+    """Return the first bin whose upper end is not below a threshold, the last bin if none; none is before `after`."""
+    cell = int(min(max((threshold - first) * a_unit, 0.0), np.float64(_CELLS)))
+    i, last = max(after, near[cell]), upper.size - 1
+    end = min(i + _NEAR, last)
+    while i < end and upper[i] < threshold:
+        i += 1
+    if i == last or upper[i] >= threshold:
+        return int(i)
+    while last - i > 1:  # upper[i] is below; upper[last] is not, or it is the last
+        middle = (i + last) // 2
+        if upper[middle] < threshold:
+            i = middle
+        else:
+            last = middle
+    return int(last)
+
+
+@compiled
 def _best_ratio(
-    x: Values, low: float, high: float, coarse: FloatArray, of: int, grid: Grid
+    table: Table, low: float, high: float, coarse: FloatArray, of: int, grid: Grid
 ) -> float:
     """Return the ratio of least loss: the best of the coarse ones, then of finer ones around it."""
     tried = np.empty(coarse.size + _TURNS * _FINER)
@@ -99,7 +155,7 @@ def _best_ratio(
         for k in range(start, end):
             lo, hi = _ends(tried[k], low, high, of, grid[2])
             scale, zero_point = _grid_of(lo, hi, grid)
-            loss = _loss(x, scale, grid[0] - zero_point, grid[1] - zero_point, least)
+            loss = _loss(table, scale, grid[0] - zero_point, grid[1] - zero_point, least)
             if loss < least:
                 best, least = k, loss
     return float(tried[best])
@@ -141,8 +197,9 @@ def _grid_of(low: float, high: float, grid: Grid) -> tuple[np.float32, int]:
 
 
 @compiled
-def _loss(x: Values, scale: np.float32, first: int, last: int, least: float) -> float:
+def _loss(table: Table, scale: np.float32, first: int, last: int, least: float) -> float:
     """Return the sum of squared errors, `_loss.squared_errors`; infinity where it is found to be more than `least`."""
+    x, as_float, slope, near, start, a_unit = table
     lower, upper, counts, count_below, sum_below, square_below = x
     s = np.float64(scale)
     bins = counts.size
@@ -150,8 +207,12 @@ def _loss(x: Values, scale: np.float32, first: int, last: int, least: float) -> 
     slack = _ROUNDING * energy
     if last - first > _MANY_LEVELS:
         return float(_loss_by_bins(lower, upper, counts, s, first, last, least))
-    i = _find(upper, first * s, 0)  # bins before it lie below the lowest level
-    j = _find(upper, last * s, i) + 1  # bins from it on lie above the highest
+    i = _place(
+        upper, near, start, a_unit, first * s, 0
+    )  # bins before it lie below the lowest level
+    j = (
+        _place(upper, near, start, a_unit, last * s, i) + 1
+    )  # bins from it on lie above the highest
     above = _spread(count_below, sum_below, square_below, j, bins, last * s)
     clipped = _spread(count_below, sum_below, square_below, 0, i, first * s) + above
     if clipped - slack > least:
@@ -160,9 +221,9 @@ def _loss(x: Values, scale: np.float32, first: int, last: int, least: float) -> 
     loss = count_before = total_before = 0.0
     for k in range(last - first):
         t = (first + k + 0.5) * s
-        i = _find(upper, t, i)
+        i = _place(upper, near, start, a_unit, t, i)
         a, b = lower[i], upper[i]
-        taken = _part(a, b, t) * counts[i]
+        taken = min(max((t - a) * slope[i], 0.0), 1.0) * as_float[i]
         count = count_below[i] + taken
         total = sum_below[i] + taken * ((a + min(max(t, a), b)) / 2)
         v = (first + k) * s
@@ -196,7 +257,7 @@ def _loss_by_bins(
 
 @compiled
 def _polished(
-    x: Values, low: float, high: float, widest: float, grid: Grid
+    table: Table, low: float, high: float, widest: float, grid: Grid
 ) -> tuple[np.float32, int]:
     """Return the best of the scales and zero points around those of a range; at 16 bits there is nothing to gain.
 
@@ -222,7 +283,7 @@ def _polished(
                 factor = (1 - reach) + (c - 1) * (((1 + reach) - (1 - reach)) / (_FINER - 1))
             s = np.float32(np.float64(start) * factor)
             s = start if s < smallest or s > widest else s
-            loss, g = _least_of_grids(x, s, zero_points, first, last, least)
+            loss, g = _least_of_grids(table, s, zero_points, first, last, least)
             if loss < least:
                 scale, best, least = s, g, loss
         zero_point = zero_points[best]
@@ -231,7 +292,7 @@ def _polished(
 
 @compiled
 def _least_of_grids(
-    x: Values,
+    table: Table,
     scale: np.float32,
     zero_points: npt.NDArray[np.int64],
     qmin: int,
@@ -239,6 +300,7 @@ def _least_of_grids(
     least: float,
 ) -> tuple[float, int]:
     """Return the least loss of the grids of one scale, and which it is; infinity where none is below `least`."""
+    x, as_float, slope, near, start, a_unit = table
     lower, upper, counts, count_below, sum_below, square_below = x
     s = np.float64(scale)
     bins = counts.size
@@ -247,8 +309,8 @@ def _least_of_grids(
     for zero_point in zero_points:
         least_zero, most_zero = min(least_zero, zero_point), max(most_zero, zero_point)
     low, high = qmin - most_zero, qmax - least_zero
-    i = _find(upper, low * s, 0)
-    j = _find(upper, high * s, i) + 1
+    i = _place(upper, near, start, a_unit, low * s, 0)
+    j = _place(upper, near, start, a_unit, high * s, i) + 1
     clipped = _spread(count_below, sum_below, square_below, 0, i, low * s)
     clipped += _spread(count_below, sum_below, square_below, j, bins, high * s)
     if clipped - _ROUNDING * energy > least:
@@ -260,9 +322,9 @@ def _least_of_grids(
         levels
     ):  # below the upper end of each level's cell, and what the cells lose up to it
         t = (low + k + 0.5) * s
-        i = _find(upper, t, i)
+        i = _place(upper, near, start, a_unit, t, i)
         a, b = lower[i], upper[i]
-        taken = _part(a, b, t) * counts[i]
+        taken = min(max((t - a) * slope[i], 0.0), 1.0) * as_float[i]
         count[k] = count_below[i] + taken
         total[k] = sum_below[i] + taken * ((a + min(max(t, a), b)) / 2)
         inner[k] = 0.0

@@ -131,15 +131,8 @@ class Histogram:
         Returns:
             Two arrays (bins,) in float64.
         """
-        magnitude = np.abs(self.keys)
-        lower = (magnitude << self.shift).view(np.float32).astype(np.float64)
-        upper = ((magnitude + 1) << self.shift).view(np.float32).astype(np.float64)
-        upper[magnitude == 0] = 0.0
-        negative = slice(0, int(np.searchsorted(self.keys, 0)))
-        lower[negative], upper[negative] = -upper[negative], -lower[negative]
-        for ends in (lower, upper):  # of the first and the last bin; those between lie within
-            ends[:1] = ends[:1].clip(self.min, self.max)
-            ends[-1:] = ends[-1:].clip(self.min, self.max)
+        lower, upper = np.empty((2, self.keys.size))
+        kernels().bin_edges(self.keys, self.shift, self.min, self.max, lower, upper)
         return lower, upper
 
     def points(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:

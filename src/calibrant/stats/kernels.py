@@ -25,6 +25,7 @@ from calibrant.numerics.compiled import compiled
 __all__ = [
     "BINS",
     "SLOTS",
+    "bin_edges",
     "count_bits",
     "count_channels",
     "count_distinct",
@@ -216,3 +217,38 @@ def merge_counts(
             j += 1
         n += 1
     return n
+
+
+@compiled
+def bin_edges(
+    keys: npt.NDArray[np.int32],
+    shift: int,
+    least: float,
+    most: float,
+    lower: npt.NDArray[np.float64],
+    upper: npt.NDArray[np.float64],
+) -> None:
+    """Write the ends of bins, see `histogram.Histogram`.
+
+    Args:
+        keys: (bins,) ascending.
+        shift: Bits of a pattern below its bin.
+        least: Lowest value; the first bin begins there.
+        most: Highest value; the last bin ends there.
+        lower: (bins,) lower ends, in units of x. Written.
+        upper: (bins,) upper ends. Written.
+    """
+    bins = keys.size
+    near, far = np.empty(bins, dtype=np.int32), np.empty(bins, dtype=np.int32)  # from zero
+    for i in range(bins):
+        near[i] = abs(keys[i]) << shift
+        far[i] = (abs(keys[i]) + 1) << shift if keys[i] else 0
+    ends, beyond = near.view(np.float32), far.view(np.float32)
+    for i in range(bins):
+        lower[i] = ends[i] if keys[i] >= 0 else -beyond[i]
+        upper[i] = beyond[i] if keys[i] >= 0 else -ends[i]
+    if bins:  # those between lie within
+        last = bins - 1
+        lower[0], upper[0] = min(max(lower[0], least), most), min(max(upper[0], least), most)
+        lower[last] = min(max(lower[last], least), most)
+        upper[last] = min(max(upper[last], least), most)
