@@ -10,9 +10,7 @@ import numpy.typing as npt
 from calibrant.stats.exact import ExactValues
 from calibrant.stats.histogram import (
     BIN_SHIFT,
-    SUBNORMAL_BINS,
     Histogram,
-    floats_of_order,
     kernels,
 )
 
@@ -100,22 +98,7 @@ class BitCounts:
 
     def histogram(self) -> Histogram:
         """Return the counts so far as a value."""
-        extremes = (np.inf, -np.inf)
-        if self._state[0] <= self._state[1]:
-            low, high = floats_of_order(self._state[:2])
-            extremes = (float(low), float(high))
-        # only bins between the least and the greatest magnitude are read: the rest is not in memory
-        first = min(max(int(self._state[3]) >> 12, SUBNORMAL_BINS), self._counts.size // 2)
-        last = int(np.abs(self._state[:2]).max() >> 12) + 1 if extremes[0] <= extremes[1] else 0
-        positive, negative = self._counts.reshape(2, -1)  # magnitudes ascend in both
-        zeros = positive[:SUBNORMAL_BINS].sum(dtype=np.int64)
-        zeros += negative[:SUBNORMAL_BINS].sum(dtype=np.int64)
-        # flatnonzero of a comparison is faster than that of the counts
-        below = np.flatnonzero(negative[first:last] != 0)[::-1] + first
-        above = np.flatnonzero(positive[first:last] != 0) + first
-        keys = np.concatenate([-below, [0][: int(zeros > 0)], above]).astype(np.int32)
-        counts = np.concatenate([negative[below], [zeros][: int(zeros > 0)], positive[above]])
-        histogram = Histogram(keys, counts.astype(np.int64), *extremes)
+        histogram = Histogram.of_counts(self._counts, self._state, BIN_SHIFT)
         return histogram.merge(self._flushed) if self._flushed else histogram
 
 

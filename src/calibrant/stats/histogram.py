@@ -22,7 +22,6 @@ from calibrant.errors import DataError
 
 __all__ = [
     "BIN_SHIFT",
-    "SUBNORMAL_BINS",
     "Histogram",
     "floats_of_order",
     "kernels",
@@ -31,9 +30,6 @@ __all__ = [
 
 K = TypeVar("K", np.int32, np.float32)
 IntArray = npt.NDArray[np.int64]
-
-#: Bins of a magnitude below this hold zero and subnormals, which count as zero.
-SUBNORMAL_BINS = 2048
 
 #: Bits of a float32 pattern below its bin.
 BIN_SHIFT = 12
@@ -105,6 +101,23 @@ class Histogram:
         first = _first_of_each(keys)
         totals = np.add.reduceat(counts, first)
         return cls(keys[first], totals, float(values[0]), float(values[-1]), shift)
+
+    @classmethod
+    def of_counts(
+        cls, counts: npt.NDArray[np.uint32], state: npt.NDArray[np.int64], shift: int
+    ) -> Histogram:
+        """Return counts (2**(32 - shift),) and their state (4,) as `kernels.count_bits` writes them, as a value."""
+        if state[0] > state[1]:
+            none = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64)
+            return cls(*none, np.inf, -np.inf, shift)
+        low, high = floats_of_order(state[:2])
+        subnormal = (1 << 23) >> shift
+        first = min(max(int(state[3]) >> shift, subnormal), counts.size // 2)
+        last = int(np.abs(state[:2]).max() >> shift) + 1
+        keys = np.empty(2 * max(0, last - first) + 2, dtype=np.int32)
+        found = np.empty(keys.size, dtype=np.int64)
+        n = kernels().filled_bins(counts, subnormal, first, last, keys, found)
+        return cls(keys[:n].copy(), found[:n].copy(), float(low), float(high), shift)
 
     @property
     def count(self) -> int:

@@ -29,6 +29,7 @@ __all__ = [
     "count_bits",
     "count_channels",
     "count_distinct",
+    "filled_bins",
     "merge_counts",
 ]
 
@@ -217,6 +218,44 @@ def merge_counts(
             j += 1
         n += 1
     return n
+
+
+@compiled
+def filled_bins(
+    counts: npt.NDArray[np.uint32],
+    subnormal: int,
+    first: int,
+    last: int,
+    keys: npt.NDArray[np.int32],
+    found: npt.NDArray[np.int64],
+) -> int:
+    """Write the bins that hold values, ascending as the values do, see `histogram.Histogram`.
+
+    Args:
+        counts: (bins,) of `count_bits`; magnitudes ascend in both halves.
+        subnormal: Bins of each half that count as zero.
+        first: First bin of each half above them that is looked at: the rest is not in memory.
+        last: The bin behind the last one.
+        keys: (2 * (last - first) + 2,). Written.
+        found: (2 * (last - first) + 2,) how many values each holds. Written.
+
+    Returns:
+        How many bins there are.
+    """
+    half = counts.size // 2
+    n = 0
+    for i in range(last - 1, first - 1, -1):  # without a branch, which nobody could foretell
+        keys[n], found[n] = -i, counts[half + i]
+        n += counts[half + i] != 0
+    zeros = np.int64(0)
+    for i in range(subnormal):
+        zeros += np.int64(counts[i]) + np.int64(counts[half + i])
+    keys[n], found[n] = 0, zeros
+    n += zeros != 0
+    for i in range(first, last):
+        keys[n], found[n] = i, counts[i]
+        n += counts[i] != 0
+    return int(n)
 
 
 @compiled

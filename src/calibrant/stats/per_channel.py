@@ -25,7 +25,7 @@ import numpy.typing as npt
 from calibrant.errors import DataError
 from calibrant.stats.counts import NO_VALUE, demand_zero
 from calibrant.stats.exact import ExactValues
-from calibrant.stats.histogram import BIN_SHIFT, Histogram, floats_of_order, kernels
+from calibrant.stats.histogram import BIN_SHIFT, Histogram, kernels
 
 __all__ = ["FEW_VALUES", "ChannelCounts", "ChannelDistributions", "channel_shift"]
 
@@ -168,7 +168,7 @@ class ChannelCounts:
             finite = [r[np.isfinite(r)] for r in joined]
             return ChannelDistributions(self.axis, tuple(ExactValues.of(r) for r in finite))
         shift = channel_shift(self.channels)
-        data = tuple(map(_histogram, self._counts, self._state, [shift] * self.channels))
+        data = tuple(map(Histogram.of_counts, self._counts, self._state, [shift] * self.channels))
         found = ChannelDistributions(self.axis, data)
         return found.merge(self._flushed, keep=False) if self._flushed else found
 
@@ -182,26 +182,3 @@ class ChannelCounts:
         self._room -= each
         shift = channel_shift(self.channels)
         kernels().count_channels(x.view(np.int32), counts, self._state, shift)
-
-
-def _histogram(
-    counts: npt.NDArray[np.uint32], state: npt.NDArray[np.int64], shift: int
-) -> Histogram:
-    """Return the counts (bins,) of one channel as a value."""
-    if state[0] > state[1]:
-        return Histogram(
-            np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64), np.inf, -np.inf, shift
-        )
-    low, high = floats_of_order(state[:2])
-    positive, negative = counts.reshape(2, -1)  # magnitudes ascend in both
-    subnormal = (1 << 23) >> shift
-    zeros = positive[:subnormal].sum(dtype=np.int64) + negative[:subnormal].sum(dtype=np.int64)
-    # only bins between the least and the greatest magnitude are read: the rest is not in memory
-    first = min(max(int(state[3]) >> shift, subnormal), positive.size)
-    last = int(np.abs(state[:2]).max() >> shift) + 1
-    # flatnonzero of a comparison is faster than that of the counts
-    below = np.flatnonzero(negative[first:last] != 0)[::-1] + first
-    above = np.flatnonzero(positive[first:last] != 0) + first
-    keys = np.concatenate([-below, [0][: int(zeros > 0)], above]).astype(np.int32)
-    found = np.concatenate([negative[below], [zeros][: int(zeros > 0)], positive[above]])
-    return Histogram(keys, found.astype(np.int64), float(low), float(high), shift)
