@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -18,9 +16,7 @@ from calibrant.graph.opset import WIDE_OPSET, raise_opset
 from calibrant.plan import Plan, resolve
 from calibrant.plan.parameters import Parameters
 from calibrant.recipe import AllNodes, Recipe, Rule, Settings
-from calibrant.refine import bias_correction
-from calibrant.refine.bias_correction import correct_bias, corrected_layers
-from calibrant.refine.local_bias import local_errors
+from calibrant.refine.bias_correction import correct_bias
 from calibrant.runtime.observe import observe
 from tests.models import NETS, Array, Feeds, Model, Weights, build, normal
 from tests.road import every_net, outputs, sqnr_db
@@ -185,34 +181,3 @@ def test_layers_whose_bias_cannot_change_are_left_out() -> None:
     model = prepared(proto)
     plan, params = chosen(model, feeds, COARSE)
     assert correct_bias(model, plan, params, parts(feeds)) == (params, [])
-
-
-@pytest.mark.parametrize("name", every_net())
-def test_means_that_are_known_are_not_measured_again(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    proto, feeds = NETS[name]()
-    model = prepared(proto)
-    plan, params = chosen(model, feeds, COARSE)
-    samples = parts(feeds, count=3, size=4)
-    measured, _ = local_errors(model, plan, params, samples)
-    known = {n: e.means for n, e in measured.errors.items() if e.means is not None}
-    found, report = correct_bias(model, plan, params, samples)
-    asked: list[str] = []
-    means = bias_correction._means
-
-    def recorded(model: ir.Model, axes: Mapping[str, int], *rest: Any) -> Any:
-        asked.extend(axes)
-        return means(model, axes, *rest)
-
-    monkeypatch.setattr(bias_correction, "_means", recorded)
-    again, other = correct_bias(model, plan, params, samples, known=known)
-    layers = corrected_layers(model, plan)
-    assert len(asked) == len(layers - known.keys())
-    assert [(c.layer, c.kept) for c in other] == [(c.layer, c.kept) for c in report]
-    for layer, chosen_one in found.layers.items():
-        if chosen_one.bias is not None:
-            size = np.abs(chosen_one.bias).max()
-            bias = again.layers[layer].bias
-            assert bias is not None
-            np.testing.assert_allclose(bias, chosen_one.bias, atol=1e-4 * size)

@@ -35,13 +35,11 @@ class Means(NamedTuple):
         mean: Mean of the float layer (out,).
         alone: Mean of its twin (out,).
         square: Mean square of the float layer.
-        finite: Whether the float layer and its twin are finite everywhere.
     """
 
     mean: FloatArray
     alone: FloatArray
     square: float
-    finite: bool
 
 
 class SideBySide:
@@ -110,10 +108,10 @@ def _of_sums(mean: Array, alone: Array, squares: Array, size: Array) -> Means | 
     if not all(np.isfinite(x).all() for x in (mean, alone, squares)):
         return None
     one, other = (x.mean(axis=0, dtype=np.float64) for x in (mean, alone))
-    return Means(one, other, float(squares.sum(dtype=np.float64)) / max(1, int(size)), True)
+    return Means(one, other, float(squares.sum(dtype=np.float64)) / max(1, int(size)))
 
 
 def _of_values(y: Array, twin: Array, axis: int) -> Means:
     mask = finite_mask(y)
     means = means_by_channel(y, axis), means_by_channel(twin, axis, mask)
-    return Means(*means, mean_square([y]), mask is None and finite_mask(twin) is None)
+    return Means(*means, mean_square([y]))

@@ -26,8 +26,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from calibrant.emit.qdq import emit_simulated
-from calibrant.graph.ops import bias_of
-from calibrant.graph.values import drop_weights, node_named
+from calibrant.graph.values import drop_weights
 from calibrant.numerics.finite import finite_mask, mean_square, means_by_channel
 from calibrant.plan import Plan, WeightDecision
 from calibrant.plan.parameters import Parameters
@@ -43,7 +42,7 @@ from calibrant.runtime.session import infer, open_session
 from calibrant.runtime.tap import expose
 from calibrant.runtime.walk import walk
 
-__all__ = ["Correction", "correct_bias", "corrected_layers"]
+__all__ = ["Correction", "correct_bias"]
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
@@ -73,7 +72,6 @@ def correct_bias(
     feeds: Sequence[Mapping[str, Array]],
     *,
     runtime: Runtime = CPU,
-    known: Mapping[str, FloatArray] | None = None,
 ) -> tuple[Parameters, list[Correction]]:
     """Correct the bias of every layer that has one (or can be given one).
 
@@ -85,7 +83,6 @@ def correct_bias(
         params: What they are.
         feeds: A few dozen calibration samples, in at least two feeds.
         runtime: Where models run.
-        known: Means of what the nodes of float layers give, for each feed (feeds, out), by layer, where they are known.
 
     Returns:
         New parameters with biases where a correction was kept, and one entry a layer.
@@ -94,16 +91,7 @@ def correct_bias(
     if not targets or len(feeds) < 2:
         return params, []
     axes = {name: output_axis(model, w) for name, w in targets.items()}
-    reference = {
-        t: known[w.layer] + _added(model, w)
-        for t, w in targets.items()
-        if known and w.layer in known
-    }
-    masks: dict[tuple[str, int], Mask] = {}
-    missing = {t: axis for t, axis in axes.items() if t not in reference}
-    if missing:
-        more, masks = _means(model, missing, feeds, runtime)
-        reference |= more
+    reference, masks = _means(model, axes, feeds, runtime)
     simulated = emit_simulated(model, plan, params)
     layers = dict(params.layers)
     report = []
@@ -126,27 +114,9 @@ def correct_bias(
     return replace(params, layers=layers), report
 
 
-def corrected_layers(model: ir.Model, plan: Plan) -> set[str]:
-    """Return the layers that `correct_bias` looks at."""
-    return {w.layer for w in _corrected(model, plan)}
-
-
 def _corrected(model: ir.Model, plan: Plan) -> list[WeightDecision]:
     own = plan.bias_wishes
     return [w for w in plan.weights if w.layer not in own and can_correct(model, w)]
-
-
-def _added(model: ir.Model, weight: WeightDecision) -> FloatArray:
-    """Return what is added to the output of a layer's node before its product with the bias is complete (out,) or ()."""
-    node = node_named(model.graph, weight.layer)
-    place = bias_of(node)
-    if place is None or place[0] is node:
-        return np.zeros(())
-    behind, index = place
-    source = behind.inputs[index]
-    assert source is not None
-    assert source.const_value is not None
-    return source.const_value.numpy().astype(np.float64)
 
 
 def _means(

@@ -55,12 +55,10 @@ class LocalError:
     Args:
         error: Mean of (y_float - y_alone) for each feed (feeds, out).
         power: Mean square of its float output.
-        means: Mean of y_float for each feed (feeds, out); None where it is not finite everywhere.
     """
 
     error: npt.NDArray[np.float64]
     power: float
-    means: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,10 +151,9 @@ class Twins:
         rows = [run.means(feed, last=i == len(feeds)) for i, feed in enumerate(feeds, 1)]
         found = {}
         for n in targets:
-            mean, alone, square, finite = zip(*(row[n] for row in rows), strict=True)
-            means = np.stack(mean)
-            error = means - np.stack(alone)
-            found[n] = LocalError(error, float(np.mean(square)), means if all(finite) else None)
+            mean, alone, square = zip(*(row[n] for row in rows), strict=True)
+            error = np.stack(mean) - np.stack(alone)
+            found[n] = LocalError(error, float(np.mean(square)))
         return found
 
     def _running(self, targets: Mapping[str, WeightDecision]) -> SideBySide:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -17,7 +16,7 @@ from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
 from calibrant.recipe import Note, Recipe
 from calibrant.refine.bias_by_rule import RuleCorrection, correct_by_rule
-from calibrant.refine.bias_correction import Correction, correct_bias, corrected_layers
+from calibrant.refine.bias_correction import Correction, correct_bias
 from calibrant.refine.local_bias import (
     LocalErrors,
     Twins,
@@ -40,11 +39,11 @@ CORRECTION_SAMPLES = 12
 CORRECTION_VALUES = 8_000_000
 
 #: Ways to correct biases beside leaving them.
-WAYS = ("local", "walked")
+WAYS = ("walked", "local")
 
-#: Of a large model, a walk that gains so much beyond the noise is taken without a look at local errors, which costs a tenth of
-#: all the rest [dB].
-ENOUGH_DB = 1.0
+#: A walk that gains so much beyond the noise is taken without a look at local errors, which costs a tenth of all the
+#: rest [dB].
+ENOUGH_DB = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +139,7 @@ def corrected(
         return params, Biases()  # corrections from one half could not be checked on it
     trying = _Trying(model, plan, params, few, simulator, parts, store, known or {})
     if way is None:
-        light = is_light(model)
-        strategy = biases(
-            WAYS if light else WAYS[::-1],
-            trying.compared,
-            enough_db=math.inf if light else ENOUGH_DB,
-        )
-        way = drive(strategy, trying.answer)
+        way = drive(biases(WAYS, trying.compared, enough_db=ENOUGH_DB), trying.answer)
     params, report = trying.result(way)
     return params, Biases(way, report, trying.trials(way))
 
@@ -226,17 +219,9 @@ class _Trying:
             return self.params, ()
         if way == "walked":
             even = self.probe.only(range(0, len(self.probe.small), 2))
-            seen = self._errors[0].errors if 0 in self._errors else {}
-            known = {n: e.means for n, e in seen.items() if e.means is not None}
-            seen_all = corrected_layers(self.model, self.plan) <= known.keys()
-            self.store.work.whole((1 if seen_all else 2) * even.samples)
+            self.store.work.whole(2 * even.samples)
             params, report = correct_bias(
-                self.model,
-                self.plan,
-                self.params,
-                even.feeds,
-                runtime=self.store.runtime,
-                known=known,
+                self.model, self.plan, self.params, even.feeds, runtime=self.store.runtime
             )
             return params, tuple(report)
         return correct_by_local_errors(self.model, self.params, self._local(0))
