@@ -200,9 +200,11 @@ def _by_channel(
     each = replace(spec, axis=None)
     chosen: list[QuantParams] = []
     ranges, magnitudes = [], []
+    # asked once: to ask of a protocol is slow
+    range_of = algorithm.range_of if isinstance(algorithm, algorithms.RangeAlgorithm) else None
     for stats in channels:  # one after the other: none is held here
-        if isinstance(algorithm, algorithms.RangeAlgorithm):
-            ranges.append(algorithm.range_of(stats, each))
+        if range_of is not None:
+            ranges.append(range_of(stats, each))
         else:
             chosen.append(algorithm(stats, each))
         magnitudes.append(max(abs(stats.min), abs(stats.max)))

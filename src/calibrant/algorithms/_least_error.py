@@ -229,7 +229,7 @@ def _loss(table: Table, scale: np.float32, first: int, last: int, least: float) 
         v = (first + k) * s
         loss += v * (v * (count - count_before) - 2 * (total - total_before))
         count_before, total_before = count, total
-        if k % _EACH == 0 and square_below[i] + loss - slack > least:
+        if k % _EACH == 0 and square_below[i] + loss + above - slack > least:
             return math.inf
     v = last * s
     rest = count_below[bins] - count_before
