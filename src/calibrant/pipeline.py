@@ -41,7 +41,7 @@ from calibrant.tuning.unseen import unseen_outputs
 __all__ = ["finished", "observe", "quantize"]
 
 #: Latencies are measured until their medians are this near, or for so many seconds, and in so many runs at the least.
-STEADY, TIMED, RUNS = 0.02, 0.1, 3
+STEADY, TIMED, RUNS = 0.02, 0.05, 3
 
 
 def quantize(

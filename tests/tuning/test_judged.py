@@ -1,4 +1,4 @@
-"""What parameters lose is worked out once for a feed."""
+"""What parameters lose is known feed by feed."""
 
 from __future__ import annotations
 
@@ -31,17 +31,16 @@ def probe_of(feeds: int) -> Probe:
     return Probe(small, small, True, answers, ("y",), answers)
 
 
-def test_known_feeds_are_not_run_again() -> None:
+def test_each_feed_has_a_score_of_its_own() -> None:
     simulator: Any = Counting()
     store, probe, parts = Store("none"), probe_of(4), {"y": (Part("y"),)}
     plan: Any = None
-    first = judged(simulator, plan, plan, probe.only([1]), parts, store)
-    every = judged(simulator, plan, plan, probe.only([1, 3]), parts, store, first)
+    both = judged(simulator, plan, plan, probe.only([1, 3]), parts, store)
     assert simulator.asked == 2
     assert store.work.samples == 4
-    again = judged(simulator, plan, plan, probe.only([1, 3]), parts, store)
-    for key, scores in again.items():
-        np.testing.assert_array_equal(every[key].error, scores.error)
+    assert list(both) == [id(probe.small[i]) for i in (1, 3)]
+    alone = judged(simulator, plan, plan, probe.only([3]), parts, store)
+    np.testing.assert_array_equal(both[id(probe.small[3])].error, alone[id(probe.small[3])].error)
 
 
 def test_a_probe_is_cut_to_feeds_and_to_samples() -> None:

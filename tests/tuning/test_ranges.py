@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -171,11 +171,15 @@ def test_open_facts_are_tried_on_the_best_of_the_rest() -> None:
     assert found == RangeOption("equalized", "min-max", True, "weights")
 
 
+def judged_on(db: Mapping[str, float], way: str, samples: int) -> Verdict:
+    return Verdict(first(scores(db[way], seed=len(way)), samples), all=samples >= SAMPLES)
+
+
 def test_biases_stay_unless_a_way_is_clearly_better_and_the_best_such_way_is_taken() -> None:
     def choice(**db: float) -> str:
         return drive(
             biases(["local", "walked"]),
-            lambda way: scores(db[way], seed=len(way)) if way in db else None,
+            lambda asked: judged_on(db, *asked) if asked[0] in db else Verdict(None),
         )
 
     assert choice(off=20, local=20, walked=19) == "off"
@@ -184,17 +188,19 @@ def test_biases_stay_unless_a_way_is_clearly_better_and_the_best_such_way_is_tak
     assert choice(off=20, walked=22) == "walked"
 
 
-def test_a_way_that_gains_enough_is_taken_without_the_others() -> None:
-    def tried(walked: float) -> list[str]:
-        asked = []
+def test_a_way_that_gains_enough_is_taken_without_the_others_on_few_samples() -> None:
+    def asked(walked: float, local: float = 25.0) -> tuple[str, dict[str, int]]:
+        most: dict[str, int] = {}
 
-        def answer(way: str) -> SampleScores:
-            asked.append(way)
-            db = {"off": 20.0, "walked": walked, "local": 25.0}[way]
-            return scores(db, seed=len(way))
+        def answer(question: tuple[str, int]) -> Verdict:
+            way, samples = question
+            most[way] = max(most.get(way, 0), samples)
+            return judged_on({"off": 20.0, "walked": walked, "local": local}, way, samples)
 
-        drive(biases(["walked", "local"], enough_db=1.0), answer)
-        return asked
+        return drive(biases(["walked", "local"], enough_db=1.0), answer), most
 
-    assert tried(23) == ["off", "walked"]
-    assert tried(20.2) == ["off", "walked", "local"]
+    few, every = FIRST_SAMPLES, FIRST_SAMPLES * 2**4
+    assert asked(23) == ("walked", {"walked": few, "off": few})
+    assert asked(20.2) == ("local", {"walked": every, "off": every, "local": every})
+    assert asked(19) == ("local", {"walked": few, "off": few, "local": few})
+    assert asked(19, 18) == ("off", {"walked": few, "off": few, "local": few})

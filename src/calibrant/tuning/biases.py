@@ -30,6 +30,7 @@ from calibrant.tuning.driver import drive
 from calibrant.tuning.judged import judged
 from calibrant.tuning.store import Store
 from calibrant.tuning.strategies.biases import biases
+from calibrant.tuning.strategies.ranges import Verdict
 
 __all__ = ["Biases", "affordable", "corrected", "corrected_by_rules", "judges"]
 
@@ -156,24 +157,30 @@ class _Trying:
     parts: Mapping[str, tuple[Part, ...]]
     store: Store
     known: Mapping[int, SampleScores]
-    scores: dict[str, SampleScores] = field(default_factory=dict)
+    scores: dict[str, dict[int, SampleScores]] = field(default_factory=dict)
     said: dict[str, Comparison] = field(default_factory=dict)
     _corrected: dict[str, tuple[Parameters, tuple[Correction, ...]]] = field(default_factory=dict)
     _errors: dict[int, LocalErrors] = field(default_factory=dict)
     _twins: Twins | None = None
 
-    def answer(self, way: str) -> SampleScores | None:
-        """Return what a way loses on the odd feeds; None where it changes nothing."""
-        if not is_light(self.model):
-            self.simulator.close()  # each way has biases of its own, and so a session
+    def answer(self, question: tuple[str, int]) -> Verdict:
+        """Return what a way loses on the first odd feeds; nothing where it changes nothing."""
+        way, samples = question
         params, report = self._from_even(way)
         if way != "off" and not any(c.kept for c in report):
-            return None
-        known = self.known if way == "off" else None
+            return Verdict(None)
         odd = judges(self.probe)
-        found = judged(self.simulator, self.plan, params, odd, self.parts, self.store, known)
-        self.scores[way] = SampleScores.joined([*found.values()])
-        return self.scores[way]
+        few = odd.first_samples(samples)
+        if not is_light(self.model):
+            few = odd  # each way has biases of its own, and so a session, which is opened once
+            self.simulator.close()
+        known = self.scores.setdefault(way, {})
+        if way == "off":
+            known |= {id(b): self.known[id(b)] for b in few.small if id(b) in self.known}
+        new = few.only(i for i, b in enumerate(few.small) if id(b) not in known)
+        known |= judged(self.simulator, self.plan, params, new, self.parts, self.store)
+        scores = [known[id(b)] for b in few.small]
+        return Verdict(SampleScores.joined(scores), all=len(few.small) == len(odd.small))
 
     def compared(self, way: str, found: Comparison) -> None:
         """Remember a comparison."""
@@ -193,7 +200,8 @@ class _Trying:
     def trials(self, taken: str) -> tuple[Trial, ...]:
         """Return what was tried."""
         found = []
-        for way, scores in self.scores.items():
+        for way in sorted(self.scores, key=lambda w: w != "off"):  # the simplest first
+            scores = SampleScores.joined([*self.scores[way].values()])
             score = Score.of(scores)
             reason = self.said[way].reason if way in self.said else ""
             found.append(

@@ -1,4 +1,4 @@
-"""Score parameters feed by feed, so that what is known of a feed is not run again."""
+"""Score parameters feed by feed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ def judged(
     probe: Probe,
     parts: Mapping[str, tuple[Part, ...]],
     store: Store,
-    known: Mapping[int, SampleScores] | None = None,
 ) -> dict[int, SampleScores]:
     """Return what parameters lose on each feed of a probe, by the identity of its batch.
 
@@ -33,13 +32,9 @@ def judged(
         probe: Samples.
         parts: Parts of the tensors that models are compared by.
         store: Counts the work.
-        known: What the same parameters are known to lose.
     """
     found: dict[int, SampleScores] = {}
     for batch, reference in zip(probe.small, probe.scored_reference, strict=True):
-        if known is not None and id(batch) in known:
-            found[id(batch)] = known[id(batch)]
-            continue
         outputs = simulator.simulate(plan, params, [batch.feeds])
         found[id(batch)] = sample_scores([reference], outputs, parts, sizes=[batch.size])
         store.work.whole(batch.size)
