@@ -7,8 +7,8 @@ ranges do not come from, and has to lie beyond its own noise (`analysis.score`).
 
 An option is judged on few samples first, and on more only as long as they cannot say which is better and the gain may be worth a
 word (`TOLERATED_DB`). Where the last of them leave such a gain, and twice as many samples would make it clear, they are asked for
-once. Where a form loses clearly more than an algorithm gained
-in the first form, both together are not tried.
+once. Each form is tried with the algorithm that is best so far, then with the others. Where it loses clearly more than an
+algorithm gained in the first form, both together are not tried.
 """
 
 from __future__ import annotations
@@ -121,11 +121,12 @@ def ranges(
     for algorithm in algorithms:
         best = yield from challenge(best, replace(base, algorithm=algorithm), said=told)
     for form, added in forms:
-        first = replace(base, form=form, added=added)
+        # the better algorithm first: where the other has more noise at every tensor, it is not built
+        ordered = sorted([base.algorithm, *algorithms], key=lambda a: a != best.algorithm)
+        first, *others = (replace(base, form=form, added=added, algorithm=a) for a in ordered)
         best = yield from challenge(best, first, said=told)
-        for algorithm in algorithms:
-            if not _lost(found.get(first), found.get(replace(base, algorithm=algorithm))):
-                other = replace(first, algorithm=algorithm)
+        for other in others:
+            if not _lost(found.get(first), found.get(replace(base, algorithm=other.algorithm))):
                 best = yield from challenge(best, other, said=told)
     if channel_scales:
         best = yield from challenge(best, replace(best, channel_scales=True), said=told)
