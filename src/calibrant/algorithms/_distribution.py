@@ -162,7 +162,7 @@ def magnitudes(stats: TensorStats) -> Distribution:
 
 
 def _distribution(stats: TensorStats) -> Distribution:
-    return _sums(*stats.edges(), stats.data.counts)
+    return _sums(*stats.edges(), stats.data.counts.astype(np.int64))
 
 
 def _sums(lower: FloatArray, upper: FloatArray, counts: npt.NDArray[np.int64]) -> Distribution:

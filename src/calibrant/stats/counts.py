@@ -12,6 +12,7 @@ from calibrant.stats.histogram import (
     BIN_SHIFT,
     Histogram,
     kernels,
+    narrow,
 )
 
 __all__ = ["NO_VALUE", "BitCounts", "DistinctCounts", "demand_zero"]
@@ -146,4 +147,4 @@ class DistinctCounts:
         used = np.flatnonzero(self._counts != 0)
         values = self._keys[used].view(np.float32)
         order = np.argsort(values)
-        return ExactValues(values[order], self._counts[used][order])
+        return ExactValues(values[order], narrow(self._counts[used][order]))

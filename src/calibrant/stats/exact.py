@@ -1,7 +1,7 @@
 """The values themselves behind the interface of a histogram.
 
 For small or discrete data, and for results equal to a vendor's to the last digit: each value is a bin of
-no width. Memory grows with the number of distinct values (12 bytes each).
+no width. Memory grows with the number of distinct values (8 bytes each).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from calibrant.stats.histogram import BIN_SHIFT, Histogram, merge_counts
+from calibrant.stats.histogram import BIN_SHIFT, Counts, Histogram, merge_counts, narrow
 
 __all__ = ["ExactValues"]
 
@@ -22,18 +22,18 @@ class ExactValues:
 
     Args:
         values: (values,) float32, ascending, each once, finite, without negative zeros.
-        counts: (values,) int64, above 0.
+        counts: (values,) above 0: uint32, int64 where one is too large for that.
     """
 
     values: npt.NDArray[np.float32]
-    counts: npt.NDArray[np.int64]
+    counts: Counts
 
     @classmethod
     def of(cls, *arrays: npt.NDArray[np.float32]) -> ExactValues:
         """Sort arrays of finite values into one."""
         joined = np.concatenate([np.empty(0, dtype=np.float32), *arrays])
         values, counts = np.unique(joined + np.float32(0), return_counts=True)  # -0.0 becomes 0.0
-        return cls(values, counts.astype(np.int64))
+        return cls(values, narrow(counts))
 
     @classmethod
     def of_rows(cls, rows: npt.NDArray[np.float32]) -> list[ExactValues]:
@@ -45,7 +45,7 @@ class ExactValues:
         for row, new in zip(ordered, first, strict=True):
             starts = np.flatnonzero(new)
             counts = np.diff(starts, append=row.size)
-            found.append(cls(row[starts], counts.astype(np.int64)))
+            found.append(cls(row[starts], narrow(counts)))
         return found
 
     @property
@@ -78,7 +78,7 @@ class ExactValues:
 
     def points(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Return the distinct values in float64, ascending, and how often each occurred."""
-        return self.values.astype(np.float64), self.counts
+        return self.values.astype(np.float64), self.counts.astype(np.int64)
 
     def __eq__(self, other: object) -> bool:
         """Compare bit for bit."""

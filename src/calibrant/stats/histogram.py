@@ -22,14 +22,18 @@ from calibrant.errors import DataError
 
 __all__ = [
     "BIN_SHIFT",
+    "Counts",
     "Histogram",
     "floats_of_order",
     "kernels",
     "merge_counts",
+    "narrow",
 ]
 
 K = TypeVar("K", np.int32, np.float32)
 IntArray = npt.NDArray[np.int64]
+#: How often values occurred: uint32, int64 where one is too large for that.
+Counts = npt.NDArray[np.uint32] | npt.NDArray[np.int64]
 
 #: Bits of a float32 pattern below its bin.
 BIN_SHIFT = 12
@@ -44,13 +48,20 @@ def kernels() -> ModuleType:
 
 
 def merge_counts(
-    keys: npt.NDArray[K], counts: IntArray, other_keys: npt.NDArray[K], other_counts: IntArray
-) -> tuple[npt.NDArray[K], IntArray]:
+    keys: npt.NDArray[K], counts: Counts, other_keys: npt.NDArray[K], other_counts: Counts
+) -> tuple[npt.NDArray[K], Counts]:
     """Return keys that ascend, each once, and their counts, of two such pairs of arrays."""
     both = np.empty(keys.size + other_keys.size, dtype=keys.dtype)
     totals = np.empty(both.size, dtype=np.int64)
-    n = kernels().merge_counts(keys, counts, other_keys, other_counts, both, totals)
-    return both[:n].copy(), totals[:n].copy()
+    mine, others = counts.astype(np.int64), other_counts.astype(np.int64)
+    n = kernels().merge_counts(keys, mine, other_keys, others, both, totals)
+    return both[:n].copy(), narrow(totals[:n])
+
+
+def narrow(counts: IntArray) -> Counts:
+    """Return counts in half the memory, where none is too large for that."""
+    fits = not counts.size or counts.max() < 1 << 32
+    return counts.astype(np.uint32) if fits else counts.copy()
 
 
 def floats_of_order(order: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -71,14 +82,14 @@ class Histogram:
     Args:
         keys: (bins,) int32, ascending as the values do: the top bits of the magnitude, with the sign of
             the value. 0 holds zeros and subnormals.
-        counts: (bins,) int64, above 0.
+        counts: (bins,) above 0: uint32, int64 where one is too large for that.
         min: Lowest value; inf when there is none.
         max: Highest value; -inf when there is none.
         shift: Bits of a float32 pattern below its bin: each more halves the bins of a power of two.
     """
 
     keys: npt.NDArray[np.int32]
-    counts: npt.NDArray[np.int64]
+    counts: Counts
     min: float
     max: float
     shift: int = BIN_SHIFT
@@ -87,7 +98,7 @@ class Histogram:
     def of(
         cls,
         values: npt.NDArray[np.float32],
-        counts: npt.NDArray[np.int64],
+        counts: Counts,
         shift: int = BIN_SHIFT,
     ) -> Histogram:
         """Count values (values,) that ascend, each as often as `counts` (values,) says."""
@@ -99,8 +110,8 @@ class Histogram:
         magnitude[magnitude < (1 << 23) >> shift] = 0
         keys = np.where(bits < 0, -magnitude, magnitude)
         first = _first_of_each(keys)
-        totals = np.add.reduceat(counts, first)
-        return cls(keys[first], totals, float(values[0]), float(values[-1]), shift)
+        totals = np.add.reduceat(counts.astype(np.int64), first)
+        return cls(keys[first], narrow(totals), float(values[0]), float(values[-1]), shift)
 
     @classmethod
     def of_counts(
@@ -114,10 +125,11 @@ class Histogram:
         subnormal = (1 << 23) >> shift
         first = min(max(int(state[3]) >> shift, subnormal), counts.size // 2)
         last = int(np.abs(state[:2]).max() >> shift) + 1
-        keys = np.empty(2 * max(0, last - first) + 2, dtype=np.int32)
-        found = np.empty(keys.size, dtype=np.int64)
-        n = kernels().filled_bins(counts, subnormal, first, last, keys, found)
-        return cls(keys[:n].copy(), found[:n].copy(), float(low), float(high), shift)
+        n = kernels().count_filled(counts, subnormal, first, last)
+        # as large as it has to be: what is cut off later leaves holes in the heap
+        keys, found = np.empty(n + 1, dtype=np.int32), np.empty(n + 1, dtype=np.uint32)
+        kernels().filled_bins(counts, subnormal, first, last, keys, found)
+        return cls(keys[:n], found[:n], float(low), float(high), shift)
 
     @property
     def count(self) -> int:
@@ -158,7 +170,7 @@ class Histogram:
             Two arrays (bins,): values in float64, counts in int64.
         """
         lower, upper = self.edges()
-        return (lower + upper) / 2, self.counts
+        return (lower + upper) / 2, self.counts.astype(np.int64)
 
     def __eq__(self, other: object) -> bool:
         """Compare bit for bit."""

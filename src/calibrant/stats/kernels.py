@@ -29,6 +29,7 @@ __all__ = [
     "count_bits",
     "count_channels",
     "count_distinct",
+    "count_filled",
     "filled_bins",
     "merge_counts",
 ]
@@ -221,14 +222,27 @@ def merge_counts(
 
 
 @compiled
+def count_filled(counts: npt.NDArray[np.uint32], subnormal: int, first: int, last: int) -> int:
+    """Return how many bins hold values; arguments are those of `filled_bins`."""
+    half = counts.size // 2
+    n = 0
+    for i in range(first, last):
+        n += (counts[half + i] != 0) + (counts[i] != 0)
+    zero = False
+    for i in range(subnormal):
+        zero |= (counts[half + i] != 0) | (counts[i] != 0)
+    return n + int(zero)
+
+
+@compiled
 def filled_bins(
     counts: npt.NDArray[np.uint32],
     subnormal: int,
     first: int,
     last: int,
     keys: npt.NDArray[np.int32],
-    found: npt.NDArray[np.int64],
-) -> int:
+    found: npt.NDArray[np.uint32],
+) -> None:
     """Write the bins that hold values, ascending as the values do, see `histogram.Histogram`.
 
     Args:
@@ -236,26 +250,22 @@ def filled_bins(
         subnormal: Bins of each half that count as zero.
         first: First bin of each half above them that is looked at: the rest is not in memory.
         last: The bin behind the last one.
-        keys: (2 * (last - first) + 2,). Written.
-        found: (2 * (last - first) + 2,) how many values each holds. Written.
-
-    Returns:
-        How many bins there are.
+        keys: (filled + 1,), the last of no meaning. Written.
+        found: (filled + 1,) how many values each holds. Written.
     """
     half = counts.size // 2
     n = 0
     for i in range(last - 1, first - 1, -1):  # without a branch, which nobody could foretell
         keys[n], found[n] = -i, counts[half + i]
         n += counts[half + i] != 0
-    zeros = np.int64(0)
+    zeros = np.uint32(0)
     for i in range(subnormal):
-        zeros += np.int64(counts[i]) + np.int64(counts[half + i])
+        zeros += counts[i] + counts[half + i]
     keys[n], found[n] = 0, zeros
     n += zeros != 0
     for i in range(first, last):
         keys[n], found[n] = i, counts[i]
         n += counts[i] != 0
-    return int(n)
 
 
 @compiled

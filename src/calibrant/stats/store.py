@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from calibrant.errors import DataError, OutputError
 from calibrant.stats.exact import ExactValues
-from calibrant.stats.histogram import BIN_SHIFT, Histogram
+from calibrant.stats.histogram import BIN_SHIFT, Histogram, narrow
 from calibrant.stats.per_channel import ChannelDistributions
 from calibrant.stats.tensor import TensorStats
 
@@ -137,7 +137,7 @@ def _put_data(
     data: Histogram | ExactValues, parts: dict[str, list[npt.NDArray[Any]]], prefix: str = ""
 ) -> dict[str, Any]:
     """Append the arrays of one distribution to parts whose names begin with a prefix."""
-    parts.setdefault(f"{prefix}counts", []).append(data.counts)
+    parts.setdefault(f"{prefix}counts", []).append(data.counts.astype(np.int64))
     if isinstance(data, ExactValues):
         parts.setdefault(f"{prefix}values", []).append(data.values)
         return {"kind": "exact", "size": data.values.size}
@@ -152,8 +152,8 @@ def _get_data(
     """Read back what `_put_data` wrote."""
     size = int(entry["size"])
     if entry["kind"] != "histogram":
-        return ExactValues(take(f"{prefix}values", size), take(f"{prefix}counts", size))
-    keys, counts = take(f"{prefix}keys", size), take(f"{prefix}counts", size)
+        return ExactValues(take(f"{prefix}values", size), narrow(take(f"{prefix}counts", size)))
+    keys, counts = take(f"{prefix}keys", size), narrow(take(f"{prefix}counts", size))
     low, high = take(f"{prefix}extremes", 2)
     shift = int(entry.get("shift", BIN_SHIFT))
     return Histogram(keys, counts, float(low), float(high), shift)
