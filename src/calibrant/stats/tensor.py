@@ -218,7 +218,7 @@ class Accumulator:
         self._by_channel: list[ChannelCounts] = []
         self._nonfinite = 0  # of what went elsewhere than into the counts in use
         self._kept: list[npt.NDArray[np.float32]] | None = [] if exact else None
-        self._few: DistinctCounts | None = None if exact else DistinctCounts(FEW)
+        self._few: DistinctCounts | None = None  # made for the first array: it takes 768 kB
         self._bins: BitCounts | None = None  # instead of the few, once they are many
 
     def add(self, x: npt.ArrayLike) -> int | None:
@@ -237,10 +237,12 @@ class Accumulator:
         flat = array.reshape(-1)
         if self._bins is not None:
             first = self._bins.add(flat)
-        elif self._few is not None:
-            first = self._add_few(self._few, flat)
+        elif self._kept is not None:
+            first = self._keep(self._kept, flat)
         else:
-            first = self._keep(flat)
+            if self._few is None:
+                self._few = DistinctCounts(FEW)
+            first = self._add_few(self._few, flat)
         return None if first < 0 else first
 
     def result(self) -> TensorStats:
@@ -253,7 +255,7 @@ class Accumulator:
         if self._few is not None:
             return TensorStats(self._few.values(), False, nonfinite, by_channel)
         kept = ExactValues.of(*(self._kept or ()))
-        return TensorStats(kept, True, nonfinite, by_channel)
+        return TensorStats(kept, self._kept is not None, nonfinite, by_channel)
 
     def _add_few(self, few: DistinctCounts, flat: npt.NDArray[np.float32]) -> int:
         end, first = few.add(flat)
@@ -264,11 +266,10 @@ class Accumulator:
         later = self._bins.add(flat[end:])
         return first if first >= 0 or later < 0 else end + later
 
-    def _keep(self, flat: npt.NDArray[np.float32]) -> int:
+    def _keep(self, kept: list[npt.NDArray[np.float32]], flat: npt.NDArray[np.float32]) -> int:
         wrong = np.flatnonzero(~np.isfinite(flat))
         self._nonfinite += wrong.size
-        if self._kept is not None:
-            self._kept.append(np.delete(flat, wrong))  # a copy: the buffer may be reused
+        kept.append(np.delete(flat, wrong))  # a copy: the buffer may be reused
         return int(wrong[0]) if wrong.size else -1
 
     def _add_by_channel(self, array: npt.NDArray[np.float32]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 
 import onnx_ir as ir
 
@@ -17,7 +18,7 @@ from calibrant.runtime.observe import Ends, Hearing, Observer
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.stats import TensorStats
 
-__all__ = ["Folds", "merged"]
+__all__ = ["Folds"]
 
 Seen = dict[str, TensorStats]
 
@@ -76,7 +77,7 @@ class Folds:
                         beside=self.hearing.names if self.hearing is not None else (),
                     )
                 seen = self._observer.see(batches, listeners=listeners)
-                self._halves[half] = merged(self._halves.get(half), seen)
+                self._halves[half] = _merged(self._halves.get(half), seen)
         self.feeds = max(self.feeds, feeds)
         return ran
 
@@ -133,18 +134,24 @@ class Folds:
         """What even feeds are judged by, and what odd ones are; None before both halves were seen."""
         return (self.apart_from(0), self.apart_from(1)) if self.feeds >= 2 else None
 
-    @property
-    def whole(self) -> Seen | None:
-        """What was seen of both halves; None where nothing was."""
-        found: Seen | None = None
-        for feed in (1, 0):
-            half = self.apart_from(feed)
-            if half:
-                found = merged(found, half)
+    def whole(self, beside: dict[str, TensorStats] | None = None) -> dict[str, TensorStats]:
+        """Return what was seen of both halves.
+
+        Args:
+            beside: What was seen of other data. It is put to the rest tensor by tensor, and is empty then: nobody has to hold
+                both.
+        """
+        halves = [self.apart_from(feed) for feed in (1, 0)]
+        found = {}
+        for t in self.tensors:
+            parts = [half[t] for half in halves if t in half]
+            parts += [beside.pop(t)] if beside else []
+            if parts:
+                found[t] = reduce(TensorStats.merge, parts)
         return found
 
 
-def merged(one: Seen | None, other: Seen) -> Seen:
+def _merged(one: Seen | None, other: Seen) -> Seen:
     """Return the statistics of the data of both."""
     if one is None:
         return other

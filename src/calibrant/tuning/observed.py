@@ -26,7 +26,7 @@ from calibrant.runtime.runtime import Runtime
 from calibrant.runtime.shards import Shard, observe_shards
 from calibrant.runtime.workers import Workers
 from calibrant.stats import TensorStats
-from calibrant.tuning.folds import Folds, merged
+from calibrant.tuning.folds import Folds
 from calibrant.tuning.samples import Samples
 from calibrant.tuning.shelf import Shelf
 from calibrant.tuning.work import Work
@@ -126,13 +126,14 @@ class Observed:
         count = min(folds.feeds, len(folds.probe.small))
         size = sum(b.size for b in folds.probe.small[:count])
         self.progress.step(size, samples.total)
-        found = folds.whole or {}
         behind = samples.after(folds.probe.samples)
         rest = itertools.chain(folds.probe.small[count:], behind)
         first = list(itertools.islice(rest, 1))
         if not first or not folds.tensors:
             left = sum(b.size for b in itertools.chain(first, rest))
-            return found, DataFindings(size + left, _batches(samples, count), samples.notes)
+            return folds.whole(), DataFindings(
+                size + left, _batches(samples, count), samples.notes
+            )
         more, data = self._run(
             folds.model,
             folds.tensors,
@@ -145,7 +146,7 @@ class Observed:
             hearing=folds.hearing,
         )
         many = _batches(samples, data.batches + count)
-        return merged(found, more), replace(data, samples=data.samples + size, batches=many)
+        return folds.whole(more), replace(data, samples=data.samples + size, batches=many)
 
     def _run(
         self,
