@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -18,7 +19,6 @@ from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters
 from calibrant.record.recording import Recording
 from calibrant.report import as_html, as_text
-from calibrant.report.page import PAGE_FILE, check_packages, page_of, read_run
 from calibrant.save.folder import written_together
 from calibrant.save.manifest import SUMMARY, files_of_before, with_files
 from calibrant.save.size import weight_bytes
@@ -158,8 +158,7 @@ class QuantizedModel:
             MissingPackageError: A report is asked for, and a package that makes it is not installed.
         """
         check_formats(formats, prefix)
-        if report:
-            check_packages()
+        page = _page() if report else None
         folder = Path(directory)
         more = [
             artefacts(self.solution, self.built, self.findings, name, prefix)
@@ -174,14 +173,14 @@ class QuantizedModel:
                 (temporary / name).write_text(text, encoding="utf-8")
             for name, text in (texts or {}).items():
                 (temporary / name).write_text(text, encoding="utf-8")
-            pages = [PAGE_FILE] if report else []
+            pages = [page.PAGE_FILE] if page is not None else []
             names = sorted({SUMMARY, *pages, *(p.name for p in temporary.iterdir())})
             summary = as_json(with_files(self.summary, names))
             (temporary / SUMMARY).write_text(summary, encoding="utf-8")
-        if report:  # behind the results: whatever becomes of the page, they are there
+        if page is not None:  # behind the results: whatever becomes of the page, they are there
             with written_together(folder) as temporary:
-                page = page_of(read_run(folder))
-                (temporary / PAGE_FILE).write_text(page, encoding="utf-8")
+                text = page.page_of(page.read_run(folder))
+                (temporary / page.PAGE_FILE).write_text(text, encoding="utf-8")
         return [folder / name for name in names]
 
     def _write(self, folder: Path) -> None:
@@ -230,3 +229,15 @@ def result_of(
     statistics = statistics if statistics is not None else Statistics({})
     summary = summarize(source, solution, built, findings, statistics)
     return QuantizedModel(solution, built, findings, statistics, summary, source)
+
+
+def _page() -> ModuleType:
+    """Return what makes the report page, which takes a tenth of a second to import.
+
+    Raises:
+        MissingPackageError: A package that it needs is not installed.
+    """
+    from calibrant.report import page
+
+    page.check_packages()
+    return page
