@@ -81,7 +81,7 @@ def quantize(
             is a number, a flag, a text, or a list or array of these; over the recipe's.
         keep_fixed_inputs: The written models keep these inputs, and do not read them.
         provider: Execution provider for every run of a model.
-        threads: Threads inside an operator; None leaves it to ONNX Runtime.
+        threads: Threads inside an operator; None takes one where layers are small, else what ONNX Runtime takes.
         batch_size: Samples in a batch; over the recipe's.
         batch_num: Batches to use; over the recipe's.
         preprocess: File that says how raw samples become inputs.
@@ -100,10 +100,11 @@ def quantize(
     """
     model = as_model(model, example, data)
     wanted = asked(recipe, target, fix, keep_fixed_inputs=keep_fixed_inputs)
+    runtime = Runtime(provider, threads)
     store = Store(
         model,
         data,
-        runtime=Runtime(provider, threads),
+        runtime=runtime,
         batch_size=batch_size,
         batch_num=batch_num,
         preprocess=preprocess,
@@ -121,7 +122,7 @@ def quantize(
         findings = replace(
             findings, integer_outputs=cost_of_integer_outputs(solved, wanted, store)
         )
-    statistics, said, runtime = solved.statistics, store.progress, store.runtime
+    statistics, said = solved.statistics, store.progress
     if solved.simulator is not None:
         solved.simulator.close()
     del solved, store  # forms, weights and sessions that were tried

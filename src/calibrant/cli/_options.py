@@ -119,7 +119,7 @@ Threads = Annotated[
         "--threads",
         metavar="N",
         min=1,
-        help="Threads of ONNX Runtime. Default: its own choice.",
+        help="Threads of ONNX Runtime. Default: its own choice, fewer while a model of small layers is quantized.",
         rich_help_panel=RUN_PANEL,
         show_default=False,
     ),

@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from calibrant.graph.passes.half_nodes import round_node, unround_node
 from calibrant.graph.values import Names
+from calibrant.graph.work import is_product, multiplications
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.segments import Link, Segments
 from calibrant.runtime.session import infer, open_session
@@ -35,8 +36,6 @@ Array = npt.NDArray[Any]
 
 #: What becomes of what a changed node gives.
 Gives = Literal["as computed", "rounded", "unrounded"]
-
-_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,17 +276,9 @@ def _with_own_inputs(part: ir.Model, name: str, inputs: Iterable[int]) -> dict[i
 
 
 def _macs(node: ir.Node, known: Mapping[str, Array]) -> int:
-    """Multiplications of one run of a node: for each output, one for each number that goes into it."""
-    if node.op_type not in _PRODUCTS or node.inputs[0] is None or node.inputs[1] is None:
+    """Multiplications of one run of a node."""
+    if not is_product(node):
         return 0
-    x = known.get(node.inputs[0].name or "")
+    x = known.get(node.inputs[0].name or "") if node.inputs[0] is not None else None
     out = known.get(node.outputs[0].name or "")
-    if node.op_type in ("Conv", "ConvTranspose"):
-        shape = node.inputs[1].shape
-        weight = [d for d in shape[1:] if isinstance(d, int)] if shape is not None else []
-        per = out if node.op_type == "Conv" else x
-        return int(per.size * np.prod(weight)) if per is not None and weight else 0
-    if x is None or out is None or not x.ndim:
-        return 0
-    across = node.attributes.get("transA")
-    return int(out.size * x.shape[0 if across is not None and across.as_int() else -1])
+    return multiplications(node, x.shape, out.shape) if x is not None and out is not None else 0

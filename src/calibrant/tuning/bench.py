@@ -50,7 +50,7 @@ class Bench:
         data: Calibration data, as `calibrant.quantize` takes it.
         evaluate: A task metric: a function that is given a path of an ONNX file and returns a number. None for none.
         provider: Execution provider for every run of a model.
-        threads: Threads inside an operator; None leaves it to ONNX Runtime.
+        threads: Threads inside an operator; None takes one where layers are small, else what ONNX Runtime takes.
         batch_size: Samples in a batch; over the recipes'.
         batch_num: Batches to use; over the recipes'.
         preprocess: File that says how raw samples become inputs.

@@ -31,6 +31,7 @@ from calibrant.refine.local_bias import LocalError
 from calibrant.runtime.heap import collect
 from calibrant.runtime.inputs import model_inputs
 from calibrant.runtime.runtime import CPU, Runtime
+from calibrant.runtime.threads import with_threads
 from calibrant.runtime.workers import Workers
 from calibrant.tuning.folds import Folds
 from calibrant.tuning.observed import Observed
@@ -65,7 +66,8 @@ class Store:
     Args:
         model: Path of an ONNX file, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not changed.
         data: Calibration data, as `calibrant.quantize` takes it.
-        runtime: Where models run.
+        runtime: Where models run; once the model is known, with a number of threads where its layers are small
+            (`runtime.threads`).
         batch_size: Samples in a batch; over the recipes'.
         batch_num: Batches to use; over the recipes'.
         preprocess: File that says how raw samples become inputs.
@@ -95,7 +97,7 @@ class Store:
         """Keep both; nothing is read yet."""
         self.factors = factors
         self.model, self.data = model, data
-        self.runtime = runtime
+        self._given = self.runtime = runtime
         self.progress = progress if progress is not None else Progress()
         self._reading: dict[str, Any] = {
             "batch_size": batch_size,
@@ -159,6 +161,7 @@ class Store:
                 round_outputs(model)
             self._prepared[key] = model, tuple(folded)
         model, done = self._prepared[key]
+        self.runtime = self.observed.runtime = with_threads(self._given, model)
         raised = main_opset(model) != main_opset(original)
         return Prepared(model, resolve(recipe, model), done, raised)
 
