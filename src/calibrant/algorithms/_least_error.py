@@ -39,9 +39,7 @@ _MANY_LEVELS = 1024  # more than this, and looking at each bin is cheaper than a
 _ROUNDING = 1e-12  # of the sum of all squares; what rounding may do to a part of it
 _TIE = 1e-14  # of the sum of all squares; losses that are nearer than this are equal
 _CELLS = 4096  # of a look-up table of bins
-_MARGIN = (
-    1e-6  # of a cell, for what rounding does to the number of the cell that a threshold is in
-)
+_MARGIN = 1e-6  # of a cell, for what rounding does to the place of a threshold
 _NEAR = 12  # bins that are looked at one after the other, before halves are
 _EACH = 16  # levels between two looks at whether a candidate still has a chance
 
@@ -207,12 +205,9 @@ def _loss(table: Table, scale: np.float32, first: int, last: int, least: float) 
     slack = _ROUNDING * energy
     if last - first > _MANY_LEVELS:
         return float(_loss_by_bins(lower, upper, counts, s, first, last, least))
-    i = _place(
-        upper, near, start, a_unit, first * s, 0
-    )  # bins before it lie below the lowest level
-    j = (
-        _place(upper, near, start, a_unit, last * s, i) + 1
-    )  # bins from it on lie above the highest
+    # bins before i lie below the lowest level, those from j on above the highest
+    i = _place(upper, near, start, a_unit, first * s, 0)
+    j = _place(upper, near, start, a_unit, last * s, i) + 1
     above = _spread(count_below, sum_below, square_below, j, bins, last * s)
     clipped = _spread(count_below, sum_below, square_below, 0, i, first * s) + above
     if clipped - slack > least:
@@ -318,9 +313,7 @@ def _least_of_grids(
     levels = high - low
     count, total, inner = np.empty(levels), np.empty(levels), np.empty(levels)
     i = 0
-    for k in range(
-        levels
-    ):  # below the upper end of each level's cell, and what the cells lose up to it
+    for k in range(levels):  # below the end of each level's cell, and what cells lose up to it
         t = (low + k + 0.5) * s
         i = _place(upper, near, start, a_unit, t, i)
         a, b = lower[i], upper[i]
