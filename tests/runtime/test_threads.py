@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from calibrant.graph.load import load, prepare
-from calibrant.graph.work import work_of_a_layer
+from calibrant.graph.multiplications import work_of_a_layer
 from calibrant.runtime import threads
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.threads import MIDDLE, SMALL, with_threads

@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from calibrant.graph.passes.half_nodes import round_node, unround_node
 from calibrant.graph.values import Names
-from calibrant.graph.work import is_product, multiplications
+from calibrant.graph.multiplications import is_product, multiplications
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.segments import Link, Segments
 from calibrant.runtime.session import infer, open_session

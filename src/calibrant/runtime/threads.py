@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from calibrant.graph.work import work_of_a_layer
+from calibrant.graph.multiplications import work_of_a_layer
 from calibrant.runtime.runtime import Runtime
 
 __all__ = ["MIDDLE", "SMALL", "with_threads"]
