@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.graph.multiplications import is_product, multiplications
 from calibrant.graph.passes.half_nodes import round_node, unround_node
 from calibrant.graph.values import Names
-from calibrant.graph.multiplications import is_product, multiplications
 from calibrant.runtime.runtime import CPU, Runtime
 from calibrant.runtime.segments import Link, Segments
 from calibrant.runtime.session import infer, open_session
