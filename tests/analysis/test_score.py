@@ -12,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibrant.analysis.parts import Part
-from calibrant.analysis.score import SampleScores, Score, clearly_better, sample_scores
+from calibrant.analysis.score import (
+    SampleScores,
+    Score,
+    _pseudo_values,
+    clearly_better,
+    sample_scores,
+)
 
 Array = npt.NDArray[Any]
 
@@ -156,6 +162,63 @@ def test_a_spoiled_part_is_no_gain_elsewhere() -> None:
     assert not found.better
     assert found.worse == ("y[..., 4]",)
     assert "'y[..., 4]' 5." in found.reason or "'y[..., 4]' 4." in found.reason
+
+
+def sparse(error: Array, candidate: Array) -> tuple[SampleScores, SampleScores]:
+    """Scores of a candidate and of a simpler setting, of which the errors of one part are known, sample by sample."""
+    signal = np.full((len(error), 1), 1e3)
+    one, other = (
+        SampleScores(("y",), signal, e[:, None], np.zeros(1), np.ones(1))
+        for e in (candidate, error)
+    )
+    return one, other
+
+
+def test_a_part_is_lost_where_there_is_something_to_see() -> None:
+    """A detector: 12 of 16 images are empty, and a gain there says nothing of the 4 others."""
+    rng = np.random.default_rng(4)
+    simple = np.where(np.arange(16) % 4 == 0, rng.uniform(1, 2, 16), rng.uniform(1e-4, 2e-4, 16))
+    candidate = simple * np.where(np.arange(16) % 4 == 0, 2.0, 0.2)
+    found = clearly_better(*sparse(simple, candidate))
+    assert found.gain_db > 4
+    assert not found.better
+    assert found.worse == ("y",)
+    assert "3.0" in found.reason or "2.9" in found.reason
+
+
+def test_a_loss_that_is_only_probable_is_told_and_no_gain() -> None:
+    simple = np.array([1.0, 1.2, 0.9, *np.linspace(1e-4, 2e-4, 13)])
+    candidate = simple * np.array([2.2, 1.6, 0.7, *np.full(13, 0.2)])
+    found = clearly_better(*sparse(simple, candidate))
+    assert (found.better, found.worse, found.doubtful) == (False, (), ("y",))
+    assert "probably loses over all samples: 'y'" in found.reason
+
+
+def test_one_sample_is_no_proof_of_a_loss() -> None:
+    """What one sample alone shows is not known of others, however much of all errors it has."""
+    simple = np.array([100.0, *np.linspace(0.9, 1.1, 15)])
+    candidate = simple * np.array([1.5, *np.full(15, 0.5)])
+    found = clearly_better(*sparse(simple, candidate))
+    assert not found.worse
+    assert not found.doubtful
+
+
+@given(
+    st.lists(st.tuples(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3)), min_size=1, max_size=12),
+)
+def test_pseudo_values_are_those_of_the_jackknife(errors: list[tuple[float, float]]) -> None:
+    one, other = (np.array(e)[:, None] for e in zip(*errors, strict=True))
+    found = _pseudo_values(one, other)
+    n = len(errors)
+    whole = 10 * math.log10(other.sum() / one.sum())
+    assert found.shape == one.shape
+    assert found.mean() == pytest.approx(whole, abs=1e-6)
+    if n > 1:
+        left = [
+            10 * math.log10(np.delete(other, i).sum() / np.delete(one, i).sum()) for i in range(n)
+        ]
+        variance = (n - 1) / n * sum((x - np.mean(left)) ** 2 for x in left)
+        assert found.var(ddof=1) / n == pytest.approx(variance, rel=1e-6, abs=1e-9)
 
 
 def test_what_is_sure_and_too_little_to_matter_is_no_loss() -> None:
