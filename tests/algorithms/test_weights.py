@@ -111,6 +111,16 @@ def test_a_power_of_two_scales_the_scales(name, x, exponent, per_channel):
 
 
 @pytest.mark.parametrize("name", EVERY)
+def test_a_channel_of_subnormal_numbers(name):
+    """Dead channels of trained networks hold them: nothing is warned of, and the other channels are as without it."""
+    w = np.array([[1e-39, -3e-40], [1.0, 0.5]], dtype=np.float32)
+    found = algorithms.weight(name)(w, spec()).scale
+    assert np.isfinite(found).all()
+    assert (found > 0).all()
+    assert found[1] == algorithms.weight(name)(w[1:], spec()).scale[0]
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_half_precision_is_upcast(name):
     w = np.array([[0.5, -1.0]], dtype=np.float16)
     assert algorithms.weight(name)(w, spec()).scale.dtype == np.float32

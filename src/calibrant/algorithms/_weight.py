@@ -53,7 +53,8 @@ def near_one(
         ([[0.375, -0.75], [0.0, 0.0]], [3, 0])
     """
     exponent = np.frexp(np.maximum(w.max(axis=1), -w.min(axis=1)))[1]
-    factor = np.ldexp(np.float32(1), -exponent)
+    with np.errstate(over="ignore"):
+        factor = np.ldexp(np.float32(1), -exponent)
     if not np.isfinite(factor).all():  # of a row below 2**-127
         return np.ldexp(w, -exponent[:, None]), exponent
     return w * factor[:, None], exponent
