@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from contextlib import nullcontext
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +51,8 @@ def test_what_is_computed_is_the_same(monkeypatch: pytest.MonkeyPatch, *, flag: 
     made = model()
     (whole,) = run(made, [feeds(flag=flag)])
     monkeypatch.setattr(lent, "LENT_BYTES", 0)
-    assert set(lent.lend(made).weights) == {"first", "second", "last"}
+    with lent.lend(made) as given:
+        assert set(given.weights) == {"first", "second", "last"}
     (found,) = run(made, [feeds(flag=flag)])
     assert all(np.array_equal(whole[n], found[n]) for n in whole)
 
@@ -60,10 +62,12 @@ def opened_with(
 ) -> tuple[ort.InferenceSession, dict[str, npt.NDArray[np.float32]]]:
     """Return a session, and the arrays that it was lent."""
     monkeypatch.setattr(lent, "LENT_BYTES", 0)
-    given = lent.lend(model())
-    weights = {n: w.copy() for n, w in given.weights.items()}
-    monkeypatch.setattr(session, "lend", lambda _: lent.Lent(given.model, weights))
-    return session.open_session(given.model, spinning=spinning), weights
+    made = model()
+    with lent.lend(made) as given:
+        weights = {n: w.copy() for n, w in given.weights.items()}
+        monkeypatch.setattr(session, "lend", lambda _: nullcontext(lent.Lent(weights)))
+        monkeypatch.setattr(session, "_whole", lambda m: m)  # nothing lies in files
+        return session.open_session(made, spinning=spinning), weights
 
 
 @pytest.mark.parametrize("spinning", [False, True])
@@ -96,7 +100,8 @@ def test_a_session_keeps_what_it_was_lent(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_weight_that_no_output_needs_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lent, "LENT_BYTES", 0)
     inner = expose(model(), ["y"])
-    assert set(lent.lend(inner).weights) == {"first", "second"}
+    with lent.lend(inner) as given:
+        assert set(given.weights) == {"first", "second"}
     assert set(run(inner, [feeds(flag=True)])[0]) == {"y"}
 
 
@@ -104,12 +109,16 @@ def test_the_model_itself_keeps_its_weights(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(lent, "LENT_BYTES", 0)
     made = model()
     before = bytes(ir.to_proto(made).SerializeToString(deterministic=True))
-    light = lent.lend(made).model
-    assert len(ir.to_proto(light).SerializeToString()) < len(before) / 4
+    with lent.lend(made):
+        assert len(ir.to_proto(made).SerializeToString()) < len(before) / 4
+    assert bytes(ir.to_proto(made).SerializeToString(deterministic=True)) == before
+    with pytest.raises(KeyboardInterrupt), lent.lend(made):
+        raise KeyboardInterrupt
     assert bytes(ir.to_proto(made).SerializeToString(deterministic=True)) == before
 
 
 def test_small_models_are_written_whole() -> None:
     made = model()
-    assert lent.lend(made).model is made
+    with lent.lend(made) as given:
+        assert not given.weights
     assert isinstance(session.in_one_piece(made), bytes)

@@ -11,7 +11,8 @@ Source: ONNX Runtime, `AddExternalInitializers` and `AddInitializer` in onnxrunt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lent", "lend"]
 
-#: Models with fewer bytes of weights are written whole: that is faster than a copy of their nodes.
+#: Models with fewer bytes of weights are written whole.
 LENT_BYTES = 8 * 2**20
 
 #: Smaller weights stay in the message, where passes of the runtime read them [bytes].
@@ -46,14 +47,12 @@ _TYPES = frozenset(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lent:
-    """A model without its large weights, and these.
+    """Large weights of a model, that it says to lie outside.
 
     Args:
-        model: The model; large weights are said to lie outside.
         weights: The weights by name.
     """
 
-    model: ir.Model
     weights: dict[str, Any] = field(default_factory=dict)
 
     def give(self, options: ort.SessionOptions, *, share: bool) -> Sequence[ort.OrtValue]:
@@ -79,24 +78,37 @@ class Lent:
         return values
 
 
-def lend(model: ir.Model) -> Lent:
-    """Return a model with its large weights apart; itself where it has few, or where they lie in files."""
-    large = {n: v.const_value for n, v in model.graph.initializers.items() if _is_lent(v)}
-    if sum(w.nbytes for w in large.values() if w is not None) >= LENT_BYTES:
+@contextmanager
+def lend(model: ir.Model) -> Iterator[Lent]:
+    """Let a model say for the time of a block that its large weights lie outside; nothing is lent where it has few.
+
+    A copy of its nodes would take longer than the rest of opening a session.
+    """
+    lent = {v: v.const_value for v in model.graph.initializers.values() if _is_lent(v)}
+    if sum(w.nbytes for w in lent.values() if w is not None) >= LENT_BYTES:
         # what no output needs is dropped by the runtime, which then finds no place for it
         read = _read(model.graph)
-        large = {n: w for n, w in large.items() if n in read}
-    if sum(w.nbytes for w in large.values() if w is not None) < LENT_BYTES:
-        return Lent(model)
-    light = model.clone()
+        lent = {v: w for v, w in lent.items() if v.name in read}
+    if sum(w.nbytes for w in lent.values() if w is not None) < LENT_BYTES:
+        yield Lent()
+        return
     weights = {}
-    for name, w in large.items():
-        assert w is not None
-        weights[name] = np.ascontiguousarray(w.numpy())
-        light.graph.initializers[name].const_value = ir.ExternalTensor(
-            "lent", 0, w.nbytes, w.dtype, shape=ir.Shape(w.shape.numpy()), name=name
-        )
-    return Lent(light, weights)
+    try:
+        for value, w in lent.items():
+            assert w is not None
+            weights[value.name or ""] = np.ascontiguousarray(w.numpy())
+            value.const_value = ir.ExternalTensor(
+                "lent",
+                0,
+                w.nbytes,
+                w.dtype,
+                shape=ir.Shape(w.shape.numpy()),
+                name=value.name or "",
+            )
+        yield Lent(weights)
+    finally:
+        for value, w in lent.items():
+            value.const_value = w
 
 
 def _is_lent(value: ir.Value) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from calibrant.graph.passes.fix_inputs import without_kept_inputs
 from calibrant.graph.values import own_copy
 from calibrant.runtime.arena import share_arena
 from calibrant.runtime.heap import give_back
-from calibrant.runtime.lent import lend
+from calibrant.runtime.lent import Lent, lend
 from calibrant.runtime.runtime import CPU, Runtime
 
 if TYPE_CHECKING:
@@ -144,14 +144,18 @@ def _opened(
     """
     import onnxruntime as ort
 
-    lent = lend(_whole(model)) if isinstance(model, ir.Model) else None
     values: Sequence[ort.OrtValue] = ()
-    with _source(lent.model if lent is not None else model) as source:
+    with ExitStack() as stack:
+        lent = Lent()
+        if isinstance(model, ir.Model):
+            model = _whole(model)
+            lent = stack.enter_context(lend(model))
+        source = stack.enter_context(_source(model))
         size = len(source) if isinstance(source, bytes) else 0
-        if lent is not None and lent.weights:
+        if lent.weights:
+            assert isinstance(model, ir.Model)
             size += sum(w.nbytes for w in lent.weights.values())
-        if lent is not None and lent.weights:
-            packed = packed or (integers and _has_quantizers(lent.model))
+            packed = packed or (integers and _has_quantizers(model))
             on_cpu = list(providers) == [PROVIDERS["cpu"]]
             values = lent.give(options, share=on_cpu and not packed)
             if not packed:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from calibrant.analysis.score import SampleScores
-from calibrant.analysis.simulate import Simulator
+from calibrant.analysis.simulate import Simulator, taking_scales
 from calibrant.choose import Known, choose_activations, choose_layers, with_algorithm, with_biases
 from calibrant.emit.weights_only import emit_weights_only
 from calibrant.numerics import QuantParams, fake_quantize
@@ -44,12 +44,19 @@ class Made:
     _params: dict[str, tuple[Parameters, Parameters]] = field(default_factory=dict)
 
     def params(self, algorithm: str) -> tuple[Parameters, Parameters]:
-        """Return the parameters for even feeds, and those for odd ones: each from the other half."""
+        """Return the parameters for even feeds, and those for odd ones: each from the other half.
+
+        Weights that take over no scales are the same in both, and for all algorithms if it can be, so that one session
+        serves all. Where biases ask a half for larger scales (`plan.biases`), all get them.
+        """
         if algorithm not in self._params:
             plan = with_choice(self.plan, algorithm)
-            both = [self._of_half(plan, self.folds.apart_from(i)) for i in (0, 1)]
-            self._params[algorithm] = both[0], both[1]
-            self.grids[algorithm] = both[0].activations, both[1].activations
+            taking = taking_scales(plan)
+            even, odd = (self._of_half(plan, self.folds.apart_from(i), taking) for i in (0, 1))
+            shared = {n: layer for n, layer in odd.layers.items() if n not in taking}
+            even = replace(even, layers={**even.layers, **shared})
+            self._params[algorithm] = even, odd
+            self.grids[algorithm] = even.activations, odd.activations
         return self._params[algorithm]
 
     def forget(self) -> None:
@@ -57,15 +64,17 @@ class Made:
         self._params.clear()
         self._layers = None
 
-    def _of_half(self, plan: Plan, seen: Mapping[str, TensorStats]) -> Parameters:
+    def _of_half(
+        self, plan: Plan, seen: Mapping[str, TensorStats], taking: Collection[str]
+    ) -> Parameters:
         activations = choose_activations(plan, seen, self.known)
-        if any(d.folded for d in plan.activations):  # then weights depend on activations
-            layers = choose_layers(plan, self.model, activations, self.known)
-        elif self._layers is None:
-            layers = self._layers = choose_layers(plan, self.model, known=self.known)
-        else:
-            layers = self._layers
-        return with_biases(plan, self.model, Parameters(activations, layers), seen)
+        layers = self._layers
+        if layers is None or taking:
+            chosen = choose_layers(plan, self.model, activations, self.known)
+            layers = chosen | {n: w for n, w in (layers or {}).items() if n not in taking}
+        params = with_biases(plan, self.model, Parameters(activations, layers), seen)
+        self._layers = dict(params.layers)
+        return params
 
 
 def behind_weights(model: ir.Model, plan: Plan, known: Known | None = None) -> ir.Model:
