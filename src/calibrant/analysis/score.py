@@ -164,7 +164,8 @@ def sample_scores(
                     else np.full(x.shape, np.inf)
                 )
                 s[:, column], e[:, column] = _energies(x.reshape(rows, -1), y.reshape(rows, -1))
-                x = x[np.isfinite(x)]
+                finite = np.isfinite(x)
+                x = x if finite.all() else x[finite]
                 least[column] = min(least[column], x.min(initial=np.inf))
                 most[column] = max(most[column], x.max(initial=-np.inf))
                 column += 1
@@ -182,13 +183,18 @@ def sample_scores(
 
 def _energies(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """Return sums of squares by row: of the float values, and of the differences."""
-    said = np.isfinite(x)
-    broken = (said & ~np.isfinite(y)).any(axis=1)
-    x = np.where(said, x, 0)
-    difference = (
-        np.where(said & np.isfinite(y), y - x, 0) if not said.all() or broken.any() else y - x
-    )
-    return (x * x).sum(axis=1), np.where(broken, np.inf, (difference * difference).sum(axis=1))
+    said, answered = np.isfinite(x), np.isfinite(y)
+    broken: npt.NDArray[np.bool_] = np.zeros(len(x), dtype=np.bool_)
+    if not said.all() or not answered.all():
+        broken = np.asarray((said & ~answered).any(axis=1))
+        x, y = np.where(said, x, 0), np.where(said & answered, y, 0)
+    difference = y - x
+    return _squares(x), np.where(broken, np.inf, _squares(difference))
+
+
+def _squares(x: Floats) -> Floats:
+    """Return the sum of squares of each row."""
+    return np.asarray(np.einsum("ij,ij->i", x, x))
 
 
 # ------------------------------------------------------------------------------------------------ one score
