@@ -32,7 +32,8 @@ Grid = tuple[int, int, bool, float, bool]
 
 _UPPER, _LOWER = 1, 2  # what a ratio is of; 0 is both ends
 _FINER = 12  # candidates of each finer search
-_TURNS = 2  # finer searches
+_TURNS = 2  # finer searches, of grids that are not polished; one is enough for those that are
+_POLISHED = 255  # steps of a grid; of more, there is nothing to gain
 _SHIFTS = (0, -3, -2, -1, 1, 2, 3)  # of the zero point, in the last search; the first wins a tie
 _REACHES = (0.05, 0.008)  # of the scale, on either side
 _MANY_LEVELS = 1024  # more than this, and looking at each bin is cheaper than at each level
@@ -132,11 +133,12 @@ def _best_ratio(
     table: Table, low: float, high: float, coarse: FloatArray, of: int, grid: Grid
 ) -> float:
     """Return the ratio of least loss: the best of the coarse ones, then of finer ones around it."""
-    tried = np.empty(coarse.size + _TURNS * _FINER)
+    turns = _TURNS if grid[1] - grid[0] > _POLISHED else 1
+    tried = np.empty(coarse.size + turns * _FINER)
     for k in range(coarse.size):
         tried[k] = coarse[k]
     best, least, end = 0, math.inf, coarse.size
-    for turn in range(_TURNS + 1):
+    for turn in range(turns + 1):
         start = 0
         if turn:
             left, right = 0.0, math.inf
@@ -263,7 +265,7 @@ def _polished(
     """
     first, last, symmetric, smallest = grid[0], grid[1], grid[2], grid[3]
     scale, zero_point = _grid_of(low, high, grid)
-    if last - first > 255:
+    if last - first > _POLISHED:
         return scale, zero_point
     shifts = 1 if symmetric or widest < math.inf else len(_SHIFTS)
     zero_points = np.empty(shifts, dtype=np.int64)

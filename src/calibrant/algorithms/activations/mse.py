@@ -6,8 +6,8 @@ A range smaller than the one seen clips a few outliers and buys a finer step for
 
 with the rounded zero point and the clamp of the grid in it. Both ends are scaled together first, over
 ratios that fall by a constant factor, so that an outlier of 1e4 times the bulk is seen past; then, where
-the zero point is free, the two ends are searched in turn; each search ends with two finer ones around the
-best ratio. A last search tries scales and zero points around the best; where all values have one sign, it keeps the
+the zero point is free, the two ends are searched in turn; each search ends with a finer one around the best
+ratio. A last search tries scales and zero points around the best; where all values have one sign, it keeps the
 zero point and goes not beyond the values, so that behind a Relu or a Clip the grid stays inside what these let through
 (a runtime then leaves them out). The whole range is the first candidate, so the loss is never above that of `min-max`.
 
