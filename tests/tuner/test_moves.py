@@ -106,6 +106,30 @@ def test_few_samples_are_said() -> None:
     assert "there are 9 samples" in found.note
 
 
+def test_without_time_moves_are_left_out_and_that_is_said() -> None:
+    store = Store(digits.MODEL, {"image": images(24)}, shared=True)
+    times = iter([True, False])
+    found = find_moves(store, Recipe(), lambda r: r, ("algorithm",), goes_on=lambda: next(times))
+    assert len(found.tried) == 1
+    assert found.left_out > 0
+    assert found.note.startswith(f"{found.left_out} of {found.left_out + 1} cheaper moves were")
+    assert "left_out" not in found.content()  # what was cut short is not kept
+
+
+@pytest.mark.slow
+def test_moves_that_had_no_time_are_not_kept(tmp_path: Path) -> None:
+    def kinds() -> set[str]:
+        with sqlite3.connect(tmp_path / "journal.sqlite") as rows:
+            return {k for (k,) in rows.execute("SELECT kind FROM answers")}
+
+    short = missed(tmp_path, moves="algorithm", max_minutes=0.001)
+    assert "moves" not in kinds()
+    assert short.interrupted == "time"
+    longer = missed(tmp_path, moves="algorithm")
+    assert "moves" in kinds()
+    assert longer.met
+
+
 @pytest.mark.slow
 def test_moves_survive_the_journal() -> None:
     found = moves_of(

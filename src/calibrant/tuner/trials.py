@@ -52,6 +52,10 @@ __all__ = ["TimeIsUp", "Trials"]
 #: How long what was chosen is timed once more [s], and how often at the least: fewer runs never say for sure which is faster.
 _SECONDS, _RUNS = 2.0, 15
 
+#: Share of the time that is left which moves may take: without time for layers to be raised, nothing but the float model may meet
+#: the requirement.
+_OF_MOVES = 1 / 3
+
 
 class TimeIsUp(Exception):  # noqa: N818  it ends a run as asked, and is no error
     """The time that was allowed is over."""
@@ -246,10 +250,12 @@ class Trials:
         known = self.journal.get(key)
         if known is None:
             start = time.perf_counter()
-            known = self._tried_moves().content()
+            found = self._tried_moves()
             taken = time.perf_counter() - start
-            self.journal.put(key, "moves", ", ".join(self.kinds), known, taken)
-        found = Moves.from_content(known)
+            if not found.left_out:  # a run with more time tries the rest
+                self.journal.put(key, "moves", ", ".join(self.kinds), found.content(), taken)
+        else:
+            found = Moves.from_content(known)
         self.counts.partial_samples += found.samples
         self.counts.passes += found.samples
         self.notes.extend([found.note] if found.note else [])
@@ -259,17 +265,15 @@ class Trials:
         return self._now
 
     def _tried_moves(self) -> Moves:
-        def check() -> None:
-            if self.deadline is not None and time.monotonic() > self.deadline:
-                raise TimeIsUp
-
+        now = time.monotonic()
+        end = math.inf if self.deadline is None else now + _OF_MOVES * (self.deadline - now)
         return find_moves(
             self.bench.store,
             self.recipe,
             lambda recipe: self._with(recipe, self.menu.narrowest),
             self.kinds,
             figures=LayerFigures(self.journal),
-            check=check,
+            goes_on=lambda: time.monotonic() < end,
         )
 
     def settled(self, found: Found) -> tuple[Found, Verdict]:

@@ -52,6 +52,8 @@ _TOO_FEW = (
     "are {} samples."
 )
 
+_NO_TIME = "{} of {} cheaper moves were not tried: they have a third of the time that is left, so that layers can be raised in the rest."
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moves:
@@ -61,13 +63,15 @@ class Moves:
         recipe: The recipe with the moves that were taken.
         tried: All moves, those that were taken first.
         samples: Samples that models were run on.
-        note: Why nothing was tried; empty where something was.
+        note: Why nothing was tried, or not all; empty where all was.
+        left_out: Moves that there was no time for.
     """
 
     recipe: Recipe
     tried: tuple[MoveTried, ...] = ()
     samples: int = 0
     note: str = ""
+    left_out: int = 0
 
     def content(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -93,7 +97,7 @@ def find_moves(
     kinds: Sequence[str],
     *,
     figures: Figures | None = None,
-    check: Callable[[], None] = lambda: None,
+    goes_on: Callable[[], bool] = lambda: True,
 ) -> Moves:
     """Return a recipe with the moves that gain.
 
@@ -103,7 +107,7 @@ def find_moves(
         cheapest: Returns a recipe with the precisions of the cheapest assignment.
         kinds: Kinds of moves.
         figures: Keeps what quantizers lose alone; None keeps nothing.
-        check: Called before each move; what it raises ends the search.
+        goes_on: Asked before each move; whether there is time for it.
 
     Raises:
         CalibrantError: The recipe cannot be solved on two of three samples.
@@ -131,23 +135,28 @@ def find_moves(
             store.runtime,
             figures,
         )
-        every = candidates(
-            kinds,
-            as_decided(start, solved.guide),
-            recipe,
-            units,
-            masks_of(solved),
-            solved.solution,
-            more_data=some < len(learn),
+        every = list(
+            candidates(
+                kinds,
+                as_decided(start, solved.guide),
+                recipe,
+                units,
+                masks_of(solved),
+                solved.solution,
+                more_data=some < len(learn),
+            )
         )
-        asking = _Asking(trials, start, trials.lost(solved), list(every), check)
+        asking = _Asking(trials, start, trials.lost(solved), every, goes_on)
         each = asking.each(store.progress)
         taken = asking.together(each)
     for one in taken:
         recipe = one.candidate.of(recipe)
     rest = [e for e in each if all(e is not t for t in taken)]
     told = (*taken, *sorted(rest, key=lambda e: -(e.alone.gain_db if e.alone else -math.inf)))
-    return Moves(recipe, tuple(e.told() for e in told), trials.count * judges.samples)
+    left_out = len(every) - len(each)
+    note = _NO_TIME.format(left_out, len(every)) if left_out else ""
+    moves = tuple(e.told() for e in told)
+    return Moves(recipe, moves, trials.count * judges.samples, note, left_out)
 
 
 @dataclass(slots=True, eq=False)
@@ -189,13 +198,14 @@ class _Asking:
     base: Recipe
     lost: SampleScores
     candidates: list[Candidate]
-    check: Callable[[], None]
+    goes_on: Callable[[], bool]
 
     def each(self, progress: Progress) -> list[_Each]:
-        """Try each move alone."""
-        found = []
+        """Try each move alone, as long as there is time."""
+        found: list[_Each] = []
         for i, candidate in enumerate(self.candidates):
-            self.check()
+            if not self.goes_on():
+                break
             one = _Each(candidate)
             try:
                 one.alone = self._compared(candidate.of(self.base), self.lost)
@@ -213,7 +223,9 @@ class _Asking:
         for one in sorted((e for e in each if e.gains), key=_worth):
             if any(_same_place(one.candidate, t.candidate) for t in taken):
                 continue
-            self.check()
+            if taken and not self.goes_on():
+                one.reason = f"{one.reason} There was no time to try it beside those before it."
+                continue
             new = one.candidate.of(recipe)
             try:
                 theirs = self.trials.lost(self.trials.solve(new))
