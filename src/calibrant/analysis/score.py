@@ -16,8 +16,8 @@ In such a mean a sample in which a part has next to nothing counts as much as an
 that kind: most images show few things, and a candidate that gains there may lose where there is something to see. So the
 losses of a part are looked at in another way, too: the difference of its SQNR over all samples, and how far this may lie
 from nothing by chance, from leaving out one sample after the other (the jackknife). A part is worse where either way shows
-a loss clearly, and doubtful where the second way shows one that is more probable than not by a standard error. A candidate
-with a doubtful part is not clearly better; more samples may show that it is.
+a loss clearly. It is doubtful where the second way shows a loss of more than a standard error or so. A candidate with a
+doubtful part is not clearly better; more samples may show that it is.
 
 Sources: Student, "The probable error of a mean", Biometrika 6, 1908. Several parts are looked at for losses, so each of
 them is tested at the confidence 1 - (1 - confidence) / parts (Bonferroni). Tukey, "Bias and confidence in not-quite large
