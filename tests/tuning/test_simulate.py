@@ -6,12 +6,14 @@ Biases whose rounding nobody sees stay floats in it, so values differ by what a 
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from calibrant.analysis.simulate import Simulator
-from calibrant.choose import choose_parameters, with_algorithm
+from calibrant.choose import Known, choose_parameters, with_algorithm
 from calibrant.data.batch import Batch
 from calibrant.emit.qdq import emit_simulated
 from calibrant.plan import resolve
@@ -19,6 +21,8 @@ from calibrant.recipe import AlgorithmChoice, Recipe
 from calibrant.runtime.measure import run
 from calibrant.runtime.observe import observe
 from calibrant.runtime.runtime import Runtime
+from calibrant.tuning.built import Made
+from calibrant.tuning.forms import Form
 from tests.models import NETS
 from tests.road import TARGETS, every_net, prepared, sqnr_db
 
@@ -70,3 +74,58 @@ def test_another_bias_or_weight_is_another_session() -> None:
     assert simulator.opened == 3
     assert (found[0] != found[1]).any()
     assert (found[0] != found[2]).any()
+
+
+def test_a_channel_of_zeros_is_the_same_at_every_scale() -> None:
+    model = prepared(NETS["residual"]()[0])
+    feed = NETS["residual"]()[1](batch=4, seed=2)
+    plan = resolve(Recipe(), model)
+    seen = observe(model, plan.observed_tensors, [Batch(feed, {}, 0, 4, "test", ())])
+    params = choose_parameters(plan, model, seen)
+    simulator = Simulator(model, tuple(v.name or "" for v in model.graph.outputs), Runtime())
+    layer = plan.weights[0].layer
+    chosen = params.layers[layer]
+    empty = replace(
+        chosen, stored=np.where(np.arange(len(chosen.stored)) == 1, 0, chosen.stored.T).T
+    )
+    for channel in (1, 1, 0):
+        scale = chosen.weight.scale.copy()
+        scale[channel] *= 2
+        changed = replace(empty, weight=replace(chosen.weight, scale=scale))
+        other = replace(params, layers={**params.layers, layer: changed})
+        simulator.simulate(plan, replace(params, layers={**params.layers, layer: empty}), [feed])
+        simulator.simulate(plan, other, [feed])
+        assert simulator.opened == (1 if channel == 1 else 2)
+
+
+def test_one_session_serves_both_halves_of_a_network_whose_biases_ask_for_other_scales() -> None:
+    """A dead channel with a bias: what its weight's scale has to be depends on the range of the input."""
+    model = prepared(NETS["residual"]()[0])
+    plan = resolve(Recipe(), model)
+    w = next(w for w in plan.weights if w.bias is not None and w.spec.axis == 0)
+    weight, bias = (model.graph.initializers[n] for n in (w.weight, w.bias or ""))
+    assert weight.const_value is not None
+    assert bias.const_value is not None
+    dead, loud = weight.const_value.numpy().copy(), bias.const_value.numpy().copy()
+    dead[0] *= 1e-9
+    loud[0] = 5.0
+    weight.const_value, bias.const_value = ir.tensor(dead), ir.tensor(loud)
+    make = NETS["residual"]()[1]
+    feeds = [{n: x * size for n, x in make(batch=4, seed=2).items()} for size in (1, 3)]
+    halves = [
+        observe(model, plan.observed_tensors, [Batch(f, {}, 0, 4, "test", ())]) for f in feeds
+    ]
+    apart = [choose_parameters(plan, model, seen).layers[w.layer].weight.scale for seen in halves]
+    assert apart[0][0] != apart[1][0]
+    simulator = Simulator(model, tuple(v.name or "" for v in model.graph.outputs), Runtime())
+    folds = Mock(apart_from=lambda feed: halves[1 - feed % 2])
+    made = Made(Form("plain", model, plan), Recipe(), model, plan, folds, simulator, Known())
+    for algorithm in ("min-max", "mse"):
+        for params, feed in zip(made.params(algorithm), feeds, strict=True):
+            assert params.layers[w.layer].weight.scale[0] >= max(s[0] for s in apart)
+            (found,) = simulator.simulate(plan, params, [feed])
+            exact = emit_simulated(model, plan, params)
+            (expected,) = run(exact, [feed], runtime=Runtime(), integers=False)
+            for name, x in expected.items():
+                assert sqnr_db([x], [found[name]]) > 50  # biases stay floats there
+    assert simulator.opened == 1
