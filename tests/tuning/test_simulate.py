@@ -16,14 +16,15 @@ from calibrant.analysis.simulate import Simulator
 from calibrant.choose import Known, choose_parameters, with_algorithm
 from calibrant.data.batch import Batch
 from calibrant.emit.qdq import emit_simulated
-from calibrant.plan import resolve
+from calibrant.plan import Plan, resolve
+from calibrant.plan.parameters import Parameters
 from calibrant.recipe import AlgorithmChoice, Recipe
 from calibrant.runtime.measure import run
 from calibrant.runtime.observe import observe
 from calibrant.runtime.runtime import Runtime
 from calibrant.tuning.built import Made
 from calibrant.tuning.forms import Form
-from tests.models import NETS
+from tests.models import NETS, Array
 from tests.road import TARGETS, every_net, prepared, sqnr_db
 
 
@@ -51,12 +52,17 @@ def test_parameters_that_differ_in_scales_share_a_session(name: str, target: str
     assert simulator.opened == 1
 
 
-def test_another_bias_or_weight_is_another_session() -> None:
-    model = prepared(NETS["residual"]()[0])
-    feed = NETS["residual"]()[1](batch=4, seed=2)
+def residual() -> tuple[ir.Model, dict[str, Array], Plan, Parameters]:
+    """Return a network, four samples, and what a default recipe chooses on them."""
+    given, make = NETS["residual"]()
+    model, feed = prepared(given), make(batch=4, seed=2)
     plan = resolve(Recipe(), model)
     seen = observe(model, plan.observed_tensors, [Batch(feed, {}, 0, 4, "test", ())])
-    params = choose_parameters(plan, model, seen)
+    return model, feed, plan, choose_parameters(plan, model, seen)
+
+
+def test_another_bias_or_weight_is_another_session() -> None:
+    model, feed, plan, params = residual()
     outputs = tuple(v.name or "" for v in model.graph.outputs)
     simulator = Simulator(model, outputs, Runtime(threads=1))
     layer = plan.weights[0].layer
@@ -77,11 +83,7 @@ def test_another_bias_or_weight_is_another_session() -> None:
 
 
 def test_a_channel_of_zeros_is_the_same_at_every_scale() -> None:
-    model = prepared(NETS["residual"]()[0])
-    feed = NETS["residual"]()[1](batch=4, seed=2)
-    plan = resolve(Recipe(), model)
-    seen = observe(model, plan.observed_tensors, [Batch(feed, {}, 0, 4, "test", ())])
-    params = choose_parameters(plan, model, seen)
+    model, feed, plan, params = residual()
     simulator = Simulator(model, tuple(v.name or "" for v in model.graph.outputs), Runtime())
     layer = plan.weights[0].layer
     chosen = params.layers[layer]

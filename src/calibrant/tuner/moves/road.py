@@ -52,7 +52,10 @@ _TOO_FEW = (
     "are {} samples."
 )
 
-_NO_TIME = "{} of {} cheaper moves were not tried: they have a third of the time that is left, so that layers can be raised in the rest."
+_NO_TIME = (
+    "{} of {} cheaper moves were not tried: moves get a third of the time at most, and the rest is for raising layers. More "
+    "minutes try more of them."
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
