@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 import calibrant
 from calibrant import algorithms
-from calibrant.analysis import probe, score
+from calibrant.analysis import better, probe
 from calibrant.demo import digits
 from calibrant.dialects.native.schema import RecipeDocument
 from calibrant.graph import targets
@@ -100,11 +100,11 @@ FACTS = [
         "expected](equalization.md#what-is-not-tried) to gain {:.0f} dB, or all",
         (variants.WORTH_DB,),
     ),
-    ("explanation/decisions.md", "all quantizers together {} dB", (score.TOLERATED_DB,)),
+    ("explanation/decisions.md", "all quantizers together {} dB", (better.TOLERATED_DB,)),
     (
         "explanation/equalization.md",
         "of no layer ({:.0f} dB), and take less than {} dB",
-        (variants.WORTH_DB, score.TOLERATED_DB),
+        (variants.WORTH_DB, better.TOLERATED_DB),
     ),
     ("explanation/bias-correction.md", "gains {} dB beyond", (biases.ENOUGH_DB,)),
     ("how-to/models.md", "over {} MiB more", (constants.GROWTH_LIMIT >> 20,)),

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 import calibrant
 from calibrant import algorithms
-from calibrant.analysis.score import TOLERATED_DB
+from calibrant.analysis.better import TOLERATED_DB
 from calibrant.errors import (
     CalibrantError,
     ConfigError,

@@ -11,14 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calibrant.analysis.better import _pseudo_values, clearly_better
 from calibrant.analysis.parts import Part
-from calibrant.analysis.score import (
-    SampleScores,
-    Score,
-    _pseudo_values,
-    clearly_better,
-    sample_scores,
-)
+from calibrant.analysis.score import SampleScores, Score, sample_scores
 
 Array = npt.NDArray[Any]
 

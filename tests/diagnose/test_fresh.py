@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from calibrant.analysis.better import Comparison
 from calibrant.analysis.probe import Probe
-from calibrant.analysis.score import Comparison, Score
+from calibrant.analysis.score import Score
 from calibrant.data.batch import Batch
 from calibrant.diagnose import rank
 from calibrant.diagnose.advice.fresh import apart, kept_of

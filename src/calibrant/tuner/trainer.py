@@ -18,15 +18,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from calibrant.analysis.better import MIN_SAMPLES, Comparison, clearly_better
 from calibrant.analysis.parts import parts_of
 from calibrant.analysis.probe import take_probe
-from calibrant.analysis.score import (
-    MIN_SAMPLES,
-    Comparison,
-    SampleScores,
-    clearly_better,
-    sample_scores,
-)
+from calibrant.analysis.score import SampleScores, sample_scores
 from calibrant.analysis.simulate import Simulator
 from calibrant.data.digests import data_digest, text_digest
 from calibrant.data.open import open_data

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
+from calibrant.analysis.better import Comparison
 from calibrant.analysis.parts import Part
 from calibrant.analysis.probe import Probe
-from calibrant.analysis.score import Comparison, SampleScores, Score
+from calibrant.analysis.score import SampleScores, Score
 from calibrant.analysis.simulate import Simulator, is_light
 from calibrant.findings import Trial
 from calibrant.plan import Plan

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.analysis.better import TOLERATED_DB
 from calibrant.analysis.probe import Probe
-from calibrant.analysis.score import TOLERATED_DB
 from calibrant.errors import DataError
 from calibrant.graph.passes.balance import (
     Balanced,

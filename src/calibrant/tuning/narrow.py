@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from calibrant.analysis.better import MIN_SAMPLES
 from calibrant.analysis.parts import Part
 from calibrant.analysis.probe import Probe
-from calibrant.analysis.score import MIN_SAMPLES, SampleScores, Score
+from calibrant.analysis.score import SampleScores, Score
 from calibrant.analysis.simulate import Simulator, is_light
 from calibrant.findings import Trial
 from calibrant.plan import Plan

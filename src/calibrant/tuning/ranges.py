@@ -12,14 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from calibrant.analysis.better import Comparison
 from calibrant.analysis.parts import Part, parts_of
 from calibrant.analysis.probe import Probe
-from calibrant.analysis.score import (
-    Comparison,
-    SampleScores,
-    Score,
-    sample_scores,
-)
+from calibrant.analysis.score import SampleScores, Score, sample_scores
 from calibrant.analysis.simulate import Simulator, is_light
 from calibrant.choose import (
     choose_layers,

@@ -3,7 +3,7 @@
 The best of many steps on a few samples owes a part of what it gains there to these samples: on others it gains less (the winner's
 curse). So steps are chosen on some samples, and the gain that is told is the one on others. A step is told where these others gain
 
-    mean over samples and parts of d  >  t * std(d) / sqrt(n)        d: `analysis.score`, dB;  t: Student, one-sided, 95 %
+    mean over samples and parts of d  >  t * std(d) / sqrt(n)        d: `analysis.better`, dB;  t: Student, one-sided, 95 %
 
 Source: Thaler, "Anomalies: the winner's curse", Journal of Economic Perspectives 2 (1), 1988.
 """
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from calibrant.analysis.better import MIN_SAMPLES
 from calibrant.analysis.probe import Probe
-from calibrant.analysis.score import MIN_SAMPLES, Score
+from calibrant.analysis.score import Score
 from calibrant.diagnose.advice.keep import Kept, best_first
 from calibrant.diagnose.advice.steps import Tried
 from calibrant.diagnose.advice.trials import Trials

@@ -14,15 +14,10 @@ from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
+from calibrant.analysis.better import Comparison, clearly_better
 from calibrant.analysis.parts import Part, parts_of
 from calibrant.analysis.probe import Probe
-from calibrant.analysis.score import (
-    Comparison,
-    SampleScores,
-    Score,
-    clearly_better,
-    sample_scores,
-)
+from calibrant.analysis.score import SampleScores, Score, sample_scores
 from calibrant.analysis.simulate import Simulator
 from calibrant.plan import Plan
 from calibrant.plan.parameters import Parameters

@@ -18,8 +18,9 @@ from typing import Any
 
 from calibrant.analysis.alone.feeds import take_feeds
 from calibrant.analysis.alone.journal import Journal as Figures
+from calibrant.analysis.better import MIN_SAMPLES, Comparison, clearly_better
 from calibrant.analysis.probe import rows_are_free, take_probe
-from calibrant.analysis.score import MIN_SAMPLES, Comparison, SampleScores, clearly_better
+from calibrant.analysis.score import SampleScores
 from calibrant.data.batch import Batch
 from calibrant.diagnose.advice.keep import LEAST_DB
 from calibrant.diagnose.advice.trials import Trials

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from calibrant.analysis.score import Comparison, Score, clearly_better
+from calibrant.analysis.better import Comparison, clearly_better
+from calibrant.analysis.score import Score
 from calibrant.tuning.driver import Strategy
 from calibrant.tuning.strategies.ranges import FIRST_SAMPLES, Verdict
 

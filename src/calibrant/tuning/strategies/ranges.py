@@ -3,7 +3,7 @@
 Open may be the form of the model, the algorithm of activations, whether depthwise convolutions read one scale a
 channel, and whether activations are observed behind rounded weights. Options are tried from the simplest on. The
 simpler one stays unless another is clearly better: the difference is taken sample by sample, on samples that the
-ranges do not come from, and has to lie beyond its own noise (`analysis.score`).
+ranges do not come from, and has to lie beyond its own noise (`analysis.better`).
 
 An option is judged on few samples first, and on more only as long as they cannot say which is better and the gain may be worth a
 word (`TOLERATED_DB`). Where the last of them leave such a gain, and twice as many samples would make it clear, they are asked for
@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from calibrant.analysis.score import TOLERATED_DB, Comparison, SampleScores, clearly_better
+from calibrant.analysis.better import TOLERATED_DB, Comparison, clearly_better
+from calibrant.analysis.score import SampleScores
 from calibrant.tuning.driver import Strategy
 
 __all__ = [
